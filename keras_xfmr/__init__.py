@@ -1,0 +1,25 @@
+"""Reusable Keras 3 layers that compose into Transformer models.
+
+The rooms: `functional` (mathematics), `layers`, `models`, `training`, `decoding`, and, loaded when
+they are first used because they need TensorFlow's text operations or matplotlib, `text`, `serving`
+and `viz`.
+"""
+
+import importlib
+
+from keras_xfmr import decoding, functional, layers, models, training
+
+__version__ = "0.1.0"
+_LAZY = ("serving", "text", "viz")
+
+__all__ = ["decoding", "functional", "layers", "models", "training", *_LAZY]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return importlib.import_module(f"keras_xfmr.{name}")
+    raise AttributeError(f"module 'keras_xfmr' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_LAZY])

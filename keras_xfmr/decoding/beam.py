@@ -1,0 +1,206 @@
+"""Beam search with finished hypotheses set aside.
+
+B batch, K beams, L max_length, V vocab_size
+"""
+
+import typing
+
+from keras import ops
+
+from keras_xfmr.decoding.loop import SearchResult, as_prompt, map_state, read_prompt
+
+IMPOSSIBLE = -1e9  # a score below every attainable one
+
+
+class BeamState(typing.NamedTuple):
+    """What the loop carries: beams that go on, and the best hypotheses that have ended."""
+
+    index: typing.Any  # scalar: tokens generated so far
+    live_ids: typing.Any  # [B, K, L]
+    live_scores: typing.Any  # [B, K] sums of log-probabilities
+    last: typing.Any  # [B * K] the token to read next
+    done_ids: typing.Any  # [B, K, L]
+    done_scores: typing.Any  # [B, K] with the length penalty; IMPOSSIBLE where empty
+    done_lengths: typing.Any  # [B, K]
+    model: typing.Any  # the step function's state, B * K rows
+
+
+def length_penalty(length, alpha):
+    """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14).
+
+    Example:
+
+    >>> float(length_penalty(7, 1.0))
+    2.0
+    """
+    return ops.power((5.0 + ops.cast(length, "float32")) / 6.0, alpha)
+
+
+def beam_search(
+    step,
+    prompt,
+    state=(),
+    *,
+    end_id,
+    max_length,
+    pad_id=0,
+    beam_size=4,
+    alpha=0.6,
+    num_return=1,
+):
+    """Keeps the `beam_size` most probable prefixes; returns the best finished sequences.
+
+    At each step the 2K most probable extensions are looked at: those that end move to the finished
+    set, scored by log P / length_penalty(length, alpha), and stop accumulating; the best K others
+    live on. An element is done when no living beam can still beat its worst finished hypothesis:
+    as log P only falls, the best that a beam can reach is its log P over the penalty of L.
+
+    Args:
+        step, prompt, end_id, max_length, pad_id: see `greedy_search`.
+        state: with B rows; it is repeated for the beams.
+        beam_size: K.
+        alpha: of the length penalty, not negative; 0 compares plain log-probabilities.
+        num_return: n, how many hypotheses to return, at most K.
+
+    Returns:
+        A `SearchResult` with `token_ids [B, n, L]`, `scores [B, n]` and `lengths [B, n]`, best
+        first. Living beams at L count as finished at that length.
+
+    Raises:
+        ValueError: a parameter outside its range.
+
+    Example:
+
+    >>> step = lambda ids, index, state: (keras.ops.one_hot(ids + 1, 10) * 9.0, state)
+    >>> beam_search(step, np.array([3]), end_id=6, max_length=5).token_ids.tolist()
+    [[[4, 5, 6, 0, 0]]]
+    """
+    if not isinstance(beam_size, int) or beam_size < 1:
+        raise ValueError(f"`beam_size` must be a positive integer. Received: {beam_size!r}.")
+    if not 1 <= num_return <= beam_size:
+        raise ValueError(
+            f"`num_return` must lie in 1 .. beam_size. Received: num_return={num_return}, "
+            f"beam_size={beam_size}."
+        )
+    if alpha < 0:
+        raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
+    prompt = as_prompt(prompt, max_length)
+    first = prompt.shape[1] - 1
+    state = read_prompt(step, prompt, state)
+    beams = _first_beams(prompt, state, beam_size, max_length, pad_id)
+    longest = length_penalty(max_length, alpha)
+
+    def unfinished(*loop_vars):
+        beams = BeamState(*loop_vars)
+        attainable = ops.max(beams.live_scores, axis=1) / longest
+        return ops.any(ops.min(beams.done_scores, axis=1) < attainable)
+
+    def advance(*loop_vars):
+        beams = BeamState(*loop_vars)
+        logits, model = step(beams.last, beams.index + first, beams.model)
+        ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
+        return tuple(
+            _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id)
+        )
+
+    beams = BeamState(
+        *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)
+    )
+    # The living beams of an element that is done cannot enter: they score less than its worst.
+    live_lengths = ops.full_like(beams.done_lengths, max_length)
+    done = _best(
+        beam_size,
+        ops.concatenate([beams.done_scores, beams.live_scores / longest], axis=1),
+        ops.concatenate([beams.done_ids, beams.live_ids], axis=1),
+        ops.concatenate([beams.done_lengths, live_lengths], axis=1),
+    )
+    scores, token_ids, lengths = (x[:, :num_return] for x in done)
+    return SearchResult(token_ids, scores, lengths)
+
+
+def _first_beams(prompt, state, beam_size, max_length, pad_id):
+    batch = ops.shape(prompt)[0]
+    ids = ops.full((batch, beam_size, max_length), pad_id, dtype="int32")
+    # All beams are equal at first; only one may count, or the top K would be K copies.
+    head_start = ops.concatenate(
+        [ops.zeros((1, 1)), ops.full((1, beam_size - 1), IMPOSSIBLE)], axis=1
+    )
+    return BeamState(
+        index=ops.zeros((), "int32"),
+        live_ids=ids,
+        live_scores=ops.zeros((batch, 1), "float32") + ops.cast(head_start, "float32"),
+        last=ops.repeat(prompt[:, -1], beam_size, axis=0),
+        done_ids=ids,
+        done_scores=ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32"),
+        done_lengths=ops.zeros((batch, beam_size), "int32"),
+        model=map_state(lambda x: ops.repeat(x, beam_size, axis=0), state),
+    )
+
+
+def _extensions(beams, logits, beam_size, end_id):
+    """The 2K most probable extensions: ids, summed log-probabilities, parents, who ends."""
+    vocab_size = logits.shape[-1]
+    logits = ops.cast(logits, "float32")
+    normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)
+    # The best 2K of all are among the best 2K of each beam, so V is searched one beam at a time.
+    width = min(2 * beam_size, vocab_size)
+    top_logits, top_ids = ops.top_k(logits, width)  # [B * K, width]
+    scores = ops.expand_dims(beams.live_scores, -1) + ops.reshape(
+        top_logits - normalizer, (-1, beam_size, width)
+    )
+    scores, where = ops.top_k(
+        ops.reshape(scores, (-1, beam_size * width)), min(2 * beam_size, beam_size * width)
+    )
+    where = ops.cast(where, "int32")
+    ids = ops.take_along_axis(
+        ops.reshape(ops.cast(top_ids, "int32"), (-1, beam_size * width)), where, axis=1
+    )
+    return ids, scores, where // width, ops.equal(ids, end_id)
+
+
+def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
+    """Ended extensions compete for the finished set, the others live on."""
+    length = beams.index + 1
+    prefixes = ops.take_along_axis(beams.live_ids, ops.expand_dims(parents, -1), axis=1)
+    zero = ops.zeros((), "int32")
+    sequences = ops.slice_update(
+        prefixes, ops.stack([zero, zero, beams.index]), ops.expand_dims(ids, -1)
+    )  # [B, 2K, L]
+    possible = scores > IMPOSSIBLE / 2
+    end_scores = ops.where(
+        ops.logical_and(ends, possible), scores / length_penalty(length, alpha), IMPOSSIBLE
+    )
+    done_scores, done_ids, done_lengths = _best(
+        beam_size,
+        ops.concatenate([beams.done_scores, end_scores], axis=1),
+        ops.concatenate([beams.done_ids, sequences], axis=1),
+        ops.concatenate([beams.done_lengths, ops.zeros_like(ids) + length], axis=1),
+    )
+    live_scores, live_ids, live_parents, last = _best(
+        beam_size, ops.where(ends, IMPOSSIBLE, scores), sequences, parents, ids
+    )
+    rows = ops.expand_dims(ops.arange(ops.shape(live_parents)[0], dtype="int32"), 1) * beam_size
+    rows = ops.reshape(rows + live_parents, (-1,))
+    return BeamState(
+        index=length,
+        live_ids=live_ids,
+        live_scores=live_scores,
+        last=ops.reshape(last, (-1,)),
+        done_ids=done_ids,
+        done_scores=done_scores,
+        done_lengths=done_lengths,
+        model=map_state(lambda x: ops.take(x, rows, axis=0), model),
+    )
+
+
+def _best(count, scores, *others):
+    """The `count` best along axis 1, and what stands beside them."""
+    scores, where = ops.top_k(scores, count)
+    where = ops.cast(where, "int32")
+    picked = [
+        ops.take_along_axis(
+            x, ops.reshape(where, ops.shape(where) + (1,) * (len(x.shape) - 2)), axis=1
+        )
+        for x in others
+    ]
+    return (scores, *picked)

@@ -1,0 +1,95 @@
+"""Random choice of the next token.
+
+B batch, L max_length, V vocab_size
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.decoding.loop import as_prompt, decode_loop
+
+
+def sample(
+    step,
+    prompt,
+    state=(),
+    *,
+    end_id,
+    max_length,
+    pad_id=0,
+    temperature=1.0,
+    top_k=None,
+    top_p=None,
+    seed=None,
+):
+    """Draws each token from softmax(logits / temperature), cut to its most probable part.
+
+    The token is found where the cumulative probability passes a uniform number, so a sequence
+    needs L random numbers a row, drawn before the loop.
+
+    Args:
+        step, prompt, state, end_id, max_length, pad_id: see `greedy_search`.
+        temperature: positive; below 1 sharpens the distribution.
+        top_k: keep the k most probable tokens (Fan et al. 2018).
+        top_p: in (0, 1]; keep the smallest set of most probable tokens whose mass is at least p
+            (Holtzman et al. 2020), taken after `top_k`.
+        seed: an integer, a `keras.random.SeedGenerator` (new draws at every call) or None.
+
+    Returns:
+        A `SearchResult`; the scores are log-probabilities of the whole distribution at
+        temperature 1.
+
+    Raises:
+        ValueError: a parameter outside its range.
+
+    Example:
+
+    >>> step = lambda ids, index, state: (keras.ops.one_hot(ids + 1, 10) * 99.0, state)
+    >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.tolist()
+    [[4, 5, 6, 0, 0]]
+    """
+    if not temperature > 0:
+        raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"`top_k` must be a positive integer. Received: {top_k!r}.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
+    rows = ops.shape(as_prompt(prompt, max_length))[0]
+    draws = keras.random.uniform((max_length, rows, 1), seed=seed)
+
+    def choose(logits, index):
+        return choose_token(logits / temperature, draws[index], top_k=top_k, top_p=top_p)
+
+    return decode_loop(
+        step, prompt, state, choose, end_id=end_id, max_length=max_length, pad_id=pad_id
+    )
+
+
+def choose_token(logits, draw, *, top_k=None, top_p=None):
+    """The token at which the cumulative probability passes `draw`.
+
+    Args:
+        logits: float32 `[B, V]`.
+        draw: uniform numbers in [0, 1), `[B, 1]`.
+
+    Returns:
+        int32 `[B]`.
+    """
+    token_ids = None
+    if top_k is not None or top_p is not None:
+        kept = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
+        logits, token_ids = ops.top_k(logits, kept)  # falling
+    probs = ops.softmax(logits, axis=-1)
+    cumulative = ops.cumsum(probs, axis=-1)
+    total = cumulative[:, -1:]
+    if top_p is not None:
+        # A token is kept while the mass before it is below p; the first always is.
+        inside = ops.cast(cumulative - probs < top_p * total, "float32")
+        total = ops.max(cumulative * inside, axis=-1, keepdims=True)
+    # Tokens whose cumulative mass has not reached the drawn mass come before the chosen one.
+    position = ops.sum(ops.cast(cumulative <= draw * total, "int32"), axis=-1)
+    position = ops.minimum(position, logits.shape[-1] - 1)
+    if token_ids is None:
+        return position
+    chosen = ops.take_along_axis(token_ids, ops.expand_dims(position, -1), axis=-1)
+    return ops.cast(ops.squeeze(chosen, -1), "int32")

@@ -1,0 +1,303 @@
+"""The mathematics of the Transformer, without state.
+
+B batch, T target, S source, N heads, K key/value heads, H head_dim, D d_model
+
+Masks are boolean and True means "may attend". They have rank 3 or 4 and broadcast to
+`[B, T, S]` or `[B, N, T, S]`.
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_xfmr import kernels
+
+SINUSOID_LAYOUTS = ("interleaved", "halves", "tensor2tensor")
+ROTARY_LAYOUTS = ("halves", "interleaved")
+
+
+def concrete_value(x):
+    """`x` as a NumPy array where its value is known now, None while a graph is being traced.
+
+    Checks of values (ids inside the vocabulary, positions inside a table) run where this is not
+    None, and cost nothing in a compiled step.
+    """
+    try:
+        return ops.convert_to_numpy(x)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+# ---- masks
+
+
+def look_ahead_mask(target_length, source_length=None, offset=0, window=None):
+    """Mask in which position t sees the positions up to t (Vaswani et al. 2017, section 3.2.3).
+
+    For a length of 3::
+
+        [[[True, False, False],
+          [True, True,  False],
+          [True, True,  True ]]]
+
+    Args:
+        target_length: T, an integer or scalar tensor.
+        source_length: S, by default T.
+        offset: position of the first target row among the source positions, for cached decoding.
+        window: if given, a row sees only its last `window` positions, itself included.
+
+    Returns:
+        Boolean tensor `[1, T, S]`.
+
+    Example:
+
+    >>> keras_xfmr.functional.look_ahead_mask(2).tolist()
+    [[[True, False], [True, True]]]
+    """
+    source_length = target_length if source_length is None else source_length
+    rows = ops.expand_dims(ops.arange(target_length, dtype="int32"), 1) + ops.cast(offset, "int32")
+    columns = ops.expand_dims(ops.arange(source_length, dtype="int32"), 0)
+    mask = columns <= rows
+    if window is not None:
+        mask = ops.logical_and(mask, columns > rows - window)
+    return ops.expand_dims(mask, 0)
+
+
+def padding_mask(token_ids, pad_id=0):
+    """Mask that hides padding from every query.
+
+    Args:
+        token_ids: integers `[B, S]`.
+        pad_id: the tokenizer's own padding id; it is not 0 in every vocabulary.
+
+    Returns:
+        Boolean tensor `[B, 1, S]`, False where `token_ids == pad_id`.
+
+    Example:
+
+    >>> mask = keras_xfmr.functional.padding_mask(np.array([[7, 5, 0]]))
+    >>> mask.tolist()
+    [[[True, True, False]]]
+    """
+    return ops.expand_dims(ops.not_equal(token_ids, pad_id), 1)
+
+
+def combine_masks(*masks):
+    """What all of the masks allow; `None` stands for "everything is allowed".
+
+    Args:
+        *masks: boolean tensors of rank 3 or 4 (`[B, T, S]`, `[B, N, T, S]`, broadcastable), or
+            None. A rank-3 mask meets a rank-4 one at every head.
+
+    Returns:
+        One boolean tensor, or None when every mask is None.
+
+    Raises:
+        ValueError: a mask has another rank.
+
+    Example:
+
+    >>> look_ahead, padding = look_ahead_mask(3), padding_mask(np.array([[7, 5, 0]]))
+    >>> combine_masks(look_ahead, padding, None).shape
+    (1, 3, 3)
+    """
+    masks = [mask for mask in masks if mask is not None]
+    for mask in masks:
+        if len(mask.shape) not in (3, 4):
+            raise ValueError(
+                "A mask must have the shape [B, T, S] or [B, N, T, S], with 1 for what broadcasts. "
+                f"Received: shape {tuple(mask.shape)}. padding_mask() and look_ahead_mask() give "
+                "such masks."
+            )
+    rank = max((len(mask.shape) for mask in masks), default=0)
+    combined = None
+    for mask in masks:
+        mask = ops.cast(mask, "bool")
+        if len(mask.shape) < rank:
+            mask = ops.expand_dims(mask, 1)
+        combined = mask if combined is None else ops.logical_and(combined, mask)
+    return combined
+
+
+# ---- attention
+
+
+def scaled_dot_product_attention(
+    query, key, value, *, mask=None, bias=None, scale=None, drop=None, return_weights=False
+):
+    """softmax(Q K^T / sqrt(H)) V (Vaswani et al. 2017, equation 1).
+
+    The softmax is computed in float32 whatever the inputs' dtype. A row that may attend nowhere
+    gives zeros. With fewer key/value heads than query heads, head n of the query reads head
+    n // (N / K) (grouped-query attention, Ainslie et al. 2023); nothing is repeated in memory.
+
+    Args:
+        query: `[B, T, N, H]`.
+        key: `[B, S, K, H]`, K a divisor of N.
+        value: `[B, S, K, V]`.
+        mask: boolean, `[B, T, S]` or `[B, N, T, S]`, True = may attend.
+        bias: added to the scaled scores, `[N, T, S]`, `[B, N, T, S]` or broadcastable to it.
+        scale: factor of the scores, by default 1 / sqrt(H).
+        drop: function applied to the weights `[B, N, T, S]` before they weigh the values.
+        return_weights: also return the weights, as they were before `drop`.
+
+    Returns:
+        `[B, T, N, V]`, or a pair with the weights `[B, N, T, S]`.
+
+    Raises:
+        ValueError: ranks, heads or mask do not fit.
+
+    Example:
+
+    >>> x = keras.random.normal((2, 5, 4, 8))
+    >>> scaled_dot_product_attention(x, x, x, mask=look_ahead_mask(5)).shape
+    (2, 5, 4, 8)
+    """
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if len(tensor.shape) != 4:
+            raise ValueError(
+                f"`{name}` must have the shape [batch, length, heads, head_dim]. "
+                f"Received: shape {tuple(tensor.shape)}."
+            )
+    if query.shape[2] % key.shape[2]:
+        raise ValueError(
+            "The number of query heads must be a multiple of the number of key/value heads. "
+            f"Received: {query.shape[2]} and {key.shape[2]}."
+        )
+    target, source = query.shape[1], key.shape[1]
+    if mask is not None:
+        mask = combine_masks(mask)
+        check_broadcast("mask", mask.shape, target, source)
+        if len(mask.shape) == 3:
+            mask = ops.expand_dims(mask, 1)
+    if bias is not None:
+        check_broadcast("bias", bias.shape, target, source)
+    scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
+    output, weights = kernels.attention(query, key, value, mask, bias, scale, drop)
+    return (output, weights) if return_weights else output
+
+
+def check_broadcast(name, shape, target, source):
+    """Raises ValueError unless the last two axes of `shape` broadcast to `(target, source)`."""
+    for axis, expected in ((-2, target), (-1, source)):
+        size = shape[axis]
+        if size not in (None, 1) and expected is not None and size != expected:
+            raise ValueError(
+                f"The attention {name} must broadcast to [..., {target}, {source}] (target "
+                f"length, source length). Received: shape {tuple(shape)}."
+            )
+
+
+def update_cache(cache, update, index):
+    """Writes `update [B, T, K, H]` into `cache [B, S, K, H]` at positions index .. index + T.
+
+    The cache has its full length from the start, so that shapes stay static inside a loop.
+
+    Example:
+
+    >>> cache = keras.ops.zeros((2, 16, 4, 8))
+    >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].tolist()
+    [0.0, 0.0, 0.0, 1.0, 0.0]
+    """
+    index = ops.cast(index, "int32")
+    zero = ops.zeros((), "int32")
+    start = ops.stack([zero, index, zero, zero])
+    return ops.slice_update(cache, start, ops.cast(update, cache.dtype))
+
+
+# ---- positions
+
+
+def sinusoidal_encoding(length, depth, *, offset=0, layout="interleaved", max_wavelength=10000.0):
+    """Position codes of sines and cosines (Vaswani et al. 2017, section 3.5).
+
+    With the angle `a(p, i) = p / max_wavelength^(2i / depth)`:
+
+    - `"interleaved"`: column 2i is sin a(p, i), column 2i + 1 is cos a(p, i). The paper's.
+    - `"halves"`: all sines, then all cosines. Marian's.
+    - `"tensor2tensor"`: halves with `a(p, i) = p / max_wavelength^(i / (depth/2 - 1))`, the layout
+      of tensor2tensor and OpenNMT-tf.
+
+    Computed in float32 whatever the policy: bfloat16 cannot tell position 257 from 256.
+
+    Args:
+        length: number of positions, an integer or scalar tensor.
+        depth: size of a code; even for the two halves layouts.
+        offset: the first position, a number or a tensor; a tensor `[B]` gives one start a row.
+        layout: one of the three above.
+        max_wavelength: the base of the geometric progression.
+
+    Returns:
+        float32 `[length, depth]`, or `[B, length, depth]` where `offset` is `[B]`.
+
+    Raises:
+        ValueError: unknown layout, or an odd depth with a halves layout.
+
+    Example:
+
+    >>> sinusoidal_encoding(50, 512).shape
+    (50, 512)
+    """
+    if layout not in SINUSOID_LAYOUTS:
+        raise ValueError(f"`layout` must be one of {SINUSOID_LAYOUTS}. Received: {layout!r}.")
+    if layout != "interleaved" and depth % 2:
+        raise ValueError(f"The layout {layout!r} needs an even depth. Received: depth={depth}.")
+    pairs = (depth + 1) // 2
+    divisor = max(1, pairs - 1) if layout == "tensor2tensor" else depth / 2
+    frequency = np.power(max_wavelength, -np.arange(pairs) / divisor).astype("float32")
+    angle = ops.expand_dims(_positions(length, offset), -1) * frequency
+    sine, cosine = ops.sin(angle), ops.cos(angle)
+    if layout != "interleaved":
+        return ops.concatenate([sine, cosine], axis=-1)
+    stacked = ops.stack([sine, cosine], axis=-1)  # [..., length, pairs, 2]
+    shape = tuple(ops.shape(stacked)[:-2]) + (2 * pairs,)
+    return ops.reshape(stacked, shape)[..., :depth]
+
+
+def _positions(length, offset):
+    offset = ops.expand_dims(ops.cast(offset, "float32"), -1)
+    return offset + ops.arange(length, dtype="float32")
+
+
+def rotary_angles(length, head_dim, *, offset=0, max_wavelength=10000.0):
+    """The angles m * theta_i with theta_i = max_wavelength^(-2i / H) (Su et al. 2021, eq. 15).
+
+    Returns:
+        float32 `[length, H / 2]`, or `[B, length, H / 2]` where `offset` is `[B]`.
+    """
+    frequency = np.power(max_wavelength, -np.arange(0, head_dim, 2) / head_dim).astype("float32")
+    return ops.expand_dims(_positions(length, offset), -1) * frequency
+
+
+def apply_rotary(x, angles, layout="halves"):
+    """Rotates pairs of features by their position's angle (Su et al. 2021, equation 34).
+
+    Args:
+        x: `[B, T, N, H]`, H even.
+        angles: `[T, H / 2]` or `[B, T, H / 2]`, see `rotary_angles`.
+        layout: `"halves"` pairs feature i with i + H/2 (GPT-NeoX, Llama), `"interleaved"` pairs
+            2i with 2i + 1 (the paper). They differ by a fixed permutation of the features.
+
+    Returns:
+        `[B, T, N, H]` in the dtype of `x`; the rotation itself is float32.
+
+    Example:
+
+    >>> x = keras.random.normal((2, 5, 4, 8))
+    >>> apply_rotary(x, rotary_angles(5, 8)).shape
+    (2, 5, 4, 8)
+    """
+    cosine, sine = (ops.expand_dims(f(angles), -2) for f in (ops.cos, ops.sin))
+    wide = ops.cast(x, "float32")
+    half = x.shape[-1] // 2
+    if layout == "halves":
+        first, second = wide[..., :half], wide[..., half:]
+    else:
+        first, second = wide[..., 0::2], wide[..., 1::2]
+    rotated = (first * cosine - second * sine, second * cosine + first * sine)
+    if layout == "halves":
+        joined = ops.concatenate(rotated, axis=-1)
+    else:
+        joined = ops.reshape(ops.stack(rotated, axis=-1), ops.shape(x))
+    return ops.cast(joined, x.dtype)

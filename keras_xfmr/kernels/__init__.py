@@ -1,0 +1,16 @@
+"""How a formula is phrased for a backend: one portable phrasing, one for TensorFlow on a CPU.
+
+The only room that knows what XLA and oneDNN are good at. Everything above calls these names and
+need not know which phrasing answers.
+"""
+
+import keras
+
+from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm
+
+if keras.config.backend() == "tensorflow":
+    from keras_xfmr.kernels.tensorflow import dropout, layer_norm
+else:
+    from keras_xfmr.kernels.portable import dropout, layer_norm
+
+__all__ = ["MASKED_SCORE", "attention", "dropout", "layer_norm", "rms_norm"]

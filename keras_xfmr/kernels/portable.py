@@ -1,0 +1,88 @@
+"""The plain phrasing of each formula in `keras.ops`, right on every backend.
+
+B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, D last axis
+"""
+
+import keras
+from keras import ops
+
+# Added to a float32 score that must not be seen: exp(-1e9 - max) is exactly 0.
+MASKED_SCORE = -1e9
+
+
+def layer_norm(inputs, gamma, beta, epsilon):
+    """gamma * (x - mean) / sqrt(var + epsilon) + beta, with float32 statistics."""
+    x = ops.cast(inputs, "float32")
+    mean = ops.mean(x, axis=-1, keepdims=True)
+    centred = x - mean
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    return _scale_and_shift(centred * ops.rsqrt(variance + epsilon), gamma, beta, inputs.dtype)
+
+
+def rms_norm(inputs, gamma, epsilon):
+    """gamma * x / sqrt(mean(x^2) + epsilon), with float32 statistics."""
+    x = ops.cast(inputs, "float32")
+    mean_square = ops.mean(ops.square(x), axis=-1, keepdims=True)
+    return _scale_and_shift(x * ops.rsqrt(mean_square + epsilon), gamma, None, inputs.dtype)
+
+
+def _scale_and_shift(normalized, gamma, beta, dtype):
+    if gamma is not None:
+        normalized = normalized * ops.cast(gamma, "float32")
+    if beta is not None:
+        normalized = normalized + ops.cast(beta, "float32")
+    return ops.cast(normalized, dtype)
+
+
+def dropout(inputs, rate, seed):
+    """Zeroes each element with probability `rate`, scales the others by 1 / (1 - rate)."""
+    return keras.random.dropout(inputs, rate, seed=seed)
+
+
+def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
+    """softmax(scale * Q K^T + bias) V over masked scores, softmax in float32.
+
+    Args:
+        query: `[B, T, N, H]`.
+        key, value: `[B, S, K, H]`; head n of the query reads head n // G.
+        mask: boolean, broadcastable to `[B, N, T, S]`, True = attend.
+        bias: broadcastable to `[B, N, T, S]`.
+        drop: function applied to the weights before they meet the values.
+
+    Returns:
+        `[B, T, N, H]` and the weights `[B, N, T, S]`.
+    """
+    query = query * ops.cast(scale, query.dtype)
+    scores = ops.cast(_query_key_product(query, key), "float32")
+    if bias is not None:
+        scores = scores + ops.cast(bias, "float32")
+    if mask is not None:
+        scores = ops.where(mask, scores, ops.cast(MASKED_SCORE, "float32"))
+    weights = ops.softmax(scores, axis=-1)
+    if mask is not None:
+        # A row that may attend nowhere has uniform weights here; it must give zeros.
+        attends = ops.any(mask, axis=-1, keepdims=True)
+        weights = weights * ops.cast(attends, "float32")
+    weights = ops.cast(weights, value.dtype)
+    dropped = weights if drop is None else drop(weights)
+    return _weights_value_product(dropped, value), weights
+
+
+def _query_key_product(query, key):
+    heads, kv_heads = query.shape[2], key.shape[2]
+    if heads == kv_heads:
+        return ops.einsum("btnh,bsnh->bnts", query, key)
+    batch, target, source = ops.shape(query)[0], ops.shape(query)[1], ops.shape(key)[1]
+    grouped = ops.reshape(query, (batch, target, kv_heads, heads // kv_heads, query.shape[3]))
+    scores = ops.einsum("btkgh,bskh->bkgts", grouped, key)
+    return ops.reshape(scores, (batch, heads, target, source))
+
+
+def _weights_value_product(weights, value):
+    heads, kv_heads = weights.shape[1], value.shape[2]
+    if heads == kv_heads:
+        return ops.einsum("bnts,bsnh->btnh", weights, value)
+    batch, target, source = ops.shape(weights)[0], ops.shape(weights)[2], ops.shape(value)[1]
+    grouped = ops.reshape(weights, (batch, kv_heads, heads // kv_heads, target, source))
+    output = ops.einsum("bkgts,bskh->btkgh", grouped, value)
+    return ops.reshape(output, (batch, target, heads, value.shape[3]))

@@ -1,0 +1,25 @@
+"""State around the mathematics: the layers that models are composed of."""
+
+from keras_xfmr.layers.add_norm import AddNorm
+from keras_xfmr.layers.attention import MultiHeadAttention
+from keras_xfmr.layers.blocks import DecoderBlock, EncoderBlock
+from keras_xfmr.layers.dropout import Dropout
+from keras_xfmr.layers.embedding import TokenEmbedding
+from keras_xfmr.layers.feed_forward import PositionWiseFFN
+from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
+from keras_xfmr.layers.position import PositionalEncoding, PositionEmbedding, RotaryEmbedding
+
+__all__ = [
+    "AddNorm",
+    "DecoderBlock",
+    "Dropout",
+    "EncoderBlock",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "PositionEmbedding",
+    "PositionWiseFFN",
+    "PositionalEncoding",
+    "RMSNorm",
+    "RotaryEmbedding",
+    "TokenEmbedding",
+]

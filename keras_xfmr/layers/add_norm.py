@@ -1,0 +1,97 @@
+"""The residual connection around a sublayer.
+
+B batch, T length, D d_model
+"""
+
+import keras
+
+from keras_xfmr.layers.dropout import Dropout
+from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
+
+NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class AddNorm(keras.layers.Layer):
+    """Norm(x + Dropout(Sublayer(x))) (Vaswani et al. 2017, sections 3.1 and 5.4).
+
+    The call is post-norm. A pre-norm block (Xiong et al. 2020) uses the two halves apart:
+    `x = add_norm.add(x, sublayer(add_norm.normalize(x)))`.
+
+    Args:
+        norm: `"layer_norm"`, `"rms_norm"`, or a layer.
+        dropout_rate: dropout on the sublayer's output, in [0, 1].
+        epsilon: of the norm, where it is given by name.
+        seed: seed of the dropout.
+
+    Call arguments:
+        inputs: x, `[B, T, D]`.
+        sublayer_output: `[B, T, D]`.
+
+    Returns:
+        `[B, T, D]`.
+
+    Raises:
+        ValueError: an unknown norm, or shapes that differ.
+
+    Example:
+
+    >>> x = keras.random.normal((2, 5, 8))
+    >>> AddNorm(dropout_rate=0.1)(x, keras.layers.Dense(8)(x)).shape
+    (2, 5, 8)
+    """
+
+    def __init__(
+        self, norm="layer_norm", *, dropout_rate=0.0, epsilon=1e-6, seed=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(norm, keras.layers.Layer) and norm not in NORMS:
+            raise ValueError(f"`norm` must be a layer or one of {tuple(NORMS)}. Received: {norm!r}.")
+        self.supports_masking = True
+        self.dropout_rate = dropout_rate
+        self.epsilon = epsilon
+        self.seed = seed
+        self._norm_argument = norm
+        self.norm = (
+            NORMS[norm](epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+            if isinstance(norm, str)
+            else norm
+        )
+        self.dropout = Dropout(dropout_rate, seed=seed, dtype=self.dtype_policy, name="dropout")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "norm": keras.saving.serialize_keras_object(self._norm_argument),
+            "dropout_rate": self.dropout_rate,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        norm = keras.saving.deserialize_keras_object(config["norm"])
+        return cls(**{**config, "norm": norm})
+
+    def build(self, inputs_shape, sublayer_output_shape=None):
+        if sublayer_output_shape is not None and inputs_shape[-1] != sublayer_output_shape[-1]:
+            raise ValueError(
+                "The sublayer must keep the size of its input, or nothing can be added. "
+                f"Received: input {tuple(inputs_shape)}, output {tuple(sublayer_output_shape)}."
+            )
+        if not self.norm.built:
+            self.norm.build(inputs_shape)
+
+    def call(self, inputs, sublayer_output, training=None):
+        return self.normalize(self.add(inputs, sublayer_output, training=training))
+
+    def add(self, inputs, sublayer_output, training=None):
+        """x + Dropout(sublayer output)."""
+        return inputs + self.dropout(sublayer_output, training=training)
+
+    def normalize(self, inputs):
+        """Norm(x)."""
+        return self.norm(inputs)
+
+    def compute_output_shape(self, inputs_shape, sublayer_output_shape=None):
+        return inputs_shape

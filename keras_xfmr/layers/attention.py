@@ -1,0 +1,438 @@
+"""Multi-head attention.
+
+B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim, D d_model
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.layers.dropout import Dropout
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class MultiHeadAttention(keras.layers.Layer):
+    """Concat(head_1, ..., head_N) W_O, head_i = Attention(Q W_Qi, K W_Ki, V W_Vi).
+
+    Vaswani et al. 2017, section 3.2.2. The constructor and call arguments, the weights and their
+    order are those of `keras.layers.MultiHeadAttention`, so `set_weights(other.get_weights())`
+    gives the same numbers. Where it differs: a row that may attend nowhere gives zeros in every
+    precision, with and without dropout, and the masks of the inputs are left as they are.
+
+    To change how attention is computed, override one of `project` (inputs to heads),
+    `compute_mask_for_scores` (who sees whom) or `compute_attention` (heads to heads).
+
+    Args:
+        num_heads: N, heads of the query.
+        key_dim: H, size of a query or key head.
+        value_dim: V, size of a value head; by default `key_dim`.
+        dropout: rate of dropout on the attention weights, in [0, 1].
+        use_bias: whether the projections have biases.
+        output_shape: last axes of the output; by default D of the query.
+        attention_axes: axes that attend to each other; by default all but the first and last.
+        sliding_window: if given, a query sees keys less than this many positions away.
+        flash_attention: True asks the backend for its flash kernel (JAX on a GPU).
+        use_gate: multiplies the heads by a sigmoid of a projected query (Qiu et al. 2025).
+        seed: seed of the dropout.
+        num_key_value_heads: K, a divisor of N; fewer heads of keys and values (Ainslie et al.
+            2023), each read by N / K query heads without being repeated in memory.
+        rotary: a `RotaryEmbedding` (or any layer called as `layer(x, offset=...)`) applied to the
+            projected queries and keys.
+        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+            activity_regularizer, kernel_constraint, bias_constraint: of the projections.
+
+    Call arguments:
+        query: `[B, T, D]`.
+        value: `[B, S, D]`.
+        key: `[B, S, D]`, by default `value`.
+        query_mask, value_mask, key_mask: boolean `[B, T]` or `[B, S]`; Keras fills them in from
+            implicit masks.
+        attention_mask: boolean, `[B, T, S]` or `[B, N, T, S]` (broadcastable), True = attend.
+        return_attention_scores: also return the weights `[B, N, T, S]`.
+        use_causal_mask: a query sees keys up to its own position.
+        attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`.
+        cache: pair of keys `[B, S, K, H]` and values `[B, S, K, V]`. With `cache_index`, the keys
+            and values of this call are written there at positions cache_index .. cache_index + T
+            and the query attends to the whole cache (mask it, or use `use_causal_mask`). Without,
+            the cache is the keys and values: see `project_cache`. The query may then have a batch
+            of B times any factor: rows b * factor .. read the cache row b (beams share a source).
+        cache_index: position of the first query, an integer or scalar tensor.
+
+    Returns:
+        `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` last the new
+        cache. A tuple when there is more than one.
+
+    Raises:
+        ValueError: sizes that do not fit, wrong ranks, an impossible combination.
+
+    Example:
+
+    >>> layer = MultiHeadAttention(num_heads=8, key_dim=64, num_key_value_heads=2)
+    >>> x = keras.random.normal((2, 5, 512))
+    >>> layer(x, x, use_causal_mask=True).shape
+    (2, 5, 512)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        dropout=0.0,
+        use_bias=True,
+        output_shape=None,
+        attention_axes=None,
+        sliding_window=None,
+        flash_attention=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        use_gate=False,
+        seed=None,
+        *,
+        num_key_value_heads=None,
+        rotary=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.num_heads = _positive("num_heads", num_heads)
+        self.key_dim = _positive("key_dim", key_dim)
+        self.value_dim = key_dim if value_dim is None else _positive("value_dim", value_dim)
+        self.num_key_value_heads = (
+            num_heads
+            if num_key_value_heads is None
+            else _positive("num_key_value_heads", num_key_value_heads)
+        )
+        if num_heads % self.num_key_value_heads:
+            raise ValueError(
+                "`num_key_value_heads` must divide `num_heads`. "
+                f"Received: num_heads={num_heads}, num_key_value_heads={num_key_value_heads}."
+            )
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"`dropout` must lie in [0, 1]. Received: {dropout}.")
+        if flash_attention and (dropout or keras.config.backend() == "tensorflow"):
+            raise ValueError(
+                "`flash_attention=True` needs dropout=0 and a backend that has the kernel; "
+                "TensorFlow has none. Leave it out."
+            )
+        self.dropout = dropout
+        self.use_bias = use_bias
+        self.sliding_window = (
+            None if sliding_window is None else _positive("sliding_window", sliding_window)
+        )
+        self.flash_attention = flash_attention
+        self.use_gate = use_gate
+        self.seed = seed
+        self.rotary = rotary
+        self._output_axes = _as_tuple(output_shape)
+        self._attention_axes = _as_tuple(attention_axes)
+        # What every projection is built with. The activity regularizer is theirs, not this layer's.
+        self._projection_arguments = {
+            "kernel_initializer": keras.initializers.get(kernel_initializer),
+            "bias_initializer": keras.initializers.get(bias_initializer),
+            "kernel_regularizer": keras.regularizers.get(kernel_regularizer),
+            "bias_regularizer": keras.regularizers.get(bias_regularizer),
+            "activity_regularizer": keras.regularizers.get(activity_regularizer),
+            "kernel_constraint": keras.constraints.get(kernel_constraint),
+            "bias_constraint": keras.constraints.get(bias_constraint),
+        }
+
+    def get_config(self):
+        config = super().get_config()
+        for name in ("num_heads", "key_dim", "value_dim", "dropout", "use_bias", "sliding_window"):
+            config[name] = getattr(self, name)
+        for name in ("flash_attention", "use_gate", "seed", "num_key_value_heads"):
+            config[name] = getattr(self, name)
+        config["output_shape"] = self._output_axes
+        config["attention_axes"] = self._attention_axes
+        for name, value in (*self._projection_arguments.items(), ("rotary", self.rotary)):
+            config[name] = keras.saving.serialize_keras_object(value)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("rotary"), dict):
+            config["rotary"] = keras.saving.deserialize_keras_object(config["rotary"])
+        return super().from_config(config)
+
+    # ---- weights
+
+    def build(self, query_shape, value_shape, key_shape=None):
+        key_shape = value_shape if key_shape is None else key_shape
+        for name, shape in (("query", query_shape), ("value", value_shape), ("key", key_shape)):
+            if len(shape) < 3:
+                raise ValueError(
+                    f"`{name}` must have the shape [batch, length, features]. "
+                    f"Received: shape {tuple(shape)}."
+                )
+        if tuple(value_shape[1:-1]) != tuple(key_shape[1:-1]):
+            raise ValueError(
+                "`value` and `key` must have the same length. Received: value of shape "
+                f"{tuple(value_shape)}, key of shape {tuple(key_shape)}."
+            )
+        kv_heads = self.num_key_value_heads
+        self.query_dense = self._head_projection("query", query_shape, self.num_heads, self.key_dim)
+        self.key_dense = self._head_projection("key", key_shape, kv_heads, self.key_dim)
+        if self.use_gate:
+            self.gate_dense = self._head_projection(
+                "gate", query_shape, self.num_heads, self.value_dim, activation="sigmoid"
+            )
+        self.value_dense = self._head_projection("value", value_shape, kv_heads, self.value_dim)
+        self.dropout_layer = Dropout(self.dropout, seed=self.seed, dtype=self.dtype_policy)
+        output_axes = self._output_axes or (query_shape[-1],)
+        heads_shape = (*query_shape[:-1], self.num_heads, self.value_dim)
+        self.output_dense = self._projection(
+            "attention_output", heads_shape, contracted=2, output_axes=output_axes
+        )
+
+    def _head_projection(self, name, input_shape, heads, head_dim, activation=None):
+        return self._projection(name, input_shape, 1, (heads, head_dim), activation)
+
+    def _projection(self, name, input_shape, contracted, output_axes, activation=None):
+        """EinsumDense from the last `contracted` axes to `output_axes`, the others kept."""
+        free = len(input_shape) - contracted
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        kept, inner = letters[:free], letters[free : len(input_shape)]
+        outer = letters[len(input_shape) : len(input_shape) + len(output_axes)]
+        layer = keras.layers.EinsumDense(
+            f"{kept}{inner},{inner}{outer}->{kept}{outer}",
+            output_shape=(*(None for _ in kept[1:]), *output_axes),
+            bias_axes=outer if self.use_bias else None,
+            activation=activation,
+            name=name,
+            dtype=self.dtype_policy,
+            **{name: _copy(value) for name, value in self._projection_arguments.items()},
+        )
+        layer.build(tuple(input_shape))
+        return layer
+
+    # ---- the steps of a call, each to be overridden
+
+    def project(self, query, value, key, position=0):
+        """Inputs to heads: `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`, rotated if asked."""
+        heads = self.project_query(query, position)
+        return heads, *self.project_cache(value, key, position)
+
+    def project_query(self, query, position=0):
+        """The query heads `[B, T, N, H]`; `position` is where the first one stands."""
+        heads = self.query_dense(query)
+        return heads if self.rotary is None else self.rotary(heads, offset=position)
+
+    def project_cache(self, value, key=None, position=0):
+        """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`: a cross-attention cache."""
+        key_heads = self.key_dense(value if key is None else key)
+        if self.rotary is not None:
+            key_heads = self.rotary(key_heads, offset=position)
+        return key_heads, self.value_dense(value)
+
+    def init_cache(self, batch_size, length):
+        """An empty self-attention cache for `length` positions."""
+        shape = (batch_size, length, self.num_key_value_heads)
+        return (
+            ops.zeros((*shape, self.key_dim), dtype=self.compute_dtype),
+            ops.zeros((*shape, self.value_dim), dtype=self.compute_dtype),
+        )
+
+    def compute_mask_for_scores(
+        self,
+        target_length,
+        source_length,
+        *,
+        masks=(),
+        query_mask=None,
+        source_masks=(),
+        position=0,
+        use_causal_mask=False,
+    ):
+        """Everything that limits who sees whom, as one mask of rank 3 or 4, or None."""
+        masks = list(masks)
+        if query_mask is not None:
+            masks.append(ops.expand_dims(query_mask, -1))
+        masks.extend(ops.expand_dims(mask, -2) for mask in source_masks if mask is not None)
+        if use_causal_mask:
+            masks.append(functional.look_ahead_mask(target_length, source_length, position))
+        if self.sliding_window is not None:
+            # `position` shifts the band; look-back and look-ahead are both limited.
+            near = functional.look_ahead_mask(
+                target_length, source_length, position + self.sliding_window - 1,
+                window=2 * self.sliding_window - 1,
+            )  # fmt: skip
+            masks.append(near)
+        return functional.combine_masks(*masks)
+
+    def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
+        """Heads to heads: output `[B, T, N, V]` and weights `[B, N, T, S]`."""
+        if self.flash_attention:
+            if mask is not None and len(mask.shape) == 3:
+                mask = ops.expand_dims(mask, 1)
+            output = ops.dot_product_attention(
+                query, key, value, bias=bias, mask=mask, flash_attention=True
+            )
+            return output, None
+        drop = None
+        if self.dropout:
+            drop = lambda weights: self.dropout_layer(weights, training=training)  # noqa: E731
+        return functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            mask=mask,
+            bias=bias,
+            scale=1.0 / math.sqrt(self.key_dim),
+            drop=drop,
+            return_weights=True,
+        )
+
+    # ---- the call
+
+    def call(
+        self,
+        query,
+        value,
+        key=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        return_attention_scores=False,
+        training=None,
+        use_causal_mask=False,
+        attention_bias=None,
+        cache=None,
+        cache_index=None,
+    ):
+        if return_attention_scores and self.flash_attention:
+            raise ValueError("`flash_attention=True` never forms the attention scores to return.")
+        folded = self._folds(query.shape)
+        if folded and (cache is not None or attention_bias is not None):
+            raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
+        gate = self.gate_dense(query) if self.use_gate else None
+        position = 0 if cache_index is None else cache_index
+        if cache is None:
+            heads = self.project(query, value, key, position)
+        elif cache_index is None:
+            heads = (self.project_query(query), *cache)
+        else:
+            query_heads, *update = self.project(query, value, key, position)
+            cache = tuple(functional.update_cache(c, u, position) for c, u in zip(cache, update))
+            heads = (query_heads, *cache)
+            value_mask = key_mask = None  # they speak of this call's positions, not of the cache's
+        masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
+        masks.update(position=position, use_causal_mask=use_causal_mask)
+        if folded:
+            output, weights = self._folded_attention(heads, attention_mask, masks, training)
+        else:
+            shared = cache is not None and cache_index is None
+            output, weights = self._attend(
+                heads, attention_mask, attention_bias, masks, training, shared
+            )
+        if gate is not None:
+            output = output * gate
+        results = [self.output_dense(output)]
+        if return_attention_scores:
+            results.append(weights)
+        if cache is not None:
+            results.append(cache)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _attend(self, heads, attention_mask, bias, masks, training, shared):
+        query, key, value = heads
+        rows, target = ops.shape(query)[0], ops.shape(query)[1]
+        if shared:
+            query = _group_rows(query, ops.shape(key)[0])
+        mask = self.compute_mask_for_scores(
+            ops.shape(query)[1], ops.shape(key)[1], masks=[attention_mask], **masks
+        )
+        output, weights = self.compute_attention(query, key, value, mask, bias, training)
+        if shared:
+            output = ops.reshape(output, (rows, target, self.num_heads, self.value_dim))
+        return output, weights
+
+    # ---- attention over other axes than the second of three
+
+    def _folds(self, query_shape):
+        axes = self._attention_axes
+        return len(query_shape) != 3 or axes not in (None, (1,), (-2,))
+
+    def _folded_attention(self, heads, attention_mask, masks, training):
+        """Moves the free axes into the batch and the attention axes into one, and back."""
+        rank = len(heads[0].shape)  # of [B, ..., N, H]
+        axes = self._attention_axes or tuple(range(1, rank - 2))
+        axes = tuple(axis if axis >= 0 else rank - 1 + axis for axis in axes)
+        if (masks["use_causal_mask"] or self.sliding_window) and len(axes) > 1:
+            raise ValueError(
+                "A causal or sliding mask needs one attention axis. "
+                f"Received: attention_axes={axes}."
+            )
+        free = tuple(axis for axis in range(rank - 2) if axis not in axes)
+        order = (*free, *axes, rank - 2, rank - 1)
+        moved = [ops.transpose(x, order) for x in heads]
+        free_shape = tuple(ops.shape(moved[0])[: len(free)])
+        target_shape = tuple(ops.shape(moved[0])[len(free) : rank - 2])
+        source_shape = tuple(ops.shape(moved[1])[len(free) : rank - 2])
+        flat = [
+            ops.reshape(x, (-1, math.prod(shape), *x.shape[-2:]))
+            for x, shape in zip(moved, (target_shape, source_shape, source_shape))
+        ]
+        implicit = (masks.pop("query_mask"), *masks.pop("source_masks"))
+        if any(mask is not None for mask in implicit):
+            raise ValueError(
+                "`query_mask`, `value_mask` and `key_mask` are defined for inputs [batch, length, "
+                "features]. Pass `attention_mask` of shape [batch, ..., *target axes, *source "
+                "axes] for attention over other axes."
+            )
+        if attention_mask is not None:
+            attention_mask = ops.cast(attention_mask, "bool")
+            while len(attention_mask.shape) < len(free) + 1 + 2 * len(axes):
+                attention_mask = ops.expand_dims(attention_mask, -2 * len(axes) - 1)
+            heads_axis = attention_mask.shape[len(free)]
+            full = (*free_shape, heads_axis, *target_shape, *source_shape)
+            attention_mask = ops.reshape(
+                ops.broadcast_to(attention_mask, full),
+                (-1, heads_axis, math.prod(target_shape), math.prod(source_shape)),
+            )
+        mask = self.compute_mask_for_scores(
+            math.prod(target_shape), math.prod(source_shape), masks=[attention_mask], **masks
+        )
+        output, weights = self.compute_attention(*flat, mask, None, training)
+        output = ops.reshape(
+            output, (*free_shape, *target_shape, self.num_heads, self.value_dim)
+        )
+        inverse = tuple(order.index(axis) for axis in range(rank))
+        if weights is not None:
+            weights = ops.reshape(
+                weights, (*free_shape, self.num_heads, *target_shape, *source_shape)
+            )
+        return ops.transpose(output, inverse), weights
+
+
+def _group_rows(query, batch):
+    """`[B * factor, T, N, H]` -> `[B, factor * T, N, H]`: rows that read the same cache row."""
+    rows, target, heads, head_dim = (ops.shape(query)[axis] for axis in range(4))
+    known = isinstance(batch, int) and isinstance(rows, int)
+    nonempty = max(batch, 1) if known else ops.maximum(batch, 1)
+    return ops.reshape(query, (batch, rows * target // nonempty, heads, head_dim))
+
+
+def _positive(name, value):
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
+    return value
+
+
+def _as_tuple(value):
+    return (value,) if isinstance(value, int) else None if value is None else tuple(value)
+
+
+def _copy(value):
+    """A fresh copy of an initializer: a shared seeded one would give equal weights."""
+    if isinstance(value, keras.initializers.Initializer):
+        return value.__class__.from_config(value.get_config())
+    return value

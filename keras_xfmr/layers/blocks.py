@@ -1,0 +1,337 @@
+"""The encoder and decoder blocks: sublayers, each inside a residual connection.
+
+B batch, T target, S source, D d_model
+"""
+
+import keras
+
+from keras_xfmr.layers.add_norm import AddNorm
+from keras_xfmr.layers.attention import MultiHeadAttention
+from keras_xfmr.layers.feed_forward import PositionWiseFFN
+
+
+class _Block(keras.layers.Layer):
+    """What both blocks share: arguments, default sublayers, the residual connection."""
+
+    attentions = ()  # names of the attention sublayers, also constructor arguments
+
+    def __init__(
+        self,
+        num_heads,
+        ffn_dim,
+        *,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.0,
+        activation="relu",
+        norm="layer_norm",
+        norm_first=False,
+        epsilon=1e-6,
+        kernel_initializer="glorot_uniform",
+        feed_forward=None,
+        attention_layers,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(norm, str):
+            raise ValueError(
+                "`norm` must be the name of a norm: each residual connection builds its own. "
+                f"Received: {norm!r}."
+            )
+        self.supports_masking = True
+        self._arguments = {
+            "num_heads": num_heads,
+            "ffn_dim": ffn_dim,
+            "dropout_rate": dropout_rate,
+            "attention_dropout_rate": attention_dropout_rate,
+            "activation": activation,
+            "norm": norm,
+            "norm_first": norm_first,
+            "epsilon": epsilon,
+            "kernel_initializer": keras.initializers.get(kernel_initializer),
+            "feed_forward": feed_forward,
+            **attention_layers,
+        }
+        self.norm_first = norm_first
+        for name in self.attentions:
+            setattr(self, name, attention_layers[name])
+        self.feed_forward = feed_forward
+        for name in (*self.attentions, "feed_forward"):
+            add_norm = AddNorm(
+                norm,
+                dropout_rate=dropout_rate,
+                epsilon=epsilon,
+                dtype=self.dtype_policy,
+                name=f"{name}_add_norm",
+            )
+            setattr(self, f"{name}_add_norm", add_norm)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        arguments = {name: serialize(value) for name, value in self._arguments.items()}
+        return {**super().get_config(), **arguments}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in (*cls.attentions, "feed_forward", "kernel_initializer", "activation"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+    def build(self, inputs_shape, memory_shape=None):
+        d_model, arguments = inputs_shape[-1], self._arguments
+        for name in self.attentions:
+            if getattr(self, name) is None:
+                setattr(self, name, self._default_attention(name, d_model))
+            layer = getattr(self, name)
+            if not layer.built:
+                keys = memory_shape if name == "cross_attention" else inputs_shape
+                layer.build(inputs_shape, keys or inputs_shape)
+        if self.feed_forward is None:
+            self.feed_forward = PositionWiseFFN(
+                arguments["ffn_dim"],
+                arguments["activation"],
+                kernel_initializer=arguments["kernel_initializer"].clone(),
+                dtype=self.dtype_policy,
+                name="feed_forward",
+            )
+        if not self.feed_forward.built:
+            self.feed_forward.build(inputs_shape)
+        for name in (*self.attentions, "feed_forward"):
+            getattr(self, f"{name}_add_norm").build(inputs_shape)
+
+    def _default_attention(self, name, d_model):
+        num_heads = self._arguments["num_heads"]
+        if d_model % num_heads:
+            raise ValueError(
+                "The inputs' last axis must be divisible by `num_heads`. "
+                f"Received: d_model={d_model}, num_heads={num_heads}."
+            )
+        return MultiHeadAttention(
+            num_heads,
+            d_model // num_heads,
+            dropout=self._arguments["attention_dropout_rate"],
+            kernel_initializer=self._arguments["kernel_initializer"].clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def residual(self, name, inputs, sublayer, training=None):
+        """Norm(x + sublayer(x)), or x + sublayer(Norm(x)) in a pre-norm block."""
+        add_norm = getattr(self, f"{name}_add_norm")
+        if self.norm_first:
+            return add_norm.add(inputs, sublayer(add_norm.normalize(inputs)), training=training)
+        return add_norm(inputs, sublayer(inputs), training=training)
+
+    def _feed_forward_residual(self, x, training):
+        return self.residual(
+            "feed_forward", x, lambda y: self.feed_forward(y, training=training), training
+        )
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class EncoderBlock(_Block):
+    """Self-attention, then the feed-forward network (Vaswani et al. 2017, figure 1, left).
+
+    y = Norm(x + Attention(x, x, x)); output = Norm(y + FFN(y)).
+
+    Args:
+        num_heads: heads of the default attention; must divide D.
+        ffn_dim: inner size of the default feed-forward network.
+        dropout_rate: dropout on each sublayer's output.
+        attention_dropout_rate: dropout on the attention weights; the paper has none.
+        activation: of the default feed-forward network, see `PositionWiseFFN`.
+        norm: `"layer_norm"` or `"rms_norm"`.
+        norm_first: pre-norm, x + sublayer(Norm(x)) (Xiong et al. 2020). A stack of pre-norm blocks
+            needs one more norm at its end.
+        epsilon: of the norms.
+        kernel_initializer: of the default sublayers.
+        self_attention: a layer in the place of the default `MultiHeadAttention`.
+        feed_forward: a layer in the place of the default `PositionWiseFFN`.
+
+    Call arguments:
+        inputs: `[B, T, D]`.
+        mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks.
+        attention_mask: boolean `[B, T, T]` or `[B, N, T, T]`, True = may attend.
+        return_attention_scores: also return the weights `[B, N, T, T]`.
+        use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
+            of a decoder-only model, and a call with `cache` returns the new cache last.
+
+    Returns:
+        `[B, T, D]`, in a tuple with what else was asked for.
+
+    Raises:
+        ValueError: `num_heads` does not divide D.
+
+    Example:
+
+    >>> block = EncoderBlock(num_heads=8, ffn_dim=2048)
+    >>> block(keras.random.normal((2, 5, 512))).shape
+    (2, 5, 512)
+    """
+
+    attentions = ("self_attention",)
+
+    def __init__(self, num_heads, ffn_dim, *, self_attention=None, **kwargs):
+        super().__init__(
+            num_heads, ffn_dim, attention_layers={"self_attention": self_attention}, **kwargs
+        )
+
+    def build(self, inputs_shape):
+        super().build(inputs_shape)
+
+    def call(
+        self,
+        inputs,
+        mask=None,
+        attention_mask=None,
+        training=None,
+        return_attention_scores=False,
+        use_causal_mask=False,
+        cache=None,
+        cache_index=None,
+    ):
+        extras = []
+
+        def attend(x):
+            output = self.self_attention(
+                x,
+                x,
+                value_mask=mask,
+                attention_mask=attention_mask,
+                return_attention_scores=return_attention_scores,
+                training=training,
+                use_causal_mask=use_causal_mask,
+                cache=cache,
+                cache_index=cache_index,
+            )
+            return _keep_extras(output, extras)
+
+        x = self.residual("self_attention", inputs, attend, training)
+        x = self._feed_forward_residual(x, training)
+        return (x, *extras) if extras else x
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class DecoderBlock(_Block):
+    """Causal self-attention, attention to the memory, feed-forward network.
+
+    Vaswani et al. 2017, figure 1, right.
+
+    Args:
+        num_heads: heads of the default attention; must divide D.
+        ffn_dim: inner size of the default feed-forward network.
+        dropout_rate: dropout on each sublayer's output.
+        attention_dropout_rate: dropout on the attention weights; the paper has none.
+        activation: of the default feed-forward network, see `PositionWiseFFN`.
+        norm: `"layer_norm"` or `"rms_norm"`.
+        norm_first: pre-norm, x + sublayer(Norm(x)) (Xiong et al. 2020). A stack of pre-norm blocks
+            needs one more norm at its end.
+        epsilon: of the norms.
+        kernel_initializer: of the default sublayers.
+        self_attention, cross_attention: layers in the place of the default `MultiHeadAttention`.
+        feed_forward: a layer in the place of the default `PositionWiseFFN`.
+
+    Call arguments:
+        inputs: `[B, T, D]`.
+        memory: the encoder's output `[B, S, D]`; None where `cache` holds its projection.
+        inputs_mask, memory_mask: boolean `[B, T]`, `[B, S]`, True = a token; Keras fills them in
+            from implicit masks.
+        attention_mask: boolean `[B, T, T]`, for the self-attention, besides the look-ahead mask.
+        cross_attention_mask: boolean `[B, T, S]` or `[B, 1, S]`.
+        return_attention_scores: also return the pair of weights (self, cross).
+        use_causal_mask: whether a position is kept from seeing later ones.
+        cache: a pair of caches (self, cross) from `init_cache`; the call then returns the new one
+            last.
+        cache_index: position of the first of the T inputs.
+
+    Returns:
+        `[B, T, D]`, in a tuple with what else was asked for.
+
+    Raises:
+        ValueError: `num_heads` does not divide D.
+
+    Example:
+
+    >>> block = DecoderBlock(num_heads=8, ffn_dim=2048)
+    >>> block(keras.random.normal((2, 5, 512)), keras.random.normal((2, 7, 512))).shape
+    (2, 5, 512)
+    """
+
+    attentions = ("self_attention", "cross_attention")
+
+    def __init__(
+        self, num_heads, ffn_dim, *, self_attention=None, cross_attention=None, **kwargs
+    ):
+        layers = {"self_attention": self_attention, "cross_attention": cross_attention}
+        super().__init__(num_heads, ffn_dim, attention_layers=layers, **kwargs)
+
+    def init_cache(self, memory, rows, length):
+        """Caches for decoding `rows` sequences of `length` tokens over `memory [B, S, D]`.
+
+        `rows` is B times any factor; the projected memory is kept once for all of them.
+        """
+        return (
+            self.self_attention.init_cache(rows, length),
+            self.cross_attention.project_cache(memory),
+        )
+
+    def call(
+        self,
+        inputs,
+        memory,
+        inputs_mask=None,
+        memory_mask=None,
+        attention_mask=None,
+        cross_attention_mask=None,
+        training=None,
+        return_attention_scores=False,
+        use_causal_mask=True,
+        cache=None,
+        cache_index=None,
+    ):
+        extras = []
+        self_cache, cross_cache = (None, None) if cache is None else cache
+
+        def attend_self(x):
+            output = self.self_attention(
+                x,
+                x,
+                value_mask=inputs_mask,
+                attention_mask=attention_mask,
+                return_attention_scores=return_attention_scores,
+                training=training,
+                use_causal_mask=use_causal_mask,
+                cache=self_cache,
+                cache_index=cache_index,
+            )
+            return _keep_extras(output, extras)
+
+        def attend_memory(x):
+            output = self.cross_attention(
+                x,
+                x if cross_cache is not None else memory,
+                value_mask=memory_mask,
+                attention_mask=cross_attention_mask,
+                return_attention_scores=return_attention_scores,
+                training=training,
+                cache=cross_cache,
+            )
+            return _keep_extras(output, extras)
+
+        x = self.residual("self_attention", inputs, attend_self, training)
+        x = self.residual("cross_attention", x, attend_memory, training)
+        x = self._feed_forward_residual(x, training)
+        if not extras:
+            return x
+        # extras: what the self-attention gave besides its output, then the cross-attention's
+        half = len(extras) // 2
+        return (x, *zip(extras[:half], extras[half:]))
+
+
+def _keep_extras(output, extras):
+    """The attention output; scores and cache, where there are any, go to `extras`."""
+    if not isinstance(output, tuple):
+        return output
+    extras.extend(output[1:])
+    return output[0]

@@ -1,0 +1,27 @@
+"""Dropout whose random bits are cheap under XLA."""
+
+import keras
+
+from keras_xfmr import kernels
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` with the same arguments, drawn by `kernels.dropout`.
+
+    y = x * keep / (1 - rate), keep ~ Bernoulli(1 - rate) (Srivastava et al. 2014). On TensorFlow
+    the rate is rounded to a multiple of 2^-16.
+
+    Example:
+
+    >>> layer = Dropout(0.1, seed=7)
+    >>> layer(keras.ops.ones((2, 5)), training=True).shape
+    (2, 5)
+    """
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0:
+            return inputs
+        if self.rate == 1 or self.noise_shape is not None:
+            return super().call(inputs, training=training)
+        return kernels.dropout(inputs, self.rate, self.seed_generator.next())

@@ -1,0 +1,118 @@
+"""Token ids to vectors, and vectors back to scores of tokens.
+
+B batch, T length, D d_model, V vocab_size
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class TokenEmbedding(keras.layers.Embedding):
+    """sqrt(D) E[id], and in reverse the logits x E^T with the same matrix E.
+
+    Vaswani et al. 2017, section 3.4; Press and Wolf 2017 for the tied output. An extension of
+    `keras.layers.Embedding`, with its weight.
+
+    Args:
+        vocab_size: V.
+        d_model: D.
+        scale: factor of the embeddings; True is the paper's sqrt(D), False is 1.
+        output_bias: whether the reverse direction adds a learned bias `[V]`.
+        embeddings_initializer: by default normal with deviation 1 / sqrt(D), so that scaled
+            embeddings and logits both start with a variance near 1.
+        **kwargs: of `keras.layers.Embedding`.
+
+    Call arguments:
+        inputs: integer ids `[B, T]`, or with `reverse=True` vectors `[B, T, D]`.
+        reverse: whether to project vectors to logits.
+
+    Returns:
+        `[B, T, D]`, or `[B, T, V]` in reverse.
+
+    Raises:
+        ValueError: ids that are not integers; ids outside 0 .. V-1, wherever their values are
+            known (in eager execution). Inside a compiled graph they cannot be seen, so check data
+            by `keras_xfmr.text.check_ids`.
+
+    Example:
+
+    >>> embedding = TokenEmbedding(32000, 512)
+    >>> x = embedding(np.array([[5, 7, 11]]))
+    >>> embedding(x, reverse=True).shape
+    (1, 3, 32000)
+    """
+
+    def __init__(
+        self,
+        vocab_size,
+        d_model,
+        *,
+        scale=True,
+        output_bias=False,
+        embeddings_initializer=None,
+        **kwargs,
+    ):
+        if embeddings_initializer is None:
+            embeddings_initializer = keras.initializers.RandomNormal(stddev=d_model**-0.5)
+        super().__init__(
+            vocab_size, d_model, embeddings_initializer=embeddings_initializer, **kwargs
+        )
+        self.scale = scale
+        self.output_bias = output_bias
+
+    def get_config(self):
+        config = super().get_config()
+        config["vocab_size"] = config.pop("input_dim")
+        config["d_model"] = config.pop("output_dim")
+        return {**config, "scale": self.scale, "output_bias": self.output_bias}
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if self.output_bias:
+            self.bias = self.add_weight(
+                name="output_bias", shape=(self.input_dim,), initializer="zeros"
+            )
+
+    def call(self, inputs, reverse=False):
+        if reverse:
+            logits = ops.matmul(inputs, ops.transpose(self.embeddings))
+            return logits + self.bias if self.output_bias else logits
+        self.check_ids(inputs)
+        vectors = super().call(inputs)
+        factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)
+        return vectors if factor == 1.0 else vectors * ops.cast(factor, vectors.dtype)
+
+    def check_ids(self, token_ids):
+        """Raises ValueError where the values are known and one is not a row of the table."""
+        dtype = keras.backend.standardize_dtype(token_ids.dtype)
+        values = functional.concrete_value(token_ids)
+        if "int" not in dtype and not (
+            values is not None and values.size and (values == values.astype("int64")).all()
+        ):
+            raise ValueError(f"Token ids must be integers. Received: dtype {dtype}.")
+        if values is None or not values.size:
+            return
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= self.input_dim:
+            raise ValueError(
+                f"Token ids must lie in 0 .. {self.input_dim - 1} (vocab_size={self.input_dim}). "
+                f"Received: ids from {low} to {high}. Is this the tokenizer that the model was "
+                "built for?"
+            )
+
+    def compute_mask(self, inputs, mask=None):
+        return None if len(inputs.shape) > 2 else super().compute_mask(inputs, mask)
+
+    def compute_output_shape(self, input_shape, reverse=False):
+        if reverse:
+            return (*input_shape[:-1], self.input_dim)
+        return (*input_shape, self.output_dim)
+
+    def compute_output_spec(self, inputs, reverse=False):
+        shape = self.compute_output_shape(inputs.shape, reverse)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)

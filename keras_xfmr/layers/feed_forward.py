@@ -1,0 +1,153 @@
+"""The position-wise feed-forward network.
+
+B batch, T length, D d_model, F ffn_dim
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.layers.dropout import Dropout
+
+
+def gelu_exact(x):
+    """x Phi(x), with the error function (Hendrycks and Gimpel 2016)."""
+    return ops.gelu(x, approximate=False)
+
+
+def gelu_tanh(x):
+    """The tanh approximation of GELU, `gelu_new` in published configurations."""
+    return ops.gelu(x, approximate=True)
+
+
+ACTIVATIONS = {
+    "gelu": gelu_exact,
+    "gelu_exact": gelu_exact,
+    "gelu_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
+}
+GATES = {"glu": ops.sigmoid, "reglu": ops.relu, "swiglu": ops.silu, "geglu": gelu_exact}
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class PositionWiseFFN(keras.layers.Layer):
+    """FFN(x) = act(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, equation 2).
+
+    Gated variants (Shazeer 2020): FFN(x) = (act(x W_g + b_g) * (x W_1 + b_1)) W_2 + b_2 with the
+    sigmoid (`"glu"`), ReLU (`"reglu"`), SiLU (`"swiglu"`) or exact GELU (`"geglu"`).
+
+    `"gelu"` is exact here, as in published BERT configurations; `"gelu_tanh"` (also
+    `"gelu_new"`) is the tanh approximation.
+
+    Args:
+        ffn_dim: F, the inner size.
+        activation: a name above, any Keras activation, or a function.
+        dropout_rate: dropout on the inner features, in [0, 1]; the paper has none.
+        use_bias: whether the products have biases.
+        output_dim: size of the output; by default D.
+        kernel_initializer, bias_initializer: of the products.
+        seed: seed of the dropout.
+
+    Call arguments:
+        inputs: `[B, T, D]`.
+
+    Returns:
+        `[B, T, output_dim]`.
+
+    Raises:
+        ValueError: an unknown activation.
+
+    Example:
+
+    >>> PositionWiseFFN(2048, activation="swiglu")(keras.random.normal((2, 5, 512))).shape
+    (2, 5, 512)
+    """
+
+    def __init__(
+        self,
+        ffn_dim,
+        activation="relu",
+        *,
+        dropout_rate=0.0,
+        use_bias=True,
+        output_dim=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.ffn_dim = ffn_dim
+        self.activation = activation
+        self.dropout_rate = dropout_rate
+        self.use_bias = use_bias
+        self.output_dim = output_dim
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.seed = seed
+        self.gated = isinstance(activation, str) and activation in GATES
+        self._activate = self._resolve(activation)
+
+    @staticmethod
+    def _resolve(activation):
+        if isinstance(activation, str):
+            known = {**ACTIVATIONS, **GATES}
+            if activation in known:
+                return known[activation]
+        try:
+            return keras.activations.get(activation)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"`activation` must be one of {sorted({**ACTIVATIONS, **GATES})}, the name of a "
+                f"Keras activation or a function. Received: {activation!r}."
+            ) from error
+
+    def get_config(self):
+        activation = self.activation
+        if not isinstance(activation, str):
+            activation = keras.activations.serialize(keras.activations.get(activation))
+        return {
+            **super().get_config(),
+            "ffn_dim": self.ffn_dim,
+            "activation": activation,
+            "dropout_rate": self.dropout_rate,
+            "use_bias": self.use_bias,
+            "output_dim": self.output_dim,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "seed": self.seed,
+        }
+
+    def build(self, input_shape):
+        output_dim = input_shape[-1] if self.output_dim is None else self.output_dim
+        inner_shape = (*input_shape[:-1], self.ffn_dim)
+        self.inner_dense = self._dense("inner", self.ffn_dim, input_shape)
+        if self.gated:
+            self.gate_dense = self._dense("gate", self.ffn_dim, input_shape)
+        self.dropout = Dropout(self.dropout_rate, seed=self.seed, dtype=self.dtype_policy)
+        self.output_dense = self._dense("output", output_dim, inner_shape)
+
+    def _dense(self, name, units, input_shape):
+        layer = keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer.clone(),
+            bias_initializer=self.bias_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        layer.build(input_shape)
+        return layer
+
+    def call(self, inputs, training=None):
+        return self.output_dense(self.dropout(self.activate(inputs), training=training))
+
+    def activate(self, inputs):
+        """The inner features `[B, T, F]`; override it for another nonlinearity."""
+        inner = self.inner_dense(inputs)
+        if self.gated:
+            return self._activate(self.gate_dense(inputs)) * inner
+        return self._activate(inner)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.output_dim or input_shape[-1])

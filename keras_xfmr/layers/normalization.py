@@ -1,0 +1,47 @@
+"""Layer normalization over the last axis, phrased for the backend."""
+
+import keras
+
+from keras_xfmr import kernels
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class LayerNorm(keras.layers.LayerNormalization):
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ba et al. 2016, equation 4).
+
+    The arguments and weights of `keras.layers.LayerNormalization`; the statistics are float32 in
+    every precision.
+
+    Example:
+
+    >>> LayerNorm(epsilon=1e-12)(keras.random.normal((2, 5, 8))).shape
+    (2, 5, 8)
+    """
+
+    def call(self, inputs):
+        if not _is_last_axis(self.axis, inputs):
+            return super().call(inputs)
+        return kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class RMSNorm(keras.layers.RMSNormalization):
+    """gamma * x / sqrt(mean(x^2) + epsilon) (Zhang and Sennrich 2019, equation 4).
+
+    The arguments and weights of `keras.layers.RMSNormalization`, over the last axis.
+
+    Example:
+
+    >>> RMSNorm()(keras.random.normal((2, 5, 8))).shape
+    (2, 5, 8)
+    """
+
+    def call(self, inputs):
+        if not _is_last_axis(self.axis, inputs):
+            return super().call(inputs)
+        return kernels.rms_norm(inputs, self.scale, self.epsilon)
+
+
+def _is_last_axis(axis, inputs):
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    return axes in ([-1], [len(inputs.shape) - 1])

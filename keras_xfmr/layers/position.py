@@ -1,0 +1,211 @@
+"""Where a token stands: added sinusoids, an added learned table, rotated queries and keys.
+
+B batch, T length, N heads, H head_dim, D d_model
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class PositionalEncoding(keras.layers.Layer):
+    """x + PE, PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)).
+
+    Vaswani et al. 2017, section 3.5. There is no table and no longest length. The other layouts
+    are described at `functional.sinusoidal_encoding`.
+
+    Args:
+        layout: `"interleaved"` (the paper), `"halves"` (Marian) or `"tensor2tensor"`.
+        max_wavelength: the base of the geometric progression.
+
+    Call arguments:
+        inputs: `[B, T, D]`.
+        offset: position of the first element, a number, scalar tensor or tensor `[B]`; a decoder
+            that reads one token at a time passes its step.
+
+    Returns:
+        `[B, T, D]`, the codes rounded from float32 to the dtype of `inputs`.
+
+    Raises:
+        ValueError: an unknown layout, or an odd D with a halves layout.
+
+    Example:
+
+    >>> PositionalEncoding()(keras.random.normal((2, 5, 8))).shape
+    (2, 5, 8)
+    """
+
+    def __init__(self, layout="interleaved", *, max_wavelength=10000.0, **kwargs):
+        super().__init__(**kwargs)
+        if layout not in functional.SINUSOID_LAYOUTS:
+            raise ValueError(
+                f"`layout` must be one of {functional.SINUSOID_LAYOUTS}. Received: {layout!r}."
+            )
+        self.supports_masking = True
+        self.layout = layout
+        self.max_wavelength = max_wavelength
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "layout": self.layout,
+            "max_wavelength": self.max_wavelength,
+        }
+
+    def call(self, inputs, offset=0):
+        _check_rank("inputs", inputs, 3)
+        codes = functional.sinusoidal_encoding(
+            ops.shape(inputs)[1],
+            inputs.shape[-1],
+            offset=offset,
+            layout=self.layout,
+            max_wavelength=self.max_wavelength,
+        )
+        return inputs + ops.cast(codes, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class PositionEmbedding(keras.layers.Layer):
+    """x + E[p], a learned vector for each position (Gehring et al. 2017; Devlin et al. 2019).
+
+    Args:
+        max_length: number of positions in the table.
+        embeddings_initializer: of the table.
+
+    Call arguments:
+        inputs: `[B, T, D]`, T at most `max_length`.
+        offset: position of the first element, an integer or scalar tensor.
+
+    Returns:
+        `[B, T, D]`.
+
+    Raises:
+        ValueError: offset + T is larger than `max_length`, wherever both are known (a length
+            that is known only when a compiled graph runs fails there, in TensorFlow's words).
+
+    Example:
+
+    >>> PositionEmbedding(max_length=512)(keras.random.normal((2, 5, 8))).shape
+    (2, 5, 8)
+    """
+
+    def __init__(self, max_length, *, embeddings_initializer="uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.max_length = max_length
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "max_length": self.max_length,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.max_length, input_shape[-1]),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, inputs, offset=0):
+        _check_rank("inputs", inputs, 3)
+        length = ops.shape(inputs)[1]
+        self._check_length(length, offset)
+        if isinstance(offset, int) and isinstance(length, int):
+            rows = self.embeddings[offset : offset + length]
+        else:
+            positions = ops.cast(offset, "int32") + ops.arange(length, dtype="int32")
+            rows = ops.take(self.embeddings, positions, axis=0)
+        return inputs + rows
+
+    def _check_length(self, length, offset):
+        length = functional.concrete_value(length)
+        start = functional.concrete_value(offset)
+        last = 0 if start is None or length is None else int(start) + int(length)
+        if length is not None and max(int(length), last) > self.max_length:
+            raise ValueError(
+                f"The position table has max_length={self.max_length} rows. Received: {length} "
+                f"positions from {0 if start is None else start}. Shorten the sequences, or build "
+                "the layer with a larger `max_length`."
+            )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class RotaryEmbedding(keras.layers.Layer):
+    """Rotates each pair of features by p * theta_i, theta_i = 10000^(-2i/H).
+
+    Su et al. 2021, equation 34: the product of a rotated query and key depends on the distance of
+    their positions alone. Give it to `MultiHeadAttention(rotary=RotaryEmbedding())`.
+
+    Args:
+        max_wavelength: the base of the angles.
+        layout: `"halves"` pairs feature i with i + H/2 (GPT-NeoX, Llama), `"interleaved"` pairs
+            2i with 2i + 1 (the paper).
+
+    Call arguments:
+        inputs: `[B, T, N, H]`.
+        offset: position of the first element, a number, scalar tensor or tensor `[B]`.
+
+    Returns:
+        `[B, T, N, H]`.
+
+    Raises:
+        ValueError: an unknown layout or an odd H.
+
+    Example:
+
+    >>> RotaryEmbedding()(keras.random.normal((2, 5, 4, 8))).shape
+    (2, 5, 4, 8)
+    """
+
+    def __init__(self, *, max_wavelength=10000.0, layout="halves", **kwargs):
+        super().__init__(**kwargs)
+        if layout not in functional.ROTARY_LAYOUTS:
+            raise ValueError(
+                f"`layout` must be one of {functional.ROTARY_LAYOUTS}. Received: {layout!r}."
+            )
+        self.max_wavelength = max_wavelength
+        self.layout = layout
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "max_wavelength": self.max_wavelength,
+            "layout": self.layout,
+        }
+
+    def call(self, inputs, offset=0):
+        _check_rank("inputs", inputs, 4)
+        if inputs.shape[-1] % 2:
+            raise ValueError(
+                "Rotary positions need an even head_dim: features turn in pairs. "
+                f"Received: head_dim={inputs.shape[-1]}."
+            )
+        angles = functional.rotary_angles(
+            ops.shape(inputs)[1],
+            inputs.shape[-1],
+            offset=offset,
+            max_wavelength=self.max_wavelength,
+        )
+        return functional.apply_rotary(inputs, angles, self.layout)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def _check_rank(name, tensor, rank):
+    if len(tensor.shape) != rank:
+        shape = "[batch, length, features]" if rank == 3 else "[batch, length, heads, head_dim]"
+        raise ValueError(
+            f"`{name}` must have the shape {shape}. Received: shape {tuple(tensor.shape)}."
+        )

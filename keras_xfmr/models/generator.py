@@ -1,0 +1,50 @@
+"""A compiled search over a model, the same on every backend."""
+
+import keras
+
+from keras_xfmr import decoding
+
+SEARCHES = {
+    "greedy": decoding.greedy_search,
+    "sample": decoding.sample,
+    "beam": decoding.beam_search,
+}
+
+
+class Generator(keras.Model):
+    """A model whose call searches; `predict_on_batch` then compiles it once per shape.
+
+    Args:
+        model: has `step_function(inputs, max_length) -> (step, prompt, state)`.
+        max_length: the most tokens to generate.
+        search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
+        **options: of the search.
+    """
+
+    def __init__(self, model, max_length, search="greedy", **options):
+        super().__init__()
+        if not callable(search) and search not in SEARCHES:
+            raise ValueError(
+                f"`search` must be one of {tuple(SEARCHES)} or a function. Received: {search!r}."
+            )
+        self.model = model
+        self.max_length = max_length
+        self.search = search if callable(search) else SEARCHES[search]
+        self.options = options
+
+    def call(self, inputs):
+        step, prompt, state = self.model.step_function(inputs, self.max_length)
+        found = self.search(step, prompt, state, max_length=self.max_length, **self.options)
+        return found._asdict()
+
+
+class Untracked:
+    """A holder that keeps models out of the layer that owns it: they only borrow its weights."""
+
+    def __init__(self):
+        self.models = {}
+
+    def get(self, key, make):
+        if key not in self.models:
+            self.models[key] = make()
+        return self.models[key]

@@ -1,0 +1,345 @@
+"""The encoder-decoder Transformer.
+
+B batch, S source, T target, N heads, D d_model, V vocab_size
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.layers import (
+    DecoderBlock,
+    Dropout,
+    EncoderBlock,
+    LayerNorm,
+    PositionalEncoding,
+    PositionEmbedding,
+    RMSNorm,
+    TokenEmbedding,
+)
+from keras_xfmr.models.generator import Generator, Untracked
+
+PRESETS = {
+    "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
+    "big": {
+        "d_model": 1024,
+        "num_heads": 16,
+        "ffn_dim": 4096,
+        "num_layers": 6,
+        "dropout_rate": 0.3,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Transformer(keras.Model):
+    """The Transformer (Vaswani et al. 2017, figure 1) as a functional model that gives logits.
+
+    memory = encode(source); logits = decode(target, memory). Trained with teacher forcing: the
+    target that goes in is shifted right by a start token, the labels are shifted left. Embeddings
+    times sqrt(D) plus positions, dropout, post-norm blocks, logits from the target embedding.
+
+    Args:
+        source_vocab_size: size of the source vocabulary.
+        target_vocab_size: size of the target vocabulary, with a table of its own. None: one
+            vocabulary and one table for source, target and output, as in the paper.
+        d_model: D.
+        num_heads: N, a divisor of D.
+        ffn_dim: inner size of the feed-forward networks.
+        num_layers: blocks on each side, or a pair (encoder, decoder).
+        dropout_rate: on sublayer outputs and on the sums of embeddings and positions.
+        attention_dropout_rate: on attention weights; the paper has none.
+        activation: of the feed-forward networks, see `PositionWiseFFN`.
+        norm: `"layer_norm"` or `"rms_norm"`.
+        norm_first: pre-norm blocks, with one more norm after each stack.
+        positions: a layout of `PositionalEncoding`, or `"learned"` with `max_length` positions.
+        max_length: longest sequence, for learned positions only.
+        pad_id, start_id, end_id: of the tokenizers.
+        dtype: dtype policy of the layers.
+
+    Inputs of the call: `{"source_ids": [B, S], "target_ids": [B, T]}`, integers.
+
+    Returns:
+        Logits `[B, T, V]`.
+
+    Raises:
+        ValueError: sizes that do not fit.
+
+    Example:
+
+    >>> model = Transformer(32000, d_model=512, num_heads=8, ffn_dim=2048, num_layers=6)
+    >>> ids = {"source_ids": np.ones((2, 7), "int32"), "target_ids": np.ones((2, 5), "int32")}
+    >>> model(ids).shape
+    (2, 5, 32000)
+    """
+
+    def __init__(
+        self,
+        source_vocab_size,
+        target_vocab_size=None,
+        *,
+        d_model=512,
+        num_heads=8,
+        ffn_dim=2048,
+        num_layers=6,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.0,
+        activation="relu",
+        norm="layer_norm",
+        norm_first=False,
+        positions="interleaved",
+        max_length=None,
+        pad_id=0,
+        start_id=2,
+        end_id=3,
+        dtype=None,
+        name="transformer",
+        **kwargs,
+    ):
+        config = {key: value for key, value in locals().items() if key in self._argument_names()}
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        config["dtype"] = keras.dtype_policies.serialize(policy)
+        _check(config)
+        encoder_layers, decoder_layers = (
+            (num_layers, num_layers) if isinstance(num_layers, int) else num_layers
+        )
+
+        # ---- layers
+        self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
+        shared = target_vocab_size is None
+
+        def embedding(name, size):
+            return TokenEmbedding(size, d_model, dtype=policy, name=name)
+
+        def block(kind, name):
+            return kind(
+                num_heads,
+                ffn_dim,
+                dropout_rate=dropout_rate,
+                attention_dropout_rate=attention_dropout_rate,
+                activation=activation,
+                norm=norm,
+                norm_first=norm_first,
+                dtype=policy,
+                name=name,
+            )
+
+        def position_layer(name):
+            if positions == "learned":
+                return PositionEmbedding(max_length, dtype=policy, name=name)
+            return PositionalEncoding(positions, dtype=policy, name=name)
+
+        def final_norm(name):
+            kind = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}[norm]
+            return kind(epsilon=1e-6, dtype=policy, name=name) if norm_first else None
+
+        self.source_embedding = embedding("source_embedding", source_vocab_size)
+        self.target_embedding = (
+            self.source_embedding if shared else embedding("target_embedding", target_vocab_size)
+        )
+        self.source_positions = position_layer("source_positions")
+        self.target_positions = position_layer("target_positions")
+        self.source_dropout = Dropout(dropout_rate, dtype=policy, name="source_dropout")
+        self.target_dropout = Dropout(dropout_rate, dtype=policy, name="target_dropout")
+        self.encoder_blocks = [block(EncoderBlock, f"encoder_{i}") for i in range(encoder_layers)]
+        self.decoder_blocks = [block(DecoderBlock, f"decoder_{i}") for i in range(decoder_layers)]
+        self.encoder_norm = final_norm("encoder_norm")
+        self.decoder_norm = final_norm("decoder_norm")
+
+        # ---- functional graph
+        source_ids = keras.Input((None,), dtype="int32", name="source_ids")
+        target_ids = keras.Input((None,), dtype="int32", name="target_ids")
+        logits = self.decode(target_ids, self.encode(source_ids), source_ids)
+        super().__init__(
+            inputs={"source_ids": source_ids, "target_ids": target_ids},
+            outputs=logits,
+            name=name,
+            **kwargs,
+        )
+        self._config = config
+        self._generators = Untracked()
+
+    @staticmethod
+    def _argument_names():
+        return (
+            "source_vocab_size", "target_vocab_size", "d_model", "num_heads", "ffn_dim",
+            "num_layers", "dropout_rate", "attention_dropout_rate", "activation", "norm",
+            "norm_first", "positions", "max_length", "pad_id", "start_id", "end_id", "name",
+        )  # fmt: skip
+
+    def get_config(self):
+        return dict(self._config)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+    @classmethod
+    def from_preset(cls, preset, source_vocab_size, target_vocab_size=None, **overrides):
+        """The paper's `"base"` or `"big"` sizes (table 3), with freshly drawn weights.
+
+        Example:
+
+        >>> Transformer.from_preset("base", 32000, dropout_rate=0.0).name
+        'transformer'
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
+        return cls(source_vocab_size, target_vocab_size, **{**PRESETS[preset], **overrides})
+
+    # ---- the two halves
+
+    def encode(self, source_ids, training=None):
+        """Memory `[B, S, D]` of source ids `[B, S]`; padding is seen by no one."""
+        mask = functional.padding_mask(source_ids, self.pad_id)
+        x = self.source_positions(self.source_embedding(source_ids))
+        x = self.source_dropout(x, training=training)
+        for block in self.encoder_blocks:
+            x = block(x, attention_mask=mask, training=training)
+        return x if self.encoder_norm is None else self.encoder_norm(x)
+
+    def decode(self, target_ids, memory, source_ids, training=None):
+        """Logits `[B, T, V]` of the token after each of `target_ids [B, T]`."""
+        mask = functional.padding_mask(source_ids, self.pad_id)
+        x = self.target_positions(self.target_embedding(target_ids))
+        x = self.target_dropout(x, training=training)
+        for block in self.decoder_blocks:
+            x = block(x, memory, cross_attention_mask=mask, training=training)
+        return self._logits(x)
+
+    def _logits(self, x):
+        if self.decoder_norm is not None:
+            x = self.decoder_norm(x)
+        return self.target_embedding(x, reverse=True)
+
+    def attention_weights(self, source_ids, target_ids):
+        """The attention weights of every block, without dropout.
+
+        Returns:
+            `{"encoder": [...], "decoder": [...], "cross": [...]}`, one tensor a block:
+            `[B, N, S, S]`, `[B, N, T, T]`, `[B, N, T, S]`.
+        """
+        mask = functional.padding_mask(source_ids, self.pad_id)
+        weights = {"encoder": [], "decoder": [], "cross": []}
+        x = self.source_positions(self.source_embedding(source_ids))
+        for block in self.encoder_blocks:
+            x, scores = block(x, attention_mask=mask, return_attention_scores=True)
+            weights["encoder"].append(scores)
+        memory = x if self.encoder_norm is None else self.encoder_norm(x)
+        x = self.target_positions(self.target_embedding(target_ids))
+        for block in self.decoder_blocks:
+            x, (decoder, cross) = block(
+                x, memory, cross_attention_mask=mask, return_attention_scores=True
+            )
+            weights["decoder"].append(decoder)
+            weights["cross"].append(cross)
+        return weights
+
+    # ---- decoding
+
+    def step_function(self, source_ids, max_length):
+        """What a search of `keras_xfmr.decoding` takes: `(step, prompt, state)`.
+
+        The state is the self-attention caches; the projected memory is closed over, once for all
+        the beams of a sentence.
+        """
+        memory = self.encode(source_ids, training=False)
+        mask = functional.padding_mask(source_ids, self.pad_id)
+        rows = ops.shape(source_ids)[0]
+        caches = [block.init_cache(memory, rows, max_length) for block in self.decoder_blocks]
+        crosses = [cross for _, cross in caches]
+
+        def step(token_ids, index, state):
+            x = self.target_embedding(ops.expand_dims(token_ids, 1))
+            x = self.target_positions(x, offset=index)
+            caches = []
+            for block, cache, cross in zip(self.decoder_blocks, state, crosses):
+                x, (cache, _) = block(
+                    x,
+                    None,
+                    cross_attention_mask=mask,
+                    training=False,
+                    cache=(cache, cross),
+                    cache_index=index,
+                )
+                caches.append(cache)
+            return self._logits(x[:, 0]), caches
+
+        prompt = ops.full((rows,), self.start_id, dtype="int32")
+        return step, prompt, [cache for cache, _ in caches]
+
+    def generate(
+        self, source_ids, *, max_length=None, search="greedy", jit_compile=True, **options
+    ):
+        """Target ids for source ids, by a compiled search with cached keys and values.
+
+        Args:
+            source_ids: integers `[B, S]`, padded with `pad_id`.
+            max_length: the most tokens to generate, the end token included; by default S + 50.
+            search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
+            jit_compile: whether to compile with XLA, once per shape of `source_ids`.
+            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, ...
+
+        Returns:
+            A dictionary of NumPy arrays, `token_ids`, `scores` and `lengths`: see `SearchResult`.
+
+        Raises:
+            ValueError: an unknown search, ids that are not a matrix of vocabulary entries.
+
+        Example:
+
+        >>> model = Transformer(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+        >>> found = model.generate(np.array([[5, 7, 3]]), max_length=8, search="beam", beam_size=2)
+        >>> found["token_ids"].shape
+        (1, 1, 8)
+        """
+        source_ids = ops.convert_to_numpy(source_ids)
+        if source_ids.ndim != 2:
+            raise ValueError(
+                "`source_ids` must have the shape [batch, length], padded with pad_id="
+                f"{self.pad_id}. Received: shape {source_ids.shape}."
+            )
+        self.source_embedding.check_ids(source_ids)
+        max_length = source_ids.shape[1] + 50 if max_length is None else max_length
+        options = {"max_length": max_length, **options}
+        key = (search, jit_compile, repr(sorted(options.items())))
+
+        def make():
+            generator = self.make_generator(search=search, **options)
+            generator.compile(jit_compile=jit_compile)
+            return generator
+
+        return self._generators.get(key, make).predict_on_batch(source_ids.astype("int32"))
+
+    def make_generator(self, *, max_length, search="greedy", **options):
+        """A model from `source_ids` to the result of a search, to be called, compiled or exported.
+
+        It borrows this model's weights.
+        """
+        return Generator(
+            self,
+            max_length,
+            search,
+            end_id=self.end_id,
+            pad_id=self.pad_id,
+            **options,
+        )
+
+
+def _check(config):
+    if config["d_model"] % config["num_heads"]:
+        raise ValueError(
+            "`num_heads` must divide `d_model`. "
+            f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
+        )
+    if config["positions"] == "learned" and config["max_length"] is None:
+        raise ValueError("Learned positions need `max_length`, the number of positions.")
+    ids = {config["pad_id"], config["start_id"], config["end_id"]}
+    if len(ids) < 3:
+        raise ValueError(
+            "`pad_id`, `start_id` and `end_id` must differ. Received: "
+            f"{config['pad_id']}, {config['start_id']}, {config['end_id']}."
+        )

@@ -1,0 +1,90 @@
+"""Losses over tokens, padding left out.
+
+B batch, T length, V vocab_size
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class MaskedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy with smoothed labels, the mean over the target tokens of a batch.
+
+    With eps = `label_smoothing` and the target distribution (1 - eps) onehot(y) + eps / V
+    (Szegedy et al. 2016, section 7; Vaswani et al. 2017, section 5.4), a token's loss is
+
+        logsumexp(z) - (1 - eps) z_y - eps mean(z),
+
+    computed in float32. Tokens whose label is `pad_id` have no loss and do not count; a batch
+    without any target has the loss 0.
+
+    Args:
+        label_smoothing: eps, in [0, 1).
+        pad_id: the label that is left out.
+
+    Call arguments:
+        y_true: integers `[B, T]`.
+        y_pred: logits `[B, T, V]`.
+        sample_weight: `[B, T]` or `[B, 1]`; the mean is then weighted.
+
+    Raises:
+        ValueError: `label_smoothing` outside [0, 1).
+
+    Example:
+
+    >>> loss = MaskedCrossEntropy(label_smoothing=0.1)
+    >>> round(float(loss(np.array([[1, 0]]), np.zeros((1, 2, 8)))), 4)
+    2.0794
+    """
+
+    def __init__(self, label_smoothing=0.0, *, pad_id=0, name="masked_cross_entropy", **kwargs):
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must lie in [0, 1). Received: {label_smoothing}.")
+        kwargs.setdefault("reduction", "mean_with_sample_weight")
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
+        self.pad_id = pad_id
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "pad_id": self.pad_id,
+        }
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        weight = token_weight(y_true, self.pad_id, sample_weight)
+        return super().__call__(y_true, y_pred, weight)
+
+    def call(self, y_true, y_pred):
+        """The loss of each token, `[B, T]`."""
+        logits = ops.cast(y_pred, "float32")
+        normalizer = ops.logsumexp(logits, axis=-1)
+        chosen = select_label(logits, y_true)
+        if not self.label_smoothing:
+            return normalizer - chosen
+        eps = self.label_smoothing
+        return normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
+
+
+def select_label(values, labels):
+    """`values [..., V]` at integer `labels [...]`.
+
+    A comparison with every index, which a compiler fuses with what stands around it; the gradient
+    of a gather would be a scatter into a tensor of the size of `values`.
+    """
+    labels = ops.expand_dims(ops.cast(labels, "int32"), -1)
+    hit = ops.equal(ops.arange(values.shape[-1], dtype="int32"), labels)
+    return ops.sum(ops.where(hit, values, 0.0), axis=-1)
+
+
+def token_weight(y_true, pad_id, sample_weight=None):
+    """float32 `[B, T]`: 1 or the sample's weight for a token, 0 for padding."""
+    weight = ops.cast(ops.not_equal(y_true, pad_id), "float32")
+    if sample_weight is None:
+        return weight
+    sample_weight = ops.cast(sample_weight, "float32")
+    while len(sample_weight.shape) < len(weight.shape):
+        sample_weight = ops.expand_dims(sample_weight, -1)
+    return weight * sample_weight

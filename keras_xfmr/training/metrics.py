@@ -1,0 +1,60 @@
+"""Metrics over tokens, padding left out.
+
+B batch, T length, V vocab_size
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.training.losses import token_weight
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class MaskedAccuracy(keras.metrics.Mean):
+    """The share of target tokens whose logit is the largest.
+
+    Args:
+        pad_id: the label that is left out.
+
+    Call arguments:
+        y_true: integers `[B, T]`.
+        y_pred: logits `[B, T, V]`.
+
+    Example:
+
+    >>> metric = MaskedAccuracy()
+    >>> float(metric(np.array([[1, 0]]), np.eye(2)[None, ::-1]))
+    1.0
+    """
+
+    def __init__(self, *, pad_id=0, name="accuracy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.pad_id = pad_id
+
+    def get_config(self):
+        return {**super().get_config(), "pad_id": self.pad_id}
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        hits = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), ops.cast(y_true, "int32"))
+        weight = token_weight(y_true, self.pad_id, sample_weight)
+        return super().update_state(ops.cast(hits, "float32"), sample_weight=weight)
+
+
+def masked_perplexity(pad_id=0, name="perplexity"):
+    """exp of the mean cross-entropy of a target token: keras-nlp's `Perplexity` over logits.
+
+    Args:
+        pad_id: the label that is left out.
+
+    Returns:
+        A `keras.metrics.Metric`.
+
+    Example:
+
+    >>> metric = masked_perplexity()
+    >>> float(metric(np.array([[1, 0]]), np.zeros((1, 2, 8))))
+    8.0
+    """
+    import keras_nlp  # slow to import, and nothing else here needs it
+
+    return keras_nlp.metrics.Perplexity(from_logits=True, mask_token_id=pad_id, name=name)

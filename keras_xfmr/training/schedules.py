@@ -1,0 +1,82 @@
+"""Learning-rate schedules."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """scale * d_model^-0.5 * min(step^-0.5, step * warmup_steps^-1.5).
+
+    Vaswani et al. 2017, equation 3: linear warm-up, then the inverse square root of the step. The
+    highest rate is at step = warmup_steps. Steps count from 1: Keras' iteration 0 is step 1.
+
+    Args:
+        d_model: D of the model.
+        warmup_steps: positive; 4000 in the paper.
+        scale: a factor; 1 in the paper.
+
+    Example:
+
+    >>> float(InverseSqrtSchedule(512, warmup_steps=4000)(3999)) == (512 * 4000) ** -0.5
+    True
+    """
+
+    def __init__(self, d_model, warmup_steps=4000, *, scale=1.0):
+        super().__init__()
+        if warmup_steps < 1:
+            raise ValueError(f"`warmup_steps` must be positive. Received: {warmup_steps}.")
+        self.d_model = d_model
+        self.warmup_steps = warmup_steps
+        self.scale = scale
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32") + 1.0
+        rate = ops.minimum(ops.rsqrt(step), step * self.warmup_steps**-1.5)
+        return self.scale * self.d_model**-0.5 * rate
+
+    def get_config(self):
+        return {"d_model": self.d_model, "warmup_steps": self.warmup_steps, "scale": self.scale}
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """From 0 linearly to `peak` over the warm-up, then linearly to 0 at `total_steps`.
+
+    Devlin et al. 2019, appendix A.2. Steps count from 1: Keras' iteration 0 is step 1.
+
+    Args:
+        peak: the highest rate, at step = warmup_steps.
+        warmup_steps: at least 0.
+        total_steps: larger than `warmup_steps`; the rate is 0 from there on.
+
+    Example:
+
+    >>> round(float(LinearWarmupDecay(1.0, 10, 110)(59)), 6)
+    0.5
+    """
+
+    def __init__(self, peak, warmup_steps, total_steps):
+        super().__init__()
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(
+                "`warmup_steps` must be at least 0 and smaller than `total_steps`. "
+                f"Received: warmup_steps={warmup_steps}, total_steps={total_steps}."
+            )
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32") + 1.0
+        rising = step / max(self.warmup_steps, 1)
+        falling = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
+        rate = ops.where(step < self.warmup_steps, rising, ops.maximum(falling, 0.0))
+        return self.peak * rate
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }

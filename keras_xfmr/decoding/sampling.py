@@ -3,9 +3,9 @@
 B batch, L max_length, V vocab_size
 """
 
-import keras
 from keras import ops
 
+from keras_xfmr import kernels
 from keras_xfmr.decoding.loop import as_prompt, decode_loop
 
 
@@ -55,7 +55,7 @@ def sample(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
     rows = ops.shape(as_prompt(prompt, max_length))[0]
-    draws = keras.random.uniform((max_length, rows, 1), seed=seed)
+    draws = kernels.uniform((max_length, rows, 1), seed)
 
     def choose(logits, index):
         return choose_token(logits / temperature, draws[index], top_k=top_k, top_p=top_p)

@@ -9,8 +9,8 @@ import keras
 from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.kernels.tensorflow import dropout, layer_norm
+    from keras_xfmr.kernels.tensorflow import dropout, layer_norm, uniform
 else:
-    from keras_xfmr.kernels.portable import dropout, layer_norm
+    from keras_xfmr.kernels.portable import dropout, layer_norm, uniform
 
-__all__ = ["MASKED_SCORE", "attention", "dropout", "layer_norm", "rms_norm"]
+__all__ = ["MASKED_SCORE", "attention", "dropout", "layer_norm", "rms_norm", "uniform"]

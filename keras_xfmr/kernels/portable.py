@@ -39,6 +39,11 @@ def dropout(inputs, rate, seed):
     return keras.random.dropout(inputs, rate, seed=seed)
 
 
+def uniform(shape, seed):
+    """float32 numbers in [0, 1). `seed` is an integer or a `keras.random.SeedGenerator`."""
+    return keras.random.uniform(shape, seed=seed)
+
+
 def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
     """softmax(scale * Q K^T + bias) V over masked scores, softmax in float32.
 

@@ -3,6 +3,9 @@
 Figures: benchmarks/kernels.py, its output in benchmarks/RESULTS.md.
 """
 
+import random
+
+import keras
 import tensorflow as tf
 
 from keras_xfmr.kernels import portable
@@ -28,6 +31,15 @@ def layer_norm(inputs, gamma, beta, epsilon):
     if beta is not None:
         normalized = normalized + tf.cast(beta, tf.float32)
     return tf.reshape(tf.cast(normalized, inputs.dtype), tf.shape(inputs))
+
+
+def uniform(shape, seed):
+    """Numbers in [0, 1) by the Philox generator: the same with and without XLA."""
+    if isinstance(seed, keras.random.SeedGenerator):
+        seed = seed.next()
+    else:
+        seed = (random.getrandbits(31) if seed is None else seed, 0)
+    return tf.random.stateless_uniform(shape, seed, alg="philox")
 
 
 def dropout(inputs, rate, seed):

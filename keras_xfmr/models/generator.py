@@ -31,6 +31,11 @@ class Generator(keras.Model):
         self.max_length = max_length
         self.search = search if callable(search) else SEARCHES[search]
         self.options = options
+        if self.search is decoding.sample and options.get("seed") is None:
+            # Owned here, so that a compiled call draws anew each time.
+            self.seed_generator = keras.random.SeedGenerator()
+            self.options = {**options, "seed": self.seed_generator}
+        self.built = True  # it has no weights of its own
 
     def call(self, inputs):
         step, prompt, state = self.model.step_function(inputs, self.max_length)

@@ -1,0 +1,72 @@
+"""Dates written out in many languages, by Babel's CLDR data: real text that needs no download.
+
+A pair is a date in any language and style, with the language it is wanted in, and that date in
+that language: `<de> 2024년 3월 5일 화요일` -> `5. März 2024`.
+"""
+
+import collections
+import datetime
+import random
+
+from babel.dates import format_date
+
+LANGUAGES = ("ko", "en", "de", "fr", "es", "it", "pt", "sv", "ja", "zh")
+STYLES = ("full", "long", "medium", "short")
+FIRST, LAST = datetime.date(1980, 1, 1), datetime.date(2039, 12, 31)
+
+
+def all_dates():
+    """Every date of the range."""
+    days = (LAST - FIRST).days + 1
+    return [FIRST + datetime.timedelta(days=day) for day in range(days)]
+
+
+def readings():
+    """date -> the strings that mean this date and no other, over all languages and styles.
+
+    `3/4/24` is the third of April in some languages and the fourth of March in others; such a
+    string has no one answer and is left out.
+    """
+    meanings = collections.defaultdict(set)
+    for date in all_dates():
+        for language in LANGUAGES:
+            for style in STYLES:
+                meanings[format_date(date, style, locale=language)].add(date)
+    clear = collections.defaultdict(list)
+    for string, dates in meanings.items():
+        if len(dates) == 1:
+            clear[next(iter(dates))].append(string)
+    return clear
+
+
+def make_pairs(train_size, held_size, seed=0):
+    """Training and held-out pairs; a held-out date is in no training pair, in any form.
+
+    Args:
+        train_size, held_size: how many pairs of each.
+        seed: of the split and of the draws.
+
+    Returns:
+        Two lists of (source, target).
+    """
+    draw = random.Random(seed)
+    clear = readings()
+    dates = sorted(clear)
+    draw.shuffle(dates)
+    held, train = dates[: len(dates) // 10], dates[len(dates) // 10 :]
+
+    def pairs(dates, size):
+        made = []
+        for _ in range(size):
+            date, language = draw.choice(dates), draw.choice(LANGUAGES)
+            source = f"<{language}> {draw.choice(clear[date])}"
+            made.append((source, format_date(date, "long", locale=language)))
+        return made
+
+    return pairs(train, train_size), pairs(held, held_size)
+
+
+def write_pairs(path, pairs):
+    """Writes pairs as a TSV."""
+    with open(path, "w", encoding="utf8", newline="\n") as file:
+        file.writelines(f"{source}\t{target}\n" for source, target in pairs)

@@ -1,0 +1,8 @@
+"""Finished models as SavedModels that answer text with text.
+
+Loaded when it is first used, because it needs tensorflow-text.
+"""
+
+from keras_xfmr.serving.export import export_saved_model
+
+__all__ = ["export_saved_model"]

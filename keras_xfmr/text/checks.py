@@ -1,0 +1,44 @@
+"""Checks of data before it meets a model."""
+
+import tensorflow as tf
+
+
+def check_ids(vocab_size, name="token_ids"):
+    """A function for `Dataset.map` that passes ids on and fails where one is not in a vocabulary.
+
+    Inside a compiled step an id outside the table silently becomes another row or zeros; the input
+    pipeline runs before it, on the CPU, and can say so.
+
+    Args:
+        vocab_size: ids must lie in 0 .. vocab_size - 1.
+        name: what the message calls them.
+
+    Returns:
+        A function from a tensor, or a nest of integer tensors, to the same.
+
+    Raises:
+        tf.errors.InvalidArgumentError: from the data set's iterator, with the bad range.
+
+    Example:
+
+    >>> data = tf.data.Dataset.from_tensor_slices([[5, 7]]).map(check_ids(8))
+    """
+
+    def check_one(ids):
+        ids = tf.convert_to_tensor(ids)
+        low, high = tf.reduce_min(ids), tf.reduce_max(ids)
+        inside = tf.logical_and(low >= 0, high < tf.cast(vocab_size, ids.dtype))
+        message = tf.strings.format(
+            f"{name} must lie in 0 .. {vocab_size - 1} (vocab_size={vocab_size}). Received: ids "
+            "from {} to {}. Is this the tokenizer that the model was built for?",
+            (low, high),
+        )
+        check = tf.debugging.Assert(tf.logical_or(inside, tf.equal(tf.size(ids), 0)), [message])
+        with tf.control_dependencies([check]):
+            return tf.identity(ids)
+
+    def check(*elements):
+        checked = tf.nest.map_structure(check_one, elements)
+        return checked[0] if len(checked) == 1 else checked
+
+    return check

@@ -1,0 +1,312 @@
+"""Pairs of sentences from files to padded batches, streaming.
+
+B batch, S source, T target
+"""
+
+import pathlib
+
+import tensorflow as tf
+
+CHUNK = 512  # rows that are parsed and tokenized by one call
+REASONS = ("blank", "fields", "utf8", "empty", "too_long")
+
+
+class PairDataset:
+    """A `tf.data` pipeline from files of sentence pairs to batches for a `Transformer`.
+
+    Lines -> shuffle -> parse, check and tokenize -> length buckets -> padded batches of static
+    shapes, prefetched. Nothing is held but the shuffle buffer, so memory does not grow with the
+    files. The order is a function of `(seed, epoch)` alone.
+
+    An element is `({"source_ids": [B, S], "target_ids": [B, T]}, labels [B, T])`: the source ends
+    with the end token; target ids begin with the start token, labels end with the end token. Every
+    batch of a bucket has the same shape; the last one is filled up with rows of padding, which
+    `MaskedCrossEntropy` leaves out.
+
+    Args:
+        source: a TSV file (or several) with `columns`, or, with `target`, the source sentences.
+        source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each.
+        target: file (or several) with the target sentences, line by line beside `source`.
+        batch_size: rows of a batch.
+        buckets: lengths, rising. A pair goes to the first bucket that holds both its id sequences;
+            the last one is the longest sequence. Each costs one compilation.
+        columns: indices of the source and target column of a TSV.
+        skip_header: whether each file begins with a line that is no pair.
+        shuffle_buffer: rows to shuffle among; 0 keeps the order of the files.
+        seed: of the shuffle.
+        on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
+            counts it in `skipped`. Bad: another number of fields than the first row of its file,
+            not UTF-8, one side empty, longer than the last bucket. A line that is blank
+            altogether is always skipped and counted; a byte order mark and CRLF are taken off.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: arguments that do not fit, files that have nothing.
+        tf.errors.InvalidArgumentError: from the iterator, a bad row.
+
+    Example::
+
+        pairs = PairDataset("pairs.tsv", tokenizer, tokenizer, batch_size=64, buckets=(16, 32))
+        model.fit(pairs.dataset(), epochs=10)
+        print(pairs.skipped)
+    """
+
+    def __init__(
+        self,
+        source,
+        source_tokenizer,
+        target_tokenizer,
+        *,
+        target=None,
+        batch_size=64,
+        buckets=(64,),
+        columns=(0, 1),
+        skip_header=False,
+        shuffle_buffer=100_000,
+        seed=0,
+        on_bad_row="raise",
+    ):
+        self.buckets = tuple(buckets)
+        if list(self.buckets) != sorted(set(self.buckets)) or not self.buckets:
+            raise ValueError(f"`buckets` must be rising lengths. Received: {buckets!r}.")
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be positive. Received: {batch_size}.")
+        if on_bad_row not in ("raise", "skip"):
+            raise ValueError(f"`on_bad_row` must be 'raise' or 'skip'. Received: {on_bad_row!r}.")
+        self._sources = _files(source)
+        self._targets = None if target is None else _files(target)
+        if self._targets is not None and len(self._sources) != len(self._targets):
+            raise ValueError(
+                "Each source file needs a target file. Received: "
+                f"{len(self._sources)} and {len(self._targets)}."
+            )
+        self._tokenizers = (source_tokenizer, target_tokenizer)
+        self._batch_size = batch_size
+        self._columns = tuple(columns)
+        self._skip_header = skip_header
+        self._shuffle_buffer = shuffle_buffer
+        self._seed = seed
+        self._on_bad_row = on_bad_row
+        self._fields = [self._count_fields(path) for path in self._sources]
+        with tf.device("CPU"):
+            self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
+            self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
+            self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    # ---- what a run knows about its data
+
+    def seek(self, epoch, batch=0):
+        """Makes the next iteration start at this batch of this epoch."""
+        self._position.assign([epoch, batch])
+
+    @property
+    def skipped(self):
+        """Rows left out of the last iteration, by reason."""
+        return dict(zip(REASONS, (int(n) for n in self._skipped.numpy())))
+
+    @property
+    def rows(self):
+        """Pairs that the last iteration gave."""
+        return int(self._rows.numpy())
+
+    # ---- the pipeline
+
+    def dataset(self):
+        """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
+
+        def start(_):
+            self._skipped.assign(tf.zeros_like(self._skipped))
+            self._rows.assign(0)
+            return self._position.read_value()
+
+        epochs = tf.data.Dataset.range(1).map(start)
+        data = epochs.flat_map(lambda place: self._epoch(place[0]).skip(place[1]))
+        options = tf.data.Options()
+        options.deterministic = True
+        # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return data.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def sentences(self, side):
+        """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
+        rows = self._lines().batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+        return rows.map(lambda *row: row[side]).unbatch()
+
+    def _epoch(self, epoch):
+        lines = self._lines()
+        if self._shuffle_buffer:
+            seed = tf.cast(self._seed, tf.int64) + epoch
+            lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
+        rows = lines.batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+        ids = rows.map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        ids = ids.map(lambda source, target: (source, target))  # rows of a ragged tensor to tensors
+        pad = tuple(tf.constant(t.pad_id, tf.int32) for t in self._tokenizers)
+        batches = ids.bucket_by_sequence_length(
+            lambda source, target: tf.maximum(tf.size(source), tf.size(target) - 1),
+            bucket_boundaries=[length + 1 for length in self.buckets],
+            bucket_batch_sizes=[self._batch_size] * (len(self.buckets) + 1),
+            padded_shapes=([None], [None]),
+            padding_values=pad,
+        )
+        return batches.map(self._shape, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _lines(self):
+        """(file index, line number, line, other line) of every line of every file."""
+        files = tf.data.Dataset.range(len(self._sources))
+        sources = tf.constant(self._sources)
+        targets = tf.constant(self._targets or self._sources)
+
+        def read(index):
+            lines = _stream(sources[index])
+            others = lines.map(lambda line: "") if self._targets is None else None
+            if others is None:
+                end = tf.data.Dataset.from_tensors(END_OF_FILE).repeat()
+                both = tf.data.Dataset.zip(
+                    lines.concatenate(end), _stream(targets[index]).concatenate(end)
+                )
+                both = both.take_while(lambda s, t: tf.logical_not((s == END_OF_FILE) & (t == s)))
+            else:
+                both = lines.map(lambda line: (line, ""))
+            numbered = both.enumerate(start=1).skip(int(self._skip_header))
+            return numbered.map(lambda number, pair: (index, number, *pair))
+
+        return files.flat_map(read)
+
+    def _parse(self, files, numbers, lines, others):
+        """A chunk of lines to its good rows: source, target, and where each came from."""
+        if self._targets is None:
+            cells = tf.strings.split(_strip(lines, numbers), "\t")
+            expected = tf.gather(tf.constant(self._fields, tf.int64), files)
+            wrong_fields = cells.row_lengths() != expected
+            cells = cells.to_tensor("", shape=[None, max(self._columns) + 1])
+            source, target = (cells[:, column] for column in self._columns)
+            blank = tf.equal(tf.strings.strip(lines), "")
+        else:
+            source, target = _strip(lines, numbers), _strip(others, numbers)
+            wrong_fields = tf.logical_or(tf.equal(lines, END_OF_FILE), tf.equal(others, END_OF_FILE))
+            blank = tf.equal(tf.strings.strip(source) + tf.strings.strip(target), "")
+        source, target = tf.strings.strip(source), tf.strings.strip(target)
+        bad = {
+            "blank": blank,
+            "fields": wrong_fields,
+            "utf8": tf.logical_not(_is_utf8(source) & _is_utf8(target)),
+            "empty": tf.equal(source, "") | tf.equal(target, ""),
+        }
+        where = (files, numbers)
+        keep = self._reject(bad, where)
+        return tuple(tf.boolean_mask(x, keep) for x in (source, target, *where))
+
+    def _tokenize(self, source, target, *where):
+        source_ids = self._tokenizers[0].encode(source)
+        target_ids = self._tokenizers[1].encode(target, start=True)
+        longest = tf.maximum(source_ids.row_lengths(), target_ids.row_lengths() - 1)
+        keep = self._reject({"too_long": longest > self.buckets[-1]}, where)
+        self._rows.assign_add(tf.reduce_sum(tf.cast(keep, tf.int64)))
+        return tf.ragged.boolean_mask(source_ids, keep), tf.ragged.boolean_mask(target_ids, keep)
+
+    def _reject(self, bad, where):
+        """Which rows stay; the others are counted, or the first of them raises."""
+        keep = tf.ones_like(where[1], tf.bool)
+        counts, first = [], []
+        for reason in REASONS:
+            rows = keep & bad[reason] if reason in bad else tf.zeros_like(keep)
+            counts.append(tf.reduce_sum(tf.cast(rows, tf.int64)))
+            keep = keep & tf.logical_not(rows)
+            first.append(rows)
+        self._skipped.assign_add(tf.stack(counts))
+        if self._on_bad_row == "skip":
+            return keep
+        offending = tf.stack(first[1:], axis=1)  # a blank line is never an offence
+        row = tf.argmax(tf.reduce_any(offending, axis=1))
+        message = tf.cond(
+            tf.reduce_any(offending),
+            lambda: self._complaint(offending[row], where[0][row], where[1][row]),
+            lambda: "",
+        )
+        check = tf.debugging.Assert(tf.logical_not(tf.reduce_any(offending)), [message])
+        with tf.control_dependencies([check]):
+            return tf.identity(keep)
+
+    def _complaint(self, reasons, file, number):
+        """`pairs.tsv:17: expected 2 fields ...` for one row."""
+        if self._targets is None:
+            fields = tf.strings.format(
+                "expected {} tab-separated fields, as in the first row", self._fields_of(file)
+            )
+        else:
+            fields = tf.constant("one of the two files ends here, the other goes on")
+        words = tf.stack(
+            [
+                fields,
+                "not valid UTF-8",
+                "the source or the target is empty",
+                f"longer than the last bucket, {self.buckets[-1]} ids",
+            ]
+        )
+        name = tf.gather(tf.constant(self._sources), file)
+        reason = tf.gather(words, tf.argmax(tf.cast(reasons, tf.int32)))
+        advice = ". Mend the row, or pass on_bad_row='skip' to leave such rows out and count them."
+        return tf.strings.join([name, ":", tf.strings.as_string(number), ": ", reason, advice])
+
+    def _fields_of(self, file):
+        return tf.gather(tf.constant(self._fields, tf.int64), file)
+
+    def _shape(self, source_ids, target_ids):
+        """Pads a batch to its bucket's length and to `batch_size` rows."""
+        longest = tf.maximum(tf.shape(source_ids)[1], tf.shape(target_ids)[1] - 1)
+        buckets = tf.constant(self.buckets)
+        length = buckets[tf.searchsorted(buckets, [longest])[0]]
+        source_ids = _pad(source_ids, self._batch_size, length, self._tokenizers[0].pad_id)
+        target_ids = _pad(target_ids, self._batch_size, length + 1, self._tokenizers[1].pad_id)
+        inputs = {"source_ids": source_ids, "target_ids": target_ids[:, :-1]}
+        return inputs, target_ids[:, 1:]
+
+    def _count_fields(self, path):
+        """Fields of the first row that is not blank, which all others must have."""
+        if self._targets is not None:
+            return 1
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                if line.strip() and not (self._skip_header and number == 0):
+                    count = line.rstrip(b"\r\n").count(b"\t") + 1
+                    if count <= max(self._columns):
+                        raise ValueError(
+                            f"{path}:{number + 1}: expected at least {max(self._columns) + 1} "
+                            f"tab-separated fields for columns={self._columns}. Received: {count}."
+                        )
+                    return count
+        raise ValueError(f"{path} has no rows.")
+
+
+END_OF_FILE = "\x00end of file\x00"
+
+
+def _files(paths):
+    paths = [paths] if isinstance(paths, (str, pathlib.Path)) else list(paths)
+    for path in paths:
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"No file at {str(path)!r} to read sentence pairs from.")
+    if not paths:
+        raise ValueError("`source` names no file.")
+    return [str(path) for path in paths]
+
+
+def _stream(path):
+    return tf.data.TextLineDataset(path, buffer_size=1 << 20)
+
+
+def _strip(lines, numbers):
+    """Takes off the byte order mark of a file's first line, and carriage returns."""
+    lines = tf.strings.regex_replace(lines, r"\r+$", "")
+    unmarked = tf.strings.regex_replace(lines, "^\ufeff", "")
+    return tf.where(tf.equal(numbers, 1), unmarked, lines)
+
+
+def _is_utf8(texts):
+    return tf.equal(texts, tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
+
+
+def _pad(ids, rows, length, pad_id):
+    missing = [[0, rows - tf.shape(ids)[0]], [0, length - tf.shape(ids)[1]]]
+    padded = tf.pad(ids, missing, constant_values=pad_id)
+    return tf.ensure_shape(padded, [rows, None])

@@ -1,0 +1,136 @@
+"""Pictures: attention maps, position codes, learning curves. Needs matplotlib.
+
+T target, S source, N heads
+"""
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+# Fonts that have Hangul, kana and ideographs, where one is installed.
+WIDE_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic")
+
+
+def _fonts():
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [*(name for name in WIDE_FONTS if name in installed), "DejaVu Sans"]
+
+
+def attention_map(weights, source, target, path=None, *, title=None):
+    """Draws attention weights, one panel a head, and saves them as an image.
+
+    Args:
+        weights: `[N, T, S]`, or `[T, S]` for one panel.
+        source: S labels of the columns.
+        target: T labels of the rows.
+        path: where to write the image; its ending says the format. None draws only.
+        title: over the picture.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: the labels do not fit the weights.
+
+    Example::
+
+        attention_map(weights["cross"][-1][0], source_tokens, target_tokens, "cross.png")
+    """
+    weights = np.asarray(weights, "float32")
+    weights = weights[None] if weights.ndim == 2 else weights
+    if weights.ndim != 3 or weights.shape[1:] != (len(target), len(source)):
+        raise ValueError(
+            "`weights` must have the shape [heads, target, source] with as many labels. Received: "
+            f"shape {weights.shape}, {len(target)} target and {len(source)} source labels."
+        )
+    columns = min(len(weights), 4)
+    rows = -(-len(weights) // columns)
+    panel = (1.2 + 0.2 * len(source), 1.2 + 0.2 * len(target))
+    with matplotlib.rc_context({"font.family": _fonts()}):
+        figure = Figure(figsize=(columns * panel[0], rows * panel[1]), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for head, axis in enumerate(axes):
+            if head >= len(weights):
+                axis.set_visible(False)
+                continue
+            axis.imshow(weights[head], cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
+            axis.set_xticks(range(len(source)), source, fontsize=8)
+            axis.set_yticks(range(len(target)), target, fontsize=8)
+            if len(weights) > 1:
+                axis.set_title(f"head {head}", fontsize=9)
+        if title:
+            figure.suptitle(title)
+        return _saved(figure, path)
+
+
+def learning_curve(history, path=None, *, title=None):
+    """Draws every quantity of a `History.history`, its validation twin beside it.
+
+    Args:
+        history: name -> values, one an epoch.
+        path: where to write the image, or None.
+        title: over the picture.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Example::
+
+        learning_curve(model.fit(data).history, "curve.png")
+    """
+    names = [name for name in history if not name.startswith("val_")]
+    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
+    for name, axis in zip(names, figure.subplots(1, len(names), squeeze=False).flat):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            if key in history:
+                epochs = range(1, len(history[key]) + 1)
+                axis.plot(epochs, history[key], marker="o", markersize=3, label=label)
+        axis.set_xlabel("epoch")
+        axis.set_title(name.replace("_", " "))
+        axis.grid(alpha=0.3)
+        axis.legend()
+    if title:
+        figure.suptitle(title)
+    return _saved(figure, path)
+
+
+def position_codes(codes, path=None, *, title=None):
+    """Draws position codes `[length, depth]`, a row a position.
+
+    Example::
+
+        position_codes(keras_xfmr.functional.sinusoidal_encoding(100, 512), "codes.png")
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(np.asarray(codes), cmap="RdBu", aspect="auto")
+    axis.set_xlabel("depth")
+    axis.set_ylabel("position")
+    figure.colorbar(image)
+    if title:
+        figure.suptitle(title)
+    return _saved(figure, path)
+
+
+def schedule(learning_rate, steps, path=None, *, title=None):
+    """Draws a learning-rate schedule over its first `steps` steps.
+
+    Example::
+
+        schedule(keras_xfmr.training.InverseSqrtSchedule(512), 20_000, "schedule.png")
+    """
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axis = figure.subplots()
+    at = np.unique(np.linspace(0, steps - 1, 500).astype("int64"))
+    axis.plot(at + 1, [float(learning_rate(step)) for step in at])
+    axis.set_xlabel("step")
+    axis.set_title(title or "learning rate")
+    axis.grid(alpha=0.3)
+    return _saved(figure, path)
+
+
+def _saved(figure, path):
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure

@@ -10,7 +10,7 @@ import random
 
 from babel.dates import format_date
 
-LANGUAGES = ("ko", "en", "de", "fr", "es", "it", "pt", "sv", "ja", "zh")
+LANGUAGES = ("ko", "en", "de", "fr", "es", "ja")
 STYLES = ("full", "long", "medium", "short")
 FIRST, LAST = datetime.date(1980, 1, 1), datetime.date(2039, 12, 31)
 

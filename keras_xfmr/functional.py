@@ -8,6 +8,7 @@ Masks are boolean and True means "may attend". They have rank 3 or 4 and broadca
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -23,6 +24,9 @@ def concrete_value(x):
     Checks of values (ids inside the vocabulary, positions inside a table) run where this is not
     None, and cost nothing in a compiled step.
     """
+    # A traced TensorFlow tensor knows its graph; NumPy would warn before it raised.
+    if isinstance(x, keras.KerasTensor) or hasattr(x, "graph"):
+        return None
     try:
         return ops.convert_to_numpy(x)
     except (AttributeError, NotImplementedError, TypeError, ValueError):

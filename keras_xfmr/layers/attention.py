@@ -210,6 +210,7 @@ class MultiHeadAttention(keras.layers.Layer):
             dtype=self.dtype_policy,
             **{name: _copy(value) for name, value in self._projection_arguments.items()},
         )
+        layer.supports_masking = True  # positions stay; without it Keras warns of a lost mask
         layer.build(tuple(input_shape))
         return layer
 
@@ -418,6 +419,11 @@ def _group_rows(query, batch):
     rows, target, heads, head_dim = (ops.shape(query)[axis] for axis in range(4))
     known = isinstance(batch, int) and isinstance(rows, int)
     nonempty = max(batch, 1) if known else ops.maximum(batch, 1)
+    if known and rows % nonempty:
+        raise ValueError(
+            "The query must have a batch of the cache's times any factor. "
+            f"Received: {rows} rows for a cache of {batch}."
+        )
     return ops.reshape(query, (batch, rows * target // nonempty, heads, head_dim))
 
 

@@ -62,6 +62,7 @@ class TokenEmbedding(keras.layers.Embedding):
         super().__init__(
             vocab_size, d_model, embeddings_initializer=embeddings_initializer, **kwargs
         )
+        self.supports_masking = True
         self.scale = scale
         self.output_bias = output_bias
 
@@ -78,10 +79,24 @@ class TokenEmbedding(keras.layers.Embedding):
                 name="output_bias", shape=(self.input_dim,), initializer="zeros"
             )
 
+    # `Embedding` saves and loads its table alone.
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.built and self.output_bias:
+            store["output_bias"] = self.bias
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        if self.built and self.output_bias:
+            self.bias.assign(store["output_bias"])
+
     def call(self, inputs, reverse=False):
         if reverse:
-            logits = ops.matmul(inputs, ops.transpose(self.embeddings))
-            return logits + self.bias if self.output_bias else logits
+            # `Embedding` casts nothing by itself, and its table only where no layer is around it.
+            inputs, table = (ops.cast(x, self.compute_dtype) for x in (inputs, self.embeddings))
+            logits = ops.matmul(inputs, ops.transpose(table))
+            return logits + ops.cast(self.bias, logits.dtype) if self.output_bias else logits
         self.check_ids(inputs)
         vectors = super().call(inputs)
         factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)
@@ -94,7 +109,10 @@ class TokenEmbedding(keras.layers.Embedding):
         if "int" not in dtype and not (
             values is not None and values.size and (values == values.astype("int64")).all()
         ):
-            raise ValueError(f"Token ids must be integers. Received: dtype {dtype}.")
+            raise ValueError(
+                f"Token ids must be integers. Received: dtype {dtype}. A model takes integers "
+                'where its input is `keras.Input(shape, dtype="int32")`.'
+            )
         if values is None or not values.size:
             return
         low, high = int(values.min()), int(values.max())
@@ -106,7 +124,9 @@ class TokenEmbedding(keras.layers.Embedding):
             )
 
     def compute_mask(self, inputs, mask=None):
-        return None if len(inputs.shape) > 2 else super().compute_mask(inputs, mask)
+        # Vectors on their way to logits keep the mask they come with.
+        is_reverse = "float" in keras.backend.standardize_dtype(inputs.dtype)
+        return mask if is_reverse else super().compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape, reverse=False):
         if reverse:

@@ -1,6 +1,7 @@
 """Layer normalization over the last axis, phrased for the backend."""
 
 import keras
+from keras import ops
 
 from keras_xfmr import kernels
 
@@ -21,7 +22,8 @@ class LayerNorm(keras.layers.LayerNormalization):
     def call(self, inputs):
         if not _is_last_axis(self.axis, inputs):
             return super().call(inputs)
-        return kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+        outputs = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+        return ops.cast(outputs, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -35,6 +37,10 @@ class RMSNorm(keras.layers.RMSNormalization):
     >>> RMSNorm()(keras.random.normal((2, 5, 8))).shape
     (2, 5, 8)
     """
+
+    def __init__(self, axis=-1, epsilon=1e-6, **kwargs):
+        super().__init__(axis=axis, epsilon=epsilon, **kwargs)
+        self.supports_masking = True
 
     def call(self, inputs):
         if not _is_last_axis(self.axis, inputs):

@@ -137,6 +137,8 @@ class PositionEmbedding(keras.layers.Layer):
             )
 
     def compute_output_shape(self, input_shape):
+        if input_shape[1] is not None:
+            self._check_length(input_shape[1], 0)
         return input_shape
 
 
@@ -174,6 +176,7 @@ class RotaryEmbedding(keras.layers.Layer):
             raise ValueError(
                 f"`layout` must be one of {functional.ROTARY_LAYOUTS}. Received: {layout!r}."
             )
+        self.supports_masking = True
         self.max_wavelength = max_wavelength
         self.layout = layout
 

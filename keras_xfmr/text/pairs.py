@@ -3,6 +3,7 @@
 B batch, S source, T target
 """
 
+import codecs
 import pathlib
 
 import tensorflow as tf
@@ -28,8 +29,9 @@ class PairDataset:
         source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each.
         target: file (or several) with the target sentences, line by line beside `source`.
         batch_size: rows of a batch.
-        buckets: lengths, rising. A pair goes to the first bucket that holds both its id sequences;
-            the last one is the longest sequence. Each costs one compilation.
+        buckets: shapes of the batches, rising: lengths, or pairs (source length, target length). A
+            pair of sentences goes to the first bucket that holds both its id sequences; the last
+            one is the longest. Each costs one compilation.
         columns: indices of the source and target column of a TSV.
         skip_header: whether each file begins with a line that is no pair.
         shuffle_buffer: rows to shuffle among; 0 keeps the order of the files.
@@ -66,11 +68,15 @@ class PairDataset:
         seed=0,
         on_bad_row="raise",
     ):
-        self.buckets = tuple(buckets)
-        if list(self.buckets) != sorted(set(self.buckets)) or not self.buckets:
-            raise ValueError(f"`buckets` must be rising lengths. Received: {buckets!r}.")
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be positive. Received: {batch_size}.")
+        self.buckets = _rising_pairs(buckets)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
+        if not isinstance(shuffle_buffer, int) or shuffle_buffer < 0:
+            raise ValueError(
+                f"`shuffle_buffer` must be an integer, at least 0. Received: {shuffle_buffer!r}."
+            )
+        if len(columns) != 2 or any(not isinstance(c, int) or c < 0 for c in columns):
+            raise ValueError(f"`columns` must be two indices from 0. Received: {columns!r}.")
         if on_bad_row not in ("raise", "skip"):
             raise ValueError(f"`on_bad_row` must be 'raise' or 'skip'. Received: {on_bad_row!r}.")
         self._sources = _files(source)
@@ -127,14 +133,20 @@ class PairDataset:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return data.prefetch(tf.data.AUTOTUNE).with_options(options)
 
+    def pairs(self):
+        """The good rows as raw strings (source, target), in the order of the files."""
+        rows = self._lines().batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+        return rows.map(lambda source, target, *where: (source, target)).unbatch()
+
     def sentences(self, side):
         """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
-        rows = self._lines().batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
-        return rows.map(lambda *row: row[side]).unbatch()
+        return self.pairs().map(lambda *pair: pair[side])
 
     def _epoch(self, epoch):
         lines = self._lines()
         if self._shuffle_buffer:
+            # Local to this data set's graph: otherwise a global seed would enter the order.
+            tf.random.set_seed(1)
             seed = tf.cast(self._seed, tf.int64) + epoch
             lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
         rows = lines.batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
@@ -142,9 +154,9 @@ class PairDataset:
         ids = ids.map(lambda source, target: (source, target))  # rows of a ragged tensor to tensors
         pad = tuple(tf.constant(t.pad_id, tf.int32) for t in self._tokenizers)
         batches = ids.bucket_by_sequence_length(
-            lambda source, target: tf.maximum(tf.size(source), tf.size(target) - 1),
-            bucket_boundaries=[length + 1 for length in self.buckets],
-            bucket_batch_sizes=[self._batch_size] * (len(self.buckets) + 1),
+            lambda source, target: self._bucket(tf.size(source), tf.size(target)),
+            bucket_boundaries=range(1, len(self.buckets)),
+            bucket_batch_sizes=[self._batch_size] * len(self.buckets),
             padded_shapes=([None], [None]),
             padding_values=pad,
         )
@@ -175,7 +187,8 @@ class PairDataset:
     def _parse(self, files, numbers, lines, others):
         """A chunk of lines to its good rows: source, target, and where each came from."""
         if self._targets is None:
-            cells = tf.strings.split(_strip(lines, numbers), "\t")
+            lines = _strip(lines, numbers)
+            cells = tf.strings.split(lines, "\t")
             expected = tf.gather(tf.constant(self._fields, tf.int64), files)
             wrong_fields = cells.row_lengths() != expected
             cells = cells.to_tensor("", shape=[None, max(self._columns) + 1])
@@ -183,7 +196,7 @@ class PairDataset:
             blank = tf.equal(tf.strings.strip(lines), "")
         else:
             source, target = _strip(lines, numbers), _strip(others, numbers)
-            wrong_fields = tf.logical_or(tf.equal(lines, END_OF_FILE), tf.equal(others, END_OF_FILE))
+            wrong_fields = tf.equal(lines, END_OF_FILE) | tf.equal(others, END_OF_FILE)
             blank = tf.equal(tf.strings.strip(source) + tf.strings.strip(target), "")
         source, target = tf.strings.strip(source), tf.strings.strip(target)
         bad = {
@@ -199,8 +212,8 @@ class PairDataset:
     def _tokenize(self, source, target, *where):
         source_ids = self._tokenizers[0].encode(source)
         target_ids = self._tokenizers[1].encode(target, start=True)
-        longest = tf.maximum(source_ids.row_lengths(), target_ids.row_lengths() - 1)
-        keep = self._reject({"too_long": longest > self.buckets[-1]}, where)
+        fits = self._fits(source_ids.row_lengths(), target_ids.row_lengths(), self.buckets[-1])
+        keep = self._reject({"too_long": tf.logical_not(fits)}, where)
         self._rows.assign_add(tf.reduce_sum(tf.cast(keep, tf.int64)))
         return tf.ragged.boolean_mask(source_ids, keep), tf.ragged.boolean_mask(target_ids, keep)
 
@@ -240,7 +253,9 @@ class PairDataset:
                 fields,
                 "not valid UTF-8",
                 "the source or the target is empty",
-                f"longer than the last bucket, {self.buckets[-1]} ids",
+                "more ids than the last bucket holds: {} of source, {} of target".format(
+                    *self.buckets[-1]
+                ),
             ]
         )
         name = tf.gather(tf.constant(self._sources), file)
@@ -251,13 +266,24 @@ class PairDataset:
     def _fields_of(self, file):
         return tf.gather(tf.constant(self._fields, tf.int64), file)
 
+    @staticmethod
+    def _fits(source_length, target_length, bucket):
+        """Whether id sequences fit a bucket; the target's is one longer than inputs and labels."""
+        source, target = (tf.cast(length, source_length.dtype) for length in bucket)
+        return tf.logical_and(source_length <= source, target_length <= target + 1)
+
+    def _bucket(self, source_length, target_length):
+        """Index of the first bucket that holds both lengths, 0 .. len(buckets) - 1."""
+        fits = tf.stack([self._fits(source_length, target_length, b) for b in self.buckets])
+        return tf.cast(tf.argmax(fits), tf.int32)
+
     def _shape(self, source_ids, target_ids):
-        """Pads a batch to its bucket's length and to `batch_size` rows."""
-        longest = tf.maximum(tf.shape(source_ids)[1], tf.shape(target_ids)[1] - 1)
-        buckets = tf.constant(self.buckets)
-        length = buckets[tf.searchsorted(buckets, [longest])[0]]
-        source_ids = _pad(source_ids, self._batch_size, length, self._tokenizers[0].pad_id)
-        target_ids = _pad(target_ids, self._batch_size, length + 1, self._tokenizers[1].pad_id)
+        """Pads a batch to its bucket's lengths and to `batch_size` rows."""
+        index = self._bucket(tf.shape(source_ids)[1], tf.shape(target_ids)[1])
+        lengths = tf.constant(self.buckets)[index]
+        pads = [tokenizer.pad_id for tokenizer in self._tokenizers]
+        source_ids = _pad(source_ids, self._batch_size, lengths[0], pads[0])
+        target_ids = _pad(target_ids, self._batch_size, lengths[1] + 1, pads[1])
         inputs = {"source_ids": source_ids, "target_ids": target_ids[:, :-1]}
         return inputs, target_ids[:, 1:]
 
@@ -267,6 +293,7 @@ class PairDataset:
             return 1
         with open(path, "rb") as file:
             for number, line in enumerate(file):
+                line = line if number else line.removeprefix(codecs.BOM_UTF8)
                 if line.strip() and not (self._skip_header and number == 0):
                     count = line.rstrip(b"\r\n").count(b"\t") + 1
                     if count <= max(self._columns):
@@ -279,6 +306,18 @@ class PairDataset:
 
 
 END_OF_FILE = "\x00end of file\x00"
+
+
+def _rising_pairs(buckets):
+    pairs = [tuple(b) if isinstance(b, (tuple, list)) else (b, b) for b in buckets]
+    rising = all(a != b and a[0] <= b[0] and a[1] <= b[1] for a, b in zip(pairs, pairs[1:]))
+    whole = all(len(b) == 2 and all(isinstance(n, int) and n > 0 for n in b) for b in pairs)
+    if not pairs or not whole or not rising:
+        raise ValueError(
+            "`buckets` must be rising lengths, or pairs (source length, target length). "
+            f"Received: {buckets!r}."
+        )
+    return tuple(pairs)
 
 
 def _files(paths):

@@ -4,10 +4,11 @@ B batch, T length
 """
 
 import abc
+import functools
+import inspect
 import json
 import os
 import pathlib
-import tempfile
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -15,8 +16,10 @@ import tensorflow_text as tf_text
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
 PAD, UNKNOWN, START, END = range(4)
 
-# Where words end: white space goes, punctuation and CJK ideographs stand alone.
-SPACE = r"\s+"
+# BERT's clean-up: every white space is a blank, control characters go.
+SPACE = r"[\t\n\r\p{Z}]+"
+CONTROL = r"[\p{Cc}\p{Cf}\x{FFFD}]"
+# Punctuation and CJK ideographs stand alone.
 ALONE = (
     r"[!-/]|[:-@]|[\[-`]|[{-~]|[\p{P}]|[\x{4E00}-\x{9FFF}]|[\x{3400}-\x{4DBF}]"
     r"|[\x{20000}-\x{2A6DF}]|[\x{2A700}-\x{2CEAF}]|[\x{F900}-\x{FAFF}]|[\x{2F800}-\x{2FA1F}]"
@@ -76,6 +79,10 @@ class Tokenizer(tf.Module, abc.ABC):
         after_end = tf.cumsum(tf.cast(tf.equal(ids, self.end_id), tf.int32), axis=1) > 0
         special = tf.logical_or(tf.equal(ids, self.pad_id), tf.equal(ids, self.start_id))
         keep = tf.logical_not(tf.logical_or(after_end, special))
+        # A model's table may have more rows than the vocabulary; an op that is given such an id
+        # fails, or ends the process.
+        known = tf.logical_and(ids >= 0, ids < self.vocab_size)
+        ids = tf.where(known, ids, self.unknown_id)
         return self._detokenize(tf.ragged.boolean_mask(ids, keep))
 
     # ---- files
@@ -126,6 +133,7 @@ def load_tokenizer(folder):
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'tokenizer.json'} is damaged: {error}") from error
     kinds = {kind.__name__: kind for kind in _all_subclasses(Tokenizer)}
+    kinds = {name: kind for name, kind in kinds.items() if not inspect.isabstract(kind)}
     if name not in kinds:
         raise ValueError(f"Expected a tokenizer among {sorted(kinds)}. Received: {name!r}.")
     kind = kinds[name]
@@ -134,7 +142,10 @@ def load_tokenizer(folder):
         if not (folder / kind.vocabulary_file).is_file():
             raise FileNotFoundError(f"No {kind.vocabulary_file} in {str(folder)!r}.")
         content = (folder / kind.vocabulary_file).read_bytes()
-    return kind._from_file(content, config)
+    try:
+        return kind._from_file(content, config)
+    except (TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"The tokenizer in {str(folder)!r} is damaged: {error}") from error
 
 
 def _all_subclasses(kind):
@@ -145,9 +156,8 @@ def _all_subclasses(kind):
 
 def _write(path, content):
     """Whole or not at all: written beside, then renamed."""
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content)
     os.replace(aside, path)
 
 
@@ -167,7 +177,7 @@ class _VocabularyTokenizer(Tokenizer):
             twice = next(token for token in vocabulary if vocabulary.count(token) > 1)
             raise ValueError(f"A vocabulary must name each token once. Received twice: {twice!r}.")
         if any("\n" in token for token in vocabulary):
-            raise ValueError("A token must not contain a line break: the vocabulary is a text file.")
+            raise ValueError("A token must not contain a line break: a line is a token.")
         self._vocabulary = tuple(vocabulary)
 
     @property
@@ -184,6 +194,17 @@ class _VocabularyTokenizer(Tokenizer):
     @classmethod
     def _from_file(cls, content, config):
         return cls(content.decode("utf8").removesuffix("\n").split("\n"), **config)
+
+
+def split_words(texts, lowercase=False):
+    """Strings `[B]` to the ragged words that `WordPieceTokenizer` cuts into pieces."""
+    texts = tf.strings.regex_replace(texts, SPACE, " ")
+    texts = tf.strings.regex_replace(texts, CONTROL, "")
+    texts = tf_text.normalize_utf8(texts, "NFC")
+    if lowercase:
+        texts = tf_text.normalize_utf8(tf_text.case_fold_utf8(texts), "NFD")
+        texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
+    return tf_text.regex_split(texts, f" |{ALONE}", ALONE)
 
 
 class WordPieceTokenizer(_VocabularyTokenizer):
@@ -213,15 +234,12 @@ class WordPieceTokenizer(_VocabularyTokenizer):
         return {"lowercase": self.lowercase}
 
     def tokenize(self, texts):
-        texts = tf_text.normalize_utf8(texts, "NFC")
-        if self.lowercase:
-            texts = tf_text.normalize_utf8(tf_text.case_fold_utf8(texts), "NFD")
-            texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
-        words = tf_text.regex_split(texts, f"{SPACE}|{ALONE}", ALONE)
-        return self._pieces.tokenize(words).merge_dims(1, 2)
+        return self._pieces.tokenize(split_words(texts, self.lowercase)).merge_dims(1, 2)
 
     def _detokenize(self, ids):
-        return self._pieces.detokenize(ids)
+        texts = self._pieces.detokenize(ids)
+        # Without accents the pieces are decomposed, which takes Hangul syllables apart.
+        return tf_text.normalize_utf8(texts, "NFC") if self.lowercase else texts
 
 
 class CharacterTokenizer(_VocabularyTokenizer):
@@ -263,7 +281,8 @@ class ByteTokenizer(Tokenizer):
 
     def _detokenize(self, ids):
         table = tf.constant([bytes([value]) for value in range(256)])
-        values = tf.gather(table, tf.maximum(ids.flat_values - len(SPECIAL_TOKENS), 0))
+        values = ids.flat_values - len(SPECIAL_TOKENS)
+        values = tf.gather(table, tf.where(values < 0, 0xFF, values))  # never a byte of UTF-8
         joined = tf.strings.reduce_join(ids.with_flat_values(values), axis=1)
         return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
 
@@ -290,13 +309,23 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(**special_ids)
         self._proto = bytes(proto)
         self._config = dict(special_ids)
+        make = functools.partial(tf_text.SentencepieceTokenizer, self._proto, out_type=tf.int32)
         try:
-            self._pieces = tf_text.SentencepieceTokenizer(self._proto, out_type=tf.int32)
-            self._size = int(self._pieces.vocab_size())
+            self._size = int(make().vocab_size())
         except (tf.errors.OpError, ValueError) as error:
             raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes).") from error
         if not self._size:
             raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes): it has no pieces.")
+        # The op that holds the model is made inside the functions that read it. Outside of any it
+        # belongs to the cache of eager execution, which `keras.utils.set_random_seed` empties.
+        self._encoder = tf.function(
+            lambda texts: make().tokenize(texts),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        self._decoder = tf.function(
+            lambda ids: make().detokenize(ids),
+            input_signature=[tf.RaggedTensorSpec([None, None], tf.int32)],
+        )
 
     @property
     def vocab_size(self):
@@ -306,10 +335,10 @@ class SentencePieceTokenizer(Tokenizer):
         return dict(self._config)
 
     def tokenize(self, texts):
-        return self._pieces.tokenize(texts)
+        return self._encoder(texts)
 
     def _detokenize(self, ids):
-        return self._pieces.detokenize(ids)
+        return self._decoder(ids)
 
     def _vocabulary_bytes(self):
         return self._proto

@@ -12,6 +12,7 @@ from keras_xfmr.text.tokenizers import (
     CharacterTokenizer,
     SentencePieceTokenizer,
     WordPieceTokenizer,
+    split_words,
 )
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
@@ -77,12 +78,11 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False):
     """
     import keras_nlp
 
+    # The tokenizer's own words: the trainer's normalize in another order, and take Hangul that is
+    # later decomposed for whole syllables.
+    words = _lines(texts).batch(4096).map(lambda lines: split_words(lines, lowercase))
     vocabulary = keras_nlp.tokenizers.compute_word_piece_vocabulary(
-        _lines(texts),
-        vocab_size,
-        lowercase=lowercase,
-        strip_accents=lowercase,
-        reserved_tokens=list(SPECIAL_TOKENS),
+        words, vocab_size, split=False, reserved_tokens=list(SPECIAL_TOKENS)
     )
     return WordPieceTokenizer(vocabulary, lowercase=lowercase)
 

@@ -1,0 +1,135 @@
+"""Cached decoding at the base shape: keras_xfmr against KerasHub's BART, random weights, float32.
+
+d_model 512, 8 heads, inner size 2048, 6 + 6 blocks, vocabulary 32,000, source 32, exactly 32
+generated tokens; a flag for each. Three cases: greedy search of a batch of 16, beam search with 4
+beams of a batch of 16, greedy search of one sentence. Ours is `model.generate(...)`; KerasHub's is
+`BartSeq2SeqLM.generate(...)` over a `BartBackbone` of the same sizes, without a preprocessor, with
+`GreedySampler` or `BeamSampler(num_beams=4)`. Each is run with XLA and without, and the best of
+each is compared. BART's activation is GELU, so ours has it too unless `--activation` says
+otherwise; BART also has learned positions and a norm after the embeddings, which ours has not.
+
+No sequence can end early: ours has an end id that no token has, KerasHub gets no stop token. That
+every position was generated is checked on both sides before anything is timed.
+
+    python -m benchmarks.decoding
+    python -m benchmarks.decoding --only_case="beam 4, batch 16"
+
+Prints for each case the median time with quartiles, generated tokens a second (of the one sequence
+that is returned, not of every beam), how many times as fast ours is, and the peak memory of each
+side in a process of its own.
+"""
+
+import functools
+
+import keras
+import keras_hub
+import numpy as np
+from absl import app, flags
+
+from benchmarks import side_by_side, twin
+from keras_xfmr import models
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("batch_size", 16, "Sentences in a batch, where it is not 1.")
+flags.DEFINE_integer("beam_size", 4, "Beams.")
+flags.DEFINE_string("activation", "gelu", "Of our feed-forward networks.")
+
+SETTINGS = {"XLA": True, "graph": False}
+NO_TOKEN = -1  # what no token has as its id
+NOT_WRITTEN = -2
+START = 2
+
+
+def source_ids(batch_size):
+    draw = np.random.default_rng(0)
+    ids = draw.integers(4, FLAGS.vocab_size, (batch_size, FLAGS.source_length))
+    return ids.astype("int32")
+
+
+def make_ours(batch_size, beam_size, jit_compile):
+    """A function that generates a batch with keras_xfmr."""
+    keras.utils.set_random_seed(0)
+    model = models.Transformer(
+        FLAGS.vocab_size,
+        **twin.sizes(),
+        activation=FLAGS.activation,
+        pad_id=NOT_WRITTEN,
+        start_id=START,
+        end_id=NO_TOKEN,
+    )
+    ids = source_ids(batch_size)
+    options = {"search": "beam", "beam_size": beam_size} if beam_size else {"search": "greedy"}
+    options.update(max_length=FLAGS.target_length, jit_compile=jit_compile)
+
+    def generate():
+        return model.generate(ids, **options)
+
+    found = generate()
+    # What the loop did not write is still the padding id, which no token has.
+    written = found["token_ids"].reshape(batch_size, FLAGS.target_length) >= 0
+    if not written.all() or not (found["lengths"] == FLAGS.target_length).all():
+        raise AssertionError("keras_xfmr did not generate every position.")
+    return generate
+
+
+def make_hub(batch_size, beam_size, jit_compile):
+    """A function that generates a batch with KerasHub."""
+    keras.utils.set_random_seed(0)
+    length = FLAGS.target_length + 1  # with the start token
+    backbone = keras_hub.models.BartBackbone(
+        FLAGS.vocab_size,
+        FLAGS.num_layers,
+        FLAGS.num_heads,
+        FLAGS.d_model,
+        FLAGS.ffn_dim,
+        max_sequence_length=max(FLAGS.source_length, length),
+    )
+    model = keras_hub.models.BartSeq2SeqLM(backbone)
+    samplers = keras_hub.samplers
+    sampler = samplers.BeamSampler(num_beams=beam_size) if beam_size else samplers.GreedySampler()
+    model.compile(sampler=sampler, jit_compile=jit_compile)
+
+    def inputs(filler):
+        prompt = np.full((batch_size, length), filler, "int32")
+        prompt[:, 0] = START
+        given = np.zeros((batch_size, length), "int32")
+        given[:, 0] = 1
+        ids = source_ids(batch_size)
+        arrays = {
+            "encoder_token_ids": ids,
+            "encoder_padding_mask": np.ones_like(ids),
+            "decoder_token_ids": prompt,
+            "decoder_padding_mask": given,
+        }
+        return {name: keras.ops.convert_to_tensor(array) for name, array in arrays.items()}
+
+    def generate(prompt):
+        return model.generate(prompt, stop_token_ids=None)["decoder_token_ids"]
+
+    # A position that the loop did not write would still differ between the two.
+    one, other = (generate(inputs(filler)) for filler in (0, 1))
+    if one.shape != (batch_size, length) or not (one == other).all():
+        raise AssertionError("KerasHub did not generate every position.")
+    prompt = inputs(0)
+    return lambda: generate(prompt)
+
+
+def main(_):
+    shapes = {
+        f"greedy, batch {FLAGS.batch_size}": (FLAGS.batch_size, None),
+        f"beam {FLAGS.beam_size}, batch {FLAGS.batch_size}": (FLAGS.batch_size, FLAGS.beam_size),
+        "greedy, batch 1": (1, None),
+    }
+    cases = {}
+    for name, (batch_size, beam_size) in shapes.items():
+        sides = {
+            (peer, setting): functools.partial(make, batch_size, beam_size, jit_compile)
+            for peer, make in {"keras_xfmr": make_ours, "KerasHub": make_hub}.items()
+            for setting, jit_compile in SETTINGS.items()
+        }
+        cases[name] = side_by_side.Case(sides, batch_size * FLAGS.target_length, "tokens")
+    side_by_side.run(cases)
+
+
+if __name__ == "__main__":
+    app.run(main)

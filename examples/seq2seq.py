@@ -1,0 +1,197 @@
+"""What translate.py and chatbot.py share: split, train, answer, draw, export, ask again.
+
+A corpus here is a TSV of source<TAB>target in the output folder: `train.tsv` and `held_out.tsv`.
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_xfmr
+from keras_xfmr import text, training, viz
+
+FRESH_PROCESS = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text  # registers the operations of the tokenizers
+model = tf.saved_model.load(sys.argv[1])
+answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+texts = [t.decode("utf8") for t in answer["output_text"].numpy()]
+print(json.dumps(list(zip(texts, answer["score"].numpy().tolist()))))
+"""
+
+
+# ---- the corpus
+
+
+def split(pairs, output, held_out, seed=0):
+    """Writes a stream of pairs to train.tsv and held_out.tsv; no held-out source is trained on.
+
+    Args:
+        pairs: a function that gives a fresh iterator over (source, target).
+        output: folder of the two files.
+        held_out: how many sources to hold out.
+        seed: of the choice.
+
+    Returns:
+        The two paths.
+    """
+    draw, chosen, seen = random.Random(seed), [], 0
+    for source, _ in pairs():  # reservoir sampling: memory does not grow with the corpus
+        seen += 1
+        if len(chosen) < held_out:
+            chosen.append(source)
+        elif (place := draw.randrange(seen)) < held_out:
+            chosen[place] = source
+    if seen <= 2 * held_out:
+        raise ValueError(f"{seen} pairs are too few to hold out {held_out}; lower --held_out.")
+    chosen = set(chosen)
+    train, held = pathlib.Path(output, "train.tsv"), pathlib.Path(output, "held_out.tsv")
+    with open(train, "w", encoding="utf8") as kept, open(held, "w", encoding="utf8") as away:
+        for source, target in pairs():
+            file = away if source in chosen else kept
+            file.write(f"{source}\t{target}\n")
+    return train, held
+
+
+def read_pairs(path):
+    """The pairs of a TSV that this module wrote."""
+    with open(path, encoding="utf8") as file:
+        return [tuple(line.rstrip("\n").split("\t")) for line in file]
+
+
+def fitting(pairs, tokenizers, bucket):
+    """The pairs whose ids fit a bucket (source length, target length)."""
+    sources, targets = zip(*pairs)
+    source_lengths = tokenizers[0].encode(sources).row_lengths().numpy()
+    target_lengths = tokenizers[1].encode(targets).row_lengths().numpy()
+    fits = (source_lengths <= bucket[0]) & (target_lengths <= bucket[1])
+    return [pair for pair, fit in zip(pairs, fits) if fit]
+
+
+def save_tokenizers(tokenizers, output):
+    """Writes both tokenizers; one that serves both sides is written once."""
+    tokenizers[0].save(output / "source_tokenizer")
+    if tokenizers[1] is not tokenizers[0]:
+        tokenizers[1].save(output / "target_tokenizer")
+
+
+def load_tokenizers(output):
+    """What `save_tokenizers` wrote."""
+    source = text.load_tokenizer(output / "source_tokenizer")
+    shared = not (output / "target_tokenizer").exists()
+    return source, source if shared else text.load_tokenizer(output / "target_tokenizer")
+
+
+# ---- training
+
+
+def fit(model, train, held, output, *, epochs, optimizer, label_smoothing=0.1, jit_compile=True):
+    """Compiles and fits; writes the learning curve; resumes where a killed run stopped.
+
+    Returns:
+        The `History`.
+    """
+    model.compile(
+        optimizer,
+        loss=training.MaskedCrossEntropy(label_smoothing, pad_id=model.pad_id),
+        metrics=[
+            training.MaskedAccuracy(pad_id=model.pad_id),
+            training.masked_perplexity(model.pad_id),
+        ],
+        jit_compile=jit_compile,
+    )
+    history = model.fit(
+        train.dataset(),
+        validation_data=held.dataset(),
+        epochs=epochs,
+        shuffle=False,  # the data set shuffles itself
+        callbacks=[
+            training.BackupAndRestore(output / "backup", data=train),
+            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+        ],
+    )
+    if history.history:
+        viz.learning_curve(history.history, output / "learning_curve.png")
+    return history
+
+
+# ---- answers
+
+
+def answer(model, tokenizers, sources, *, length, batch_size=64, **options):
+    """Raw sources to raw targets, in batches of one shape, so that one compilation serves all.
+
+    Args:
+        length: ids of the longest source; options as in `Transformer.generate`.
+
+    Returns:
+        A list of strings.
+    """
+    answers = []
+    for start in range(0, len(sources), batch_size):
+        batch = sources[start : start + batch_size]
+        filled = batch + [""] * (batch_size - len(batch))
+        ids = tokenizers[0].encode(filled)
+        longest = int(tf.reduce_max(ids.row_lengths()))
+        if longest > length:
+            raise ValueError(f"A source has {longest} ids, more than length={length}.")
+        found = model.generate(ids.to_tensor(model.pad_id, shape=[None, length]), **options)
+        best = found["token_ids"] if found["token_ids"].ndim == 2 else found["token_ids"][:, 0]
+        texts = tokenizers[1].detokenize(best).numpy()[: len(batch)]
+        answers += [t.decode("utf8") for t in texts]
+    return answers
+
+
+def draw_cross_attention(model, tokenizers, source, target, path):
+    """The last decoder block's view of the source while it writes the target."""
+    source_ids = tokenizers[0].encode([source]).to_tensor()
+    target_ids = tokenizers[1].encode([target], start=True, end=False).to_tensor()
+    weights = model.attention_weights(source_ids, target_ids)["cross"][-1][0]
+    labels = [
+        [tokenizer.detokenize([[i]]).numpy()[0].decode("utf8") or special for i in ids[0].numpy()]
+        for tokenizer, ids, special in (
+            (tokenizers[0], source_ids, "[END]"),
+            (tokenizers[1], target_ids, "[START]"),
+        )
+    ]
+    viz.attention_map(np.asarray(weights), *labels, path, title=f"{source} → {target}")
+
+
+def export_and_ask(model, tokenizers, output, questions, **options):
+    """Exports the SavedModel and asks it in a process that imports only TensorFlow.
+
+    Returns:
+        The folder, and a list of (text, score).
+    """
+    folder = keras_xfmr.serving.export_saved_model(
+        model, tokenizers, output / "saved_model", check_texts=questions, **options
+    )
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(questions)],
+        capture_output=True, text=True, env=quiet, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"The SavedModel did not answer in a fresh process:\n{done.stderr}")
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+class Clock:
+    """Prints what a step of the job took."""
+
+    def __init__(self):
+        self._start = self._last = time.time()
+
+    def step(self, message):
+        now = time.time()
+        print(f"[{now - self._start:5.0f} s, +{now - self._last:.0f}] {message}", flush=True)
+        self._last = now

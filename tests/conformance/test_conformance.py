@@ -1,0 +1,349 @@
+"""Every exported layer through one harness, and a subclass of each.
+
+B batch, T target, S source, N heads, H head_dim, D d_model, F ffn_dim, V vocab_size
+"""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from harness import (
+    Case,
+    Marked,
+    Spy,
+    as_numpy,
+    assert_equal,
+    constructor_arguments,
+    without_build_configs,
+)
+from keras import ops
+
+from keras_xfmr import layers
+
+pytestmark = pytest.mark.portable
+
+B, T, S, N, H, D, F, V = 2, 5, 7, 3, 4, 6, 11, 13
+MASK = np.array([[True, False, True, True, False], [True, True, False, True, True]])
+SOURCE_MASK = np.array([[True, False, True, True, False, True, True], [True] * 3 + [False] * 4])
+
+
+class HalvedAdd(layers.AddNorm):
+    def add(self, inputs, sublayer_output, training=None):
+        return super().add(inputs, 0.5 * sublayer_output, training=training)
+
+
+class OwnNorm(layers.AddNorm):
+    def normalize(self, inputs):
+        return inputs / 3.0
+
+
+class ScaledEncoderBlock(layers.EncoderBlock):
+    def residual(self, name, inputs, sublayer, training=None):
+        return 2.0 * super().residual(name, inputs, sublayer, training)
+
+
+class ScaledDecoderBlock(layers.DecoderBlock):
+    def residual(self, name, inputs, sublayer, training=None):
+        return 2.0 * super().residual(name, inputs, sublayer, training)
+
+
+class Halving(layers.Dropout):
+    def call(self, inputs, training=False):
+        return 0.5 * super().call(inputs, training=training)
+
+
+class ShiftedLayerNorm(layers.LayerNorm):
+    def call(self, inputs):
+        return super().call(inputs) + 1.0
+
+
+class ShiftedRMSNorm(layers.RMSNorm):
+    def call(self, inputs):
+        return super().call(inputs) + 1.0
+
+
+class OwnProjection(layers.MultiHeadAttention):
+    def project(self, query, value, key, position=0):
+        query, key, value = super().project(query, value, key, position)
+        return query, 0.5 * key, value
+
+
+class StrictPast(layers.MultiHeadAttention):
+    def compute_mask_for_scores(self, target_length, source_length, *, position=0, **kwargs):
+        kwargs["use_causal_mask"] = True
+        return super().compute_mask_for_scores(
+            target_length, source_length, position=position - 1, **kwargs
+        )
+
+
+class LinearAttention(layers.MultiHeadAttention):
+    def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
+        weights = ops.einsum("btnh,bsnh->bnts", query, key)
+        return ops.einsum("bnts,bsnh->btnh", weights, value), weights
+
+
+class LaterPositions(layers.PositionalEncoding):
+    def call(self, inputs, offset=0):
+        return super().call(inputs, offset=offset + 3)
+
+
+class LaterRows(layers.PositionEmbedding):
+    def call(self, inputs, offset=0):
+        return super().call(inputs, offset=offset + 3)
+
+
+class LaterAngles(layers.RotaryEmbedding):
+    def call(self, inputs, offset=0):
+        return super().call(inputs, offset=offset + 3)
+
+
+class SquaredFFN(layers.PositionWiseFFN):
+    def activate(self, inputs):
+        return ops.square(super().activate(inputs))
+
+
+class Unchecked(layers.TokenEmbedding):
+    def check_ids(self, token_ids):
+        pass
+
+    def call(self, inputs, reverse=False):
+        return super().call(inputs, reverse=reverse) + 1.0
+
+
+CASES = [
+    Case(
+        layers.AddNorm,
+        {"norm": "rms_norm", "dropout_rate": 0.1, "epsilon": 1e-3, "seed": 3},
+        ((B, T, D), (B, T, D)),
+        subclasses=(HalvedAdd, OwnNorm),
+    ),
+    Case(
+        layers.DecoderBlock,
+        {
+            "num_heads": N, "ffn_dim": F, "dropout_rate": 0.2, "attention_dropout_rate": 0.1,
+            "activation": "swiglu", "norm": "rms_norm", "norm_first": True, "epsilon": 1e-3,
+            "kernel_initializer": "he_normal",
+        },
+        ((B, T, D), (B, S, D)),
+        optional={"return_attention_scores": True},
+        subclasses=(ScaledDecoderBlock,),
+    ),  # fmt: skip
+    Case(layers.Dropout, {"rate": 0.3, "seed": 3}, ((B, T, D),), subclasses=(Halving,)),
+    Case(
+        layers.EncoderBlock,
+        {
+            "num_heads": N, "ffn_dim": F, "activation": ops.gelu,
+            "self_attention": layers.MultiHeadAttention(2, 4, rotary=layers.RotaryEmbedding()),
+            "feed_forward": keras.layers.Dense(D, activation="tanh"),
+        },
+        ((B, T, D),),
+        optional={"return_attention_scores": True},
+        subclasses=(ScaledEncoderBlock,),
+    ),  # fmt: skip
+    Case(layers.LayerNorm, {"epsilon": 0.01}, ((B, T, D),), subclasses=(ShiftedLayerNorm,)),
+    Case(
+        layers.MultiHeadAttention,
+        {
+            "num_heads": N, "key_dim": H, "value_dim": 5, "dropout": 0.1, "output_shape": (2, 3),
+            "sliding_window": 6, "use_gate": True, "seed": 3, "kernel_regularizer": "l2",
+            "bias_initializer": "ones", "kernel_constraint": "non_neg",
+        },
+        ((B, T, D), (B, S, D)),
+        optional={"return_attention_scores": True},
+        subclasses=(OwnProjection, LinearAttention),
+    ),  # fmt: skip
+    Case(
+        layers.MultiHeadAttention,
+        {
+            "num_heads": 4, "key_dim": H, "num_key_value_heads": 2, "attention_axes": 1,
+            "rotary": layers.RotaryEmbedding(layout="interleaved"), "use_bias": False,
+        },
+        ((B, T, D), (B, T, D)),
+        options={"use_causal_mask": True},
+        optional={"return_attention_scores": True},
+        subclasses=(StrictPast,),
+        name="MultiHeadAttention, grouped and rotary",
+    ),  # fmt: skip
+    Case(
+        layers.PositionEmbedding,
+        {"max_length": 11, "embeddings_initializer": "normal"},
+        ((B, T, D),),
+        subclasses=(LaterRows,),
+    ),
+    Case(
+        layers.PositionWiseFFN,
+        {"ffn_dim": F, "activation": "geglu", "dropout_rate": 0.1, "output_dim": 5, "seed": 3},
+        ((B, T, D),),
+        subclasses=(SquaredFFN,),
+    ),
+    Case(
+        layers.PositionWiseFFN,
+        {"ffn_dim": F, "activation": ops.tanh, "use_bias": False},
+        ((B, T, D),),
+        name="PositionWiseFFN, with a function",
+    ),
+    Case(
+        layers.PositionalEncoding,
+        {"layout": "tensor2tensor", "max_wavelength": 100.0},
+        ((B, T, D),),
+        subclasses=(LaterPositions,),
+    ),
+    Case(layers.RMSNorm, {"epsilon": 0.01}, ((B, T, D),), subclasses=(ShiftedRMSNorm,)),
+    Case(
+        layers.RotaryEmbedding,
+        {"layout": "interleaved", "max_wavelength": 100.0},
+        ((B, T, N, H),),
+        subclasses=(LaterAngles,),
+    ),
+    Case(
+        layers.TokenEmbedding,
+        {"vocab_size": V, "d_model": D, "scale": 0.5, "mask_zero": True},
+        ((B, T),),
+        vocab_size=V,
+        subclasses=(Unchecked,),
+    ),
+    Case(
+        layers.TokenEmbedding,
+        {"vocab_size": V, "d_model": D, "output_bias": True},
+        ((B, T, D),),
+        options={"reverse": True},
+        name="TokenEmbedding, reversed",
+    ),
+]
+SUBCLASSES = [(case, subclass) for case in CASES for subclass in case.subclasses]
+every_layer = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def test_every_exported_layer_is_here_and_has_a_subclass():
+    assert {case.layer.__name__ for case in CASES} == set(layers.__all__)
+    assert {case.layer for case, _ in SUBCLASSES} == {case.layer for case in CASES}
+
+
+@every_layer
+def test_the_config_holds_every_argument_and_makes_an_equal_layer(case):
+    layer = case.make()
+    config = layer.get_config()
+    copy = case.layer.from_config(config)
+    assert constructor_arguments(case.layer) | set(case.arguments) <= set(config)
+    assert copy.get_config() == config == layer.get_config()
+    assert json.loads(json.dumps(config)) is not None
+    case.run(copy, case.draw())
+    case.run(layer, case.draw())
+    shapes = [[(w.path, w.shape) for w in each.weights] for each in (copy, layer)]
+    assert shapes[0] == shapes[1]
+
+
+@every_layer
+def test_symbolic_outputs_have_the_shapes_and_dtypes_of_eager_ones(case):
+    for options in case.variants():
+        eager = case.run(case.built(), case.draw(), **options)
+        options = {**case.options, **options}
+        known = [keras.KerasTensor(shape, case.dtype) for shape in case.shapes]
+        unknown = [keras.KerasTensor((None, None, *s[2:]), case.dtype) for s in case.shapes]
+        expected = [(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in eager]
+        found = keras.tree.flatten(case.make()(*known, **options))
+        assert [(x.shape, x.dtype) for x in found] == expected
+        found = keras.tree.flatten(case.make()(*unknown, **options))
+        assert [x.dtype for x in found] == [dtype for _, dtype in expected]
+        for x, (shape, _) in zip(found, expected, strict=True):
+            assert len(x.shape) == len(shape) and x.shape[0] is None
+            assert all(a in (None, b) for a, b in zip(x.shape, shape, strict=True))
+
+
+@every_layer
+@pytest.mark.parametrize("policy, close", [("mixed_bfloat16", 2.0**-4), ("mixed_float16", 2.0**-7)])
+def test_half_precision_is_finite_and_close_to_float32(case, policy, close):
+    for options in case.variants():
+        expected = case.run(case.built(), case.draw(), **options)
+        layer = case.built(dtype=policy)
+        outputs = case.run(layer, case.draw(), **options)
+        dtypes = {keras.backend.standardize_dtype(x.dtype) for x in outputs}
+        assert dtypes == {policy.removeprefix("mixed_")}
+        assert {w.dtype for w in layer.trainable_weights} <= {"float32"}
+        assert all(np.isfinite(as_numpy(x)).all() for x in outputs)
+        assert_equal(outputs, expected, rtol=close, atol=close)
+
+
+@every_layer
+def test_a_model_with_the_layer_comes_back_from_a_file(case, tmp_path):
+    model = case.model(case.built())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    configs = [without_build_configs(each.layers[-1].get_config()) for each in (loaded, model)]
+    assert configs[0] == configs[1]
+    assert type(loaded.layers[-1]) is case.layer
+    assert_equal([loaded(case.draw())], [model(case.draw())], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case, subclass", SUBCLASSES, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_subclass_acts_and_comes_back_from_a_file(case, subclass, tmp_path):
+    model = case.model(case.built(subclass))
+    plain = case.model(case.built())
+    assert np.abs(as_numpy(model(case.draw())) - as_numpy(plain(case.draw()))).max() > 0.01
+    model.save(tmp_path / "model.keras")
+    objects = {cls.__name__: cls for _, cls in SUBCLASSES}
+    loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects=objects)
+    assert type(loaded.layers[-1]) is subclass
+    assert_equal([loaded(case.draw())], [model(case.draw())], rtol=0, atol=0)
+
+
+@every_layer
+def test_one_step_of_fit_moves_the_layer_and_what_is_before_it(case):
+    first = keras.layers.Dense(case.shapes[0][-1])
+    layer = case.make()
+    model = case.model(
+        layer,
+        around=lambda x: keras.layers.Dense(1)(x),
+        before=(lambda x: x) if case.vocab_size else first,
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    before = [w.numpy() for w in model.trainable_weights]
+    target = np.random.default_rng(3).normal(size=model.output_shape[1:])[None].repeat(B, 0)
+    history = model.fit(case.draw(), target, epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    moved = {
+        weight.path
+        for weight, old in zip(model.trainable_weights, before, strict=True)
+        if (weight.numpy() != old).any()
+    }
+    # A key bias adds the same number to every score of a row, which the softmax does not see.
+    still = {w.path for w in model.trainable_weights} - moved
+    assert all("key/bias" in path for path in still), still
+    assert moved
+
+
+@pytest.mark.requires_tensorflow
+@every_layer
+def test_eager_graph_and_xla_agree(case):
+    import tensorflow as tf
+
+    layer, tensors = case.built(), case.draw()
+    for options in case.variants():
+        expected = case.run(layer, tensors, **options)
+        for jit_compile in (False, True):
+            compiled = tf.function(lambda *x, **o: layer(*x, **o), jit_compile=jit_compile)
+            assert_equal(case.run(compiled, tensors, **options), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_layer
+def test_an_implicit_mask_is_honoured_and_passed_on(case):
+    layer, spy, tensors = case.built(), Spy(), case.draw()
+    if case.vocab_size:  # the mask begins here
+        spy(layer(np.where(MASK, 5, 0)))
+        np.testing.assert_array_equal(spy.seen, MASK)
+        return
+    masks = [MASK if x.shape[1] == T else SOURCE_MASK for x in tensors]
+    changed = [
+        np.where(mask.reshape(mask.shape + (1,) * (x.ndim - 2)), x, y)
+        for x, y, mask in zip(tensors, case.draw(seed=17), masks, strict=True)
+    ]
+    outputs = []
+    for values in (tensors, changed):
+        marked = [Marked(mask)(x) for x, mask in zip(values, masks, strict=True)]
+        outputs.append(layer(*marked, **case.options))
+        spy(outputs[-1])
+        np.testing.assert_array_equal(spy.seen, MASK)
+    before, after = (as_numpy(x) for x in outputs)
+    np.testing.assert_array_equal(after[MASK], before[MASK])
+    assert (after[~MASK] != before[~MASK]).any() or "Attention" in str(case)

@@ -1,0 +1,28 @@
+"""What every test starts from: a quiet TensorFlow, fixed seeds, one backend."""
+
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # before TensorFlow is first imported
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    if keras.config.backend() == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"needs TensorFlow, runs on {keras.config.backend()}")
+    for item in items:
+        if item.get_closest_marker("requires_tensorflow"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    keras.utils.set_random_seed(7)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)

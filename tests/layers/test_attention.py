@@ -1,0 +1,355 @@
+"""MultiHeadAttention against keras.layers.MultiHeadAttention, the oracle, and itself with a cache.
+
+B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim, D d_model
+"""
+
+import inspect
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.layers import MultiHeadAttention, RotaryEmbedding
+
+pytestmark = pytest.mark.portable
+
+B, T, S, N, H, V, D = 2, 5, 7, 3, 4, 11, 13
+CLOSE = {"rtol": 0, "atol": 5e-6}  # float32 sums of a few dozen products of numbers near 1
+
+
+def normal(rng, *shape):
+    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
+
+
+def mask(rng, *shape):
+    """True with probability 0.7, and in the first column always: Keras has no empty rows."""
+    values = rng.random(shape) < 0.7
+    values[..., 0] = True
+    return ops.convert_to_tensor(values)
+
+
+def both(arguments, inputs, **call):
+    """The answers of Keras' layer and of ours with its weights (biases drawn, not zero)."""
+    arguments = {"num_heads": N, "key_dim": H, "bias_initializer": "normal", **arguments}
+    theirs = keras.layers.MultiHeadAttention(**arguments)
+    ours = MultiHeadAttention(**arguments)
+    for layer in (theirs, ours):
+        layer.build(*(x.shape for x in inputs))
+    ours.set_weights(theirs.get_weights())
+    assert [w.path.split("/", 1)[1] for w in ours.weights] == [
+        w.path.split("/", 1)[1] for w in theirs.weights
+    ]
+    output = ours(*inputs, **call)  # first: theirs clears the implicit masks of its inputs
+    return theirs(*inputs, **call), output
+
+
+def built(rng, rows=T, **arguments):
+    """A layer with drawn biases, and its self-attention input `[B, rows, D]`."""
+    layer = MultiHeadAttention(**{"num_heads": N, "key_dim": H, **arguments})
+    x = normal(rng, B, rows, D)
+    layer.build(x.shape, x.shape)
+    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
+    return layer, x
+
+
+def weights_of(layer):
+    """The layer's weights under the oracle's names."""
+    names = {"q": "query", "k": "key", "v": "value", "o": "output"}
+    dense = {letter: getattr(layer, f"{name}_dense") for letter, name in names.items()}
+    kernels = {f"w{letter}": layer.kernel.numpy() for letter, layer in dense.items()}
+    return {**kernels, **{f"b{letter}": layer.bias.numpy() for letter, layer in dense.items()}}
+
+
+def as_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def parameters(function):
+    return [name for name in inspect.signature(function).parameters if name != "kwargs"]
+
+
+def test_constructor_and_call_start_with_all_of_keras_parameters():
+    for name in ("__init__", "call", "build"):
+        expected = parameters(getattr(keras.layers.MultiHeadAttention, name))
+        assert parameters(getattr(MultiHeadAttention, name))[: len(expected)] == expected
+        defaults = [
+            [p.default for p in inspect.signature(getattr(cls, name)).parameters.values()]
+            for cls in (keras.layers.MultiHeadAttention, MultiHeadAttention)
+        ]
+        assert defaults[1][: len(expected)] == defaults[0][: len(expected)]
+
+
+# On JAX Keras' layer can have values of another size only on its slow path, that of a dropout.
+@pytest.mark.parametrize("arguments", [
+    {}, {"value_dim": V, "dropout": 0.1}, {"output_shape": 17}, {"output_shape": (2, 3)},
+    {"use_bias": False}, {"use_gate": True}, {"dropout": 0.3}, {"sliding_window": 2},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("inputs", ["self", "cross", "with key"])
+def test_keras_layer_gives_the_same_numbers(rng, arguments, inputs):
+    query, value, key = normal(rng, B, T, D), normal(rng, B, S, 19), normal(rng, B, S, 23)
+    inputs = {"self": [query, query], "cross": [query, value], "with key": [query, value, key]}[
+        inputs
+    ]
+    expected, output = both(arguments, inputs)
+    assert output.shape == expected.shape
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+
+
+@pytest.mark.parametrize("call", [
+    {"use_causal_mask": True}, {"attention_mask": (B, T, S)}, {"attention_mask": (1, T, S)},
+    {"attention_mask": (B, N, T, S)}, {"value_mask": (B, S)}, {"key_mask": (B, S)},
+    {"attention_mask": (B, T, S), "value_mask": (B, S), "use_causal_mask": True},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("arguments", [{}, {"dropout": 0.3}, {"sliding_window": 4}], ids=str)
+def test_keras_layer_gives_the_same_numbers_under_masks(rng, arguments, call):
+    call = {k: mask(rng, *v) if isinstance(v, tuple) else v for k, v in call.items()}
+    inputs = [normal(rng, B, T, D), normal(rng, B, S, D)]
+    (expected, scores), (output, weights) = both(
+        arguments, inputs, return_attention_scores=True, **call
+    )
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+    np.testing.assert_allclose(as_numpy(weights), as_numpy(scores), **CLOSE)
+
+
+@pytest.mark.parametrize("masked", ["query", "value", "both"])
+def test_implicit_masks_act_as_in_keras_layer(masked):
+    ids = np.array([[5, 2, 3, 0, 0], [1, 4, 2, 6, 0]])
+    inputs = [
+        keras.layers.Embedding(7, D, mask_zero=masked in (name, "both"))(ids)
+        for name in ("query", "value")
+    ]
+    expected, output = both({"dropout": 0.3}, inputs)  # with dropout Keras zeroes empty rows
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+
+
+@pytest.mark.parametrize("axes", [None, 1, (2,), (1, 2), (-2,), (-3,)])
+@pytest.mark.parametrize("arguments", [{}, {"value_dim": V, "use_gate": True}], ids=str)
+def test_keras_layer_gives_the_same_numbers_over_other_axes(rng, axes, arguments):
+    x = normal(rng, B, T, S, D)
+    arguments = {**arguments, "attention_axes": axes}
+    (expected, scores), (output, weights) = both(arguments, [x, x], return_attention_scores=True)
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+    np.testing.assert_allclose(as_numpy(weights), as_numpy(scores), **CLOSE)
+
+
+@pytest.mark.parametrize("axes, shape", [(2, (B, T, S, S)), (1, (B, S, T, T)), ((1, 2), None)])
+def test_a_mask_over_other_axes_acts_as_in_keras_layer(rng, axes, shape):
+    x = normal(rng, B, T, S, D)
+    attention_mask = mask(rng, *(shape or (B, T, S, T, S)))
+    expected, output = both({"attention_axes": axes}, [x, x], attention_mask=attention_mask)
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+
+
+def test_a_query_mask_passed_in_hides_its_rows(rng):
+    layer, x = built(rng)
+    query_mask = mask(rng, B, T)
+    output = as_numpy(layer(x, x, query_mask=query_mask))
+    real, bias = as_numpy(query_mask), layer.output_dense.bias.numpy()
+    assert (output[~real] == bias).all() and not (output[real] == bias).any()
+
+
+def test_regularizers_add_the_losses_of_keras_layer(rng):
+    layers, inputs = [], [normal(rng, B, T, D), normal(rng, B, S, D)]
+    names = ("kernel_regularizer", "bias_regularizer", "activity_regularizer")
+    for cls in (keras.layers.MultiHeadAttention, MultiHeadAttention):
+        layers.append(cls(N, H, bias_initializer="normal", **dict.fromkeys(names, "l2")))
+        layers[-1].build(*(x.shape for x in inputs))
+    layers[1].set_weights(layers[0].get_weights())
+    losses = [[float(loss) for loss in (layer(*inputs), layer.losses)[1]] for layer in layers]
+    np.testing.assert_allclose(sorted(losses[1]), sorted(losses[0]), rtol=1e-5)
+    assert len(losses[1]) == 12  # a kernel, a bias and an output for each of four projections
+
+
+def test_the_projections_do_not_start_out_equal():
+    layer = MultiHeadAttention(N, H, kernel_initializer=keras.initializers.GlorotUniform())
+    layer.build((B, T, D), (B, T, D))
+    assert (layer.query_dense.kernel.numpy() != layer.key_dense.kernel.numpy()).any()
+
+
+@pytest.mark.parametrize("kv_heads", [6, 3, 2, 1])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_oracle_agrees_with_fewer_heads_of_keys_and_values(rng, kv_heads, causal):
+    arguments = {"num_heads": 6, "num_key_value_heads": kv_heads, "value_dim": V}
+    layer, x = built(rng, **arguments)
+    attention_mask, bias = mask(rng, B, T, T), normal(rng, 6, T, T)
+    output = layer(
+        x, x, attention_mask=attention_mask, attention_bias=bias, use_causal_mask=causal
+    )
+    expected = oracles.multi_head_attention(
+        as_numpy(x), as_numpy(x), weights=weights_of(layer),
+        mask=as_numpy(attention_mask)[:, None], bias=as_numpy(bias), causal=causal,
+    )  # fmt: skip
+    np.testing.assert_allclose(as_numpy(output), expected, rtol=1e-5, atol=3e-5)
+    assert layer.key_dense.kernel.shape == (D, kv_heads, H)
+
+
+def test_the_oracle_agrees_with_another_source_and_key(rng):
+    query, value, key = normal(rng, B, T, D), normal(rng, B, S, 19), normal(rng, B, S, 23)
+    layer = MultiHeadAttention(N, H, V, bias_initializer="normal")
+    output = layer(query, value, key)
+    expected = oracles.multi_head_attention(
+        as_numpy(query), as_numpy(value), as_numpy(key), weights_of(layer)
+    )
+    np.testing.assert_allclose(as_numpy(output), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_query_that_may_attend_nowhere_gives_the_output_bias(rng, dropout):
+    layer, x = built(rng, dropout=dropout)
+    nowhere = np.ones((B, T, T), bool)
+    nowhere[1, 2] = False
+    output, weights = layer(
+        x, x, attention_mask=ops.convert_to_tensor(nowhere), return_attention_scores=True
+    )
+    np.testing.assert_array_equal(as_numpy(output)[1, 2], layer.output_dense.bias.numpy())
+    assert not as_numpy(weights)[1, :, 2].any()
+
+
+@pytest.mark.parametrize("arguments", [
+    {}, {"num_heads": 6, "num_key_value_heads": 2, "value_dim": V}, {"use_gate": True},
+    {"rotary": RotaryEmbedding()}, {"sliding_window": 3},
+], ids=lambda arguments: "-".join(arguments) or "plain")  # fmt: skip
+@pytest.mark.parametrize("chunks", [(1,) * 7, (3, 1, 2, 1), (7,)], ids=str)
+def test_a_cached_self_attention_equals_the_whole_one(rng, arguments, chunks):
+    layer, x = built(rng, rows=7, **arguments)
+    expected = layer(x, x, use_causal_mask=True)
+    cache, outputs, index = layer.init_cache(B, 7), [], 0
+    for size in chunks:
+        chunk = x[:, index : index + size]
+        position = ops.full((), index, dtype="int32")
+        output, cache = layer(
+            chunk, chunk, use_causal_mask=True, cache=cache, cache_index=position
+        )
+        outputs.append(as_numpy(output))
+        index += size
+    np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
+
+
+def test_a_cache_longer_than_the_text_changes_nothing(rng):
+    layer, x = built(rng)
+    cache = layer.init_cache(B, 11)
+    output, scores, _ = layer(
+        x, x, use_causal_mask=True, cache=cache, cache_index=0, return_attention_scores=True
+    )
+    np.testing.assert_allclose(
+        as_numpy(output), as_numpy(layer(x, x, use_causal_mask=True)), **CLOSE
+    )
+    assert scores.shape == (B, N, T, 11) and not as_numpy(scores)[..., T:].any()
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("rotary", [None, RotaryEmbedding()], ids=["plain", "rotary"])
+def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
+    layer = MultiHeadAttention(N, H, V, rotary=rotary, bias_initializer="normal")
+    query, memory = normal(rng, B * factor, T, D), normal(rng, B, S, D)
+    value_mask = mask(rng, B, 1, S)
+    repeated = [ops.repeat(x, factor, axis=0) for x in (memory, value_mask)]
+    expected = layer(query, repeated[0], attention_mask=repeated[1])
+    output, cache = layer(
+        query, query, attention_mask=value_mask, cache=layer.project_cache(memory)
+    )
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+    assert cache[0].shape == (B, S, N, H) and cache[1].shape == (B, S, N, V)
+
+
+def test_shifted_positions_leave_a_rotary_layer_unmoved(rng):
+    layer, x = built(rng, rotary=RotaryEmbedding())
+    cache = layer.init_cache(B, 11)
+    inside = np.zeros((1, T, 11), bool)
+    inside[:, :, 3 : 3 + T] = True
+    shifted, _ = layer(
+        x, x, attention_mask=ops.convert_to_tensor(inside), cache=cache, cache_index=3
+    )
+    np.testing.assert_allclose(as_numpy(shifted), as_numpy(layer(x, x)), rtol=0, atol=2e-5)
+    unrotated, _ = built(rng)
+    unrotated.set_weights(layer.get_weights())
+    assert np.abs(as_numpy(unrotated(x, x)) - as_numpy(layer(x, x))).max() > 0.1
+
+
+def test_the_look_ahead_mask_passed_in_equals_use_causal_mask(rng):
+    layer, x = built(rng)
+    explicit = layer(x, x, attention_mask=functional.look_ahead_mask(T))
+    np.testing.assert_array_equal(
+        as_numpy(explicit), as_numpy(layer(x, x, use_causal_mask=True))
+    )
+
+
+@pytest.mark.parametrize("arguments", [{}, {"rotary": RotaryEmbedding()}], ids=["plain", "rotary"])
+def test_the_future_does_not_move_the_past(rng, arguments):
+    layer, x = built(rng, **arguments)
+    changed = ops.concatenate([x[:, :3], normal(rng, B, T - 3, D)], axis=1)
+    before, after = (as_numpy(layer(y, y, use_causal_mask=True)) for y in (x, changed))
+    np.testing.assert_array_equal(before[:, :3], after[:, :3])
+    assert np.abs(before[:, 3:] - after[:, 3:]).min(axis=-1).max() > 0
+
+
+def test_more_padding_changes_nothing(rng):
+    layer, x = built(rng)
+    padded = ops.concatenate([x, normal(rng, B, 3, D)], axis=1)
+    real = ops.convert_to_tensor(np.arange(T + 3)[None] < [[T]] * B)
+    np.testing.assert_allclose(
+        as_numpy(layer(x, padded, value_mask=real)), as_numpy(layer(x, x)), **CLOSE
+    )
+
+
+def test_dropout_acts_in_training_alone_and_keeps_the_returned_weights_whole(rng):
+    layer, x = built(rng, dropout=0.5, seed=3)
+    plain, _ = built(rng)
+    plain.set_weights(layer.get_weights()[: len(plain.get_weights())])
+    trained, weights = layer(x, x, training=True, return_attention_scores=True)
+    np.testing.assert_allclose(as_numpy(layer(x, x)), as_numpy(plain(x, x)), **CLOSE)
+    np.testing.assert_allclose(as_numpy(weights).sum(-1), 1.0, rtol=1e-6)
+    assert np.abs(as_numpy(trained) - as_numpy(layer(x, x))).max() > 0.1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"num_heads": 0}, "`num_heads` must be a positive integer. Received: num_heads=0"),
+    ({"key_dim": 4.0}, "`key_dim` must be a positive integer. Received: key_dim=4.0"),
+    ({"value_dim": 0}, "`value_dim` must be a positive integer"),
+    ({"sliding_window": -1}, "`sliding_window` must be a positive integer"),
+    ({"num_key_value_heads": 2}, "must divide `num_heads`. Received: num_heads=3, num_key_va"),
+    ({"dropout": 1.5}, r"`dropout` must lie in \[0, 1\]. Received: 1.5"),
+    ({"dropout": 0.1, "flash_attention": True}, "`flash_attention=True` needs dropout=0"),
+], ids=str)  # fmt: skip
+def test_a_bad_argument_is_an_error_that_says_what_was_received(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(**{"num_heads": N, "key_dim": H, **arguments})
+
+
+@pytest.mark.parametrize("shapes, message", [
+    ([(B, D), (B, S, D)], "`query` must have the shape .batch, length, features"),
+    ([(B, T, D), (D,)], "`value` must have the shape"),
+    ([(B, T, D), (B, S, D), (B, D)], "`key` must have the shape"),
+    ([(B, T, D), (B, S, D), (B, T, D)], "`value` and `key` must have the same length"),
+], ids=str)  # fmt: skip
+def test_inputs_that_do_not_fit_are_an_error(rng, shapes, message):
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(N, H)(*(normal(rng, *shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("axes, call, message", [
+    (None, {"use_causal_mask": True}, "needs one attention axis"),
+    (1, {"value_mask": (B, T)}, "are defined for inputs .batch, length, features"),
+    (1, {"attention_bias": (1, 1, 1, 1)}, "`cache` and `attention_bias` need inputs"),
+], ids=str)  # fmt: skip
+def test_what_other_axes_cannot_have_is_an_error(rng, axes, call, message):
+    x = normal(rng, B, T, S, D)
+    call = {k: mask(rng, *v) if isinstance(v, tuple) else v for k, v in call.items()}
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(N, H, attention_axes=axes)(x, x, **call)
+
+
+def test_a_mask_of_another_length_is_an_error(rng):
+    layer, x = built(rng)
+    with pytest.raises(ValueError, match=r"mask must broadcast to \[..., 5, 5\]"):
+        layer(x, x, attention_mask=ops.ones((B, T, S), "bool"))
+
+
+def test_rows_that_cannot_share_a_cache_are_an_error(rng):
+    layer, x = built(rng, rows=2)
+    queries = normal(rng, 3, 2, D)
+    with pytest.raises(ValueError, match="Received: 3 rows for a cache of 2"):
+        layer(queries, queries, cache=layer.project_cache(x))

@@ -1,0 +1,230 @@
+"""The blocks against their compositions, written out by hand.
+
+B batch, T target, S source, N heads, D d_model, F ffn_dim
+"""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.layers import (
+    DecoderBlock,
+    EncoderBlock,
+    MultiHeadAttention,
+    PositionWiseFFN,
+    RotaryEmbedding,
+)
+
+pytestmark = pytest.mark.portable
+
+B, T, S, N, D, F = 2, 5, 7, 3, 6, 11
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 through three normalized sublayers
+
+
+def normal(rng, *shape):
+    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
+
+
+def as_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def built(rng, kind, **arguments):
+    """A block whose every weight is drawn."""
+    block = kind(N, F, **arguments)
+    block.build((B, T, D)) if kind is EncoderBlock else block.build((B, T, D), (B, S, D))
+    block.set_weights([rng.normal(size=w.shape) / 2 for w in block.get_weights()])
+    return block
+
+
+def attention(layer, query, value, **options):
+    dense = {"q": layer.query_dense, "k": layer.key_dense, "v": layer.value_dense}
+    dense["o"] = layer.output_dense
+    weights = {f"w{name}": d.kernel.numpy() for name, d in dense.items()}
+    weights.update({f"b{name}": d.bias.numpy() for name, d in dense.items()})
+    return oracles.multi_head_attention(query, value, weights=weights, **options)
+
+
+def feed_forward(layer, x, kind):
+    dense = {"1": layer.inner_dense, "2": layer.output_dense}
+    if kind == "swiglu":
+        dense["g"] = layer.gate_dense
+    weights = {f"w{name}": d.kernel.numpy() for name, d in dense.items()}
+    weights.update({f"b{name}": d.bias.numpy() for name, d in dense.items()})
+    return oracles.feed_forward(x, kind, weights)
+
+
+def normalize(layer, x):
+    weights = [w.numpy() for w in layer.norm.weights]
+    oracle = oracles.layer_norm if len(weights) == 2 else oracles.rms_norm
+    return oracle(x, *weights, layer.epsilon)
+
+
+def residual(block, name, x, sublayer):
+    add_norm = getattr(block, f"{name}_add_norm")
+    if block.norm_first:
+        return x + sublayer(normalize(add_norm, x))
+    return normalize(add_norm, x + sublayer(x))
+
+
+VARIANTS = pytest.mark.parametrize("arguments", [
+    {}, {"norm_first": True}, {"norm": "rms_norm", "epsilon": 0.01, "activation": "swiglu"},
+], ids=lambda arguments: "-".join(arguments) or "default")  # fmt: skip
+
+
+@VARIANTS
+@pytest.mark.parametrize("causal", [False, True])
+def test_an_encoder_block_is_attention_then_feed_forward(rng, arguments, causal):
+    block, x = built(rng, EncoderBlock, **arguments), normal(rng, B, T, D)
+    mask = rng.random((B, T, T)) < 0.7
+    output = block(x, attention_mask=ops.convert_to_tensor(mask), use_causal_mask=causal)
+
+    def attend(y):
+        return attention(block.self_attention, y, y, mask=mask[:, None], causal=causal)
+
+    kind = arguments.get("activation", "relu")
+    y = residual(block, "self_attention", as_numpy(x), attend)
+    y = residual(block, "feed_forward", y, lambda z: feed_forward(block.feed_forward, z, kind))
+    np.testing.assert_allclose(as_numpy(output), y, **CLOSE)
+
+
+@VARIANTS
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_decoder_block_attends_to_the_past_then_to_the_memory(rng, arguments, causal):
+    block, x = built(rng, DecoderBlock, **arguments), normal(rng, B, T, D)
+    memory, mask = normal(rng, B, S, D), rng.random((B, 1, S)) < 0.7
+    options = {} if causal else {"use_causal_mask": False}
+    output = block(x, memory, cross_attention_mask=ops.convert_to_tensor(mask), **options)
+
+    def attend_self(y):
+        return attention(block.self_attention, y, y, causal=causal)
+
+    def attend_memory(y):
+        return attention(block.cross_attention, y, as_numpy(memory), mask=mask[:, None])
+
+    kind = arguments.get("activation", "relu")
+    y = residual(block, "self_attention", as_numpy(x), attend_self)
+    y = residual(block, "cross_attention", y, attend_memory)
+    y = residual(block, "feed_forward", y, lambda z: feed_forward(block.feed_forward, z, kind))
+    np.testing.assert_allclose(as_numpy(output), y, **CLOSE)
+
+
+def test_masks_of_tokens_hide_the_same_as_attention_masks(rng):
+    tokens = np.array([[True] * T, [True] * 2 + [False] * (T - 2)])
+    sources = np.array([[True] * S, [True] * 3 + [False] * (S - 3)])
+    x, memory = normal(rng, B, T, D), normal(rng, B, S, D)
+    encoder, decoder = built(rng, EncoderBlock), built(rng, DecoderBlock)
+    tokens, sources = ops.convert_to_tensor(tokens), ops.convert_to_tensor(sources)
+    np.testing.assert_array_equal(
+        as_numpy(encoder(x, mask=tokens)),
+        as_numpy(encoder(x, attention_mask=tokens[:, None])),
+    )
+    np.testing.assert_array_equal(
+        as_numpy(decoder(x, memory, inputs_mask=tokens, memory_mask=sources)),
+        as_numpy(
+            decoder(
+                x,
+                memory,
+                attention_mask=tokens[:, None],
+                cross_attention_mask=sources[:, None],
+            )
+        ),
+    )
+
+
+def test_the_scores_of_a_block_are_those_of_its_attentions(rng):
+    encoder, decoder = built(rng, EncoderBlock), built(rng, DecoderBlock)
+    x, memory = normal(rng, B, T, D), normal(rng, B, S, D)
+    output, scores = encoder(x, return_attention_scores=True)
+    _, expected = encoder.self_attention(x, x, return_attention_scores=True)
+    np.testing.assert_array_equal(as_numpy(scores), as_numpy(expected))
+    np.testing.assert_array_equal(as_numpy(output), as_numpy(encoder(x)))
+    output, (past, cross) = decoder(x, memory, return_attention_scores=True)
+    assert past.shape == (B, N, T, T) and cross.shape == (B, N, T, S)
+    assert not np.triu(as_numpy(past), 1).any()
+    np.testing.assert_allclose(as_numpy(cross).sum(-1), 1.0, rtol=1e-6)
+
+
+def test_sublayers_passed_in_take_the_place_of_the_default_ones(rng):
+    x = normal(rng, B, T, D)
+    own = {
+        "self_attention": MultiHeadAttention(1, 13, rotary=None, num_key_value_heads=1),
+        "feed_forward": PositionWiseFFN(17, "geglu"),
+    }
+    block = built(rng, EncoderBlock, **own)
+    assert block.self_attention is own["self_attention"]
+    assert block.feed_forward is own["feed_forward"]
+
+    def attend(y):
+        return as_numpy(own["self_attention"](y, y))
+
+    y = residual(block, "self_attention", as_numpy(x), attend)
+    y = residual(block, "feed_forward", y, lambda z: as_numpy(own["feed_forward"](z)))
+    np.testing.assert_allclose(as_numpy(block(x)), y, **CLOSE)
+    cross = MultiHeadAttention(2, 5)
+    assert built(rng, DecoderBlock, cross_attention=cross).cross_attention is cross
+
+
+def test_any_layer_may_be_the_feed_forward_network(rng):
+    x = normal(rng, B, T, D)
+    block = EncoderBlock(N, F, feed_forward=keras.layers.Dense(D))
+    assert block(x).shape == (B, T, D)
+    assert block.feed_forward.kernel.shape == (D, D)
+
+
+@VARIANTS
+@pytest.mark.parametrize("chunks", [(1,) * T, (2, 1, 2)], ids=str)
+def test_a_cached_encoder_block_equals_the_whole_one(rng, arguments, chunks):
+    own = MultiHeadAttention(2, 4, num_key_value_heads=1, rotary=RotaryEmbedding())
+    block, x = built(rng, EncoderBlock, self_attention=own, **arguments), normal(rng, B, T, D)
+    expected = as_numpy(block(x, use_causal_mask=True))
+    cache, outputs, index = own.init_cache(B, T), [], 0
+    for size in chunks:
+        chunk = x[:, index : index + size]
+        output, cache = block(chunk, use_causal_mask=True, cache=cache, cache_index=index)
+        outputs.append(as_numpy(output))
+        index += size
+    np.testing.assert_allclose(np.concatenate(outputs, 1), expected, **CLOSE)
+
+
+@VARIANTS
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_cached_decoder_block_equals_the_whole_one(rng, arguments, beams):
+    block = built(rng, DecoderBlock, **arguments)
+    x, memory = normal(rng, B * beams, T, D), normal(rng, B, S, D)
+    mask = functional.padding_mask(np.array([[1] * S, [1] * 3 + [0] * (S - 3)]))
+    expected = block(
+        x,
+        ops.repeat(memory, beams, axis=0),
+        cross_attention_mask=ops.repeat(mask, beams, axis=0),
+    )
+    cache, outputs = block.init_cache(memory, B * beams, T), []
+    for index in range(T):
+        output, scores, cache = block(
+            x[:, index : index + 1],
+            None,
+            cross_attention_mask=mask,
+            cache=cache,
+            cache_index=index,
+            return_attention_scores=True,
+        )
+        outputs.append(as_numpy(output))
+    np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
+    assert scores[0].shape == (B * beams, N, 1, T)
+
+
+def test_a_block_drops_in_training_alone(rng):
+    x = normal(rng, B, T, D)
+    block = built(rng, EncoderBlock, dropout_rate=0.5, attention_dropout_rate=0.5)
+    np.testing.assert_array_equal(as_numpy(block(x)), as_numpy(block(x, training=False)))
+    assert np.abs(as_numpy(block(x, training=True)) - as_numpy(block(x))).max() > 0.01
+
+
+def test_what_a_block_cannot_take_is_an_error(rng):
+    with pytest.raises(ValueError, match="divisible by `num_heads`.*d_model=6, num_heads=4"):
+        EncoderBlock(4, F)(normal(rng, B, T, D))
+    with pytest.raises(ValueError, match="`norm` must be the name of a norm"):
+        DecoderBlock(N, F, norm=keras.layers.LayerNormalization())

@@ -1,0 +1,154 @@
+"""Tokens to vectors and back, and the layers that say where a token stands.
+
+B batch, T length, D d_model, V vocab_size
+"""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+
+from keras_xfmr.layers import (
+    PositionalEncoding,
+    PositionEmbedding,
+    RotaryEmbedding,
+    TokenEmbedding,
+)
+
+pytestmark = pytest.mark.portable
+
+B, T, D, V = 2, 5, 6, 13
+CLOSE = {"rtol": 1e-5, "atol": 5e-6}  # float32 sums of a few dozen products of numbers near 1
+
+
+def normal(rng, *shape):
+    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
+
+
+def as_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def randomize(rng, layer):
+    """Gives every weight a drawn value: zeros and ones would hide a bias or a scale."""
+    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
+    return layer
+
+
+@pytest.mark.parametrize("scale, factor", [(True, D**0.5), (False, 1.0), (0.5, 0.5)])
+def test_token_vectors_are_scaled_rows_of_the_table(scale, factor):
+    layer = TokenEmbedding(V, D, scale=scale)
+    ids = np.array([[5, 0, 12], [3, 3, 7]])
+    output = as_numpy(layer(ids))
+    np.testing.assert_allclose(output, factor * layer.embeddings.numpy()[ids], rtol=1e-6)
+
+
+@pytest.mark.parametrize("output_bias", [False, True])
+def test_the_reverse_direction_is_tied_to_the_table(rng, output_bias):
+    layer = TokenEmbedding(V, D, output_bias=output_bias)
+    layer.build()
+    weights = randomize(rng, layer).get_weights()
+    x = normal(rng, B, T, D)
+    expected = as_numpy(x) @ weights[0].T + (weights[1] if output_bias else 0.0)
+    np.testing.assert_allclose(as_numpy(layer(x, reverse=True)), expected, **CLOSE)
+    assert len(weights) == 1 + output_bias
+
+
+def test_token_vectors_and_logits_start_with_a_variance_near_one(rng):
+    layer = TokenEmbedding(503, 101)
+    vectors = as_numpy(layer(np.arange(503)[None]))
+    logits = as_numpy(layer(normal(rng, 7, 11, 101), reverse=True))
+    assert vectors.std() == pytest.approx(1.0, abs=0.02)
+    assert logits.std() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("ids, low, high", [([[1, -1]], -1, 1), ([[V, 2]], 2, V)])
+def test_ids_outside_the_vocabulary_are_an_error(ids, low, high):
+    message = rf"must lie in 0 \.\. 12.*Received: ids from {low} to {high}"
+    with pytest.raises(ValueError, match=message):
+        TokenEmbedding(V, D)(np.array(ids))
+
+
+def test_ids_that_are_not_integers_are_an_error():
+    with pytest.raises(ValueError, match="must be integers. Received: dtype float32"):
+        TokenEmbedding(V, D)(np.array([[1.5, 2.0]], "float32"))
+
+
+def test_whole_numbers_of_another_dtype_serve_as_ids():
+    layer = TokenEmbedding(V, D)
+    output = layer(np.array([[5.0, 7.0]], "float32"))
+    np.testing.assert_array_equal(as_numpy(output), as_numpy(layer(np.array([[5, 7]]))))
+
+
+@pytest.mark.requires_tensorflow
+def test_ids_that_a_model_turned_into_floats_are_an_error_with_the_way_out():
+    model = keras.Sequential([keras.Input((T,)), TokenEmbedding(V, D)])
+    model.compile(jit_compile=False)
+    with pytest.raises(ValueError, match='takes integers where its input is.*dtype="int32"'):
+        model.predict_on_batch(np.ones((B, T), "int32"))
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "halves", "tensor2tensor"])
+def test_positional_encoding_adds_the_sinusoids(rng, layout):
+    x = normal(rng, B, T, D)
+    layer = PositionalEncoding(layout, max_wavelength=100.0)
+    for offset, row in ((0, 0), (3, 3)):
+        expected = as_numpy(x) + oracles.sinusoid(T, D, layout, row, 100.0)
+        np.testing.assert_allclose(as_numpy(layer(x, offset=offset)), expected, **CLOSE)
+    expected = as_numpy(x) + [oracles.sinusoid(T, D, layout, row, 100.0) for row in (3, 17)]
+    several = layer(x, offset=ops.convert_to_tensor([3, 17]))
+    np.testing.assert_allclose(as_numpy(several), expected, **CLOSE)
+
+
+def test_positional_encoding_is_exact_beyond_the_integers_of_bfloat16():
+    layer = PositionalEncoding(dtype="bfloat16")
+    output = as_numpy(ops.cast(layer(ops.zeros((1, 2, 4), "bfloat16"), offset=4099), "float32"))
+    np.testing.assert_allclose(output[0], oracles.sinusoid(2, 4, offset=4099), atol=2.0**-8)
+
+
+def test_position_embedding_adds_its_rows_from_the_offset(rng):
+    x = normal(rng, B, T, D)
+    layer = PositionEmbedding(11)
+    layer.build(x.shape)
+    (table,) = randomize(rng, layer).get_weights()
+    for offset in (0, 6, ops.full((), 6, dtype="int32")):
+        expected = as_numpy(x) + table[int(offset) : int(offset) + T]
+        np.testing.assert_allclose(as_numpy(layer(x, offset=offset)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("length, offset", [(12, 0), (5, 7)])
+def test_positions_beyond_the_table_are_an_error(rng, length, offset):
+    layer = PositionEmbedding(11)
+    for start in (offset, ops.full((), offset, dtype="int32")):
+        with pytest.raises(ValueError, match=f"max_length=11 rows. Received: {length} positions"):
+            layer(normal(rng, B, length, D), offset=start)
+
+
+def test_a_model_of_sequences_longer_than_the_table_cannot_be_built():
+    with pytest.raises(ValueError, match="max_length=11 rows. Received: 12 positions"):
+        PositionEmbedding(11)(keras.Input((12, D)))
+
+
+@pytest.mark.parametrize("layer, shape, message", [
+    (lambda: PositionalEncoding("zigzag"), (B, T, D), "`layout` must be one of .*'zigzag'"),
+    (lambda: RotaryEmbedding(layout="interlaced"), (B, T, 3, 4), "`layout` must be .*'interlaced'"),
+    (lambda: PositionalEncoding("halves"), (B, T, 5), "needs an even depth. Received: depth=5"),
+    (lambda: PositionalEncoding(), (B, D), "`inputs` must have the shape .batch, length, features"),
+    (lambda: PositionEmbedding(11), (B, T, D, 1), "`inputs` must have the shape .batch, length, f"),
+    (lambda: RotaryEmbedding(), (B, T, D), "`inputs` must have the shape .batch, length, heads"),
+    (lambda: RotaryEmbedding(), (B, T, 2, 5), "need an even head_dim.*Received: head_dim=5"),
+], ids=lambda x: x if isinstance(x, str) else "")  # fmt: skip
+def test_a_position_layer_says_what_it_cannot_take(rng, layer, shape, message):
+    with pytest.raises(ValueError, match=message):
+        layer()(normal(rng, *shape))
+
+
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_rotary_embedding_rotates_by_the_position(rng, layout):
+    x = normal(rng, B, T, 3, 4)
+    layer = RotaryEmbedding(layout=layout, max_wavelength=100.0)
+    np.testing.assert_allclose(
+        as_numpy(layer(x, offset=3)), oracles.rotary(as_numpy(x), 3, 100.0, layout), **CLOSE
+    )
+

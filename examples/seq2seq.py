@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_xfmr
-from keras_xfmr import text, training, viz
+from keras_xfmr import models, text, training, viz
 
 FRESH_PROCESS = """
 import json, sys
@@ -94,15 +94,43 @@ def load_tokenizers(output):
 # ---- training
 
 
-def fit(model, train, held, output, *, epochs, optimizer, label_smoothing=0.1, jit_compile=True):
-    """Compiles and fits; writes the learning curve; resumes where a killed run stopped.
+def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True, model_options=None):
+    """Builds a Transformer and fits it; resumes where a killed run stopped.
+
+    Writes learning_curve.png, TensorBoard logs and model.keras into `output`.
+
+    Args:
+        files: train.tsv and held_out.tsv.
+        tokenizers: the source's and the target's; one for both means shared embeddings.
+        settings: epochs, batch_size, buckets, d_model, num_heads, num_layers, dropout,
+            learning_rate, label_smoothing.
 
     Returns:
-        The `History`.
+        The model, and the measures of the held-out part after the last epoch.
     """
+    source, target = tokenizers
+    data = {"batch_size": settings["batch_size"], "buckets": settings["buckets"]}
+    train = text.PairDataset(files[0], *tokenizers, seed=seed, on_bad_row="skip", **data)
+    held = text.PairDataset(files[1], *tokenizers, shuffle_buffer=0, on_bad_row="skip", **data)
+    steps = settings["epochs"] * sum(1 for _ in train.dataset())
+    print(f"{train.rows} pairs to train on, left out: {train.skipped}; {steps} steps")
+    model = models.Transformer(
+        source.vocab_size,
+        None if target is source else target.vocab_size,
+        d_model=settings["d_model"],
+        num_heads=settings["num_heads"],
+        ffn_dim=4 * settings["d_model"],
+        num_layers=settings["num_layers"],
+        dropout_rate=settings["dropout"],
+        norm_first=True,  # learns faster in few steps than the paper's post-norm
+        pad_id=target.pad_id,
+        start_id=target.start_id,
+        end_id=target.end_id,
+    )
+    schedule = training.LinearWarmupDecay(settings["learning_rate"], steps // 10, steps)
     model.compile(
-        optimizer,
-        loss=training.MaskedCrossEntropy(label_smoothing, pad_id=model.pad_id),
+        training.AdamW(schedule, weight_decay=0.01, beta_2=0.98, epsilon=1e-9),
+        loss=training.MaskedCrossEntropy(settings["label_smoothing"], pad_id=model.pad_id),
         metrics=[
             training.MaskedAccuracy(pad_id=model.pad_id),
             training.masked_perplexity(model.pad_id),
@@ -112,16 +140,18 @@ def fit(model, train, held, output, *, epochs, optimizer, label_smoothing=0.1, j
     history = model.fit(
         train.dataset(),
         validation_data=held.dataset(),
-        epochs=epochs,
+        epochs=settings["epochs"],
         shuffle=False,  # the data set shuffles itself
         callbacks=[
             training.BackupAndRestore(output / "backup", data=train),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],
-    )
-    if history.history:
-        viz.learning_curve(history.history, output / "learning_curve.png")
-    return history
+    ).history
+    if history:
+        viz.learning_curve(history, output / "learning_curve.png")
+    model.save(output / "model.keras")
+    measures = model.evaluate(held.dataset(), return_dict=True, verbose=0)
+    return model, measures
 
 
 # ---- answers

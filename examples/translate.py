@@ -22,9 +22,9 @@ import cldr_dates
 import keras
 import sacrebleu
 import seq2seq
-from absl import app, flags
+from absl import app, flags, logging
 
-from keras_xfmr import models, text, training
+from keras_xfmr import text
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "TSV of source<TAB>target; further columns are left out.")
@@ -38,7 +38,7 @@ flags.DEFINE_integer("epochs", None, "Passes over the data. Dates: 5, corpus: 12
 flags.DEFINE_integer("batch_size", None, "Pairs of a step. Dates: 128, corpus: 64.")
 flags.DEFINE_integer("d_model", None, "Size of a token's vector. Dates: 64, corpus: 256.")
 flags.DEFINE_integer("num_layers", None, "Blocks on each side. Dates: 2, corpus: 3.")
-flags.DEFINE_integer("num_heads", 4, "Attention heads.")
+flags.DEFINE_integer("num_heads", None, "Attention heads. 4.")
 flags.DEFINE_float("dropout", None, "Dates: 0, corpus: 0.1.")
 flags.DEFINE_float("learning_rate", None, "Highest rate. Dates: 5e-3, corpus: 1e-3.")
 flags.DEFINE_integer("beam_size", 4, "Corpus: beams of the search.")
@@ -48,12 +48,12 @@ flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 DATES = {
     "epochs": 5, "batch_size": 128, "d_model": 64, "num_layers": 2, "dropout": 0.0,
-    "learning_rate": 5e-3, "label_smoothing": 0.0, "buckets": ((44, 26),), "search": "greedy",
+    "learning_rate": 5e-3, "label_smoothing": 0.0, "num_heads": 4, "buckets": ((44, 26),), "search": "greedy",
     "max_length": 26,
 }  # fmt: skip
 CORPUS = {
     "epochs": 12, "batch_size": 64, "d_model": 256, "num_layers": 3, "dropout": 0.1,
-    "learning_rate": 1e-3, "label_smoothing": 0.1, "buckets": (16, 32, 64), "search": "beam",
+    "learning_rate": 1e-3, "label_smoothing": 0.1, "num_heads": 4, "buckets": ((16, 16), (32, 32), (64, 64)), "search": "beam",
     "max_length": 64,
 }  # fmt: skip
 
@@ -100,24 +100,6 @@ def prepare_corpus(output, clock):
     return files, tokenizers
 
 
-def build(tokenizers, chosen):
-    """The model; two sides with one tokenizer share their embeddings."""
-    source, target = tokenizers
-    return models.Transformer(
-        source.vocab_size,
-        None if target is source else target.vocab_size,
-        d_model=chosen["d_model"],
-        num_heads=FLAGS.num_heads,
-        ffn_dim=4 * chosen["d_model"],
-        num_layers=chosen["num_layers"],
-        dropout_rate=chosen["dropout"],
-        norm_first=True,  # learns faster in few steps than the paper's post-norm
-        pad_id=source.pad_id,
-        start_id=source.start_id,
-        end_id=source.end_id,
-    )
-
-
 def report(sources, references, answers, dates):
     """Prints the measure of the task and a few translations."""
     for source, reference, found in list(zip(sources, references, answers))[:8]:
@@ -131,6 +113,7 @@ def report(sources, references, answers, dates):
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.source) != bool(FLAGS.target) or (FLAGS.data and FLAGS.source):
         raise app.UsageError("Pass --data=PAIRS.tsv, or --source=FILE with --target=FILE.")
     dates = not (FLAGS.data or FLAGS.source)
@@ -145,34 +128,21 @@ def main(_):
     else:
         files, tokenizers = (prepare_dates if dates else prepare_corpus)(output, clock)
         seq2seq.save_tokenizers(tokenizers, output)
-    data = {"batch_size": chosen["batch_size"], "buckets": chosen["buckets"], "on_bad_row": "skip"}
-    train = text.PairDataset(files[0], *tokenizers, seed=FLAGS.seed, **data)
-    held = text.PairDataset(files[1], *tokenizers, shuffle_buffer=0, **data)
-    steps = chosen["epochs"] * sum(1 for _ in train.dataset())
-    clock.step(f"{train.rows} pairs to train on, left out: {train.skipped}; {steps} steps")
-
-    model = build(tokenizers, chosen)
-    optimizer = training.AdamW(
-        training.LinearWarmupDecay(chosen["learning_rate"], steps // 10, steps),
-        weight_decay=0.01, beta_2=0.98, epsilon=1e-9,
-    )  # fmt: skip
-    seq2seq.fit(
-        model, train, held, output, epochs=chosen["epochs"], optimizer=optimizer,
-        label_smoothing=chosen["label_smoothing"], jit_compile=FLAGS.jit_compile,
-    )  # fmt: skip
-    model.save(output / "model.keras")
-    clock.step(f"trained {model.count_params():,} weights")
+    model, measures = seq2seq.fit(
+        files, tokenizers, output, chosen, seed=FLAGS.seed, jit_compile=FLAGS.jit_compile
+    )
+    clock.step(f"trained {model.count_params():,} weights; held-out {measures}")
 
     options = {"search": chosen["search"], "max_length": chosen["max_length"]}
     if chosen["search"] == "beam":
         options["beam_size"] = FLAGS.beam_size
-    longest = train.buckets[-1][0]
+    longest = chosen["buckets"][-1]
     pairs = seq2seq.read_pairs(files[1])
-    measured = seq2seq.fitting(pairs, tokenizers, train.buckets[-1])
-    print(f"held-out pairs: {len(pairs)}, longer than the model was trained for: "
+    measured = seq2seq.fitting(pairs, tokenizers, longest)
+    print(f"held-out: {len(pairs)} pairs, of them longer than trained for and not measured: "
           f"{len(pairs) - len(measured)}")
     sources, references = zip(*measured)
-    answers = seq2seq.answer(model, tokenizers, list(sources), length=longest, **options)
+    answers = seq2seq.answer(model, tokenizers, list(sources), length=longest[0], **options)
     report(sources, references, answers, dates)
     clock.step("translated the held-out pairs")
 

@@ -42,6 +42,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must lie in [0, 1). Received: {label_smoothing}.")
         kwargs.setdefault("reduction", "mean_with_sample_weight")
+        kwargs.setdefault("dtype", "float32")  # labels are cast to it too
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
         self.pad_id = pad_id

@@ -18,6 +18,23 @@ from harness import (
     without_build_configs,
 )
 from keras import ops
+from subclasses import (
+    HalvedAdd,
+    Halving,
+    LaterAngles,
+    LaterPositions,
+    LaterRows,
+    LinearAttention,
+    OwnNorm,
+    OwnProjection,
+    ScaledDecoderBlock,
+    ScaledEncoderBlock,
+    ShiftedLayerNorm,
+    ShiftedRMSNorm,
+    SquaredFFN,
+    StrictPast,
+    Unchecked,
+)
 
 from keras_xfmr import layers
 
@@ -26,89 +43,6 @@ pytestmark = pytest.mark.portable
 B, T, S, N, H, D, F, V = 2, 5, 7, 3, 4, 6, 11, 13
 MASK = np.array([[True, False, True, True, False], [True, True, False, True, True]])
 SOURCE_MASK = np.array([[True, False, True, True, False, True, True], [True] * 3 + [False] * 4])
-
-
-class HalvedAdd(layers.AddNorm):
-    def add(self, inputs, sublayer_output, training=None):
-        return super().add(inputs, 0.5 * sublayer_output, training=training)
-
-
-class OwnNorm(layers.AddNorm):
-    def normalize(self, inputs):
-        return inputs / 3.0
-
-
-class ScaledEncoderBlock(layers.EncoderBlock):
-    def residual(self, name, inputs, sublayer, training=None):
-        return 2.0 * super().residual(name, inputs, sublayer, training)
-
-
-class ScaledDecoderBlock(layers.DecoderBlock):
-    def residual(self, name, inputs, sublayer, training=None):
-        return 2.0 * super().residual(name, inputs, sublayer, training)
-
-
-class Halving(layers.Dropout):
-    def call(self, inputs, training=False):
-        return 0.5 * super().call(inputs, training=training)
-
-
-class ShiftedLayerNorm(layers.LayerNorm):
-    def call(self, inputs):
-        return super().call(inputs) + 1.0
-
-
-class ShiftedRMSNorm(layers.RMSNorm):
-    def call(self, inputs):
-        return super().call(inputs) + 1.0
-
-
-class OwnProjection(layers.MultiHeadAttention):
-    def project(self, query, value, key, position=0):
-        query, key, value = super().project(query, value, key, position)
-        return query, 0.5 * key, value
-
-
-class StrictPast(layers.MultiHeadAttention):
-    def compute_mask_for_scores(self, target_length, source_length, *, position=0, **kwargs):
-        kwargs["use_causal_mask"] = True
-        return super().compute_mask_for_scores(
-            target_length, source_length, position=position - 1, **kwargs
-        )
-
-
-class LinearAttention(layers.MultiHeadAttention):
-    def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
-        weights = ops.einsum("btnh,bsnh->bnts", query, key)
-        return ops.einsum("bnts,bsnh->btnh", weights, value), weights
-
-
-class LaterPositions(layers.PositionalEncoding):
-    def call(self, inputs, offset=0):
-        return super().call(inputs, offset=offset + 3)
-
-
-class LaterRows(layers.PositionEmbedding):
-    def call(self, inputs, offset=0):
-        return super().call(inputs, offset=offset + 3)
-
-
-class LaterAngles(layers.RotaryEmbedding):
-    def call(self, inputs, offset=0):
-        return super().call(inputs, offset=offset + 3)
-
-
-class SquaredFFN(layers.PositionWiseFFN):
-    def activate(self, inputs):
-        return ops.square(super().activate(inputs))
-
-
-class Unchecked(layers.TokenEmbedding):
-    def check_ids(self, token_ids):
-        pass
-
-    def call(self, inputs, reverse=False):
-        return super().call(inputs, reverse=reverse) + 1.0
 
 
 CASES = [
@@ -297,7 +231,7 @@ def test_one_step_of_fit_moves_the_layer_and_what_is_before_it(case):
         around=lambda x: keras.layers.Dense(1)(x),
         before=(lambda x: x) if case.vocab_size else first,
     )
-    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=True)
     before = [w.numpy() for w in model.trainable_weights]
     target = np.random.default_rng(3).normal(size=model.output_shape[1:])[None].repeat(B, 0)
     history = model.fit(case.draw(), target, epochs=1, verbose=0)
@@ -346,4 +280,5 @@ def test_an_implicit_mask_is_honoured_and_passed_on(case):
         np.testing.assert_array_equal(spy.seen, MASK)
     before, after = (as_numpy(x) for x in outputs)
     np.testing.assert_array_equal(after[MASK], before[MASK])
-    assert (after[~MASK] != before[~MASK]).any() or "Attention" in str(case)
+    # Attention gives a hidden query nothing; the others leave its row to what follows.
+    assert (after[~MASK] != before[~MASK]).any() == (case.layer is not layers.MultiHeadAttention)

@@ -1,0 +1,92 @@
+"""Trains a Transformer to answer: question -> reply, in Korean.
+
+Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762. Data: the Q and A columns of
+ChatbotData.csv, https://github.com/songys/Chatbot_data (MIT); any CSV with such columns will do.
+
+    python examples/chatbot.py --data=ChatbotData.csv
+
+Prints the held-out perplexity and ten replies, good or bad, and writes what translate.py writes.
+Results: benchmarks/RESULTS.md.
+"""
+
+import csv
+import math
+import pathlib
+
+import keras
+import seq2seq
+from absl import app, flags, logging
+
+from keras_xfmr import text
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("data", None, "CSV with the columns Q and A.", required=True)
+flags.DEFINE_string("output", "runs/chatbot", "Folder for everything that is written.")
+flags.DEFINE_integer("held_out", 500, "Questions to measure on, never trained on.")
+flags.DEFINE_integer("vocab_size", 4000, "Subwords, one vocabulary for both sides.")
+flags.DEFINE_integer("epochs", 10, "Passes over the data.")
+flags.DEFINE_integer("batch_size", 64, "Pairs of a step.")
+flags.DEFINE_integer("d_model", 192, "Size of a token's vector.")
+flags.DEFINE_integer("num_layers", 2, "Blocks on each side.")
+flags.DEFINE_integer("num_heads", 4, "Attention heads.")
+flags.DEFINE_float("dropout", 0.2, "Dropout rate; the corpus is small.")
+flags.DEFINE_float("learning_rate", 1e-3, "Highest rate.")
+flags.DEFINE_integer("seed", 1, "Of weights, dropout, split and data order.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+
+LENGTH = 24  # ids of a question or reply; a handful of the corpus is longer and left out
+
+
+def read(path):
+    """The (question, reply) pairs of the CSV, white space made single."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"Q", "A"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{path} needs the columns Q and A. Received: {rows.fieldnames}.")
+        for row in rows:
+            yield tuple(" ".join(row[column].split()) for column in "QA")
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    clock, output = seq2seq.Clock(), pathlib.Path(FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(FLAGS.seed)
+    if (output / "backup").exists():  # a killed run: its files and vocabulary stay as they are
+        files = output / "train.tsv", output / "held_out.tsv"
+        tokenizer, _ = seq2seq.load_tokenizers(output)
+    else:
+        files = seq2seq.split(lambda: read(FLAGS.data), output, FLAGS.held_out, FLAGS.seed)
+        reader = text.ByteTokenizer()
+        corpus = text.PairDataset(files[0], reader, reader)
+        both = corpus.sentences(0).concatenate(corpus.sentences(1))
+        tokenizer = text.learn_sentence_piece(both, FLAGS.vocab_size)
+        seq2seq.save_tokenizers((tokenizer, tokenizer), output)
+    clock.step(f"split {FLAGS.data}, learned {tokenizer.vocab_size} subwords")
+
+    settings = {name: FLAGS[name].value for name in (
+        "epochs", "batch_size", "d_model", "num_heads", "num_layers", "dropout", "learning_rate",
+    )}  # fmt: skip
+    settings |= {"buckets": ((LENGTH, LENGTH),), "label_smoothing": 0.1}
+    tokenizers = (tokenizer, tokenizer)
+    model, measures = seq2seq.fit(
+        files, tokenizers, output, settings, seed=FLAGS.seed, jit_compile=FLAGS.jit_compile
+    )
+    print(f"held-out perplexity of a subword: {measures['perplexity']:.1f} (a uniform guess: "
+          f"{tokenizer.vocab_size}), {math.log2(measures['perplexity']):.2f} bits")
+    clock.step(f"trained {model.count_params():,} weights; held-out {measures}")
+
+    pairs = seq2seq.fitting(seq2seq.read_pairs(files[1]), tokenizers, (LENGTH, LENGTH))[:10]
+    questions = [question for question, _ in pairs]
+    options = {"search": "beam", "beam_size": 4, "max_length": LENGTH}
+    replies = seq2seq.answer(model, tokenizers, questions, length=LENGTH, batch_size=10, **options)
+    for (question, human), reply in zip(pairs, replies):
+        print(f"  {question}\n    -> {reply}\n    (a person: {human})")
+    picture = output / "cross_attention.png"
+    seq2seq.draw_cross_attention(model, tokenizers, questions[0], replies[0], picture)
+    folder, asked = seq2seq.export_and_ask(model, tokenizers, output, questions[:2], **options)
+    clock.step(f"{folder} answered in a fresh process: {asked}")
+
+
+if __name__ == "__main__":
+    app.run(main)

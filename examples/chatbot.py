@@ -12,6 +12,7 @@ Results: benchmarks/RESULTS.md.
 import csv
 import math
 import pathlib
+import random
 
 import keras
 import seq2seq
@@ -76,7 +77,8 @@ def main(_):
           f"{tokenizer.vocab_size}), {math.log2(measures['perplexity']):.2f} bits")
     clock.step(f"trained {model.count_params():,} weights; held-out {measures}")
 
-    pairs = seq2seq.fitting(seq2seq.read_pairs(files[1]), tokenizers, (LENGTH, LENGTH))[:10]
+    pairs = seq2seq.fitting(seq2seq.read_pairs(files[1]), tokenizers, (LENGTH, LENGTH))
+    pairs = random.Random(FLAGS.seed).sample(pairs, 10)
     questions = [question for question, _ in pairs]
     options = {"search": "beam", "beam_size": 4, "max_length": LENGTH}
     replies = seq2seq.answer(model, tokenizers, questions, length=LENGTH, batch_size=10, **options)

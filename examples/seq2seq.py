@@ -112,7 +112,8 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True, model_
     data = {"batch_size": settings["batch_size"], "buckets": settings["buckets"]}
     train = text.PairDataset(files[0], *tokenizers, seed=seed, on_bad_row="skip", **data)
     held = text.PairDataset(files[1], *tokenizers, shuffle_buffer=0, on_bad_row="skip", **data)
-    steps = settings["epochs"] * sum(1 for _ in train.dataset())
+    steps = settings["epochs"] * train.count()
+    held.count()
     print(f"{train.rows} pairs to train on, left out: {train.skipped}; {steps} steps")
     model = models.Transformer(
         source.vocab_size,

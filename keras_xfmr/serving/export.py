@@ -94,9 +94,14 @@ def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
     """name -> (function, input signature)."""
 
     def make(search):
-        def from_text(text):
-            ids = source_tokenizer.encode(text).to_tensor(pad_id)
+        def find(ids):
             found = search(ids)
+            if found["scores"].shape.rank == 2 and found["scores"].shape[1] == 1:
+                found = {name: tensor[:, 0] for name, tensor in found.items()}
+            return found
+
+        def from_text(text):
+            found = find(source_tokenizer.encode(text).to_tensor(pad_id))
             token_ids = found["token_ids"]
             flat = tf.reshape(token_ids, [-1, token_ids.shape[-1]])
             texts = tf.reshape(target_tokenizer.detokenize(flat), tf.shape(token_ids)[:-1])
@@ -104,7 +109,7 @@ def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
 
         def from_ids(token_ids, lengths):
             inside = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
-            found = search(tf.where(inside, token_ids, pad_id))
+            found = find(tf.where(inside, token_ids, pad_id))
             return {
                 "output_ids": found["token_ids"],
                 "output_lengths": found["lengths"],

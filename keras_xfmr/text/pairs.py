@@ -94,6 +94,7 @@ class PairDataset:
         self._seed = seed
         self._on_bad_row = on_bad_row
         self._fields = [self._count_fields(path) for path in self._sources]
+        self._count = None
         with tf.device("CPU"):
             self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
             self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
@@ -117,6 +118,12 @@ class PairDataset:
 
     # ---- the pipeline
 
+    def count(self):
+        """Batches of an epoch, found by one pass over the files; the progress bar then knows."""
+        if self._count is None:
+            self._count = sum(1 for _ in self.dataset())
+        return self._count
+
     def dataset(self):
         """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
 
@@ -131,7 +138,11 @@ class PairDataset:
         options.deterministic = True
         # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return data.prefetch(tf.data.AUTOTUNE).with_options(options)
+        data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
+        if self._count is None:
+            return data
+        rest = self._count - int(self._position[1])
+        return data.apply(tf.data.experimental.assert_cardinality(rest))
 
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""

@@ -19,12 +19,15 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     object goes on at the very batch: the weights at the end are those of a run that was never
     broken.
 
+    An epoch that was broken is ended first, by `train_on_batch`, without validation; then `fit` goes
+    on with whole epochs.
+
     Args:
         backup_dir: folder for the backups; removed when training ends, unless
             `delete_checkpoint=False`.
-        data: the data set that is fitted, with a method `seek(epoch, batch)` that makes its next
-            iteration start there, such as `keras_xfmr.text.PairDataset`. Without it a broken epoch
-            is repeated from its first batch.
+        data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`, the
+            batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`. Without
+            it a broken epoch is repeated from its first batch.
         save_freq: `"epoch"`, or a number of batches (needs `data`).
         delete_checkpoint: whether to remove the backups at the end of training.
 
@@ -40,20 +43,40 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def __init__(self, backup_dir, data=None, save_freq="epoch", *, delete_checkpoint=True):
         self._root = pathlib.Path(backup_dir)
-        newest = self._newest()
-        super().__init__(str(newest or self._root / "none"), save_freq=save_freq)
+        super().__init__(str(self._root), save_freq=save_freq)
         if data is None and save_freq != "epoch":
             raise ValueError(
                 "A backup inside an epoch can only be taken up again by data that can start "
-                "there. Pass `data=` with a method `seek(epoch, batch)`, or save_freq='epoch'. "
+                "there. Pass `data=` with the methods `seek` and `dataset`, or save_freq='epoch'. "
                 f"Received: data=None, save_freq={save_freq!r}."
             )
         self._data = data
         self._delete = delete_checkpoint
-        self._epoch, self._first_batch = 0, 0
-        if newest is not None:
-            position = json.loads((newest / METADATA).read_text("utf8"))
-            self._epoch, self._first_batch = position["epoch"], position["batch"]
+
+    def on_train_begin(self, logs=None):
+        newest = self._newest()
+        if newest is None:
+            return
+        position = json.loads((newest / METADATA).read_text("utf8"))
+        self._restore(newest)
+        if position["batch"]:
+            self._finish_epoch(position["epoch"], position["batch"])
+            self._restore(self._newest())
+
+    def _restore(self, folder):
+        """Lets Keras' own callback load one backup and tell `fit` where to go on."""
+        keras_callback = keras.callbacks.BackupAndRestore(str(folder))
+        keras_callback.set_model(self.model)
+        keras_callback.on_train_begin()
+
+    def _finish_epoch(self, epoch, done):
+        self._data.seek(epoch, done)
+        for batch in self._data.dataset():
+            self.model.train_on_batch(*batch)
+            done += 1
+            if self.save_freq != "epoch" and done % self.save_freq == 0:
+                self._save(epoch, done)
+        self._save(epoch + 1, 0)
 
     def _newest(self):
         """The backup with the furthest position; folders of another form are not ours."""
@@ -61,15 +84,13 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         return max(folders, key=lambda f: [int(n) for n in f.name.split("-")[1:]], default=None)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch != self._epoch:
-            self._epoch, self._first_batch = epoch, 0
+        self._epoch = epoch
         if self._data is not None:
-            self._data.seek(self._epoch, self._first_batch)
+            self._data.seek(epoch, 0)
 
     def on_train_batch_end(self, batch, logs=None):
-        done = self._first_batch + batch + 1
-        if self.save_freq != "epoch" and done % self.save_freq == 0:
-            self._save(self._epoch, done)
+        if self.save_freq != "epoch" and (batch + 1) % self.save_freq == 0:
+            self._save(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save(epoch + 1, 0)

@@ -44,7 +44,7 @@ class Table(keras.layers.Layer):
 
 def gradient(loss, labels, logits, sample_weight=None):
     """What one step of gradient descent with the rate 1 takes off."""
-    model = keras.Sequential([keras.Input((5,)), Table()])
+    model = keras.Sequential([keras.Input(batch_shape=(3, 5)), Table()])
     model.set_weights([logits])
     model.compile(keras.optimizers.SGD(1.0), loss, jit_compile=False)
     zeros = np.zeros((3, 5), "float32")

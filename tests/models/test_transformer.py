@@ -1,0 +1,293 @@
+"""The Transformer against a float64 forward pass, and against what must not change it.
+
+B batch, S source, T target, N heads, D d_model, F ffn_dim, V vocab_size
+"""
+
+import inspect
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+
+from keras_xfmr.models import Transformer
+
+pytestmark = pytest.mark.portable
+
+B, S, T, N, D, F = 2, 7, 5, 3, 6, 11
+SOURCE_VOCAB, V = 13, 17
+SIZES = {"d_model": D, "num_heads": N, "ffn_dim": F, "num_layers": 1}
+SOURCE = np.array([[5, 7, 3, 11, 4, 12, 6], [8, 9, 10, 5, 0, 0, 0]])
+TARGET = np.array([[2, 7, 12, 4, 9], [2, 5, 5, 0, 0]])
+
+
+def tiny(*vocab_sizes, **arguments):
+    """A small model whose every weight is drawn: zeros and ones would hide biases and scales."""
+    model = Transformer(*(vocab_sizes or (SOURCE_VOCAB, V)), **{**SIZES, **arguments})
+    rng = np.random.default_rng(13)
+    for variable in model.trainable_weights:
+        variable.assign(rng.normal(size=variable.shape) / 2)
+    return model
+
+
+def logits_of(model, source=SOURCE, target=TARGET):
+    logits = model({"source_ids": source, "target_ids": target})
+    return ops.convert_to_numpy(ops.cast(logits, "float32"))
+
+
+def kernels_and_biases(**dense):
+    weights = {f"w{name}": layer.kernel.numpy() for name, layer in dense.items()}
+    return {**weights, **{f"b{name}": layer.bias.numpy() for name, layer in dense.items()}}
+
+
+def normalize(norm, x):
+    weights = [w.numpy() for w in norm.weights]
+    oracle = oracles.layer_norm if len(weights) == 2 else oracles.rms_norm
+    return oracle(x, *weights, 1e-6)
+
+
+def attend(layer, query, memory, **options):
+    weights = kernels_and_biases(
+        q=layer.query_dense, k=layer.key_dense, v=layer.value_dense, o=layer.output_dense
+    )
+    return oracles.multi_head_attention(query, memory, weights=weights, **options)
+
+
+def feed_forward(layer, x):
+    dense = {"1": layer.inner_dense, "2": layer.output_dense}
+    if layer.activation == "swiglu":
+        dense["g"] = layer.gate_dense
+    return oracles.feed_forward(x, layer.activation, kernels_and_biases(**dense))
+
+
+def embed(table, ids):
+    return table[ids] * D**0.5 + oracles.sinusoid(ids.shape[1], D)
+
+
+def forward(model, source, target, norm_first=False):
+    """Figure 1 of the paper in float64, from the model's weights and the oracles alone."""
+
+    def residual(block, name, x, sublayer):
+        norm = getattr(block, f"{name}_add_norm").norm
+        if norm_first:
+            return x + sublayer(normalize(norm, x))
+        return normalize(norm, x + sublayer(x))
+
+    mask = (source != 0)[:, None, None, :]
+    x = embed(model.source_embedding.embeddings.numpy(), source)
+    for b in model.encoder_blocks:
+        x = residual(
+            b, "self_attention", x, lambda y, b=b: attend(b.self_attention, y, y, mask=mask)
+        )
+        x = residual(b, "feed_forward", x, lambda y, b=b: feed_forward(b.feed_forward, y))
+    memory = normalize(model.encoder_norm, x) if norm_first else x
+    table = model.target_embedding.embeddings.numpy()
+    x = embed(table, target)
+    for b in model.decoder_blocks:
+        x = residual(
+            b, "self_attention", x, lambda y, b=b: attend(b.self_attention, y, y, causal=True)
+        )
+        x = residual(
+            b, "cross_attention", x,
+            lambda y, b=b: attend(b.cross_attention, y, memory, mask=mask),
+        )  # fmt: skip
+        x = residual(b, "feed_forward", x, lambda y, b=b: feed_forward(b.feed_forward, y))
+    x = normalize(model.decoder_norm, x) if norm_first else x
+    return x @ table.T.astype("float64")
+
+
+@pytest.mark.parametrize("vocab_sizes", [(SOURCE_VOCAB, V), (V,)], ids=["separate", "shared"])
+def test_a_post_norm_model_equals_the_forward_pass_in_float64(vocab_sizes):
+    model = tiny(*vocab_sizes)
+    expected = forward(model, SOURCE, TARGET)
+    # float32 through five normalized sublayers: logits near 1 with errors of a few 1e-6.
+    np.testing.assert_allclose(logits_of(model), expected, rtol=2e-5, atol=2e-5)
+    assert expected.std() > 0.3
+
+
+def test_a_pre_norm_model_of_two_and_one_blocks_equals_the_forward_pass_in_float64():
+    model = tiny(norm_first=True, norm="rms_norm", activation="swiglu", num_layers=(2, 1))
+    assert (len(model.encoder_blocks), len(model.decoder_blocks)) == (2, 1)
+    expected = forward(model, SOURCE, TARGET, norm_first=True)
+    np.testing.assert_allclose(logits_of(model), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_learned_positions_are_rows_of_their_tables():
+    model = tiny(positions="learned", max_length=11)
+    sinusoids = tiny()
+    embeddings = [model.source_positions, model.target_positions]
+    assert [layer.embeddings.shape for layer in embeddings] == [(11, D)] * 2
+    for layer in embeddings:
+        layer.embeddings.assign(oracles.sinusoid(11, D))
+    paths = {w.path: w for w in model.weights}
+    for weight in sinusoids.weights:
+        weight.assign(paths[weight.path])
+    np.testing.assert_allclose(logits_of(model), logits_of(sinusoids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("side, ids", [("source", SOURCE), ("target", TARGET)])
+def test_sequences_beyond_the_learned_positions_are_an_error(side, ids):
+    model = tiny(positions="learned", max_length=7)
+    inputs = {"source_ids": SOURCE, "target_ids": TARGET}
+    inputs[f"{side}_ids"] = np.tile(ids, 2)[:, :8]
+    with pytest.raises(ValueError, match="max_length=7 rows. Received: 8 positions"):
+        model(inputs)
+
+
+def test_logits_have_a_row_for_each_target_and_a_column_for_each_entry():
+    model = tiny()
+    assert model.output_shape == (None, None, V)
+    assert logits_of(model).shape == (B, T, V)
+    assert logits_of(tiny(V)).shape == (B, T, V)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_later_targets_do_not_move_earlier_logits(norm_first):
+    model = tiny(norm_first=norm_first)
+    changed = TARGET.copy()
+    changed[:, 3:] = [[8, 3], [11, 16]]
+    before, after = logits_of(model), logits_of(model, target=changed)
+    np.testing.assert_array_equal(after[:, :3], before[:, :3])
+    assert np.abs(after[:, 3:] - before[:, 3:]).max(-1).min() > 1e-3
+
+
+@pytest.mark.parametrize("pad_id", [0, 1])
+def test_more_source_padding_changes_nothing(pad_id):
+    model = tiny(pad_id=pad_id)
+    source = np.where(SOURCE == 0, pad_id, SOURCE)
+    padded = np.pad(source, ((0, 0), (0, 4)), constant_values=pad_id)
+    np.testing.assert_allclose(
+        logits_of(model, padded), logits_of(model, source), rtol=1e-5, atol=1e-5
+    )
+    cut = logits_of(model, source[1:, :4], TARGET[1:])
+    np.testing.assert_allclose(cut, logits_of(model, source)[1:], rtol=1e-5, atol=1e-5)
+
+
+def test_one_vocabulary_shares_one_table():
+    shared, separate = tiny(V), tiny(V, V)
+    assert shared.source_embedding is shared.target_embedding
+    assert len(separate.weights) == len(shared.weights) + 1
+    assert separate.count_params() == shared.count_params() + V * D
+
+
+@pytest.mark.parametrize("preset, d_model, ffn_dim", [("base", 512, 2048), ("big", 1024, 4096)])
+def test_a_preset_has_the_sizes_of_table_three(preset, d_model, ffn_dim):
+    model = Transformer.from_preset(preset, V, num_layers=1)
+    attention = 4 * (d_model + 1) * d_model
+    feed_forward = 2 * d_model * ffn_dim + ffn_dim + d_model
+    norm = 2 * d_model
+    blocks = 3 * attention + 2 * feed_forward + 5 * norm
+    assert model.count_params() == V * d_model + blocks
+    config = model.get_config()
+    assert config["num_heads"] * 64 == d_model
+    assert config["dropout_rate"] == {"base": 0.1, "big": 0.3}[preset]
+
+
+def test_a_preset_takes_overrides_and_its_name_must_be_known():
+    model = Transformer.from_preset("base", SOURCE_VOCAB, V, **{**SIZES, "dropout_rate": 0.0})
+    assert model.get_config()["ffn_dim"] == F and model.get_config()["dropout_rate"] == 0.0
+    with pytest.raises(ValueError, match="`preset` must be one of .'base', 'big'.*'huge'"):
+        Transformer.from_preset("huge", V)
+
+
+def test_attention_weights_are_distributions_over_what_may_be_seen():
+    model = tiny(num_layers=2)
+    weights = model.attention_weights(SOURCE, TARGET)
+    shapes = {"encoder": (B, N, S, S), "decoder": (B, N, T, T), "cross": (B, N, T, S)}
+    assert {name: [w.shape for w in each] for name, each in weights.items()} == {
+        name: [shape] * 2 for name, shape in shapes.items()
+    }
+    for name, each in weights.items():
+        for layer in (ops.convert_to_numpy(w) for w in each):
+            np.testing.assert_allclose(layer.sum(-1), 1.0, rtol=1e-6)
+            hidden = np.triu(layer, 1) if name == "decoder" else layer[1, :, :, 4:]
+            assert not hidden.any()
+
+
+def test_a_model_comes_back_from_a_file_with_its_logits(tmp_path):
+    for name, model in {"separate": tiny(norm_first=True), "shared": tiny(V)}.items():
+        model.save(tmp_path / f"{name}.keras")
+        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
+        assert type(loaded) is Transformer and loaded.get_config() == model.get_config()
+        assert len(loaded.weights) == len(model.weights)
+        np.testing.assert_array_equal(logits_of(loaded), logits_of(model))
+
+
+def test_weights_alone_come_back_from_a_file(tmp_path):
+    model, other = tiny(), Transformer(SOURCE_VOCAB, V, **SIZES)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(logits_of(other), logits_of(model))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+def test_a_truncated_file_is_an_error(keep, tmp_path):
+    tiny().save(tmp_path / "model.keras")
+    content = (tmp_path / "model.keras").read_bytes()
+    size = keep if isinstance(keep, int) else int(keep * len(content))
+    (tmp_path / "model.keras").write_bytes(content[:size])
+    with pytest.raises(ValueError, match="not a.* zip|File not found"):
+        keras.saving.load_model(tmp_path / "model.keras")
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="File not found: filepath=.*missing.keras"):
+        keras.saving.load_model(tmp_path / "missing.keras")
+
+
+def test_the_config_is_exactly_the_constructors_arguments():
+    model = tiny(dropout_rate=0.2, positions="learned", max_length=11, num_layers=(1, 2))
+    config = model.get_config()
+    parameters = list(inspect.signature(Transformer.__init__).parameters)[1:-1]
+    assert sorted(config) == sorted(parameters)
+    copy = Transformer.from_config(config)
+    assert copy.get_config() == config == model.get_config()
+    assert [w.path for w in copy.weights] == [w.path for w in model.weights]
+
+
+def test_a_source_of_padding_alone_gives_finite_logits():
+    logits = logits_of(tiny(), np.zeros_like(SOURCE))
+    assert np.isfinite(logits).all() and logits.shape == (B, T, V)
+
+
+def test_an_empty_batch_gives_an_empty_batch():
+    assert logits_of(tiny(), SOURCE[:0], TARGET[:0]).shape == (0, T, V)
+
+
+@pytest.mark.parametrize("policy, close", [("mixed_bfloat16", 0.15), ("mixed_float16", 0.02)])
+def test_half_precision_is_finite_and_close_to_float32(policy, close):
+    model = tiny(dtype=policy)
+    output = model({"source_ids": SOURCE, "target_ids": TARGET})
+    assert keras.backend.standardize_dtype(output.dtype) == policy.removeprefix("mixed_")
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    logits = logits_of(model)
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(logits, logits_of(tiny()), rtol=0, atol=close)
+    assert Transformer.from_config(model.get_config()).get_config() == model.get_config()
+
+
+def test_dropout_acts_in_training_alone():
+    model = tiny(dropout_rate=0.5)
+    inputs = {"source_ids": SOURCE, "target_ids": TARGET}
+    np.testing.assert_array_equal(logits_of(model), logits_of(model))
+    trained = ops.convert_to_numpy(model(inputs, training=True))
+    assert np.abs(trained - logits_of(model)).max() > 0.1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"num_heads": 4}, "`num_heads` must divide `d_model`. Received: d_model=6, num_heads=4"),
+    ({"positions": "learned"}, "Learned positions need `max_length`"),
+    ({"positions": "zigzag"}, "`layout` must be one of .*'zigzag'"),
+    ({"end_id": 2}, "`pad_id`, `start_id` and `end_id` must differ. Received: 0, 2, 2"),
+    ({"activation": "no_such"}, "`activation` must be one of"),
+    ({"norm": "batch_norm"}, "`norm` must be .*Received: 'batch_norm'"),
+], ids=lambda x: "" if isinstance(x, str) else str(x))  # fmt: skip
+def test_a_bad_argument_is_an_error_that_says_what_was_received(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(V, **{**SIZES, **arguments})
+
+
+def test_ids_outside_the_vocabulary_are_an_error():
+    with pytest.raises(ValueError, match="must lie in 0 .. 12.*Received: ids from 0 to 13"):
+        logits_of(tiny(), np.where(SOURCE == 12, 13, SOURCE))

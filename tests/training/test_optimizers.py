@@ -1,0 +1,204 @@
+"""AdamW against its formula, and fits with accumulation, averaging and half precision."""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+
+from keras_xfmr import models, training
+
+pytestmark = pytest.mark.portable
+
+# JAX outside of a compiled step compiles every operation by itself.
+JIT = keras.config.backend() == "jax"
+NAMES = ("kernel", "embeddings", "bias", "output_bias", "gamma", "beta", "scale")
+DECAY = {"kernel": 0.01, "embeddings": 0.01}
+
+
+def variables(rng):
+    return [keras.Variable(rng.normal(size=(3, 5)), name=name) for name in NAMES]
+
+
+def regression():
+    """A dense layer with a norm, whose every variable moves."""
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(7, name="d"), keras.layers.LayerNormalization()]
+    )
+
+
+def tiny_transformer(**options):
+    sizes = dict(d_model=14, num_heads=2, ffn_dim=19, num_layers=1, dropout_rate=0.0)
+    return models.Transformer(13, **{**sizes, **options})
+
+
+def copy_task(rng, rows, length=5):
+    """Inputs and labels of sequences that are to be copied; every row has as many tokens."""
+    words = rng.integers(4, 13, (rows, length - 1))
+    source = np.concatenate([words, np.full((rows, 1), 3)], 1)
+    target = np.concatenate([np.full((rows, 1), 2), words], 1)
+    return {"source_ids": source, "target_ids": target}, source
+
+
+# ---- AdamW
+
+
+def test_three_steps_are_those_of_the_formula(rng):
+    trained = variables(rng)
+    settings = dict(beta_1=0.8, beta_2=0.95, epsilon=1e-5)
+    optimizer = training.AdamW(0.03, weight_decay=0.01, **settings)
+    state = [(v.numpy().astype("float64"), 0.0, 0.0) for v in trained]
+    for step in (1, 2, 3):
+        gradients = [rng.normal(size=(3, 5)).astype("float32") for _ in NAMES]
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], trained)
+        for i, name in enumerate(NAMES):
+            state[i] = oracles.adamw_step(
+                state[i][0],
+                gradients[i],
+                *state[i][1:],
+                step=step,
+                lr=0.03,
+                beta1=0.8,
+                beta2=0.95,
+                epsilon=1e-5,
+                weight_decay=DECAY.get(name, 0.0),
+            )
+            found = keras.ops.convert_to_numpy(trained[i])
+            np.testing.assert_allclose(found, state[i][0], rtol=2e-6, atol=1e-7, err_msg=name)
+
+
+def test_without_a_gradient_only_kernels_and_embeddings_shrink(rng):
+    trained = variables(rng)
+    before = [keras.ops.convert_to_numpy(v) for v in trained]
+    zeros = [keras.ops.zeros((3, 5)) for _ in NAMES]
+    training.AdamW(0.1, weight_decay=0.5).apply(zeros, trained)
+    for name, old, new in zip(NAMES, before, trained, strict=True):
+        factor = 1 - 0.1 * 0.5 if name in DECAY else 1
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(new), old * factor, rtol=1e-6)
+
+
+def test_which_variables_do_not_decay_can_be_said(rng):
+    for no_decay in (("embed",), ()):
+        trained = variables(rng)
+        before = [keras.ops.convert_to_numpy(v) for v in trained]
+        optimizer = training.AdamW(0.1, weight_decay=0.5, no_decay=no_decay)
+        optimizer.apply([keras.ops.zeros((3, 5)) for _ in NAMES], trained)
+        pairs = zip(NAMES, before, trained, strict=True)
+        kept = [n for n, old, new in pairs if (keras.ops.convert_to_numpy(new) == old).all()]
+        assert kept == (["embeddings"] if no_decay else [])
+
+
+def test_no_decay_survives_saving_and_loading(rng, tmp_path):
+    model = regression()
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    optimizer = training.AdamW(0.1, weight_decay=0.5, no_decay=("kernel", "gamma"))
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again.optimizer) is training.AdamW
+    zeros = [keras.ops.zeros(v.shape) for v in again.trainable_variables]
+    again.optimizer.apply(zeros, again.trainable_variables)
+    for old, new in zip(model.weights, again.weights, strict=True):
+        factor = 1.0 if new.name in ("kernel", "gamma") else 1 - 0.1 * 0.5
+        old, new = map(keras.ops.convert_to_numpy, (old, new))
+        np.testing.assert_allclose(new, old * factor, rtol=1e-6)
+
+
+def test_a_loaded_model_goes_on_as_the_one_in_memory(rng, tmp_path):
+    model = regression()
+    schedule = training.LinearWarmupDecay(0.1, 2, 101)
+    model.compile(training.AdamW(schedule, weight_decay=0.5), "mse", jit_compile=False)
+    data = {"x": rng.normal(size=(11, 5)), "y": rng.normal(size=(11, 7)), "verbose": 0}
+    model.fit(**data, epochs=2)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for one in (model, again):
+        one.fit(**data, epochs=2)
+    assert int(again.optimizer.iterations) == 4
+    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-6)
+
+
+def test_the_config_makes_the_optimizer_again():
+    optimizer = training.AdamW(0.1, weight_decay=0.5, clipnorm=1.0, no_decay=["x"], use_ema=True)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    assert (again.no_decay, again.clipnorm, again.use_ema) == (("x",), 1.0, True)
+
+
+# ---- accumulation and averaging
+
+
+def test_three_micro_batches_are_one_big_batch(rng):
+    inputs, labels = copy_task(rng, 6)
+    trained = []
+    for parts in (1, 3):
+        keras.utils.set_random_seed(5)
+        model = tiny_transformer()
+        steps = None if parts == 1 else parts
+        optimizer = training.AdamW(0.01, epsilon=1e-3, gradient_accumulation_steps=steps)
+        model.compile(optimizer, training.MaskedCrossEntropy(0.1), jit_compile=JIT)
+        start = model.get_weights()
+        for _ in range(2):  # two updates, so that what was accumulated must be forgotten
+            for rows in np.split(np.arange(6), parts):
+                model.train_on_batch({k: v[rows] for k, v in inputs.items()}, labels[rows])
+        trained.append(model.get_weights())
+        assert int(model.optimizer.iterations) == 2
+    moved = [np.abs(end - begin).max() for begin, end in zip(start, trained[0], strict=True)]
+    assert max(moved) > 1e-2
+    for whole, parts in zip(*trained, strict=True):
+        np.testing.assert_allclose(parts, whole, atol=2e-6)
+
+
+def test_an_exponential_average_of_the_weights_is_left_after_fit(rng):
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(self.model.get_weights())
+
+    seen = []
+    model = regression()
+    optimizer = training.AdamW(0.1, use_ema=True, ema_momentum=0.7)
+    model.compile(optimizer, "mse", jit_compile=False)
+    x, y = rng.normal(size=(20, 5)), rng.normal(size=(20, 7))
+    model.fit(x, y, batch_size=5, epochs=1, verbose=0, callbacks=[Record()])
+    average = seen[0]
+    for weights in seen[1:]:
+        average = [0.7 * a + 0.3 * w for a, w in zip(average, weights, strict=True)]
+    assert len(seen) == 4
+    for found, expected, last in zip(model.get_weights(), average, seen[-1], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert np.abs(last - expected).max() > 1e-2
+
+
+# ---- half precision
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_fit_in_half_precision_falls_and_stays_finite(policy, rng):
+    inputs, labels = copy_task(rng, 64)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny_transformer()
+        loss = training.MaskedCrossEntropy(0.1)
+        model.compile(
+            training.AdamW(0.02, clipnorm=1.0),
+            loss,
+            metrics=[training.MaskedAccuracy(), training.masked_perplexity()],
+            jit_compile=JIT,
+        )
+        history = model.fit(inputs, labels, batch_size=16, epochs=11, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.layers[-1].compute_dtype == policy.removeprefix("mixed_")
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (policy == "mixed_float16")
+    if scaled:
+        assert float(model.optimizer.dynamic_scale) >= 2.0**10  # few steps overflowed
+        assert type(model.optimizer.inner_optimizer) is training.AdamW
+    assert np.isfinite(history["loss"] + history["perplexity"]).all()
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    assert history["accuracy"][-1] > history["accuracy"][0]
+    for weight in model.weights:
+        assert keras.backend.standardize_dtype(weight.dtype) == "float32"
+        assert np.isfinite(keras.ops.convert_to_numpy(weight)).all()

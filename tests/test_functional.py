@@ -132,6 +132,14 @@ def test_a_row_that_may_attend_nowhere_gives_exact_zeros(rng, dtype):
     np.testing.assert_allclose(as_numpy(output), expected, rtol=0, atol=ROUNDED[dtype])
 
 
+def test_a_single_key_takes_all_the_weight_and_none_where_it_is_hidden(rng):
+    (query, key, value), _ = heads(rng)
+    mask = ops.convert_to_tensor(np.array([[[True]], [[False]]]))
+    output = functional.scaled_dot_product_attention(query, key[:, :1], value[:, :1], mask=mask)
+    assert (as_numpy(output)[0] == as_numpy(value)[0, :1]).all()
+    assert not as_numpy(output)[1].any()
+
+
 def test_large_scores_do_not_overflow_in_half_precision(rng):
     tensors, exact = heads(rng, N, "float16")
     output = functional.scaled_dot_product_attention(*tensors, scale=10.0)

@@ -92,8 +92,8 @@ def beam_search(
 
     def unfinished(*loop_vars):
         beams = BeamState(*loop_vars)
-        attainable = ops.max(beams.live_scores, axis=1) / longest
-        return ops.any(ops.min(beams.done_scores, axis=1) < attainable)
+        attainable = beams.live_scores[:, 0] / longest  # both sets are sorted, best first
+        return ops.any(beams.done_scores[:, -1] < attainable)
 
     def advance(*loop_vars):
         beams = BeamState(*loop_vars)

@@ -79,7 +79,7 @@ def choose_token(logits, draw, *, top_k=None, top_p=None):
     if top_k is not None or top_p is not None:
         kept = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
         logits, token_ids = ops.top_k(logits, kept)  # falling
-    probs = ops.softmax(logits, axis=-1)
+    probs = kernels.softmax(logits)
     cumulative = ops.cumsum(probs, axis=-1)
     total = cumulative[:, -1:]
     if top_p is not None:

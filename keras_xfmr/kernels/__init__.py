@@ -6,11 +6,11 @@ need not know which phrasing answers.
 
 import keras
 
-from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm
+from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax
 
 if keras.config.backend() == "tensorflow":
     from keras_xfmr.kernels.tensorflow import dropout, layer_norm, uniform
 else:
     from keras_xfmr.kernels.portable import dropout, layer_norm, uniform
 
-__all__ = ["MASKED_SCORE", "attention", "dropout", "layer_norm", "rms_norm", "uniform"]
+__all__ = ["MASKED_SCORE", "attention", "dropout", "layer_norm", "rms_norm", "softmax", "uniform"]

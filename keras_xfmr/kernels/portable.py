@@ -44,6 +44,11 @@ def uniform(shape, seed):
     return keras.random.uniform(shape, seed=seed)
 
 
+def softmax(scores):
+    """Over the last axis. Keras warns of an axis of size 1, which is no mistake here."""
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+
+
 def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
     """softmax(scale * Q K^T + bias) V over masked scores, softmax in float32.
 

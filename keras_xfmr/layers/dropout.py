@@ -9,8 +9,7 @@ from keras_xfmr import kernels
 class Dropout(keras.layers.Dropout):
     """`keras.layers.Dropout` with the same arguments, drawn by `kernels.dropout`.
 
-    y = x * keep / (1 - rate), keep ~ Bernoulli(1 - rate) (Srivastava et al. 2014). On TensorFlow
-    the rate is rounded to a multiple of 2^-16.
+    y = x * keep / (1 - rate), keep ~ Bernoulli(1 - rate) (Srivastava et al. 2014).
 
     Example:
 

@@ -3,6 +3,8 @@
 B batch, S source, T target, N heads, D d_model, V vocab_size
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -245,7 +247,16 @@ class Transformer(keras.Model):
 
         The state is the self-attention caches; the projected memory is closed over, once for all
         the beams of a sentence.
+
+        Raises:
+            ValueError: `max_length` is beyond the learned positions: a compiled loop would read
+                the last row again and say nothing.
         """
+        if max_length > self._longest_target():
+            raise ValueError(
+                f"The model has learned positions for {self._longest_target()} tokens. Received: "
+                f"max_length={max_length}."
+            )
         memory = self.encode(source_ids, training=False)
         mask = functional.padding_mask(source_ids, self.pad_id)
         rows = ops.shape(source_ids)[0]
@@ -271,6 +282,9 @@ class Transformer(keras.Model):
         prompt = ops.full((rows,), self.start_id, dtype="int32")
         return step, prompt, [cache for cache, _ in caches]
 
+    def _longest_target(self):
+        return getattr(self.target_positions, "max_length", math.inf)
+
     def generate(
         self, source_ids, *, max_length=None, search="greedy", jit_compile=True, **options
     ):
@@ -278,7 +292,8 @@ class Transformer(keras.Model):
 
         Args:
             source_ids: integers `[B, S]`, padded with `pad_id`.
-            max_length: the most tokens to generate, the end token included; by default S + 50.
+            max_length: the most tokens to generate, the end token included; by default S + 50, or
+                as many as there are learned positions.
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
             jit_compile: whether to compile with XLA, once per shape of `source_ids`.
             **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, ...
@@ -287,7 +302,8 @@ class Transformer(keras.Model):
             A dictionary of NumPy arrays, `token_ids`, `scores` and `lengths`: see `SearchResult`.
 
         Raises:
-            ValueError: an unknown search, ids that are not a matrix of vocabulary entries.
+            ValueError: an unknown search, ids that are not a matrix of vocabulary entries,
+                `max_length` beyond the learned positions.
 
         Example:
 
@@ -303,7 +319,8 @@ class Transformer(keras.Model):
                 f"{self.pad_id}. Received: shape {source_ids.shape}."
             )
         self.source_embedding.check_ids(source_ids)
-        max_length = source_ids.shape[1] + 50 if max_length is None else max_length
+        if max_length is None:
+            max_length = min(source_ids.shape[1] + 50, self._longest_target())
         options = {"max_length": max_length, **options}
         key = (search, jit_compile, repr(sorted(options.items())))
 

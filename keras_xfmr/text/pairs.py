@@ -121,19 +121,15 @@ class PairDataset:
     def count(self):
         """Batches of an epoch, found by one pass over the files; the progress bar then knows."""
         if self._count is None:
+            position = self._position.numpy()
+            self.seek(0)
             self._count = sum(1 for _ in self.dataset())
+            self._position.assign(position)
         return self._count
 
     def dataset(self):
         """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
-
-        def start(_):
-            self._skipped.assign(tf.zeros_like(self._skipped))
-            self._rows.assign(0)
-            return self._position.read_value()
-
-        epochs = tf.data.Dataset.range(1).map(start)
-        data = epochs.flat_map(lambda place: self._epoch(place[0]).skip(place[1]))
+        data = self._iteration(lambda place: self._epoch(place[0]).skip(place[1]))
         options = tf.data.Options()
         options.deterministic = True
         # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
@@ -146,12 +142,27 @@ class PairDataset:
 
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""
-        rows = self._lines().batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
-        return rows.map(lambda source, target, *where: (source, target)).unbatch()
+        return self._iteration(
+            lambda _: self._rows_of(self._lines()).map(lambda source, target, *where: (source, target))
+        ).unbatch()
 
     def sentences(self, side):
         """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
         return self.pairs().map(lambda *pair: pair[side])
+
+    def _iteration(self, make):
+        """The data set `make(position)`, made anew and its counts set to 0 at each iteration."""
+
+        def start(_):
+            self._skipped.assign(tf.zeros_like(self._skipped))
+            self._rows.assign(0)
+            return self._position.read_value()
+
+        return tf.data.Dataset.range(1).map(start).flat_map(make)
+
+    def _rows_of(self, lines):
+        """Lines to chunks of parsed and checked rows."""
+        return lines.batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _epoch(self, epoch):
         lines = self._lines()
@@ -160,8 +171,7 @@ class PairDataset:
             tf.random.set_seed(1)
             seed = tf.cast(self._seed, tf.int64) + epoch
             lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
-        rows = lines.batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
-        ids = rows.map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+        ids = self._rows_of(lines).map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
         ids = ids.map(lambda source, target: (source, target))  # rows of a ragged tensor to tensors
         pad = tuple(tf.constant(t.pad_id, tf.int32) for t in self._tokenizers)
         batches = ids.bucket_by_sequence_length(

@@ -3,7 +3,6 @@
 B batch, R rows (batch times beams), L max_length, V vocab_size
 """
 
-import keras
 import numpy as np
 import oracles
 import pytest
@@ -263,11 +262,3 @@ def test_a_bad_argument_is_an_error_that_says_what_was_received(rng, search, opt
 def test_a_prompt_of_another_shape_is_an_error(rng, shape):
     with pytest.raises(ValueError, match="`prompt` must have the shape .batch. or"):
         Chains(rng).run(decoding.greedy_search, np.ones(shape, "int32"))
-
-
-def test_the_searches_are_all_here():
-    functions = {decoding.greedy_search, decoding.beam_search, decoding.sample}
-    assert {getattr(decoding, name) for name in decoding.__all__} == functions | {
-        decoding.SearchResult, decoding.length_penalty,
-    }  # fmt: skip
-    assert keras.config.backend() in ("tensorflow", "jax")

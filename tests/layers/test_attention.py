@@ -208,67 +208,6 @@ def test_a_query_that_may_attend_nowhere_gives_the_output_bias(rng, dropout):
     assert not as_numpy(weights)[1, :, 2].any()
 
 
-@pytest.mark.parametrize("arguments", [
-    {}, {"num_heads": 6, "num_key_value_heads": 2, "value_dim": V}, {"use_gate": True},
-    {"rotary": RotaryEmbedding()}, {"sliding_window": 3},
-], ids=lambda arguments: "-".join(arguments) or "plain")  # fmt: skip
-@pytest.mark.parametrize("chunks", [(1,) * 7, (3, 1, 2, 1), (7,)], ids=str)
-def test_a_cached_self_attention_equals_the_whole_one(rng, arguments, chunks):
-    layer, x = built(rng, rows=7, **arguments)
-    expected = layer(x, x, use_causal_mask=True)
-    cache, outputs, index = layer.init_cache(B, 7), [], 0
-    for size in chunks:
-        chunk = x[:, index : index + size]
-        position = ops.full((), index, dtype="int32")
-        output, cache = layer(
-            chunk, chunk, use_causal_mask=True, cache=cache, cache_index=position
-        )
-        outputs.append(as_numpy(output))
-        index += size
-    np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
-
-
-def test_a_cache_longer_than_the_text_changes_nothing(rng):
-    layer, x = built(rng)
-    cache = layer.init_cache(B, 11)
-    output, scores, _ = layer(
-        x, x, use_causal_mask=True, cache=cache, cache_index=0, return_attention_scores=True
-    )
-    np.testing.assert_allclose(
-        as_numpy(output), as_numpy(layer(x, x, use_causal_mask=True)), **CLOSE
-    )
-    assert scores.shape == (B, N, T, 11) and not as_numpy(scores)[..., T:].any()
-
-
-@pytest.mark.parametrize("factor", [1, 3])
-@pytest.mark.parametrize("rotary", [None, RotaryEmbedding()], ids=["plain", "rotary"])
-def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
-    layer = MultiHeadAttention(N, H, V, rotary=rotary, bias_initializer="normal")
-    query, memory = normal(rng, B * factor, T, D), normal(rng, B, S, D)
-    value_mask = mask(rng, B, 1, S)
-    repeated = [ops.repeat(x, factor, axis=0) for x in (memory, value_mask)]
-    expected = layer(query, repeated[0], attention_mask=repeated[1])
-    output, cache = layer(
-        query, query, attention_mask=value_mask, cache=layer.project_cache(memory)
-    )
-    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
-    assert cache[0].shape == (B, S, N, H) and cache[1].shape == (B, S, N, V)
-
-
-def test_shifted_positions_leave_a_rotary_layer_unmoved(rng):
-    layer, x = built(rng, rotary=RotaryEmbedding())
-    cache = layer.init_cache(B, 11)
-    inside = np.zeros((1, T, 11), bool)
-    inside[:, :, 3 : 3 + T] = True
-    shifted, _ = layer(
-        x, x, attention_mask=ops.convert_to_tensor(inside), cache=cache, cache_index=3
-    )
-    np.testing.assert_allclose(as_numpy(shifted), as_numpy(layer(x, x)), rtol=0, atol=2e-5)
-    unrotated, _ = built(rng)
-    unrotated.set_weights(layer.get_weights())
-    assert np.abs(as_numpy(unrotated(x, x)) - as_numpy(layer(x, x))).max() > 0.1
-
-
 def test_the_look_ahead_mask_passed_in_equals_use_causal_mask(rng):
     layer, x = built(rng)
     explicit = layer(x, x, attention_mask=functional.look_ahead_mask(T))
@@ -346,10 +285,3 @@ def test_a_mask_of_another_length_is_an_error(rng):
     layer, x = built(rng)
     with pytest.raises(ValueError, match=r"mask must broadcast to \[..., 5, 5\]"):
         layer(x, x, attention_mask=ops.ones((B, T, S), "bool"))
-
-
-def test_rows_that_cannot_share_a_cache_are_an_error(rng):
-    layer, x = built(rng, rows=2)
-    queries = normal(rng, 3, 2, D)
-    with pytest.raises(ValueError, match="Received: 3 rows for a cache of 2"):
-        layer(queries, queries, cache=layer.project_cache(x))

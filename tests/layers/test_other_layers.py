@@ -193,6 +193,28 @@ def test_dropout_is_the_same_under_one_seed_and_new_at_each_call():
     assert (draws[0] != draws[1]).any()
 
 
+def test_what_dropout_draws_is_independent_of_place_call_and_seed():
+    layer, x = Dropout(0.5, seed=3), ops.ones((101, 997))
+    calls = (layer, layer, Dropout(0.5, seed=4))
+    first, second, other = (as_numpy(each(x, training=True)).ravel() > 0 for each in calls)
+    pairs = [(first, second), (first, other), (second, other)]
+    pairs += [(first[:-lag], first[lag:]) for lag in (1, 2, 3, 7, 16, 997, 1024, 2**15)]
+    for one, another in pairs:
+        assert (one == another).mean() == pytest.approx(0.5, abs=2.5 / len(one) ** 0.5)
+
+
+@pytest.mark.requires_tensorflow
+def test_compiled_dropout_draws_what_the_eager_one_draws():
+    import tensorflow as tf
+
+    x = ops.ones((7, 101))
+    expected = as_numpy(Dropout(0.3, seed=3)(x, training=True))
+    for jit_compile in (False, True):
+        layer = Dropout(0.3, seed=3)
+        compiled = tf.function(lambda x, f=layer: f(x, training=True), jit_compile=jit_compile)
+        np.testing.assert_array_equal(as_numpy(compiled(x)), expected)
+
+
 def test_dropout_leaves_inference_alone_and_rate_one_leaves_nothing(rng):
     x = normal(rng, 7, 11)
     np.testing.assert_array_equal(as_numpy(Dropout(0.5)(x)), as_numpy(x))

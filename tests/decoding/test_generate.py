@@ -1,0 +1,185 @@
+"""Searches over a Transformer: cached and compiled, against loops that run the whole decoder.
+
+B batch, S source, L max_length, V vocab_size
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_xfmr import decoding
+from keras_xfmr.models import Transformer
+
+pytestmark = pytest.mark.portable
+
+B, S, L, V = 5, 7, 6, 11
+LEARNED = {"seed": 31, "norm_first": True, "positions": "learned", "max_length": S}
+SOURCE = np.array([
+    [5, 7, 3, 8, 4, 10, 6], [8, 9, 10, 5, 0, 0, 0], [4, 4, 0, 0, 0, 0, 0], [0] * S,
+    [10, 9, 8, 7, 6, 5, 4],
+])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make(**LEARNED)
+
+
+def make(seed=34, **arguments):
+    """A model whose answers differ from row to row, and of which some end."""
+    model = Transformer(V, d_model=6, num_heads=3, ffn_dim=13, num_layers=(1, 2), **arguments)
+    rng = np.random.default_rng(seed)
+    for variable in model.trainable_weights:
+        small = variable.path.endswith(("beta", "bias"))  # they pull every answer to one token
+        variable.assign(rng.normal(size=variable.shape) * (0.1 if small else 1.5))
+    return model
+
+
+def search(model, source=SOURCE, **options):
+    """The cached search without compilation."""
+    generator = model.make_generator(**{"max_length": L, **options})
+    return {name: as_numpy(x) for name, x in generator(ops.convert_to_tensor(source)).items()}
+
+
+def as_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def uncached_step(model, source):
+    """Reads the whole prefix again at each token; the state is the prefix and its source."""
+    rows = len(source)
+    prefix = np.zeros((rows, L + 1), "int32")
+
+    def step(token_ids, index, state):
+        source, prefix = state
+        here = ops.expand_dims(ops.arange(L + 1) == index, 0)
+        prefix = ops.where(here, ops.expand_dims(token_ids, 1), prefix)
+        logits = model({"source_ids": source, "target_ids": prefix})
+        return ops.take(logits, index, axis=1), (source, prefix)
+
+    start = np.full(rows, model.start_id, "int32")
+    return step, start, (ops.convert_to_tensor(source), ops.convert_to_tensor(prefix))
+
+
+def assert_same(found, expected, tolerance=1e-4):
+    """Equal ids; scores are sums of a few log-probabilities near 1, in float32."""
+    if isinstance(expected, decoding.SearchResult):
+        expected = {name: as_numpy(x) for name, x in expected._asdict().items()}
+    assert found.keys() == expected.keys() == {"token_ids", "scores", "lengths"}
+    np.testing.assert_array_equal(found["token_ids"], expected["token_ids"])
+    np.testing.assert_array_equal(found["lengths"], expected["lengths"])
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("arguments", [
+    {}, LEARNED,
+], ids=["post-norm", "pre-norm and learned"])  # fmt: skip
+def test_cached_greedy_search_equals_the_loop_over_the_whole_decoder(arguments):
+    model = make(**arguments)
+    target = np.full((B, L + 1), model.pad_id)
+    target[:, 0], ended, scores = model.start_id, np.zeros(B, bool), np.zeros(B)
+    for i in range(L):
+        logits = as_numpy(model({"source_ids": SOURCE, "target_ids": target}))[:, i]
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        scores += np.where(ended, 0.0, log_probs.max(-1))
+        target[:, i + 1] = np.where(ended, model.pad_id, log_probs.argmax(-1))
+        ended |= target[:, i + 1] == model.end_id
+    found = search(model)
+    np.testing.assert_array_equal(found["token_ids"], target[:, 1:])
+    np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-4)
+    assert len({tuple(ids) for ids in found["token_ids"]}) > 2 and ended.any()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_cached_beam_search_equals_the_search_over_the_whole_decoder(model, beams):
+    options = {"beam_size": beams, "num_return": beams}
+    expected = decoding.beam_search(
+        *uncached_step(model, SOURCE), end_id=3, max_length=L, **options
+    )
+    assert_same(search(model, search="beam", **options), expected)
+
+
+def test_cached_sampling_equals_sampling_over_the_whole_decoder(model):
+    options = {"seed": 5, "temperature": 2.0, "top_k": 7}
+    expected = decoding.sample(*uncached_step(model, SOURCE), end_id=3, max_length=L, **options)
+    assert_same(search(model, search="sample", **options), expected)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("options", [
+    {}, {"search": "beam", "beam_size": 3, "num_return": 2},
+    {"search": "sample", "seed": 5, "temperature": 2.0},
+], ids=["greedy", "beam", "sample"])  # fmt: skip
+def test_generate_compiles_the_same_search(model, options, jit_compile):
+    found = model.generate(SOURCE, max_length=L, jit_compile=jit_compile, **options)
+    assert all(isinstance(x, np.ndarray) for x in found.values())
+    assert_same(found, search(model, **options))
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"search": "beam", "beam_size": 3, "num_return": 3},
+], ids=["greedy", "beam"])  # fmt: skip
+def test_a_row_does_not_depend_on_the_other_rows_nor_on_their_padding(model, options):
+    together = search(model, **options)
+    for row in range(B):
+        length = max(1, (SOURCE[row] != 0).sum())
+        alone = search(model, SOURCE[row : row + 1, :length], **options)
+        assert_same(alone, {name: x[row : row + 1] for name, x in together.items()})
+
+
+def test_an_empty_batch_gives_no_sequences(model):
+    for options in ({}, {"search": "beam", "beam_size": 3}):
+        found = search(model, SOURCE[:0], **options)
+        assert {len(x) for x in found.values()} == {0}
+
+
+def test_sampling_without_a_seed_draws_anew_from_one_compiled_search(model):
+    options = {"search": "sample", "temperature": 5.0, "max_length": L, "jit_compile": False}
+    first, second = (model.generate(SOURCE, **options)["token_ids"] for _ in range(2))
+    assert (first != second).any()
+
+
+def test_a_compiled_search_follows_the_weights_of_its_model():
+    model = make()
+    before = model.generate(SOURCE, max_length=L, jit_compile=False)
+    for variable in model.trainable_weights:
+        variable.assign(-1.0 * variable)
+    after = model.generate(SOURCE, max_length=L, jit_compile=False)
+    assert (after["token_ids"] != before["token_ids"]).any()
+    assert_same(after, search(model))
+
+
+def test_a_model_that_has_generated_comes_back_from_a_file(tmp_path):
+    model = make()
+    layers, weights = list(model.layers), list(model.weights)
+    before = model.generate(SOURCE, max_length=L, jit_compile=False)
+    assert model.layers == layers and len(model.weights) == len(weights)
+    model.save(tmp_path / "model.keras")
+    assert_same(search(keras.saving.load_model(tmp_path / "model.keras")), before)
+
+
+@pytest.mark.parametrize("arguments, expected", [({}, S + 50), (LEARNED, S)], ids=str)
+def test_the_default_length_is_that_of_the_source_and_fifty(arguments, expected):
+    model, seen = make(**arguments), {}
+
+    def one_token(step, prompt, state, *, max_length, **options):
+        seen.update(options, max_length=max_length)
+        return decoding.greedy_search(step, prompt, state, max_length=1, **options)
+
+    found = model.generate(SOURCE, search=one_token, jit_compile=False)
+    assert seen == {"max_length": expected, "end_id": 3, "pad_id": 0}
+    assert found["token_ids"].shape == (B, 1)
+
+
+@pytest.mark.parametrize("source, options, message", [
+    (SOURCE[0], {}, r"`source_ids` must have the shape .batch, length., .*Received: shape \(7,\)"),
+    (SOURCE + 1, {}, "must lie in 0 .. 10.*Received: ids from 1 to 11"),
+    (SOURCE + 0.5, {}, "must be integers. Received: dtype float64"),
+    (SOURCE, {"search": "best"}, "`search` must be one of .*'beam'.*Received: 'best'"),
+    (SOURCE, {"max_length": 0}, "`max_length` must be a positive integer. Received: 0"),
+    (SOURCE, {"max_length": 8}, "learned positions for 7 tokens. Received: max_length=8"),
+], ids=["rank", "vocabulary", "floats", "search", "length", "positions"])  # fmt: skip
+def test_what_generate_cannot_take_is_an_error(model, source, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(source, **options)

@@ -1,0 +1,120 @@
+"""Sampling against the distributions it should draw from.
+
+R rows, L max_length, V vocab_size
+"""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+
+from keras_xfmr import decoding
+
+pytestmark = pytest.mark.portable
+
+R, V, END = 20011, 7, 6
+
+
+@pytest.fixture
+def table(rng):
+    """Logits by the previous token."""
+    return rng.normal(size=(V, V)).astype("float32") * 1.5
+
+
+def draw(table, rows=R, max_length=1, **options):
+    def step(token_ids, index, state):
+        return ops.take(ops.convert_to_tensor(table), token_ids, axis=0), state
+
+    options = {"end_id": END, "max_length": max_length, "seed": 3, **options}
+    found = decoding.sample(step, np.zeros(rows, "int32"), **options)
+    return decoding.SearchResult(*(ops.convert_to_numpy(x) for x in found))
+
+
+def softmax(logits):
+    exponentials = np.exp(logits.astype("float64") - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def assert_frequencies(tokens, expected):
+    """Within five standard deviations: one false alarm in a million runs of a new seed."""
+    frequencies = np.bincount(tokens, minlength=V) / len(tokens)
+    deviations = np.sqrt(expected * (1 - expected) / len(tokens))
+    assert (np.abs(frequencies - expected) <= 5 * deviations).all(), (frequencies, expected)
+    assert (frequencies[expected == 0] == 0).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
+def test_tokens_come_as_often_as_the_softmax_says(table, temperature):
+    found = draw(table, temperature=temperature)
+    assert_frequencies(found.token_ids[:, 0], softmax(table[0] / np.float32(temperature)))
+
+
+@pytest.mark.parametrize("top_k", [1, 3, V, V + 4])
+def test_top_k_keeps_the_k_most_probable(table, top_k):
+    expected = oracles.top_k_filter(softmax(table[0]), top_k)
+    assert_frequencies(draw(table, top_k=top_k).token_ids[:, 0], expected)
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.8, 1.0])
+def test_top_p_keeps_the_smallest_set_of_that_mass(table, top_p):
+    expected = oracles.top_p_filter(softmax(table[0]), top_p)
+    assert_frequencies(draw(table, top_p=top_p).token_ids[:, 0], expected)
+
+
+def test_temperature_comes_first_then_top_k_then_top_p(table):
+    probs = oracles.top_k_filter(softmax(table[0] / 2.0), 5)
+    expected = oracles.top_p_filter(probs, 0.7)
+    found = draw(table, temperature=2.0, top_k=5, top_p=0.7)
+    assert_frequencies(found.token_ids[:, 0], expected)
+    assert 1 < (expected > 0).sum() < 5
+
+
+def test_the_second_token_is_drawn_afresh_given_the_first(table):
+    table[:, END] = -30.0
+    found = draw(table, max_length=2)
+    first, second = found.token_ids.T
+    assert_frequencies(second, softmax(table[0]) @ softmax(table))
+    for token in range(V - 1):
+        assert_frequencies(second[first == token], softmax(table[token]))
+
+
+def test_scores_are_log_probabilities_of_the_whole_distribution(table):
+    log_probs = np.log(softmax(table))
+    found = draw(table, rows=101, max_length=5, temperature=0.7, top_k=3)
+    for ids, score, length in zip(*(found.token_ids, found.scores, found.lengths), strict=True):
+        path = [0, *ids[:length]]
+        expected = sum(log_probs[a, b] for a, b in zip(path[:-1], path[1:], strict=True))
+        assert score == pytest.approx(expected, rel=1e-5)
+
+
+def test_top_one_is_greedy(rng, table):
+    def step(token_ids, index, state):
+        return ops.take(ops.convert_to_tensor(table), token_ids, axis=0), state
+
+    start = np.arange(V - 1)
+    found = decoding.sample(step, start, end_id=END, max_length=5, top_k=1, temperature=9.0)
+    greedy = decoding.greedy_search(step, start, end_id=END, max_length=5)
+    for ours, theirs in zip(found, greedy, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
+
+
+def test_one_seed_draws_the_same_and_another_draws_anew(table):
+    first, again, other = (draw(table, 101, 5, seed=seed).token_ids for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("seed", [None, "generator"])
+def test_without_an_integer_seed_each_call_draws_anew(table, seed):
+    seed = keras.random.SeedGenerator(5) if seed else None
+    first, second = (draw(table, 101, 5, seed=seed).token_ids for _ in range(2))
+    assert (first != second).any()
+
+
+def test_a_seed_generator_makes_a_sequence_of_calls_repeatable(table):
+    runs = []
+    for _ in range(2):
+        seed = keras.random.SeedGenerator(5)
+        runs.append([draw(table, 101, 5, seed=seed).token_ids for _ in range(2)])
+    np.testing.assert_array_equal(runs[0], runs[1])

@@ -1,0 +1,107 @@
+"""MultiHeadAttention with a cache equals MultiHeadAttention without one.
+
+B batch, T target, S source, N heads, H head_dim, V value_dim, D d_model
+"""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_xfmr.layers import MultiHeadAttention, RotaryEmbedding
+
+pytestmark = pytest.mark.portable
+
+B, T, S, N, H, V, D = 2, 5, 7, 3, 4, 11, 13
+CLOSE = {"rtol": 0, "atol": 5e-6}  # float32 sums of a few dozen products of numbers near 1
+
+
+def normal(rng, *shape):
+    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
+
+
+def mask(rng, *shape):
+    """True with probability 0.7, and in the first column always: Keras has no empty rows."""
+    values = rng.random(shape) < 0.7
+    values[..., 0] = True
+    return ops.convert_to_tensor(values)
+
+
+def built(rng, rows=T, **arguments):
+    """A layer with drawn biases, and its self-attention input `[B, rows, D]`."""
+    layer = MultiHeadAttention(**{"num_heads": N, "key_dim": H, **arguments})
+    x = normal(rng, B, rows, D)
+    layer.build(x.shape, x.shape)
+    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
+    return layer, x
+
+
+def as_numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+@pytest.mark.parametrize("arguments", [
+    {}, {"num_heads": 6, "num_key_value_heads": 2, "value_dim": V}, {"use_gate": True},
+    {"rotary": RotaryEmbedding()}, {"sliding_window": 3},
+], ids=lambda arguments: "-".join(arguments) or "plain")  # fmt: skip
+@pytest.mark.parametrize("chunks", [(1,) * 7, (3, 1, 2, 1), (7,)], ids=str)
+def test_a_cached_self_attention_equals_the_whole_one(rng, arguments, chunks):
+    layer, x = built(rng, rows=7, **arguments)
+    expected = layer(x, x, use_causal_mask=True)
+    cache, outputs, index = layer.init_cache(B, 7), [], 0
+    for size in chunks:
+        chunk = x[:, index : index + size]
+        position = ops.full((), index, dtype="int32")
+        output, cache = layer(
+            chunk, chunk, use_causal_mask=True, cache=cache, cache_index=position
+        )
+        outputs.append(as_numpy(output))
+        index += size
+    np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
+
+
+def test_a_cache_longer_than_the_text_changes_nothing(rng):
+    layer, x = built(rng)
+    cache = layer.init_cache(B, 11)
+    output, scores, _ = layer(
+        x, x, use_causal_mask=True, cache=cache, cache_index=0, return_attention_scores=True
+    )
+    np.testing.assert_allclose(
+        as_numpy(output), as_numpy(layer(x, x, use_causal_mask=True)), **CLOSE
+    )
+    assert scores.shape == (B, N, T, 11) and not as_numpy(scores)[..., T:].any()
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("rotary", [None, RotaryEmbedding()], ids=["plain", "rotary"])
+def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
+    layer = MultiHeadAttention(N, H, V, rotary=rotary, bias_initializer="normal")
+    query, memory = normal(rng, B * factor, T, D), normal(rng, B, S, D)
+    value_mask = mask(rng, B, 1, S)
+    repeated = [ops.repeat(x, factor, axis=0) for x in (memory, value_mask)]
+    expected = layer(query, repeated[0], attention_mask=repeated[1])
+    output, cache = layer(
+        query, query, attention_mask=value_mask, cache=layer.project_cache(memory)
+    )
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+    assert cache[0].shape == (B, S, N, H) and cache[1].shape == (B, S, N, V)
+
+
+def test_shifted_positions_leave_a_rotary_layer_unmoved(rng):
+    layer, x = built(rng, rotary=RotaryEmbedding())
+    cache = layer.init_cache(B, 11)
+    inside = np.zeros((1, T, 11), bool)
+    inside[:, :, 3 : 3 + T] = True
+    shifted, _ = layer(
+        x, x, attention_mask=ops.convert_to_tensor(inside), cache=cache, cache_index=3
+    )
+    np.testing.assert_allclose(as_numpy(shifted), as_numpy(layer(x, x)), rtol=0, atol=2e-5)
+    unrotated, _ = built(rng)
+    unrotated.set_weights(layer.get_weights())
+    assert np.abs(as_numpy(unrotated(x, x)) - as_numpy(layer(x, x))).max() > 0.1
+
+
+def test_rows_that_cannot_share_a_cache_are_an_error(rng):
+    layer, x = built(rng, rows=2)
+    queries = normal(rng, 3, 2, D)
+    with pytest.raises(ValueError, match="Received: 3 rows for a cache of 2"):
+        layer(queries, queries, cache=layer.project_cache(x))

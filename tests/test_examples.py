@@ -1,0 +1,132 @@
+"""The examples run as a user runs them, with small settings; README's commands are what runs."""
+
+import configparser
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run_example(name, *flags, folder):
+    """Runs an example in a process of its own and returns what it printed."""
+    environment = {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "utf8",
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), f"--output={folder}", *flags],
+        capture_output=True, text=True, encoding="utf8", env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture
+def korean_pairs(tmp_path):
+    """A little parallel corpus: numbers spelled in English and in Korean."""
+    english = ("zero one two three four five six seven eight nine").split()
+    korean = ("영 일 이 삼 사 오 육 칠 팔 구").split()
+    path = tmp_path / "pairs.tsv"
+    with open(path, "w", encoding="utf8") as file:
+        for number in range(100, 700):
+            digits = [int(d) for d in str(number)]
+            source = " ".join(english[d] for d in digits)
+            target = " ".join(korean[d] for d in digits)
+            file.write(f"{source}\t{target}\n")
+        file.write("a row without a target\n")
+    return path
+
+
+def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
+    small = ("--train_size=256", "--held_out=24", "--epochs=1", "--d_model=16", "--batch_size=64")
+    printed = run_example("translate.py", *small, "--nojit_compile", folder=tmp_path)
+    assert re.search(r"held-out exact match: \d+\.\d\d% of 24", printed)
+    assert "answered in a fresh process" in printed
+    assert "━" in printed  # the progress bar
+    for name in ("learning_curve.png", "cross_attention.png", "model.keras"):
+        assert (tmp_path / name).stat().st_size > 5000
+    assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
+    assert not (tmp_path / "backup").exists()
+
+
+def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_pairs):
+    small = ("--held_out=40", "--epochs=1", "--d_model=16", "--vocab_size=60", "--num_layers=1")
+    printed = run_example(
+        "translate.py", f"--data={korean_pairs}", *small, "--nojit_compile", folder=tmp_path / "out"
+    )
+    assert re.search(r"held-out BLEU = \d+\.\d+", printed)
+    assert re.search(r"held-out chrF2 = \d+\.\d+", printed)
+    assert "'fields': 1" in printed  # the malformed row is counted, not lost
+    assert (tmp_path / "out" / "target_tokenizer" / "sentencepiece.model").is_file()
+
+
+def test_no_held_out_date_is_trained_on_in_any_form():
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        import cldr_dates
+
+        train, held = cldr_dates.make_pairs(3000, 500, seed=5)
+        meaning = {s: date for date, strings in cldr_dates.readings().items() for s in strings}
+    finally:
+        sys.path.remove(str(ROOT / "examples"))
+    seen, kept_back = (
+        {meaning[source.split("> ", 1)[1]] for source, _ in pairs} for pairs in (train, held)
+    )
+    assert kept_back and not seen & kept_back
+
+
+def test_chatbot_answers_ten_questions(tmp_path):
+    data = tmp_path / "chat.csv"
+    rows = [f'"질문 {n} 번은 뭐야?",대답은 {n} 입니다.,0' for n in range(100, 300)]
+    data.write_text("Q,A,label\n" + "\n".join(rows) + "\n", "utf8")
+    small = ("--held_out=20", "--epochs=1", "--d_model=16", "--vocab_size=80", "--num_layers=1")
+    printed = run_example(
+        "chatbot.py", f"--data={data}", *small, "--nojit_compile", folder=tmp_path / "out"
+    )
+    assert re.search(r"held-out perplexity of a subword: \d+\.\d", printed)
+    assert printed.count("(a person:") == 10
+    assert "answered in a fresh process" in printed
+
+
+def test_readme_commands_name_what_is_there():
+    readme = (ROOT / "README.md").read_text("utf8")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf8")
+    extras = set(re.findall(r"-e \"\.\[(\w+)\]\"", readme))
+    assert extras == {"examples", "test"} <= set(setup["options.extras_require"])
+    scripts = set(re.findall(r"examples/\w+\.py", readme))
+    assert "examples/translate.py" in scripts
+    assert all((ROOT / script).is_file() for script in scripts)
+    for link in re.findall(r"\]\(([\w/]+\.md)\)", readme):
+        assert (ROOT / link).is_file(), link
+
+
+def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
+    """The two Python blocks of the README that train and that subclass, as they stand there."""
+    readme = (ROOT / "README.md").read_text("utf8")
+    first, subclass = re.findall(r"```python\n(.*?)```", readme, re.S)[:2]
+    sides = [
+        line.split("\t") for line in korean_pairs.read_text("utf8").splitlines() if "\t" in line
+    ]
+    for side, name in enumerate(("corpus.en", "corpus.ko")):
+        lines = "".join(f"{pair[side]}\n" for pair in sides[:40])
+        (tmp_path / name).write_text(lines, "utf8")
+    smaller = first.replace("d_model=256, num_layers=3", "d_model=16, num_layers=1")
+    smaller = smaller.replace("jit_compile=True", "jit_compile=False").replace("epochs=10", "epochs=1")
+    assert smaller != first
+    done = subprocess.run(
+        [sys.executable, "-c", smaller + subclass + "\nprint(block.count_params)"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    described = tmp_path / "models/en_ko/1/assets.extra/source/tokenizer.json"
+    assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"

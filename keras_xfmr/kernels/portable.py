@@ -68,8 +68,7 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
         scores = scores + ops.cast(bias, "float32")
     if mask is not None:
         scores = ops.where(mask, scores, ops.cast(MASKED_SCORE, "float32"))
-    # The softmax of one score is 1; Keras warns of an axis of size 1.
-    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    weights = softmax(scores)
     if mask is not None:
         # A row that may attend nowhere has uniform weights here; it must give zeros.
         attends = ops.any(mask, axis=-1, keepdims=True)

@@ -171,39 +171,40 @@ class PairDataset:
             tf.random.set_seed(1)
             seed = tf.cast(self._seed, tf.int64) + epoch
             lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
-        ids = self._rows_of(lines).map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-        ids = ids.map(lambda source, target: (source, target))  # rows of a ragged tensor to tensors
-        pad = tuple(tf.constant(t.pad_id, tf.int32) for t in self._tokenizers)
-        batches = ids.bucket_by_sequence_length(
-            lambda source, target: self._bucket(tf.size(source), tf.size(target)),
-            bucket_boundaries=range(1, len(self.buckets)),
-            bucket_batch_sizes=[self._batch_size] * len(self.buckets),
-            padded_shapes=([None], [None]),
-            padding_values=pad,
+        rows = self._rows_of(lines).map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = rows.unbatch().group_by_window(
+            key_func=lambda source, target, bucket: bucket,
+            reduce_func=lambda bucket, same: same.batch(self._batch_size),
+            window_size=self._batch_size,
         )
         return batches.map(self._shape, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _lines(self):
-        """(file index, line number, line, other line) of every line of every file."""
-        files = tf.data.Dataset.range(len(self._sources))
-        sources = tf.constant(self._sources)
-        targets = tf.constant(self._targets or self._sources)
+        """(file index, line number, line, other line) of every line of every file.
+
+        Lines are numbered and joined a chunk at a time: a function called for each line would cost
+        more than all the rest.
+        """
+        sources, targets = (tf.constant(names) for names in (self._sources, self._targets or [""]))
 
         def read(index):
             lines = _stream(sources[index])
-            others = lines.map(lambda line: "") if self._targets is None else None
-            if others is None:
-                end = tf.data.Dataset.from_tensors(END_OF_FILE).repeat()
-                both = tf.data.Dataset.zip(
-                    lines.concatenate(end), _stream(targets[index]).concatenate(end)
-                )
-                both = both.take_while(lambda s, t: tf.logical_not((s == END_OF_FILE) & (t == s)))
+            if self._targets is None:
+                chunks = lines.batch(CHUNK).map(lambda chunk: (chunk, tf.fill(tf.shape(chunk), "")))
             else:
-                both = lines.map(lambda line: (line, ""))
-            numbered = both.enumerate(start=1).skip(int(self._skip_header))
-            return numbered.map(lambda number, pair: (index, number, *pair))
+                end = tf.data.Dataset.from_tensors(END_OF_FILE).repeat()
+                both = (lines.concatenate(end), _stream(targets[index]).concatenate(end))
+                chunks = tf.data.Dataset.zip(*both).batch(CHUNK).map(_before_the_end)
+                chunks = chunks.take_while(lambda chunk, others: tf.size(chunk) > 0)
+            return chunks.enumerate().map(lambda number, pair: number_lines(index, number, *pair))
 
-        return files.flat_map(read)
+        def number_lines(index, chunk_number, lines, others):
+            numbers = 1 + chunk_number * CHUNK + tf.range(tf.size(lines, tf.int64))
+            return tf.fill(tf.shape(numbers), index), numbers, lines, others
+
+        return tf.data.Dataset.range(len(self._sources)).flat_map(
+            lambda index: read(index).unbatch().skip(int(self._skip_header))
+        )
 
     def _parse(self, files, numbers, lines, others):
         """A chunk of lines to its good rows: source, target, and where each came from."""
@@ -236,7 +237,15 @@ class PairDataset:
         fits = self._fits(source_ids.row_lengths(), target_ids.row_lengths(), self.buckets[-1])
         keep = self._reject({"too_long": tf.logical_not(fits)}, where)
         self._rows.assign_add(tf.reduce_sum(tf.cast(keep, tf.int64)))
-        return tf.ragged.boolean_mask(source_ids, keep), tf.ragged.boolean_mask(target_ids, keep)
+        ids = [tf.ragged.boolean_mask(x, keep) for x in (source_ids, target_ids)]
+        bucket = self._bucket(*(x.row_lengths() for x in ids))
+        # Dense rows, all as long as the last bucket: ragged ones are slow to take apart.
+        longest = (self.buckets[-1][0], self.buckets[-1][1] + 1)
+        dense = [
+            x.to_tensor(tokenizer.pad_id, shape=[None, length])
+            for x, tokenizer, length in zip(ids, self._tokenizers, longest)
+        ]
+        return *dense, bucket
 
     def _reject(self, bad, where):
         """Which rows stay; the others are counted, or the first of them raises."""
@@ -296,15 +305,21 @@ class PairDataset:
     def _bucket(self, source_length, target_length):
         """Index of the first bucket that holds both lengths, 0 .. len(buckets) - 1."""
         fits = tf.stack([self._fits(source_length, target_length, b) for b in self.buckets])
-        return tf.cast(tf.argmax(fits), tf.int32)
+        return tf.argmax(tf.cast(fits, tf.int32), axis=0)
 
-    def _shape(self, source_ids, target_ids):
-        """Pads a batch to its bucket's lengths and to `batch_size` rows."""
-        index = self._bucket(tf.shape(source_ids)[1], tf.shape(target_ids)[1])
-        lengths = tf.constant(self.buckets)[index]
-        pads = [tokenizer.pad_id for tokenizer in self._tokenizers]
-        source_ids = _pad(source_ids, self._batch_size, lengths[0], pads[0])
-        target_ids = _pad(target_ids, self._batch_size, lengths[1] + 1, pads[1])
+    def _shape(self, source_ids, target_ids, bucket):
+        """Cuts the padding down to the bucket's lengths, and fills the batch up to its size."""
+        source_length, target_length = tf.unstack(tf.constant(self.buckets)[bucket[0]])
+        missing = [[0, self._batch_size - tf.shape(source_ids)[0]], [0, 0]]
+        source_ids, target_ids = (
+            tf.ensure_shape(
+                tf.pad(ids[:, :length], missing, constant_values=tokenizer.pad_id),
+                [self._batch_size, None],
+            )
+            for ids, length, tokenizer in zip(
+                (source_ids, target_ids), (source_length, target_length + 1), self._tokenizers
+            )
+        )
         inputs = {"source_ids": source_ids, "target_ids": target_ids[:, :-1]}
         return inputs, target_ids[:, 1:]
 
@@ -366,7 +381,7 @@ def _is_utf8(texts):
     return tf.equal(texts, tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
 
 
-def _pad(ids, rows, length, pad_id):
-    missing = [[0, rows - tf.shape(ids)[0]], [0, length - tf.shape(ids)[1]]]
-    padded = tf.pad(ids, missing, constant_values=pad_id)
-    return tf.ensure_shape(padded, [rows, None])
+def _before_the_end(lines, others):
+    """A chunk of two files without the rows after the end of both."""
+    inside = tf.not_equal(lines, END_OF_FILE) | tf.not_equal(others, END_OF_FILE)
+    return tf.boolean_mask(lines, inside), tf.boolean_mask(others, inside)

@@ -68,6 +68,14 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         keras_callback = keras.callbacks.BackupAndRestore(str(folder))
         keras_callback.set_model(self.model)
         keras_callback.on_train_begin()
+        seeds = json.loads((folder / METADATA).read_text("utf8"))["seeds"]
+        for state, value in zip(self._seed_states(), seeds, strict=True):
+            state.assign(value)
+
+    def _seed_states(self):
+        """Of the random generators, which a file of weights leaves out."""
+        weights = {id(weight) for weight in self.model.weights}
+        return [v for v in self.model.variables if id(v) not in weights]
 
     def _finish_epoch(self, epoch, done):
         self._data.seek(epoch, done)
@@ -105,7 +113,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         self.model.save_weights(aside / WEIGHTS)
-        (aside / METADATA).write_text(json.dumps({"epoch": epoch, "batch": batch}), "utf8")
+        seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]
+        metadata = {"epoch": epoch, "batch": batch, "seeds": seeds}
+        (aside / METADATA).write_text(json.dumps(metadata), "utf8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         for other in self._root.iterdir():

@@ -8,7 +8,7 @@ import keras
 
 from keras_xfmr import models, text, training
 
-EPOCHS = 3
+EPOCHS = 2
 LETTERS = "abcdefgh"
 
 
@@ -21,10 +21,10 @@ def write_pairs(path, rows=47):
 
 
 def make(path, dropout_rate=0.3, jit_compile=False, **options):
-    """A compiled model and its data: 10 batches in two buckets."""
+    """A compiled model and its data: 10 batches, in one bucket unless `options` say otherwise."""
     keras.utils.set_random_seed(5)
     tokenizer = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *LETTERS])
-    options = {"batch_size": 5, "buckets": (7, 11), "shuffle_buffer": 101, **options}
+    options = {"batch_size": 5, "buckets": (11,), "shuffle_buffer": 101, **options}
     pairs = text.PairDataset(path, tokenizer, tokenizer, **options)
     pairs.count()
     model = models.Transformer(
@@ -54,17 +54,17 @@ class Stop(keras.callbacks.Callback):
             self.stop()
 
 
-def fit(model, pairs, *callbacks, epochs=EPOCHS):
-    return model.fit(
-        pairs.dataset(), epochs=epochs, verbose=0, shuffle=False, callbacks=list(callbacks)
-    )
+def fit(model, pairs, backup_dir, save_freq, *callbacks):
+    backup = training.BackupAndRestore(backup_dir, data=pairs, save_freq=save_freq)
+    callbacks = [backup, *callbacks]
+    model.fit(pairs.dataset(), epochs=EPOCHS, verbose=0, shuffle=False, callbacks=callbacks)
 
 
 def main(path, backup, save_freq, epoch, batch):
     model, pairs = make(path)
     save_freq = save_freq if save_freq == "epoch" else int(save_freq)
     kill = Stop(int(epoch), int(batch), lambda: os.kill(os.getpid(), signal.SIGKILL))
-    fit(model, pairs, training.BackupAndRestore(backup, data=pairs, save_freq=save_freq), kill)
+    fit(model, pairs, backup, save_freq, kill)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""`BackupAndRestore` on a model that is quick to fit, with data that can start at any batch."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_xfmr import training
+
+pytestmark = pytest.mark.portable
+
+BATCHES, ROWS, EPOCHS = 7, 5, 3
+
+
+class Data(keras.utils.PyDataset):
+    """Batches in an order that the epoch decides."""
+
+    def __init__(self):
+        super().__init__()
+        draw = np.random.default_rng(3)
+        self.x = draw.normal(size=(BATCHES, ROWS, 11)).astype("float32")
+        self.y = draw.normal(size=(BATCHES, ROWS, 2)).astype("float32")
+        self.seek(0)
+
+    def seek(self, epoch, batch=0):
+        self.order = np.random.default_rng(epoch).permutation(BATCHES)[batch:]
+
+    def dataset(self):
+        return [(self.x[i], self.y[i]) for i in self.order]
+
+    def __len__(self):
+        return BATCHES
+
+    def __getitem__(self, index):
+        i = self.order[index]
+        return self.x[i], self.y[i]
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the epochs that begin, and breaks off after a batch."""
+
+    def __init__(self, epoch=None, batch=None):
+        super().__init__()
+        self.place, self.begun = (epoch, batch), []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun.append(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.begun[-1], batch) == self.place:
+            raise KeyboardInterrupt
+
+
+def make(steps_per_execution=1):
+    keras.utils.set_random_seed(5)
+    dense, dropout = keras.layers.Dense, keras.layers.Dropout
+    model = keras.Sequential([keras.Input((11,)), dense(13), dropout(0.3), dense(2)])
+    optimizer = training.AdamW(training.InverseSqrtSchedule(13, 7))
+    model.compile(
+        optimizer, "mse", jit_compile=False, steps_per_execution=steps_per_execution
+    )
+    return model
+
+
+def fit(model, backup, watch=None, data=None, epochs=EPOCHS):
+    watch = watch or Watch()
+    data = backup._data if data is None else data
+    model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=[backup, watch])
+    return watch.begun
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The weights of a run that nothing disturbs."""
+    model = make()
+    folder = tmp_path_factory.mktemp("unbroken") / "backup"
+    fit(model, training.BackupAndRestore(folder, data=Data()))
+    return model.get_weights()
+
+
+def same_weights(model, expected):
+    for weight, found, value in zip(model.weights, model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, value, err_msg=weight.path)
+
+
+@pytest.mark.parametrize("save_freq", [2, 7, "epoch"])
+@pytest.mark.parametrize("epoch, batch", [(0, 0), (0, 6), (1, 3), (2, 6)])
+def test_a_broken_run_goes_on_to_the_same_weights(epoch, batch, save_freq, unbroken, tmp_path):
+    root = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            make(),
+            training.BackupAndRestore(root, data=Data(), save_freq=save_freq),
+            Watch(epoch, batch),
+        )
+    model = make()
+    begun = fit(model, training.BackupAndRestore(root, data=Data(), save_freq=save_freq))
+    inside = save_freq != "epoch" and batch + 1 >= save_freq
+    assert begun == list(range(epoch + inside, EPOCHS))
+    assert int(model.optimizer.iterations) == EPOCHS * BATCHES
+    same_weights(model, unbroken)
+    assert not root.exists()
+
+
+def test_a_run_that_is_broken_again_and_again_goes_on(unbroken, tmp_path):
+    root = tmp_path / "backup"
+    for place in ((0, 4), (1, 1), (1, 3), (2, 5)):
+        backup = training.BackupAndRestore(root, data=Data(), save_freq=3)
+        with pytest.raises(KeyboardInterrupt):
+            fit(make(), backup, Watch(*place))
+    model = make()
+    fit(model, training.BackupAndRestore(root, data=Data(), save_freq=3))
+    same_weights(model, unbroken)
+
+
+def test_only_the_newest_backup_is_kept_and_where_asked_to_the_end(tmp_path):
+    root = tmp_path / "new" / "backup"
+    backup = training.BackupAndRestore(root, data=Data(), save_freq=3, delete_checkpoint=False)
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append([f.name for f in root.glob("*")])
+    )
+    model = make()
+    model.fit(Data(), epochs=1, verbose=0, shuffle=False, callbacks=[backup, look])
+    assert seen == (
+        [[]] * 2 + [["backup-000000-000000003"]] * 3 + [["backup-000000-000000006"]] * 2
+    )
+    assert [folder.name for folder in root.iterdir()] == ["backup-000001-000000000"]
+    again = make()
+    backup = training.BackupAndRestore(root, data=Data(), delete_checkpoint=False)
+    assert fit(again, backup, epochs=1) == []  # nothing was left to do
+    same_weights(again, model.get_weights())
+    assert root.exists()
+
+
+def test_several_steps_an_execution_are_backed_up_when_enough_have_passed(tmp_path):
+    root = tmp_path / "backup"
+    backup = training.BackupAndRestore(root, data=Data(), save_freq=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(steps_per_execution=2), backup, Watch(0, 5))
+    position = json.loads(next(root.glob("*/training_metadata.json")).read_text())
+    assert position == {"epoch": 0, "batch": 6}
+
+
+def test_what_was_half_written_is_passed_over(unbroken, tmp_path):
+    for name in ("writing-1", "other"):
+        (tmp_path / "backup" / name).mkdir(parents=True)
+        (tmp_path / "backup" / name / "latest.weights.h5").write_bytes(b"half")
+    model = make()
+    fit(model, training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq=5))
+    same_weights(model, unbroken)
+
+
+def test_one_callback_serves_two_fits(tmp_path):
+    backup = training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq=3)
+    first, second = make(), make()
+    assert fit(first, backup) == fit(second, backup) == [0, 1, 2]
+    same_weights(second, first.get_weights())
+
+
+def test_without_data_a_broken_epoch_is_repeated(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), training.BackupAndRestore(tmp_path / "backup"), Watch(1, 3), data=Data())
+    model = make()
+    assert fit(model, training.BackupAndRestore(tmp_path / "backup"), data=Data()) == [1, 2]
+    assert int(model.optimizer.iterations) == EPOCHS * BATCHES
+
+
+def test_a_number_of_batches_needs_data(tmp_path):
+    with pytest.raises(ValueError, match="Pass `data=` .*Received: data=None, save_freq=3"):
+        training.BackupAndRestore(tmp_path / "backup", save_freq=3)
+    with pytest.raises(ValueError, match="save_freq"):
+        training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq="batch")

@@ -9,7 +9,9 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.dropout import Dropout
+
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class MultiHeadAttention(keras.layers.Layer):
@@ -363,25 +365,12 @@ class MultiHeadAttention(keras.layers.Layer):
         return len(query_shape) != 3 or axes not in (None, (1,), (-2,))
 
     def _folded_attention(self, heads, attention_mask, masks, training):
-        """Moves the free axes into the batch and the attention axes into one, and back."""
-        rank = len(heads[0].shape)  # of [B, ..., N, H]
-        axes = self._attention_axes or tuple(range(1, rank - 2))
-        axes = tuple(axis if axis >= 0 else rank - 1 + axis for axis in axes)
-        if (masks["use_causal_mask"] or self.sliding_window) and len(axes) > 1:
+        folding = AxisFolding(heads, self._attention_axes)
+        if (masks["use_causal_mask"] or self.sliding_window) and len(folding.axes) > 1:
             raise ValueError(
                 "A causal or sliding mask needs one attention axis. "
-                f"Received: attention_axes={axes}."
+                f"Received: attention_axes={folding.axes}."
             )
-        free = tuple(axis for axis in range(rank - 2) if axis not in axes)
-        order = (*free, *axes, rank - 2, rank - 1)
-        moved = [ops.transpose(x, order) for x in heads]
-        free_shape = tuple(ops.shape(moved[0])[: len(free)])
-        target_shape = tuple(ops.shape(moved[0])[len(free) : rank - 2])
-        source_shape = tuple(ops.shape(moved[1])[len(free) : rank - 2])
-        flat = [
-            ops.reshape(x, (-1, math.prod(shape), *x.shape[-2:]))
-            for x, shape in zip(moved, (target_shape, source_shape, source_shape))
-        ]
         implicit = (masks.pop("query_mask"), *masks.pop("source_masks"))
         if any(mask is not None for mask in implicit):
             raise ValueError(
@@ -389,29 +378,15 @@ class MultiHeadAttention(keras.layers.Layer):
                 "features]. Pass `attention_mask` of shape [batch, ..., *target axes, *source "
                 "axes] for attention over other axes."
             )
-        if attention_mask is not None:
-            attention_mask = ops.cast(attention_mask, "bool")
-            while len(attention_mask.shape) < len(free) + 1 + 2 * len(axes):
-                attention_mask = ops.expand_dims(attention_mask, -2 * len(axes) - 1)
-            heads_axis = attention_mask.shape[len(free)]
-            full = (*free_shape, heads_axis, *target_shape, *source_shape)
-            attention_mask = ops.reshape(
-                ops.broadcast_to(attention_mask, full),
-                (-1, heads_axis, math.prod(target_shape), math.prod(source_shape)),
-            )
         mask = self.compute_mask_for_scores(
-            math.prod(target_shape), math.prod(source_shape), masks=[attention_mask], **masks
+            folding.target_length,
+            folding.source_length,
+            masks=[folding.fold_mask(attention_mask)],
+            **masks,
         )
-        output, weights = self.compute_attention(*flat, mask, None, training)
-        output = ops.reshape(
-            output, (*free_shape, *target_shape, self.num_heads, self.value_dim)
-        )
-        inverse = tuple(order.index(axis) for axis in range(rank))
-        if weights is not None:
-            weights = ops.reshape(
-                weights, (*free_shape, self.num_heads, *target_shape, *source_shape)
-            )
-        return ops.transpose(output, inverse), weights
+        output, weights = self.compute_attention(*folding.heads, mask, None, training)
+        weights = None if weights is None else folding.unfold_weights(weights)
+        return folding.unfold_output(output), weights
 
 
 def _group_rows(query, batch):

@@ -13,12 +13,11 @@ from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
     EncoderBlock,
-    LayerNorm,
     PositionalEncoding,
     PositionEmbedding,
-    RMSNorm,
     TokenEmbedding,
 )
+from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.models.generator import Generator, Untracked
 
 PRESETS = {
@@ -108,45 +107,22 @@ class Transformer(keras.Model):
 
         # ---- layers
         self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
-        shared = target_vocab_size is None
-
-        def embedding(name, size):
-            return TokenEmbedding(size, d_model, dtype=policy, name=name)
-
-        def block(kind, name):
-            return kind(
-                num_heads,
-                ffn_dim,
-                dropout_rate=dropout_rate,
-                attention_dropout_rate=attention_dropout_rate,
-                activation=activation,
-                norm=norm,
-                norm_first=norm_first,
-                dtype=policy,
-                name=name,
-            )
-
-        def position_layer(name):
-            if positions == "learned":
-                return PositionEmbedding(max_length, dtype=policy, name=name)
-            return PositionalEncoding(positions, dtype=policy, name=name)
-
-        def final_norm(name):
-            kind = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}[norm]
-            return kind(epsilon=1e-6, dtype=policy, name=name) if norm_first else None
-
-        self.source_embedding = embedding("source_embedding", source_vocab_size)
-        self.target_embedding = (
-            self.source_embedding if shared else embedding("target_embedding", target_vocab_size)
+        self.source_embedding = TokenEmbedding(
+            source_vocab_size, d_model, dtype=policy, name="source_embedding"
         )
-        self.source_positions = position_layer("source_positions")
-        self.target_positions = position_layer("target_positions")
+        self.target_embedding = (
+            self.source_embedding
+            if target_vocab_size is None
+            else TokenEmbedding(target_vocab_size, d_model, dtype=policy, name="target_embedding")
+        )
+        self.source_positions = _positions(config, policy, "source_positions")
+        self.target_positions = _positions(config, policy, "target_positions")
         self.source_dropout = Dropout(dropout_rate, dtype=policy, name="source_dropout")
         self.target_dropout = Dropout(dropout_rate, dtype=policy, name="target_dropout")
-        self.encoder_blocks = [block(EncoderBlock, f"encoder_{i}") for i in range(encoder_layers)]
-        self.decoder_blocks = [block(DecoderBlock, f"decoder_{i}") for i in range(decoder_layers)]
-        self.encoder_norm = final_norm("encoder_norm")
-        self.decoder_norm = final_norm("decoder_norm")
+        self.encoder_blocks = _blocks(EncoderBlock, "encoder", encoder_layers, config, policy)
+        self.decoder_blocks = _blocks(DecoderBlock, "decoder", decoder_layers, config, policy)
+        self.encoder_norm = _final_norm(config, policy, "encoder_norm")
+        self.decoder_norm = _final_norm(config, policy, "decoder_norm")
 
         # ---- functional graph
         source_ids = keras.Input((None,), dtype="int32", name="source_ids")
@@ -344,6 +320,30 @@ class Transformer(keras.Model):
             pad_id=self.pad_id,
             **options,
         )
+
+
+def _positions(config, policy, name):
+    if config["positions"] == "learned":
+        return PositionEmbedding(config["max_length"], dtype=policy, name=name)
+    return PositionalEncoding(config["positions"], dtype=policy, name=name)
+
+
+def _blocks(kind, name, count, config, policy):
+    shared = ("dropout_rate", "attention_dropout_rate", "activation", "norm", "norm_first")
+    arguments = {key: config[key] for key in shared}
+    return [
+        kind(
+            config["num_heads"], config["ffn_dim"], dtype=policy, name=f"{name}_{i}", **arguments
+        )
+        for i in range(count)
+    ]
+
+
+def _final_norm(config, policy, name):
+    """The norm after a stack of pre-norm blocks; post-norm blocks need none."""
+    if not config["norm_first"]:
+        return None
+    return NORMS[config["norm"]](epsilon=1e-6, dtype=policy, name=name)
 
 
 def _check(config):

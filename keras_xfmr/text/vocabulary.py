@@ -45,7 +45,10 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
     import keras_nlp
+    import sentencepiece
 
+    if hasattr(sentencepiece, "set_min_log_level"):
+        sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     lines = _lines(texts)
 
     def learn(size):

@@ -92,13 +92,14 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         return max(folders, key=lambda f: [int(n) for n in f.name.split("-")[1:]], default=None)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._epoch, self._done = epoch, 0
         if self._data is not None:
             self._data.seek(epoch, 0)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.save_freq != "epoch" and (batch + 1) % self.save_freq == 0:
-            self._save(self._epoch, batch + 1)
+        before, self._done = self._done, batch + 1  # several batches with steps_per_execution
+        if self.save_freq != "epoch" and self._done // self.save_freq > before // self.save_freq:
+            self._save(self._epoch, self._done)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save(epoch + 1, 0)

@@ -57,9 +57,7 @@ def make(steps_per_execution=1):
     dense, dropout = keras.layers.Dense, keras.layers.Dropout
     model = keras.Sequential([keras.Input((11,)), dense(13), dropout(0.3), dense(2)])
     optimizer = training.AdamW(training.InverseSqrtSchedule(13, 7))
-    model.compile(
-        optimizer, "mse", jit_compile=False, steps_per_execution=steps_per_execution
-    )
+    model.compile(optimizer, "mse", jit_compile=False, steps_per_execution=steps_per_execution)
     return model
 
 
@@ -89,11 +87,8 @@ def same_weights(model, expected):
 def test_a_broken_run_goes_on_to_the_same_weights(epoch, batch, save_freq, unbroken, tmp_path):
     root = tmp_path / "backup"
     with pytest.raises(KeyboardInterrupt):
-        fit(
-            make(),
-            training.BackupAndRestore(root, data=Data(), save_freq=save_freq),
-            Watch(epoch, batch),
-        )
+        backup = training.BackupAndRestore(root, data=Data(), save_freq=save_freq)
+        fit(make(), backup, Watch(epoch, batch))
     model = make()
     begun = fit(model, training.BackupAndRestore(root, data=Data(), save_freq=save_freq))
     inside = save_freq != "epoch" and batch + 1 >= save_freq
@@ -123,9 +118,8 @@ def test_only_the_newest_backup_is_kept_and_where_asked_to_the_end(tmp_path):
     )
     model = make()
     model.fit(Data(), epochs=1, verbose=0, shuffle=False, callbacks=[backup, look])
-    assert seen == (
-        [[]] * 2 + [["backup-000000-000000003"]] * 3 + [["backup-000000-000000006"]] * 2
-    )
+    third, sixth = ["backup-000000-000000003"], ["backup-000000-000000006"]
+    assert seen == [[]] * 2 + [third] * 3 + [sixth] * 2
     assert [folder.name for folder in root.iterdir()] == ["backup-000001-000000000"]
     again = make()
     backup = training.BackupAndRestore(root, data=Data(), delete_checkpoint=False)
@@ -134,13 +128,17 @@ def test_only_the_newest_backup_is_kept_and_where_asked_to_the_end(tmp_path):
     assert root.exists()
 
 
-def test_several_steps_an_execution_are_backed_up_when_enough_have_passed(tmp_path):
+def test_several_steps_an_execution_are_backed_up_when_enough_have_passed(unbroken, tmp_path):
     root = tmp_path / "backup"
     backup = training.BackupAndRestore(root, data=Data(), save_freq=3)
     with pytest.raises(KeyboardInterrupt):
-        fit(make(steps_per_execution=2), backup, Watch(0, 5))
+        fit(make(steps_per_execution=2), backup, Watch(1, 3))
     position = json.loads(next(root.glob("*/training_metadata.json")).read_text())
-    assert position == {"epoch": 0, "batch": 6}
+    assert (position["epoch"], position["batch"]) == (1, 4)
+    model = make(steps_per_execution=2)
+    assert fit(model, training.BackupAndRestore(root, data=Data(), save_freq=3)) == [2]
+    for found, expected in zip(model.get_weights(), unbroken, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_what_was_half_written_is_passed_over(unbroken, tmp_path):

@@ -1,0 +1,61 @@
+"""Attention over other axes than the second of three, by moving axes.
+
+B batch and all other axes that do not attend, T and S the axes that do, N heads, H head_dim
+"""
+
+import math
+
+from keras import ops
+
+
+class AxisFolding:
+    """Heads `[batch, ..., N, H]` to `[B, T, N, H]` and back, for some attention axes.
+
+    Args:
+        heads: query, key and value heads, of equal rank.
+        axes: the axes that attend; negative ones count from the end of the inputs (which have one
+            axis less). None: all but the batch, the heads and the features.
+    """
+
+    def __init__(self, heads, axes):
+        rank = len(heads[0].shape)
+        axes = axes or tuple(range(1, rank - 2))
+        self.axes = tuple(axis if axis >= 0 else rank - 1 + axis for axis in axes)
+        self._free = tuple(axis for axis in range(rank - 2) if axis not in self.axes)
+        self._order = (*self._free, *self.axes, rank - 2, rank - 1)
+        moved = [ops.transpose(x, self._order) for x in heads]
+        count = len(self._free)
+        self._free_shape = tuple(ops.shape(moved[0])[:count])
+        self._target_shape = tuple(ops.shape(moved[0])[count : rank - 2])
+        self._source_shape = tuple(ops.shape(moved[1])[count : rank - 2])
+        self.target_length = math.prod(self._target_shape)
+        self.source_length = math.prod(self._source_shape)
+        lengths = (self.target_length, self.source_length, self.source_length)
+        self.heads = [
+            ops.reshape(x, (-1, length, *x.shape[-2:])) for x, length in zip(moved, lengths)
+        ]
+
+    def fold_mask(self, mask):
+        """A mask `[batch, ..., (N,) *target axes, *source axes]` to `[B, N or 1, T, S]`."""
+        if mask is None:
+            return None
+        mask = ops.cast(mask, "bool")
+        count = len(self._free)
+        while len(mask.shape) < count + 1 + 2 * len(self.axes):
+            mask = ops.expand_dims(mask, -2 * len(self.axes) - 1)
+        heads = mask.shape[count]
+        full = (*self._free_shape, heads, *self._target_shape, *self._source_shape)
+        return ops.reshape(
+            ops.broadcast_to(mask, full), (-1, heads, self.target_length, self.source_length)
+        )
+
+    def unfold_output(self, output):
+        """`[B, T, N, V]` to the axes of the query."""
+        shape = (*self._free_shape, *self._target_shape, *output.shape[-2:])
+        inverse = [self._order.index(axis) for axis in range(len(self._order))]
+        return ops.transpose(ops.reshape(output, shape), inverse)
+
+    def unfold_weights(self, weights):
+        """`[B, N, T, S]` to `[batch, ..., N, *target axes, *source axes]`."""
+        shape = (*self._free_shape, weights.shape[1], *self._target_shape, *self._source_shape)
+        return ops.reshape(weights, shape)

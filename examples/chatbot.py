@@ -73,8 +73,10 @@ def main(_):
     model, measures = seq2seq.fit(
         files, tokenizers, output, settings, seed=FLAGS.seed, jit_compile=FLAGS.jit_compile
     )
-    print(f"held-out perplexity of a subword: {measures['perplexity']:.1f} (a uniform guess: "
-          f"{tokenizer.vocab_size}), {math.log2(measures['perplexity']):.2f} bits")
+    print(
+        f"held-out perplexity of a subword: {measures['perplexity']:.1f} (a uniform guess: "
+        f"{tokenizer.vocab_size}), {math.log2(measures['perplexity']):.2f} bits"
+    )
     clock.step(f"trained {model.count_params():,} weights; held-out {measures}")
 
     pairs = seq2seq.fitting(seq2seq.read_pairs(files[1]), tokenizers, (LENGTH, LENGTH))

@@ -12,8 +12,8 @@ Paper: Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1
         Any corpus, with a learned subword vocabulary; BLEU and chrF on a held-out part.
 
 Everything is written to --output: learning_curve.png, cross_attention.png, model.keras, the
-tokenizers, TensorBoard logs and saved_model/. A run that was killed goes on where it stopped when it
-is started again. Results: benchmarks/RESULTS.md.
+tokenizers, TensorBoard logs and saved_model/. A run that was killed goes on where it stopped when
+it is started again. Results: benchmarks/RESULTS.md.
 """
 
 import pathlib
@@ -48,13 +48,13 @@ flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 DATES = {
     "epochs": 5, "batch_size": 128, "d_model": 64, "num_layers": 2, "dropout": 0.0,
-    "learning_rate": 5e-3, "label_smoothing": 0.0, "num_heads": 4, "buckets": ((44, 26),), "search": "greedy",
-    "max_length": 26,
+    "learning_rate": 5e-3, "label_smoothing": 0.0, "num_heads": 4, "buckets": ((44, 26),),
+    "search": "greedy", "max_length": 26,
 }  # fmt: skip
 CORPUS = {
     "epochs": 12, "batch_size": 64, "d_model": 256, "num_layers": 3, "dropout": 0.1,
-    "learning_rate": 1e-3, "label_smoothing": 0.1, "num_heads": 4, "buckets": ((16, 16), (32, 32), (64, 64)), "search": "beam",
-    "max_length": 64,
+    "learning_rate": 1e-3, "label_smoothing": 0.1, "num_heads": 4,
+    "buckets": ((16, 16), (32, 32), (64, 64)), "search": "beam", "max_length": 64,
 }  # fmt: skip
 
 
@@ -103,7 +103,9 @@ def prepare_corpus(output, clock):
 def report(sources, references, answers, dates):
     """Prints the measure of the task and a few translations."""
     for source, reference, found in list(zip(sources, references, answers))[:8]:
-        print(f"  {source}\n    -> {found}" + ("" if found == reference else f"\n    not {reference}"))
+        print(
+            f"  {source}\n    -> {found}" + ("" if found == reference else f"\n    not {reference}")
+        )
     exact = sum(a == r for a, r in zip(answers, references)) / len(references)
     print(f"held-out exact match: {exact:.2%} of {len(references)}")
     if not dates:
@@ -139,8 +141,10 @@ def main(_):
     longest = chosen["buckets"][-1]
     pairs = seq2seq.read_pairs(files[1])
     measured = seq2seq.fitting(pairs, tokenizers, longest)
-    print(f"held-out: {len(pairs)} pairs, of them longer than trained for and not measured: "
-          f"{len(pairs) - len(measured)}")
+    print(
+        f"held-out: {len(pairs)} pairs, of them longer than trained for and not measured: "
+        f"{len(pairs) - len(measured)}"
+    )
     sources, references = zip(*measured)
     answers = seq2seq.answer(model, tokenizers, list(sources), length=longest[0], **options)
     report(sources, references, answers, dates)
@@ -148,9 +152,7 @@ def main(_):
 
     picture = output / "cross_attention.png"
     seq2seq.draw_cross_attention(model, tokenizers, sources[0], answers[0], picture)
-    folder, asked = seq2seq.export_and_ask(
-        model, tokenizers, output, list(sources[:3]), **options
-    )
+    folder, asked = seq2seq.export_and_ask(model, tokenizers, output, list(sources[:3]), **options)
     for source, (translation, score) in zip(sources, asked):
         print(f"  {source}\n    -> {translation}  (log P {score:.2f})")
     clock.step(f"{folder} answered in a fresh process; pictures in {output}")

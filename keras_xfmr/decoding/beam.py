@@ -99,9 +99,7 @@ def beam_search(
         beams = BeamState(*loop_vars)
         logits, model = step(beams.last, beams.index + first, beams.model)
         ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
-        return tuple(
-            _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id)
-        )
+        return tuple(_split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id))
 
     beams = BeamState(
         *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)

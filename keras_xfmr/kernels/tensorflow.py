@@ -56,7 +56,9 @@ def dropout(inputs, rate, seed):
     bits = _shift_xor(tf.bitwise.bitwise_xor(bits, second * _word(0x9E3779B9)), 13)
     bits = _shift_xor(bits * _word(0xC2B2AE35), 16)
     keep = bits >= _word(min(round(rate * 2**32), 2**32 - 1))
-    return tf.where(keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype))
+    return tf.where(
+        keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype)
+    )
 
 
 def _shift_xor(bits, shift):
@@ -65,4 +67,3 @@ def _shift_xor(bits, shift):
 
 def _word(value):
     return tf.constant(value, tf.uint32)
-

@@ -41,12 +41,12 @@ class AddNorm(keras.layers.Layer):
     (2, 5, 8)
     """
 
-    def __init__(
-        self, norm="layer_norm", *, dropout_rate=0.0, epsilon=1e-6, seed=None, **kwargs
-    ):
+    def __init__(self, norm="layer_norm", *, dropout_rate=0.0, epsilon=1e-6, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(norm, keras.layers.Layer) and norm not in NORMS:
-            raise ValueError(f"`norm` must be a layer or one of {tuple(NORMS)}. Received: {norm!r}.")
+            raise ValueError(
+                f"`norm` must be a layer or one of {tuple(NORMS)}. Received: {norm!r}."
+            )
         self.supports_masking = True
         self.dropout_rate = dropout_rate
         self.epsilon = epsilon

@@ -260,9 +260,7 @@ class DecoderBlock(_Block):
 
     attentions = ("self_attention", "cross_attention")
 
-    def __init__(
-        self, num_heads, ffn_dim, *, self_attention=None, cross_attention=None, **kwargs
-    ):
+    def __init__(self, num_heads, ffn_dim, *, self_attention=None, cross_attention=None, **kwargs):
         layers = {"self_attention": self_attention, "cross_attention": cross_attention}
         super().__init__(num_heads, ffn_dim, attention_layers=layers, **kwargs)
 

@@ -332,9 +332,7 @@ def _blocks(kind, name, count, config, policy):
     shared = ("dropout_rate", "attention_dropout_rate", "activation", "norm", "norm_first")
     arguments = {key: config[key] for key in shared}
     return [
-        kind(
-            config["num_heads"], config["ffn_dim"], dtype=policy, name=f"{name}_{i}", **arguments
-        )
+        kind(config["num_heads"], config["ffn_dim"], dtype=policy, name=f"{name}_{i}", **arguments)
         for i in range(count)
     ]
 

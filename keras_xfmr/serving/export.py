@@ -39,8 +39,9 @@ def export_saved_model(
       plain ones work everywhere.
 
     The vocabularies travel in the graph, and as files in `assets.extra/source` and
-    `assets.extra/target`. The folder is written aside, loaded, asked `check_texts` and compared with the model in memory,
-    flushed to disk, and only then renamed: a server that watches `path` never sees half a model.
+    `assets.extra/target`. The folder is written aside, loaded, asked `check_texts` and compared
+    with the model in memory, flushed to disk, and only then renamed: a server that watches `path`
+    never sees half a model.
 
     Args:
         model: a `Transformer`, or another model with `make_generator`.

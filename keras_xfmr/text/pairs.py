@@ -143,7 +143,9 @@ class PairDataset:
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""
         return self._iteration(
-            lambda _: self._rows_of(self._lines()).map(lambda source, target, *where: (source, target))
+            lambda _: self._rows_of(self._lines()).map(
+                lambda source, target, *where: (source, target)
+            )
         ).unbatch()
 
     def sentences(self, side):

@@ -1,4 +1,5 @@
-"""What stands beside a model in `compile` and `fit`: losses, metrics, schedules, optimizers, callbacks."""
+"""What stands beside a model in `compile` and `fit`: losses, metrics, schedules, optimizers,
+callbacks."""
 
 from keras_xfmr.training.callbacks import BackupAndRestore
 from keras_xfmr.training.losses import MaskedCrossEntropy

@@ -19,15 +19,15 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     object goes on at the very batch: the weights at the end are those of a run that was never
     broken.
 
-    An epoch that was broken is ended first, by `train_on_batch`, without validation; then `fit` goes
-    on with whole epochs.
+    An epoch that was broken is ended first, by `train_on_batch`, without validation; then `fit`
+    goes on with whole epochs.
 
     Args:
         backup_dir: folder for the backups; removed when training ends, unless
             `delete_checkpoint=False`.
-        data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`, the
-            batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`. Without
-            it a broken epoch is repeated from its first batch.
+        data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`,
+            the batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`.
+            Without it a broken epoch is repeated from its first batch.
         save_freq: `"epoch"`, or a number of batches (needs `data`).
         delete_checkpoint: whether to remove the backups at the end of training.
 

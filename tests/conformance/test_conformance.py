@@ -55,8 +55,14 @@ CASES = [
     Case(
         layers.DecoderBlock,
         {
-            "num_heads": N, "ffn_dim": F, "dropout_rate": 0.2, "attention_dropout_rate": 0.1,
-            "activation": "swiglu", "norm": "rms_norm", "norm_first": True, "epsilon": 1e-3,
+            "num_heads": N,
+            "ffn_dim": F,
+            "dropout_rate": 0.2,
+            "attention_dropout_rate": 0.1,
+            "activation": "swiglu",
+            "norm": "rms_norm",
+            "norm_first": True,
+            "epsilon": 1e-3,
             "kernel_initializer": "he_normal",
         },
         ((B, T, D), (B, S, D)),
@@ -67,7 +73,9 @@ CASES = [
     Case(
         layers.EncoderBlock,
         {
-            "num_heads": N, "ffn_dim": F, "activation": ops.gelu,
+            "num_heads": N,
+            "ffn_dim": F,
+            "activation": ops.gelu,
             "self_attention": layers.MultiHeadAttention(2, 4, rotary=layers.RotaryEmbedding()),
             "feed_forward": keras.layers.Dense(D, activation="tanh"),
         },
@@ -79,9 +87,17 @@ CASES = [
     Case(
         layers.MultiHeadAttention,
         {
-            "num_heads": N, "key_dim": H, "value_dim": 5, "dropout": 0.1, "output_shape": (2, 3),
-            "sliding_window": 6, "use_gate": True, "seed": 3, "kernel_regularizer": "l2",
-            "bias_initializer": "ones", "kernel_constraint": "non_neg",
+            "num_heads": N,
+            "key_dim": H,
+            "value_dim": 5,
+            "dropout": 0.1,
+            "output_shape": (2, 3),
+            "sliding_window": 6,
+            "use_gate": True,
+            "seed": 3,
+            "kernel_regularizer": "l2",
+            "bias_initializer": "ones",
+            "kernel_constraint": "non_neg",
         },
         ((B, T, D), (B, S, D)),
         optional={"return_attention_scores": True},
@@ -90,8 +106,12 @@ CASES = [
     Case(
         layers.MultiHeadAttention,
         {
-            "num_heads": 4, "key_dim": H, "num_key_value_heads": 2, "attention_axes": 1,
-            "rotary": layers.RotaryEmbedding(layout="interleaved"), "use_bias": False,
+            "num_heads": 4,
+            "key_dim": H,
+            "num_key_value_heads": 2,
+            "attention_axes": 1,
+            "rotary": layers.RotaryEmbedding(layout="interleaved"),
+            "use_bias": False,
         },
         ((B, T, D), (B, T, D)),
         options={"use_causal_mask": True},

@@ -112,9 +112,7 @@ def test_beam_search_finds_what_the_oracle_finds(rng, beam_size, alpha):
 
 def test_a_wide_beam_finds_the_best_of_all_sequences(rng):
     chains = Chains(rng, rows=3)
-    found = chains.run(
-        decoding.beam_search, beam_size=4**4, alpha=1.0, num_return=13, max_length=4
-    )
+    found = chains.run(decoding.beam_search, beam_size=4**4, alpha=1.0, num_return=13, max_length=4)
     for row in range(3):
         expected = oracles.exhaustive_search(chains.log_probs(row), START, END, 4, 1.0, 13)
         lengths = [len(ids) for ids, _ in expected]

@@ -175,9 +175,7 @@ def test_the_oracle_agrees_with_fewer_heads_of_keys_and_values(rng, kv_heads, ca
     arguments = {"num_heads": 6, "num_key_value_heads": kv_heads, "value_dim": V}
     layer, x = built(rng, **arguments)
     attention_mask, bias = mask(rng, B, T, T), normal(rng, 6, T, T)
-    output = layer(
-        x, x, attention_mask=attention_mask, attention_bias=bias, use_causal_mask=causal
-    )
+    output = layer(x, x, attention_mask=attention_mask, attention_bias=bias, use_causal_mask=causal)
     expected = oracles.multi_head_attention(
         as_numpy(x), as_numpy(x), weights=weights_of(layer),
         mask=as_numpy(attention_mask)[:, None], bias=as_numpy(bias), causal=causal,
@@ -211,9 +209,7 @@ def test_a_query_that_may_attend_nowhere_gives_the_output_bias(rng, dropout):
 def test_the_look_ahead_mask_passed_in_equals_use_causal_mask(rng):
     layer, x = built(rng)
     explicit = layer(x, x, attention_mask=functional.look_ahead_mask(T))
-    np.testing.assert_array_equal(
-        as_numpy(explicit), as_numpy(layer(x, x, use_causal_mask=True))
-    )
+    np.testing.assert_array_equal(as_numpy(explicit), as_numpy(layer(x, x, use_causal_mask=True)))
 
 
 @pytest.mark.parametrize("arguments", [{}, {"rotary": RotaryEmbedding()}], ids=["plain", "rotary"])

@@ -51,9 +51,7 @@ def test_a_cached_self_attention_equals_the_whole_one(rng, arguments, chunks):
     for size in chunks:
         chunk = x[:, index : index + size]
         position = ops.full((), index, dtype="int32")
-        output, cache = layer(
-            chunk, chunk, use_causal_mask=True, cache=cache, cache_index=position
-        )
+        output, cache = layer(chunk, chunk, use_causal_mask=True, cache=cache, cache_index=position)
         outputs.append(as_numpy(output))
         index += size
     np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)

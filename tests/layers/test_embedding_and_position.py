@@ -151,4 +151,3 @@ def test_rotary_embedding_rotates_by_the_position(rng, layout):
     np.testing.assert_allclose(
         as_numpy(layer(x, offset=3)), oracles.rotary(as_numpy(x), 3, 100.0, layout), **CLOSE
     )
-

@@ -124,8 +124,8 @@ def test_vocabularies_are_learned_from_files_too(tmp_path):
     assert text.learn_characters(files).get_vocabulary()[4:] == [" ", "a", "b", "녕", "안"]
     assert text.learn_characters(files, min_count=2).get_vocabulary()[4:] == ["a", "b", "안"]
     assert "안" in text.learn_word_piece(files, 47).get_vocabulary()
-    assert strings(
-        text.learn_sentence_piece(str(tmp_path / "b.txt"), 47).detokenize([[2, 3]])
-    ) == [""]
+    assert strings(text.learn_sentence_piece(str(tmp_path / "b.txt"), 47).detokenize([[2, 3]])) == [
+        ""
+    ]
     with pytest.raises(FileNotFoundError, match="No text file at .*missing"):
         text.learn_characters([tmp_path / "missing"])

@@ -164,7 +164,7 @@ def test_a_saved_model_holds_the_vocabularies(learned, tmp_path):
 # Composed characters, since the peer's case-keeping form does not compose; no special tokens.
 PEER_TEXTS = (
     *SENTENCES,
-    "don't--stop... (ever) \"quoted\" [x] {y} a_b a/b 50% $3 €4 §5 «oui» 、。「」",
+    'don\'t--stop... (ever) "quoted" [x] {y} a_b a/b 50% $3 €4 §5 «oui» 、。「」',
     "tabs\tand\nlines\r\nand   runs ",
     "no\u00a0break, thin\u202fspace, ideographic\u3000space, line\u2028separator",
     "soft\u00adhyphen zero\u200bwidth bell\x07 mark\ufeff bad\ufffd nul\x00.",

@@ -178,7 +178,7 @@ def _next_version(path):
 
 
 def _valid_version(version):
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ValueError(f"`version` must be a positive integer. Received: {version!r}.")
     return version
 

@@ -77,14 +77,28 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         weights = {id(weight) for weight in self.model.weights}
         return [v for v in self.model.variables if id(v) not in weights]
 
-    def _finish_epoch(self, epoch, done):
-        self._data.seek(epoch, done)
-        for batch in self._data.dataset():
-            self.model.train_on_batch(*batch)
-            done += 1
-            if self.save_freq != "epoch" and done % self.save_freq == 0:
-                self._save(epoch, done)
-        self._save(epoch + 1, 0)
+    def _finish_epoch(self, epoch, first):
+        """By a `fit` of its own: `train_on_batch` would compile the step for other shapes, which
+        rounds differently. What it averages or reports at its end is undone by what follows."""
+        self._epoch, self._done = epoch, first
+        self._data.seek(epoch, first)
+        rest = self._data.dataset()
+        if next(iter(rest), None) is None:
+            return self._save(epoch + 1, 0)
+        history = self.model.history
+        backup = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: self._after_batch(first + batch + 1),
+            on_epoch_end=self.on_epoch_end,
+        )
+        self.model.fit(
+            rest,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[backup],
+        )
+        self.model.history = history
 
     def _newest(self):
         """The backup with the furthest position; folders of another form are not ours."""
@@ -97,7 +111,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self._data.seek(epoch, 0)
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self._done = self._done, batch + 1  # several batches with steps_per_execution
+        self._after_batch(batch + 1)
+
+    def _after_batch(self, done):
+        before, self._done = self._done, done  # several batches with steps_per_execution
         if self.save_freq != "epoch" and self._done // self.save_freq > before // self.save_freq:
             self._save(self._epoch, self._done)
 

@@ -135,6 +135,17 @@ def test_keras_layer_gives_the_same_numbers_over_other_axes(rng, axes, arguments
     np.testing.assert_allclose(as_numpy(weights), as_numpy(scores), **CLOSE)
 
 
+def test_attention_over_one_of_three_axes_is_attention_in_each_place_of_the_others(rng):
+    layer, _ = built(rng)
+    x = rng.normal(size=(B, T, 3, S, D)).astype("float32")
+    folded = MultiHeadAttention(N, H, attention_axes=1)
+    folded.build(x.shape, x.shape)
+    folded.set_weights(layer.get_weights())
+    rows = np.moveaxis(x, 1, 3).reshape(-1, T, D)
+    expected = np.moveaxis(as_numpy(layer(rows, rows)).reshape(B, 3, S, T, D), 3, 1)
+    np.testing.assert_allclose(as_numpy(folded(x, x)), expected, **CLOSE)
+
+
 @pytest.mark.parametrize("axes, shape", [(2, (B, T, S, S)), (1, (B, S, T, T)), ((1, 2), None)])
 def test_a_mask_over_other_axes_acts_as_in_keras_layer(rng, axes, shape):
     x = normal(rng, B, T, S, D)

@@ -69,6 +69,14 @@ def test_a_cache_longer_than_the_text_changes_nothing(rng):
     assert scores.shape == (B, N, T, 11) and not as_numpy(scores)[..., T:].any()
 
 
+def test_a_mask_of_the_call_does_not_speak_of_the_cache(rng):
+    layer, x = built(rng)
+    options = {"use_causal_mask": True, "cache": layer.init_cache(B, 11), "cache_index": 0}
+    hidden = ops.zeros((B, T), "bool")
+    masked, _ = layer(x, x, value_mask=hidden, key_mask=hidden, **options)
+    np.testing.assert_array_equal(as_numpy(masked), as_numpy(layer(x, x, **options)[0]))
+
+
 @pytest.mark.parametrize("factor", [1, 3])
 @pytest.mark.parametrize("rotary", [None, RotaryEmbedding()], ids=["plain", "rotary"])
 def test_beams_share_the_cache_of_their_source(rng, factor, rotary):

@@ -57,17 +57,13 @@ def feed_forward(layer, x, kind):
     return oracles.feed_forward(x, kind, weights)
 
 
-def normalize(layer, x):
-    weights = [w.numpy() for w in layer.norm.weights]
-    oracle = oracles.layer_norm if len(weights) == 2 else oracles.rms_norm
-    return oracle(x, *weights, layer.epsilon)
-
-
 def residual(block, name, x, sublayer):
-    add_norm = getattr(block, f"{name}_add_norm")
-    if block.norm_first:
-        return x + sublayer(normalize(add_norm, x))
-    return normalize(add_norm, x + sublayer(x))
+    config = block.get_config()
+    oracle = {"layer_norm": oracles.layer_norm, "rms_norm": oracles.rms_norm}[config["norm"]]
+    weights = [w.numpy() for w in getattr(block, f"{name}_add_norm").weights]
+    if config["norm_first"]:
+        return x + sublayer(oracle(x, *weights, config["epsilon"]))
+    return oracle(x + sublayer(x), *weights, config["epsilon"])
 
 
 VARIANTS = pytest.mark.parametrize("arguments", [
@@ -216,9 +212,10 @@ def test_a_cached_decoder_block_equals_the_whole_one(rng, arguments, beams):
     assert scores[0].shape == (B * beams, N, 1, T)
 
 
-def test_a_block_drops_in_training_alone(rng):
+@pytest.mark.parametrize("rates", [(0.5, 0.0), (0.0, 0.5)], ids=str)
+def test_a_block_drops_in_training_alone(rng, rates):
     x = normal(rng, B, T, D)
-    block = built(rng, EncoderBlock, dropout_rate=0.5, attention_dropout_rate=0.5)
+    block = built(rng, EncoderBlock, dropout_rate=rates[0], attention_dropout_rate=rates[1])
     np.testing.assert_array_equal(as_numpy(block(x)), as_numpy(block(x, training=False)))
     assert np.abs(as_numpy(block(x, training=True)) - as_numpy(block(x))).max() > 0.01
 

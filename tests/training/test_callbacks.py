@@ -27,10 +27,10 @@ class Data(keras.utils.PyDataset):
         self.order = np.random.default_rng(epoch).permutation(BATCHES)[batch:]
 
     def dataset(self):
-        return [(self.x[i], self.y[i]) for i in self.order]
+        return self
 
     def __len__(self):
-        return BATCHES
+        return len(self.order)
 
     def __getitem__(self, index):
         i = self.order[index]
@@ -52,11 +52,11 @@ class Watch(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def make(steps_per_execution=1):
+def make(steps_per_execution=1, **options):
     keras.utils.set_random_seed(5)
     dense, dropout = keras.layers.Dense, keras.layers.Dropout
     model = keras.Sequential([keras.Input((11,)), dense(13), dropout(0.3), dense(2)])
-    optimizer = training.AdamW(training.InverseSqrtSchedule(13, 7))
+    optimizer = training.AdamW(training.InverseSqrtSchedule(13, 7), **options)
     model.compile(optimizer, "mse", jit_compile=False, steps_per_execution=steps_per_execution)
     return model
 
@@ -64,7 +64,8 @@ def make(steps_per_execution=1):
 def fit(model, backup, watch=None, data=None, epochs=EPOCHS):
     watch = watch or Watch()
     data = backup._data if data is None else data
-    model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=[backup, watch])
+    fitted = model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=[backup, watch])
+    assert fitted.epoch == watch.begun
     return watch.begun
 
 
@@ -107,6 +108,20 @@ def test_a_run_that_is_broken_again_and_again_goes_on(unbroken, tmp_path):
     model = make()
     fit(model, training.BackupAndRestore(root, data=Data(), save_freq=3))
     same_weights(model, unbroken)
+
+
+def test_an_average_of_the_weights_is_taken_up_again(tmp_path):
+    weights = []
+    for places in ((), ((1, 3),)):
+        root = tmp_path / "backup"
+        for place in places:
+            backup = training.BackupAndRestore(root, data=Data(), save_freq=3)
+            with pytest.raises(KeyboardInterrupt):
+                fit(make(use_ema=True, ema_momentum=0.7), backup, Watch(*place))
+        model = make(use_ema=True, ema_momentum=0.7)
+        fit(model, training.BackupAndRestore(root, data=Data(), save_freq=3))
+        weights.append(model.get_weights())
+    same_weights(model, weights[0])
 
 
 def test_only_the_newest_backup_is_kept_and_where_asked_to_the_end(tmp_path):

@@ -146,6 +146,18 @@ def test_attention_over_one_of_three_axes_is_attention_in_each_place_of_the_othe
     np.testing.assert_allclose(as_numpy(folded(x, x)), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("axes", [None, 1, 2])
+def test_attention_over_other_axes_needs_no_known_lengths(rng, axes):
+    layer = MultiHeadAttention(N, H, attention_axes=axes)
+    x = normal(rng, B, T, S, D)
+    expected = layer(x, x)
+    inputs = keras.Input((None, None, D))
+    model = keras.Model(inputs, layer(inputs, inputs))
+    assert model.output_shape == (None, None, None, D)
+    np.testing.assert_allclose(as_numpy(model(x)), as_numpy(expected), **CLOSE)
+    np.testing.assert_allclose(model.predict_on_batch(x), as_numpy(expected), **CLOSE)
+
+
 @pytest.mark.parametrize("axes, shape", [(2, (B, T, S, S)), (1, (B, S, T, T)), ((1, 2), None)])
 def test_a_mask_over_other_axes_acts_as_in_keras_layer(rng, axes, shape):
     x = normal(rng, B, T, S, D)

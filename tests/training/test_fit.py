@@ -127,8 +127,8 @@ def learned(path, tmp_path_factory):
     if importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(str(folder), write_graph=False))
     ((inputs, labels),) = pairs.dataset().as_numpy_iterator()
-    batches = dict(x={k: np.tile(v, (15, 1)) for k, v in inputs.items()}, y=np.tile(labels, (15, 1)))
-    fitted = model.fit(**batches, batch_size=47, epochs=11, verbose=0, callbacks=callbacks)
+    inputs = {name: np.tile(ids, (15, 1)) for name, ids in inputs.items()}
+    fitted = model.fit(inputs, np.tile(labels, (15, 1)), batch_size=47, epochs=11, verbose=0, callbacks=callbacks)
     return fitted.history, folder
 
 

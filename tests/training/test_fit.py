@@ -128,7 +128,9 @@ def learned(path, tmp_path_factory):
         callbacks.append(keras.callbacks.TensorBoard(str(folder), write_graph=False))
     ((inputs, labels),) = pairs.dataset().as_numpy_iterator()
     inputs = {name: np.tile(ids, (15, 1)) for name, ids in inputs.items()}
-    fitted = model.fit(inputs, np.tile(labels, (15, 1)), batch_size=47, epochs=11, verbose=0, callbacks=callbacks)
+    fitted = model.fit(
+        inputs, np.tile(labels, (15, 1)), batch_size=47, epochs=11, verbose=0, callbacks=callbacks
+    )
     return fitted.history, folder
 
 

@@ -5,6 +5,7 @@ B batch, T length
 
 import abc
 import functools
+import hashlib
 import inspect
 import json
 import os
@@ -309,7 +310,12 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(**special_ids)
         self._proto = bytes(proto)
         self._config = dict(special_ids)
-        make = functools.partial(tf_text.SentencepieceTokenizer, self._proto, out_type=tf.int32)
+        # A loaded SavedModel shares resources by their node's name: without a name of its own, a
+        # second model would silently answer with the first one's vocabulary.
+        name = f"sentencepiece_{hashlib.sha256(self._proto).hexdigest()[:16]}"
+        make = functools.partial(
+            tf_text.SentencepieceTokenizer, self._proto, out_type=tf.int32, name=name
+        )
         try:
             self._size = int(make().vocab_size())
         except (tf.errors.OpError, ValueError) as error:

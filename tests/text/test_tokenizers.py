@@ -158,6 +158,22 @@ def test_a_saved_model_holds_the_vocabularies(learned, tmp_path):
         assert strings(back) == strings(tokenizer.detokenize(expected))
 
 
+def test_two_sentence_piece_models_stay_apart_in_a_saved_model(learned, tmp_path):
+    other = text.learn_sentence_piece(tf.data.Dataset.from_tensor_slices(["ab ba abba"] * 7), 11)
+    pair = tf.Module()
+    pair.tokenizers = [learned["sentence_piece"], other]
+    pair.back = tf.function(
+        lambda ids: [tokenizer.detokenize(ids) for tokenizer in pair.tokenizers],
+        [tf.TensorSpec([None, None], tf.int32)],
+    )
+    ids = tf.constant([[5, 6, 7]])
+    expected = [strings(texts) for texts in pair.back(ids)]
+    assert expected[0] != expected[1]
+    tf.saved_model.save(pair, str(tmp_path / "model"))
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    assert [strings(texts) for texts in loaded.back(ids)] == expected
+
+
 # ---- parity
 
 

@@ -204,10 +204,7 @@ def update_cache(cache, update, index):
     >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
-    index = ops.cast(index, "int32")
-    zero = ops.zeros((), "int32")
-    start = ops.stack([zero, index, zero, zero])
-    return ops.slice_update(cache, start, ops.cast(update, cache.dtype))
+    return kernels.write(cache, ops.cast(update, cache.dtype), index, axis=1)
 
 
 # ---- positions

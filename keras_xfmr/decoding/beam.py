@@ -7,6 +7,7 @@ import typing
 
 from keras import ops
 
+from keras_xfmr import kernels
 from keras_xfmr.decoding.loop import SearchResult, as_prompt, map_state, read_prompt
 
 IMPOSSIBLE = -1e9  # a score below every attainable one
@@ -160,10 +161,7 @@ def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
     """Ended extensions compete for the finished set, the others live on."""
     length = beams.index + 1
     prefixes = ops.take_along_axis(beams.live_ids, ops.expand_dims(parents, -1), axis=1)
-    zero = ops.zeros((), "int32")
-    sequences = ops.slice_update(
-        prefixes, ops.stack([zero, zero, beams.index]), ops.expand_dims(ids, -1)
-    )  # [B, 2K, L]
+    sequences = kernels.write(prefixes, ops.expand_dims(ids, -1), beams.index, axis=2)  # [B, 2K, L]
     possible = scores > IMPOSSIBLE / 2
     end_scores = ops.where(
         ops.logical_and(ends, possible), scores / length_penalty(length, alpha), IMPOSSIBLE

@@ -8,6 +8,8 @@ import typing
 import keras
 from keras import ops
 
+from keras_xfmr import kernels
+
 
 class SearchResult(typing.NamedTuple):
     """Sequences found by a search.
@@ -100,10 +102,7 @@ def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):
         chosen = ops.where(finished, pad_id, chosen)
         scores = scores + ops.where(finished, 0.0, log_prob)
         lengths = lengths + ops.cast(ops.logical_not(finished), "int32")
-        zero = ops.zeros((), "int32")
-        token_ids = ops.slice_update(
-            token_ids, ops.stack([zero, index]), ops.expand_dims(chosen, 1)
-        )
+        token_ids = kernels.write(token_ids, ops.expand_dims(chosen, 1), index, axis=1)
         finished = ops.logical_or(finished, ops.equal(chosen, end_id))
         return index + 1, chosen, token_ids, scores, lengths, finished, state
 

@@ -9,8 +9,17 @@ import keras
 from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.kernels.tensorflow import dropout, layer_norm, uniform
+    from keras_xfmr.kernels.tensorflow import dropout, layer_norm, uniform, write
 else:
-    from keras_xfmr.kernels.portable import dropout, layer_norm, uniform
+    from keras_xfmr.kernels.portable import dropout, layer_norm, uniform, write
 
-__all__ = ["MASKED_SCORE", "attention", "dropout", "layer_norm", "rms_norm", "softmax", "uniform"]
+__all__ = [
+    "MASKED_SCORE",
+    "attention",
+    "dropout",
+    "layer_norm",
+    "rms_norm",
+    "softmax",
+    "uniform",
+    "write",
+]

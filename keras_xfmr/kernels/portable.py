@@ -44,6 +44,13 @@ def uniform(shape, seed):
     return keras.random.uniform(shape, seed=seed)
 
 
+def write(tensor, update, index, axis):
+    """`tensor` with `update` at positions index .. index + width of one axis; index is a scalar."""
+    index = ops.cast(index, "int32")
+    start = [index if i == axis else ops.zeros((), "int32") for i in range(len(tensor.shape))]
+    return ops.slice_update(tensor, ops.stack(start), update)
+
+
 def softmax(scores):
     """Over the last axis. Keras warns of an axis of size 1, which is no mistake here."""
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)

@@ -33,6 +33,20 @@ def layer_norm(inputs, gamma, beta, epsilon):
     return tf.reshape(tf.cast(normalized, inputs.dtype), tf.shape(inputs))
 
 
+def write(tensor, update, index, axis):
+    """`tensor` with `update` at positions index .. index + width of one axis.
+
+    A selection, because `keras.ops.slice_update` is an XLA operation on this backend, which a model
+    server that has XLA switched off refuses.
+    """
+    place = tf.range(tf.shape(tensor)[axis]) - tf.cast(index, tf.int32)
+    width = tf.shape(update)[axis]
+    inside = tf.reshape((place >= 0) & (place < width), [-1] + [1] * (len(tensor.shape) - axis - 1))
+    if update.shape[axis] != 1:
+        update = tf.gather(update, tf.clip_by_value(place, 0, width - 1), axis=axis)
+    return tf.where(inside, update, tensor)
+
+
 def uniform(shape, seed):
     """Numbers in [0, 1) by the Philox generator: the same with and without XLA."""
     if isinstance(seed, keras.random.SeedGenerator):

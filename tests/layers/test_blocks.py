@@ -220,6 +220,15 @@ def test_a_block_drops_in_training_alone(rng, rates):
     assert np.abs(as_numpy(block(x, training=True)) - as_numpy(block(x))).max() > 0.01
 
 
+def test_every_sublayer_computes_in_the_precision_of_its_block(rng):
+    block = built(rng, DecoderBlock, dtype="mixed_bfloat16")
+    names = ("self_attention", "cross_attention", "feed_forward")
+    layers = [getattr(block, name + end) for name in names for end in ("", "_add_norm")]
+    layers += [block.self_attention.query_dense, block.feed_forward.inner_dense]
+    layers += [block.feed_forward_add_norm.norm, block.self_attention.dropout_layer]
+    assert {layer.dtype_policy.name for layer in layers} == {"mixed_bfloat16"}
+
+
 def test_what_a_block_cannot_take_is_an_error(rng):
     with pytest.raises(ValueError, match="divisible by `num_heads`.*d_model=6, num_heads=4"):
         EncoderBlock(4, F)(normal(rng, B, T, D))

@@ -214,6 +214,7 @@ def test_schedules_come_back_from_their_configs():
     ):
         again = schedules.deserialize(schedules.serialize(schedule))
         assert type(again) is type(schedule) and again.get_config() == schedule.get_config()
+        assert [float(again(step)) for step in (2, 11)] == [float(schedule(2)), float(schedule(11))]
         optimizer = keras.optimizers.SGD(schedule)
         assert float(optimizer.learning_rate) == float(schedule(0))
 

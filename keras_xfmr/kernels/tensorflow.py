@@ -12,25 +12,41 @@ from keras_xfmr.kernels import portable
 
 
 def layer_norm(inputs, gamma, beta, epsilon):
-    """Layer normalization whose row sums are matrix products.
+    """Layer normalization whose row sums are matrix products, forward and backward.
 
-    XLA:CPU runs a reduction over the last axis as a scalar loop, and its gradient as more of
-    them; a product with a column of 1/D goes to the tuned matrix kernel. On a GPU the product
-    could run in TensorFloat-32, too coarse for a mean, so the plain phrasing stays there.
+    XLA:CPU runs a reduction over the last axis as a scalar loop; a product with a column of 1/D
+    goes to the tuned matrix kernel. On a GPU the product could run in TensorFloat-32, too coarse
+    for a mean, so the plain phrasing stays there.
     """
     depth = inputs.shape[-1]
     if depth is None or tf.config.list_logical_devices("GPU"):
         return portable.layer_norm(inputs, gamma, beta, epsilon)
-    x = tf.reshape(tf.cast(inputs, tf.float32), (-1, depth))
-    average = tf.fill((depth, 1), 1.0 / depth)
-    centred = x - tf.matmul(x, average)
-    variance = tf.matmul(tf.square(centred), average)
-    normalized = centred * tf.math.rsqrt(variance + epsilon)
+    outputs = _normalize_rows(tf.reshape(tf.cast(inputs, tf.float32), (-1, depth)), epsilon)
     if gamma is not None:
-        normalized = normalized * tf.cast(gamma, tf.float32)
+        outputs = outputs * tf.cast(gamma, tf.float32)
     if beta is not None:
-        normalized = normalized + tf.cast(beta, tf.float32)
-    return tf.reshape(tf.cast(normalized, inputs.dtype), tf.shape(inputs))
+        outputs = outputs + tf.cast(beta, tf.float32)
+    return tf.reshape(tf.cast(outputs, inputs.dtype), tf.shape(inputs))
+
+
+@tf.custom_gradient
+def _normalize_rows(x, epsilon):
+    """y = (x - mean) / sd of each row; dx = (dy - mean(dy) - y mean(dy y)) / sd.
+
+    The division by sd is no slip for a product with 1 / sd: XLA repeats cheap arithmetic in every
+    kernel that reads it, so that each block would compute the residual stream of all the blocks
+    before it once more. A division counts as expensive and is stored.
+    """
+    average = tf.fill((x.shape[-1], 1), 1.0 / x.shape[-1])
+    centred = x - tf.matmul(x, average)
+    deviation = tf.sqrt(tf.matmul(tf.square(centred), average) + epsilon)
+    y = centred / deviation
+
+    def gradient(dy):
+        share = y * tf.matmul(dy * y, average)
+        return (dy - tf.matmul(dy, average) - share) / deviation, None
+
+    return y, gradient
 
 
 def write(tensor, update, index, axis):

@@ -198,15 +198,11 @@ class MultiHeadAttention(keras.layers.Layer):
         return self._projection(name, input_shape, 1, (heads, head_dim), activation)
 
     def _projection(self, name, input_shape, contracted, output_axes, activation=None):
-        """EinsumDense from the last `contracted` axes to `output_axes`, the others kept."""
-        free = len(input_shape) - contracted
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        kept, inner = letters[:free], letters[free : len(input_shape)]
-        outer = letters[len(input_shape) : len(input_shape) + len(output_axes)]
-        layer = keras.layers.EinsumDense(
-            f"{kept}{inner},{inner}{outer}->{kept}{outer}",
-            output_shape=(*(None for _ in kept[1:]), *output_axes),
-            bias_axes=outer if self.use_bias else None,
+        """A dense layer from the last `contracted` axes to `output_axes`, the others kept."""
+        layer = RowDense(
+            contracted,
+            output_axes,
+            use_bias=self.use_bias,
             activation=activation,
             name=name,
             dtype=self.dtype_policy,
@@ -387,6 +383,40 @@ class MultiHeadAttention(keras.layers.Layer):
         output, weights = self.compute_attention(*folding.heads, mask, None, training)
         weights = None if weights is None else folding.unfold_weights(weights)
         return folding.unfold_output(output), weights
+
+
+class RowDense(keras.layers.EinsumDense):
+    """A dense layer over the last axes of its input, as one matrix product over all rows.
+
+    `EinsumDense` on `[B, T, D]` multiplies a batch of matrices, whose gradient is a batch of
+    kernels that has to be summed.
+    """
+
+    def __init__(self, contracted, output_axes, *, use_bias=True, **kwargs):
+        self._contracted, self._output_axes = contracted, tuple(output_axes)
+        inner, outer = "bcdefg"[:contracted], "uvwxyz"[: len(output_axes)]
+        super().__init__(
+            f"a{inner},{inner}{outer}->a{outer}",
+            output_shape=self._output_axes,
+            bias_axes=outer if use_bias else None,
+            **kwargs,
+        )
+
+    def build(self, input_shape):
+        super().build((None, *input_shape[-self._contracted :]))
+        self.input_spec = None  # it speaks of the rows, not of what `call` takes
+
+    def call(self, inputs, training=None):
+        shape = ops.shape(inputs)
+        kept, inner = shape[: -self._contracted], shape[-self._contracted :]
+        rows = super().call(ops.reshape(inputs, (-1, *inner)), training=training)
+        return ops.reshape(rows, (*kept, *self._output_axes))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[: -self._contracted], *self._output_axes)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
 
 def _group_rows(query, batch):

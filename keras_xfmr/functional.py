@@ -193,8 +193,8 @@ def check_broadcast(name, shape, target, source):
             )
 
 
-def update_cache(cache, update, index):
-    """Writes `update [B, T, K, H]` into `cache [B, S, K, H]` at positions index .. index + T.
+def update_cache(cache, update, index, axis=1):
+    """Writes `update` into `cache` at positions index .. index + T of an axis.
 
     The cache has its full length from the start, so that shapes stay static inside a loop.
 
@@ -204,7 +204,7 @@ def update_cache(cache, update, index):
     >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
-    return kernels.write(cache, ops.cast(update, cache.dtype), index, axis=1)
+    return kernels.write(cache, ops.cast(update, cache.dtype), index, axis)
 
 
 # ---- positions
@@ -302,3 +302,19 @@ def apply_rotary(x, angles, layout="halves"):
     else:
         joined = ops.reshape(ops.stack(rotated, axis=-1), ops.shape(x))
     return ops.cast(joined, x.dtype)
+
+
+# ---- vectors
+
+
+def l2_normalize(x, epsilon=1e-12):
+    """x / max(|x|, epsilon) over the last axis, in float32.
+
+    Example:
+
+    >>> l2_normalize(np.array([[3.0, 4.0]])).tolist()[0]
+    [0.6000000238418579, 0.800000011920929]
+    """
+    x = ops.cast(x, "float32")
+    norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+    return x / ops.maximum(norm, epsilon)

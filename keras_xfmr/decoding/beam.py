@@ -23,6 +23,7 @@ class BeamState(typing.NamedTuple):
     done_ids: typing.Any  # [B, K, L]
     done_scores: typing.Any  # [B, K] with the length penalty; IMPOSSIBLE where empty
     done_lengths: typing.Any  # [B, K]
+    rows: typing.Any  # [B * K] the row of `model` that each beam goes on from
     model: typing.Any  # the step function's state, B * K rows
 
 
@@ -98,7 +99,10 @@ def beam_search(
 
     def advance(*loop_vars):
         beams = BeamState(*loop_vars)
-        logits, model = step(beams.last, beams.index + first, beams.model)
+        # Here and not at the end of the last step, where it would be a pass over the caches of its
+        # own: a compiler joins it with the step's write.
+        model = map_state(lambda x: ops.take(x, beams.rows, axis=0), beams.model)
+        logits, model = step(beams.last, beams.index + first, model)
         ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
         return tuple(_split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id))
 
@@ -132,6 +136,7 @@ def _first_beams(prompt, state, beam_size, max_length, pad_id):
         done_ids=ids,
         done_scores=ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32"),
         done_lengths=ops.zeros((batch, beam_size), "int32"),
+        rows=ops.arange(batch * beam_size, dtype="int32"),
         model=map_state(lambda x: ops.repeat(x, beam_size, axis=0), state),
     )
 
@@ -176,7 +181,6 @@ def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
         beam_size, ops.where(ends, IMPOSSIBLE, scores), sequences, parents, ids
     )
     rows = ops.expand_dims(ops.arange(ops.shape(live_parents)[0], dtype="int32"), 1) * beam_size
-    rows = ops.reshape(rows + live_parents, (-1,))
     return BeamState(
         index=length,
         live_ids=live_ids,
@@ -185,7 +189,8 @@ def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
         done_ids=done_ids,
         done_scores=done_scores,
         done_lengths=done_lengths,
-        model=map_state(lambda x: ops.take(x, rows, axis=0), model),
+        rows=ops.reshape(rows + live_parents, (-1,)),
+        model=model,
     )
 
 

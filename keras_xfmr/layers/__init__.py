@@ -6,6 +6,7 @@ from keras_xfmr.layers.blocks import DecoderBlock, EncoderBlock
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.embedding import TokenEmbedding
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
+from keras_xfmr.layers.heads import MaskedLMTransform, VocabularyBias
 from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
 from keras_xfmr.layers.position import PositionalEncoding, PositionEmbedding, RotaryEmbedding
 
@@ -15,6 +16,7 @@ __all__ = [
     "Dropout",
     "EncoderBlock",
     "LayerNorm",
+    "MaskedLMTransform",
     "MultiHeadAttention",
     "PositionEmbedding",
     "PositionWiseFFN",
@@ -22,4 +24,5 @@ __all__ = [
     "RMSNorm",
     "RotaryEmbedding",
     "TokenEmbedding",
+    "VocabularyBias",
 ]

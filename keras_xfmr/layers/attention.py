@@ -217,26 +217,30 @@ class MultiHeadAttention(keras.layers.Layer):
     def project(self, query, value, key, position=0):
         """Inputs to heads: `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`, rotated if asked."""
         heads = self.project_query(query, position)
-        return heads, *self.project_cache(value, key, position)
+        return heads, *self.project_key_value(value, key, position)
 
     def project_query(self, query, position=0):
         """The query heads `[B, T, N, H]`; `position` is where the first one stands."""
         heads = self.query_dense(query)
         return heads if self.rotary is None else self.rotary(heads, offset=position)
 
-    def project_cache(self, value, key=None, position=0):
-        """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`: a cross-attention cache."""
+    def project_key_value(self, value, key=None, position=0):
+        """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`."""
         key_heads = self.key_dense(value if key is None else key)
         if self.rotary is not None:
             key_heads = self.rotary(key_heads, offset=position)
         return key_heads, self.value_dense(value)
 
+    def project_cache(self, value, key=None):
+        """A cross-attention cache: the memory's keys and values, projected once."""
+        return _to_cache(*self.project_key_value(value, key))
+
     def init_cache(self, batch_size, length):
         """An empty self-attention cache for `length` positions."""
-        shape = (batch_size, length, self.num_key_value_heads)
+        heads = (batch_size, self.num_key_value_heads)
         return (
-            ops.zeros((*shape, self.key_dim), dtype=self.compute_dtype),
-            ops.zeros((*shape, self.value_dim), dtype=self.compute_dtype),
+            ops.zeros((*heads, self.key_dim, length), dtype=self.compute_dtype),
+            ops.zeros((*heads, length, self.value_dim), dtype=self.compute_dtype),
         )
 
     def compute_mask_for_scores(
@@ -317,11 +321,15 @@ class MultiHeadAttention(keras.layers.Layer):
         if cache is None:
             heads = self.project(query, value, key, position)
         elif cache_index is None:
-            heads = (self.project_query(query), *cache)
+            heads = (self.project_query(query), *_from_cache(cache))
         else:
             query_heads, *update = self.project(query, value, key, position)
-            cache = tuple(functional.update_cache(c, u, position) for c, u in zip(cache, update))
-            heads = (query_heads, *cache)
+            keys, values = _to_cache(*update)
+            cache = (
+                functional.update_cache(cache[0], keys, position, axis=3),
+                functional.update_cache(cache[1], values, position, axis=2),
+            )
+            heads = (query_heads, *_from_cache(cache))
             value_mask = key_mask = None  # they speak of this call's positions, not of the cache's
         masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
         masks.update(position=position, use_causal_mask=use_causal_mask)
@@ -417,6 +425,18 @@ class RowDense(keras.layers.EinsumDense):
 
     def compute_output_spec(self, inputs, training=None):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
+
+
+# A cache has the layout that the two products of a step read, keys [B, K, H, S] and values
+# [B, K, S, V]: any other would be transposed anew at every step.
+
+
+def _to_cache(key, value):
+    return ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
+
+
+def _from_cache(cache):
+    return ops.transpose(cache[0], (0, 3, 1, 2)), ops.transpose(cache[1], (0, 2, 1, 3))
 
 
 def _group_rows(query, batch):

@@ -86,10 +86,10 @@ class PositionWiseFFN(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
         self.gated = isinstance(activation, str) and activation in GATES
-        self._activate = self._resolve(activation)
+        self._activate = self.resolve_activation(activation)
 
     @staticmethod
-    def _resolve(activation):
+    def resolve_activation(activation):
         if isinstance(activation, str):
             known = {**ACTIVATIONS, **GATES}
             if activation in known:

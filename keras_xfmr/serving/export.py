@@ -3,14 +3,9 @@
 B batch, S source, L max_length, n hypotheses
 """
 
-import os
-import pathlib
-import shutil
-import tempfile
-
-import keras
-import numpy as np
 import tensorflow as tf
+
+from keras_xfmr.serving.publish import check_answers, new_version, write
 
 
 def export_saved_model(
@@ -67,27 +62,16 @@ def export_saved_model(
     source_tokenizer, target_tokenizer = tokenizers
     _check_vocabulary("source", source_tokenizer, model.source_embedding)
     _check_vocabulary("target", target_tokenizer, model.target_embedding)
-    path = pathlib.Path(path)
-    path.mkdir(parents=True, exist_ok=True)
     if search == "beam":
         options = {"beam_size": 4, **options}
-    final = path / str(_next_version(path) if version is None else _valid_version(version))
-    if final.exists():
-        raise FileExistsError(f"{final} is there already. Leave out `version` for the next one.")
-    generator = model.make_generator(max_length=max_length, search=search, **options)
-    aside = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path))
-    try:
+    with new_version(path, version) as (folder, final):
+        generator = model.make_generator(max_length=max_length, search=search, **options)
         endpoints = _endpoints(generator, source_tokenizer, target_tokenizer, model.pad_id, xla)
-        _write(endpoints, model, tokenizers, aside / "model")
+        write(endpoints, model, {"source": source_tokenizer, "target": target_tokenizer}, folder)
         if check_texts is None:
             first = tf.range(4, min(9, source_tokenizer.vocab_size), dtype=tf.int32)[None]
             check_texts = [source_tokenizer.detokenize(first).numpy()[0]]
-        _check_answers(aside / "model", endpoints["serving_default"][0], check_texts)
-        _flush(aside / "model")
-        os.rename(aside / "model", final)
-        _flush_folder(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        check_answers(folder, endpoints["serving_default"][0], text=check_texts)
     return str(final)
 
 
@@ -137,63 +121,9 @@ def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
     return endpoints
 
 
-def _write(endpoints, model, tokenizers, folder):
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    for tokenizer in tokenizers:
-        archive.track(tokenizer)
-    for name, (function, signature) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=signature)
-    archive.write_out(str(folder), verbose=False)
-    # The graph holds the vocabularies; these files are for people and for `load_tokenizer`.
-    for side, tokenizer in zip(("source", "target"), tokenizers):
-        tokenizer.save(folder / "assets.extra" / side)
-
-
-def _check_answers(folder, expected_function, texts):
-    """Loads what was written and compares its answers with those of the model in memory."""
-    texts = tf.constant(texts)
-    expected = expected_function(texts)
-    answer = tf.saved_model.load(str(folder)).signatures["serving_default"](text=texts)
-    same_text = np.array_equal(answer["output_text"], expected["output_text"])
-    if not same_text or not np.allclose(answer["score"], expected["score"], rtol=1e-3, atol=1e-3):
-        raise RuntimeError(
-            "The written model does not answer as the model in memory, and was not put in place. "
-            f"Expected {expected['output_text'].numpy()!r} with score "
-            f"{expected['score'].numpy()}. Received: {answer['output_text'].numpy()!r} with "
-            f"score {answer['score'].numpy()}."
-        )
-
-
 def _check_vocabulary(side, tokenizer, embedding):
     if tokenizer.vocab_size > embedding.input_dim:
         raise ValueError(
             f"The {side} tokenizer has {tokenizer.vocab_size} ids, the model's {side} table "
             f"{embedding.input_dim} rows. Is this the tokenizer that the model was trained with?"
         )
-
-
-def _next_version(path):
-    return 1 + max((int(child.name) for child in path.iterdir() if child.name.isdigit()), default=0)
-
-
-def _valid_version(version):
-    if type(version) is not int or version < 1:
-        raise ValueError(f"`version` must be a positive integer. Received: {version!r}.")
-    return version
-
-
-def _flush(folder):
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(parent, name), "rb+") as file:
-                os.fsync(file.fileno())
-        _flush_folder(parent)
-
-
-def _flush_folder(folder):
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,34 +4,30 @@ B batch, T length
 """
 
 import abc
-import functools
-import hashlib
+import collections
 import inspect
 import json
 import os
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.text.files import read_bytes, read_json
+from keras_xfmr.text.words import split_words
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
 PAD, UNKNOWN, START, END = range(4)
-
-# BERT's clean-up: every white space is a blank, control characters go.
-SPACE = r"[\t\n\r\p{Z}]+"
-CONTROL = r"[\p{Cc}\p{Cf}\x{FFFD}]"
-# Punctuation and CJK ideographs stand alone.
-ALONE = (
-    r"[!-/]|[:-@]|[\[-`]|[{-~]|[\p{P}]|[\x{4E00}-\x{9FFF}]|[\x{3400}-\x{4DBF}]"
-    r"|[\x{20000}-\x{2A6DF}]|[\x{2A700}-\x{2CEAF}]|[\x{F900}-\x{FAFF}]|[\x{2F800}-\x{2FA1F}]"
-)
+WORD_LIMIT = 100  # characters of the longest word that is cut into pieces
 
 
 class Tokenizer(tf.Module, abc.ABC):
     """From strings to ids and back, in graph.
 
     A subclass defines `tokenize`, `detokenize`, `vocab_size` and its vocabulary file. `pad_id`,
-    `unknown_id`, `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise.
+    `unknown_id`, `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise; `mask_id` is
+    None where the vocabulary has no mask token.
 
     Example:
 
@@ -42,10 +38,29 @@ class Tokenizer(tf.Module, abc.ABC):
 
     vocabulary_file = None  # name of the file that `save` writes the vocabulary to
 
-    def __init__(self, *, pad_id=PAD, unknown_id=UNKNOWN, start_id=START, end_id=END):
+    def __init__(self, *, pad_id=PAD, unknown_id=UNKNOWN, start_id=START, end_id=END, mask_id=None):
         super().__init__()
         self.pad_id, self.unknown_id = pad_id, unknown_id
         self.start_id, self.end_id = start_id, end_id
+        self.mask_id = mask_id
+
+    @property
+    def special_ids(self):
+        """Ids of padding, start, end and, where there is one, mask: no token of a text.
+
+        Masked language modelling leaves them as they are. The unknown token is not among them: it
+        stands for a word, and BERT (Devlin et al. 2019) masks it like any other.
+        """
+        ids = (self.pad_id, self.start_id, self.end_id)
+        return ids if self.mask_id is None else (*ids, self.mask_id)
+
+    def continuations(self):
+        """Which ids go on with a word that another id began: NumPy bool `[V]`.
+
+        Whole-word masking joins them with what stands before them. None, unless a subclass knows
+        of words.
+        """
+        return np.zeros(self.vocab_size, bool)
 
     @property
     @abc.abstractmethod
@@ -128,25 +143,36 @@ def load_tokenizer(folder):
     folder = pathlib.Path(folder)
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(f"No tokenizer.json in {str(folder)!r}: not a saved tokenizer.")
-    try:
-        description = json.loads((folder / "tokenizer.json").read_text("utf8"))
-        name, config = description["class"], description["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'tokenizer.json'} is damaged: {error}") from error
+    description = read_json(folder / "tokenizer.json")
+    if not {"class", "config"} <= set(description):
+        raise ValueError(f"{folder / 'tokenizer.json'} is damaged: it names no tokenizer.")
+    name, config = description["class"], description["config"]
     kinds = {kind.__name__: kind for kind in _all_subclasses(Tokenizer)}
     kinds = {name: kind for name, kind in kinds.items() if not inspect.isabstract(kind)}
-    if name not in kinds:
+    if not isinstance(name, str) or name not in kinds:
         raise ValueError(f"Expected a tokenizer among {sorted(kinds)}. Received: {name!r}.")
     kind = kinds[name]
     content = None
     if kind.vocabulary_file is not None:
-        if not (folder / kind.vocabulary_file).is_file():
-            raise FileNotFoundError(f"No {kind.vocabulary_file} in {str(folder)!r}.")
-        content = (folder / kind.vocabulary_file).read_bytes()
+        content = read_bytes(folder / kind.vocabulary_file)
     try:
         return kind._from_file(content, config)
     except (TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"The tokenizer in {str(folder)!r} is damaged: {error}") from error
+
+
+def check_tokens(vocabulary):
+    """Refuses tokens that are not each named once, or that a file of lines cannot hold."""
+    "".join(vocabulary).encode("utf8")  # its error is a ValueError
+    if len(set(vocabulary)) != len(vocabulary):
+        twice = collections.Counter(vocabulary).most_common(1)[0][0]
+        raise ValueError(f"A vocabulary must name each token once. Received twice: {twice!r}.")
+    if "" in vocabulary:
+        raise ValueError(
+            f"A token must not be empty. Received: an empty one as id {vocabulary.index('')}."
+        )
+    if any("\n" in token for token in vocabulary):
+        raise ValueError("A token must not contain a line break: a line is a token.")
 
 
 def _all_subclasses(kind):
@@ -162,24 +188,25 @@ def _write(path, content):
     os.replace(aside, path)
 
 
-class _VocabularyTokenizer(Tokenizer):
-    """A tokenizer with one token a line in `vocabulary.txt`."""
+class VocabularyTokenizer(Tokenizer):
+    """A tokenizer with one token a line in `vocabulary.txt`, the four special tokens first."""
 
     vocabulary_file = "vocabulary.txt"
 
-    def __init__(self, vocabulary, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, vocabulary):
         vocabulary = [str(token) for token in vocabulary]
+        super().__init__(**self._special_ids_of(vocabulary))
+        check_tokens(vocabulary)
+        self._vocabulary = tuple(vocabulary)
+
+    @classmethod
+    def _special_ids_of(cls, vocabulary):
+        """Arguments of `Tokenizer` that say where the special tokens stand."""
         if tuple(vocabulary[:4]) != SPECIAL_TOKENS:
             raise ValueError(
                 f"A vocabulary must begin with {SPECIAL_TOKENS}. Received: {vocabulary[:4]}."
             )
-        if len(set(vocabulary)) != len(vocabulary):
-            twice = next(token for token in vocabulary if vocabulary.count(token) > 1)
-            raise ValueError(f"A vocabulary must name each token once. Received twice: {twice!r}.")
-        if any("\n" in token for token in vocabulary):
-            raise ValueError("A token must not contain a line break: a line is a token.")
-        self._vocabulary = tuple(vocabulary)
+        return {}
 
     @property
     def vocab_size(self):
@@ -197,53 +224,61 @@ class _VocabularyTokenizer(Tokenizer):
         return cls(content.decode("utf8").removesuffix("\n").split("\n"), **config)
 
 
-def split_words(texts, lowercase=False):
-    """Strings `[B]` to the ragged words that `WordPieceTokenizer` cuts into pieces."""
-    texts = tf.strings.regex_replace(texts, SPACE, " ")
-    texts = tf.strings.regex_replace(texts, CONTROL, "")
-    texts = tf_text.normalize_utf8(texts, "NFC")
-    if lowercase:
-        texts = tf_text.normalize_utf8(tf_text.case_fold_utf8(texts), "NFD")
-        texts = tf.strings.regex_replace(texts, r"\p{Mn}", "")
-    return tf_text.regex_split(texts, f" |{ALONE}", ALONE)
-
-
-class WordPieceTokenizer(_VocabularyTokenizer):
+class WordPieceTokenizer(VocabularyTokenizer):
     """Words cut greedily into the longest pieces of a vocabulary (Schuster and Nakajima 2012).
 
-    Text is split at white space, around punctuation and around CJK ideographs; pieces inside a
-    word begin with `##`. Joining pieces again puts a space between words and also around
-    punctuation; where the spacing of the output matters, take `SentencePieceTokenizer`.
+    Text is split at white space, around punctuation and around CJK ideographs (`split_words`);
+    pieces inside a word begin with `##`; a word of more than 100 characters is unknown. Joining
+    pieces again puts a space between words and also around punctuation; where the spacing of the
+    output matters, take `SentencePieceTokenizer`.
 
     Args:
         vocabulary: tokens in the order of their ids, the four special tokens first.
-        lowercase: whether to fold case and strip accents.
+        lowercase: whether to lower and to strip accents.
     """
 
     def __init__(self, vocabulary, *, lowercase=False):
         super().__init__(vocabulary)
         self.lowercase = lowercase
-        self._pieces = tf_text.FastWordpieceTokenizer(
-            list(self._vocabulary),
-            token_out_type=tf.int32,
-            unknown_token=SPECIAL_TOKENS[UNKNOWN],
-            no_pretokenization=True,
-            support_detokenization=True,
-        )
+        try:
+            self._pieces = tf_text.FastWordpieceTokenizer(
+                list(self._vocabulary),
+                token_out_type=tf.int32,
+                max_bytes_per_word=4 * WORD_LIMIT,
+                unknown_token=self._vocabulary[self.unknown_id],
+                no_pretokenization=True,
+                support_detokenization=True,
+            )
+        except RuntimeError as error:
+            raise ValueError(f"Not a vocabulary of word pieces: {error}") from error
 
     def get_config(self):
         return {"lowercase": self.lowercase}
 
+    @staticmethod
+    def split(texts, *, lowercase=False):
+        """Strings `[B]` to ragged words, of which `tokenize` makes pieces."""
+        return split_words(texts, lowercase=lowercase, compose=True)
+
     def tokenize(self, texts):
-        return self._pieces.tokenize(split_words(texts, self.lowercase)).merge_dims(1, 2)
+        words = self.split(texts, **self.get_config())
+        # The op counts bytes; only what is longer than its own limit is unknown to it for sure.
+        too_long = tf.strings.length(words.flat_values, unit="UTF8_CHAR") > WORD_LIMIT
+        unknown = tf.constant(" " * (4 * WORD_LIMIT + 1))
+        words = words.with_flat_values(tf.where(too_long, unknown, words.flat_values))
+        return self._pieces.tokenize(words).merge_dims(1, 2)
+
+    def continuations(self):
+        found = np.array([token.startswith("##") for token in self._vocabulary], bool)
+        found[list(self.special_ids)] = False
+        return found
 
     def _detokenize(self, ids):
-        texts = self._pieces.detokenize(ids)
-        # Without accents the pieces are decomposed, which takes Hangul syllables apart.
-        return tf_text.normalize_utf8(texts, "NFC") if self.lowercase else texts
+        # Where accents are stripped the pieces are decomposed, Hangul syllables into letters.
+        return tf_text.normalize_utf8(self._pieces.detokenize(ids), "NFC")
 
 
-class CharacterTokenizer(_VocabularyTokenizer):
+class CharacterTokenizer(VocabularyTokenizer):
     """One id a Unicode character; characters outside the vocabulary are unknown.
 
     Args:
@@ -293,62 +328,3 @@ class ByteTokenizer(Tokenizer):
     @classmethod
     def _from_file(cls, content, config):
         return cls(**config)
-
-
-class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model (Kudo and Richardson 2018): white space is a symbol, nothing is lost.
-
-    Args:
-        proto: the bytes of a `.model` file.
-        pad_id, unknown_id, start_id, end_id: 0 to 3 in models that `learn_sentence_piece` makes;
-            published models have their own.
-    """
-
-    vocabulary_file = "sentencepiece.model"
-
-    def __init__(self, proto, **special_ids):
-        super().__init__(**special_ids)
-        self._proto = bytes(proto)
-        self._config = dict(special_ids)
-        # A loaded SavedModel shares resources by their node's name: without a name of its own, a
-        # second model would silently answer with the first one's vocabulary.
-        name = f"sentencepiece_{hashlib.sha256(self._proto).hexdigest()[:16]}"
-        make = functools.partial(
-            tf_text.SentencepieceTokenizer, self._proto, out_type=tf.int32, name=name
-        )
-        try:
-            self._size = int(make().vocab_size())
-        except (tf.errors.OpError, ValueError) as error:
-            raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes).") from error
-        if not self._size:
-            raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes): it has no pieces.")
-        # The op that holds the model is made inside the functions that read it. Outside of any it
-        # belongs to the cache of eager execution, which `keras.utils.set_random_seed` empties.
-        self._encoder = tf.function(
-            lambda texts: make().tokenize(texts),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-        )
-        self._decoder = tf.function(
-            lambda ids: make().detokenize(ids),
-            input_signature=[tf.RaggedTensorSpec([None, None], tf.int32)],
-        )
-
-    @property
-    def vocab_size(self):
-        return self._size
-
-    def get_config(self):
-        return dict(self._config)
-
-    def tokenize(self, texts):
-        return self._encoder(texts)
-
-    def _detokenize(self, ids):
-        return self._decoder(ids)
-
-    def _vocabulary_bytes(self):
-        return self._proto
-
-    @classmethod
-    def _from_file(cls, content, config):
-        return cls(content, **config)

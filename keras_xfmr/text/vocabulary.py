@@ -1,19 +1,18 @@
-"""Vocabularies learned from text, by keras-nlp's trainers.
+"""Vocabularies learned from text, by the trainers of keras-nlp and SentencePiece.
 
-Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3.
+Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. Those
+for BERT go on with the mask token, id 4.
 """
 
 import collections
+import functools
+import io
 
 import tensorflow as tf
 
-from keras_xfmr.text.tokenizers import (
-    SPECIAL_TOKENS,
-    CharacterTokenizer,
-    SentencePieceTokenizer,
-    WordPieceTokenizer,
-    split_words,
-)
+from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
+from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.tokenizers import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
 SAMPLE_LINES = 1_000_000
@@ -45,26 +44,66 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
     import keras_nlp
-    import sentencepiece
 
-    if hasattr(sentencepiece, "set_min_log_level"):
-        sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     lines = _lines(texts)
 
-    def learn(size):
+    def train(size):
         return keras_nlp.tokenizers.compute_sentence_piece_proto(
             lines, size, model_type=model_type, lowercase=lowercase
         )
 
+    return SentencePieceTokenizer(_largest_model(train, vocab_size))
+
+
+def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
+    """A `SentencePieceTokenizer` learned from text for BERT, as KoBERT has one.
+
+    The special tokens have BERT's names, `[PAD] [UNK] [CLS] [SEP] [MASK]`, ids 0 to 4.
+
+    Args:
+        texts, vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
+
+    Example::
+
+        tokenizer = learn_bert_sentence_piece(["corpus.txt"], vocab_size=8000)
+    """
+    import sentencepiece
+
+    pad, unknown, start, end, mask = BERT_TOKENS.values()
+    names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
+    lines = _lines(texts)
+
+    def train(size):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines.as_numpy_iterator(),
+            model_writer=model,
+            vocab_size=size,
+            model_type=model_type,
+            normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
+            **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "control_symbols": [mask]},
+            **names,
+        )
+        return model.getvalue()
+
+    proto = _largest_model(train, vocab_size)
+    return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
+
+
+def _largest_model(train, vocab_size):
+    """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows."""
+    import sentencepiece
+
+    if hasattr(sentencepiece, "set_min_log_level"):
+        sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     try:
-        proto = learn(vocab_size)
+        return train(vocab_size)
     except RuntimeError as error:
         # "Vocabulary size too high (8000). Please set it to a value <= 3121."
         largest = str(error).rpartition("<=")[2].strip(" .\n")
         if not largest.isdigit():
             raise
-        proto = learn(int(largest))
-    return SentencePieceTokenizer(proto)
+        return train(int(largest))
 
 
 def learn_word_piece(texts, vocab_size, *, lowercase=False):
@@ -79,15 +118,43 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False):
 
         tokenizer = learn_word_piece(["corpus.txt"], vocab_size=8000)
     """
+    vocabulary = _pieces(texts, vocab_size, SPECIAL_TOKENS, WordPieceTokenizer, lowercase=lowercase)
+    return WordPieceTokenizer(vocabulary, lowercase=lowercase)
+
+
+def learn_bert_word_piece(texts, vocab_size, **config):
+    """A `BertTokenizer` learned from text; `[PAD] [UNK] [CLS] [SEP] [MASK]` have the ids 0 to 4.
+
+    Args:
+        texts: names of text files, or a `tf.data.Dataset` of strings.
+        vocab_size: the size to aim at; the trainer may stop a little away from it.
+        **config: arguments of `BertTokenizer`: `lowercase`, `strip_accents`, `split_cjk`.
+
+    Example::
+
+        tokenizer = learn_bert_word_piece(["corpus.txt"], vocab_size=8000, lowercase=False)
+    """
+    # Its defaults, and its errors before hours of work.
+    config = BertTokenizer(BERT_TOKENS.values(), **config).get_config()
+    vocabulary = _pieces(texts, vocab_size, BERT_TOKENS.values(), BertTokenizer, **config)
+    return BertTokenizer(vocabulary, **config)
+
+
+def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
+    """Word pieces of the words that a tokenizer of this class will see.
+
+    The trainer's own words are normalized in another order, and take Hangul that is later
+    decomposed for whole syllables.
+    """
     import keras_nlp
 
-    # The tokenizer's own words: the trainer's normalize in another order, and take Hangul that is
-    # later decomposed for whole syllables.
-    words = _lines(texts).batch(4096).map(lambda lines: split_words(lines, lowercase))
-    vocabulary = keras_nlp.tokenizers.compute_word_piece_vocabulary(
-        words, vocab_size, split=False, reserved_tokens=list(SPECIAL_TOKENS)
+    split = functools.partial(tokenizer_class.split, **config)
+    return keras_nlp.tokenizers.compute_word_piece_vocabulary(
+        _lines(texts).batch(4096).map(split),
+        vocab_size,
+        split=False,
+        reserved_tokens=list(special_tokens),
     )
-    return WordPieceTokenizer(vocabulary, lowercase=lowercase)
 
 
 def learn_characters(texts, *, min_count=1):

@@ -16,6 +16,9 @@ class AdamW(keras.optimizers.AdamW):
         learning_rate: a number or a schedule.
         weight_decay: the factor above; 0.01 for BERT.
         no_decay: variables whose name contains one of these do not decay.
+        learning_rate_factors: name of a layer -> factor of the learning rate of its variables, as
+            from `Bert.layer_learning_rates`; other variables have the factor 1. The decay of
+            weights keeps the whole rate.
         **kwargs: of `keras.optimizers.AdamW`.
 
     Example:
@@ -31,6 +34,7 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay=0.01,
         *,
         no_decay=("bias", "gamma", "beta", "scale"),
+        learning_rate_factors=None,
         name="adamw",
         **kwargs,
     ):
@@ -39,5 +43,32 @@ class AdamW(keras.optimizers.AdamW):
         if self.no_decay:
             self.exclude_from_weight_decay(var_names=list(self.no_decay))
 
+        self.learning_rate_factors = dict(learning_rate_factors or {})
+
     def get_config(self):
-        return {**super().get_config(), "no_decay": self.no_decay}
+        factors = self.learning_rate_factors
+        return {
+            **super().get_config(),
+            "no_decay": self.no_decay,
+            "learning_rate_factors": factors,
+        }
+
+    def build(self, variables):
+        super().build(variables)
+        self._factor_of = {}
+        for variable in variables:
+            layers = variable.path.split("/")
+            factors = [f for name, f in self.learning_rate_factors.items() if name in layers]
+            # Updates come with the backend's variable on TensorFlow, with Keras' own elsewhere.
+            for key in (variable, variable.value):
+                self._factor_of[id(key)] = factors[0] if factors else 1.0
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.learning_rate_factors:
+            if id(variable) not in self._factor_of:
+                raise ValueError(
+                    "`learning_rate_factors` cannot be used where the variables are copied to "
+                    f"replicas. Received: a copy of {variable.name!r}. Leave the factors out."
+                )
+            learning_rate = learning_rate * self._factor_of[id(variable)]
+        super().update_step(gradient, variable, learning_rate)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_xfmr import models, serving, text
-from keras_xfmr.serving import export
+from keras_xfmr.serving import export, publish
 
 LETTERS = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"abcdefg"])
 
@@ -31,7 +31,7 @@ def ask(path, *texts):
 
 
 def test_versions_count_up_and_none_is_overwritten(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_check_answers", lambda *arguments: None)
+    monkeypatch.setattr(export, "check_answers", lambda *arguments, **texts: None)
     for name in ("2", "notes", ".writing-7"):
         (tmp_path / name).mkdir()
     assert write(model, tmp_path) == str(tmp_path / "3")
@@ -54,7 +54,7 @@ def test_a_version_is_a_positive_integer(version, model, tmp_path):
 
 
 def test_nothing_appears_when_the_written_model_answers_otherwise(model, tmp_path, monkeypatch):
-    write_rightly = export._write
+    write_rightly = export.write
 
     def write_wrongly(endpoints, model, tokenizers, folder):
         weights = model.get_weights()
@@ -64,7 +64,7 @@ def test_nothing_appears_when_the_written_model_answers_otherwise(model, tmp_pat
         finally:
             model.set_weights(weights)
 
-    monkeypatch.setattr(export, "_write", write_wrongly)
+    monkeypatch.setattr(export, "write", write_wrongly)
     with pytest.raises(RuntimeError, match="does not answer as the model in memory"):
         write(model, tmp_path / "model", check_texts=["abc", "g"])
     assert list((tmp_path / "model").iterdir()) == []
@@ -74,8 +74,8 @@ def test_nothing_appears_when_writing_fails(model, tmp_path, monkeypatch):
     def fail(folder):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(export, "_check_answers", lambda *arguments: None)
-    monkeypatch.setattr(export, "_flush", fail)
+    monkeypatch.setattr(export, "check_answers", lambda *arguments, **texts: None)
+    monkeypatch.setattr(publish, "_flush", fail)
     with pytest.raises(OSError, match="No space left"):
         write(model, tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []

@@ -197,8 +197,6 @@ def test_word_piece_ids_are_those_of_hf_tokenizers(learned, kind, tmp_path):
         str(tmp_path / "vocabulary.txt"), lowercase=kind == "lower", **names
     )
     for sentence in PEER_TEXTS:
-        if kind == "lower":  # full case folding makes it "ss", the peer's lower case keeps it
-            sentence = sentence.replace("ß", "s")
         expected = reference.encode(sentence, add_special_tokens=False).ids
         assert learned[kind].tokenize(tf.constant([sentence])).to_list() == [expected], sentence
 

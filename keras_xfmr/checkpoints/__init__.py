@@ -1,0 +1,20 @@
+"""Published weights: safetensors, `pytorch_model.bin` and TensorFlow checkpoints.
+
+The readers know formats and no model. They need neither torch nor TensorFlow, run no code of a
+file, and take no more memory than a file has bytes.
+"""
+
+from keras_xfmr.checkpoints.bert import LoadReport, load_bert, open_bert, save_bert
+from keras_xfmr.checkpoints.checkpoint import Checkpoint
+from keras_xfmr.checkpoints.files import read_checkpoint
+from keras_xfmr.checkpoints.safetensors_format import write_safetensors
+
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "load_bert",
+    "open_bert",
+    "read_checkpoint",
+    "save_bert",
+    "write_safetensors",
+]

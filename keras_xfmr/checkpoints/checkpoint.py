@@ -1,0 +1,170 @@
+"""What the readers of all formats share: a lazy mapping, and reads that a file cannot inflate."""
+
+import abc
+import collections.abc
+import contextlib
+import math
+import os
+import weakref
+
+import numpy as np
+
+# More than any weight has; NumPy 1 takes 32.
+MAX_AXES = 32
+
+
+class Checkpoint(collections.abc.Mapping):
+    """Weights of a file by their names; an array is read from the file when it is asked for.
+
+    Nothing is kept: asking twice reads twice. An array is as large as the part of the file that
+    it stands in, or twice that for float16 and bfloat16, which arrive as float32. Every other
+    type arrives as it was stored, in the byte order of this machine.
+
+    Attributes:
+        path: the file, or the index of files.
+        format: `"safetensors"`, `"torch"` or `"tf1"`.
+        shapes: name -> shape, known without reading an array.
+
+    Raises:
+        KeyError: the name is not in the file.
+        ValueError: the file is damaged, or closed.
+
+    Example::
+
+        with read_checkpoint("bert/model.safetensors") as checkpoint:
+            pooler = checkpoint["pooler.dense.weight"]
+    """
+
+    format = None
+
+    def __init__(self, path):
+        self.path = path
+        self.shapes = {}
+        self._resources = contextlib.ExitStack()
+        # A checkpoint that nobody closed closes its files when it is collected, without a warning.
+        self._finalizer = weakref.finalize(self, self._resources.close)
+
+    @abc.abstractmethod
+    def _read(self, name):
+        """The array of a name in `shapes`; raises ValueError."""
+
+    def _open(self, path):
+        return self._resources.enter_context(open(path, "rb"))
+
+    def close(self):
+        """Closes the file. Arrays that were read stay."""
+        self._finalizer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __getitem__(self, name):
+        if name not in self.shapes:
+            raise KeyError(name)
+        with naming(self.path):
+            return self._read(name)
+
+    def __contains__(self, name):
+        return name in self.shapes
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __repr__(self):
+        return f"<{self.format} checkpoint {str(self.path)!r} of {len(self)} arrays>"
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Lets a ValueError say which file it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def count_elements(shape, itemsize):
+    """The number of elements of a shape that a file announces.
+
+    Raises:
+        ValueError: axes that are no sizes, too many, or together beyond what can be addressed.
+    """
+    if len(shape) > MAX_AXES:
+        raise ValueError(f"Expected at most {MAX_AXES} axes. Received: {len(shape)}.")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError("Expected a shape of integers from 0.")
+    # NumPy measures an empty array by its other axes.
+    if math.prod(max(size, 1) for size in shape) * itemsize >= 2**63:
+        raise ValueError("A shape is larger than can be addressed.")
+    return math.prod(shape)
+
+
+def stored_dtype(name, byteorder="<"):
+    """The NumPy type in which elements lie in a file; NumPy itself knows no bfloat16."""
+    return np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(name, name)).newbyteorder(byteorder)
+
+
+def size_of(file):
+    """Bytes of an open file."""
+    return os.fstat(file.fileno()).st_size
+
+
+def read_bytes(file, start, count):
+    """At most `count` bytes from byte `start` on.
+
+    `file.read(count)` takes memory for `count` bytes before it finds fewer in the file.
+    """
+    file.seek(start)
+    return file.read(max(0, min(count, size_of(file) - start)))
+
+
+def read_elements(file, start, count, name, byteorder="<"):
+    """A new flat array of `count` elements of the type `name`, which begin at byte `start`.
+
+    The caller has checked that they lie inside the file.
+
+    Raises:
+        ValueError: the file ended early.
+    """
+    array = np.empty(count, stored_dtype(name, byteorder))
+    file.seek(start)
+    if file.readinto(array.view(np.uint8)) != array.nbytes:
+        raise ValueError("The file ended early.")
+    if name == "bfloat16":
+        # The upper half of a float32.
+        wide = array.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    if name == "bool":
+        return array != 0
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return as_loaded(native)
+
+
+def as_loaded(array):
+    """float32 for both half-precision types, other arrays as they are."""
+    if array.dtype.name in ("float16", "bfloat16"):
+        return array.astype(np.float32)
+    return array
+
+
+def check_disjoint(ranges):
+    """Refuses parts of a file that share bytes: n of them would be n times the file.
+
+    Args:
+        ranges: pairs (first byte, byte after the last).
+
+    Raises:
+        ValueError: two of them overlap.
+    """
+    end_before = 0
+    for start, end in sorted(part for part in ranges if part[0] < part[1]):
+        if start < end_before:
+            raise ValueError(f"Two arrays overlap at byte {start}.")
+        end_before = end

@@ -1,0 +1,142 @@
+"""Which file holds the weights, and which reader reads it."""
+
+import json
+import pathlib
+
+from keras_xfmr.checkpoints.checkpoint import Checkpoint, naming
+from keras_xfmr.checkpoints.safetensors_format import SafetensorsCheckpoint
+from keras_xfmr.checkpoints.tf1_format import TF1Checkpoint
+from keras_xfmr.checkpoints.torch_format import TorchCheckpoint
+
+# What a folder is searched for, the safest and fastest first.
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+LFS_POINTER = b"version https://git-lfs"
+
+
+def read_checkpoint(path):
+    """The weights of a published model, as a mapping that reads an array when it is asked for.
+
+    Args:
+        path: a file: safetensors, a `pytorch_model.bin` of either format, the `.index.json` of a
+            model in several files, or a TensorFlow checkpoint by its prefix (`bert_model.ckpt`) or
+            its `.index`. Or a folder, which is searched in this order: `model.safetensors`,
+            `model.safetensors.index.json`, `pytorch_model.bin`, `pytorch_model.bin.index.json`,
+            and a TensorFlow checkpoint (the one that the file `checkpoint` names, or the only
+            `*.ckpt*.index`).
+
+    Returns:
+        A `Checkpoint`: name -> array, with `shapes`, `format` and `close`; also a context manager.
+
+    Raises:
+        FileNotFoundError: nothing there that holds weights; lists what is there.
+        ValueError: a file that is damaged, or asks for more than weights. No code of a file is
+            run, and nothing it announces takes more memory than it has bytes.
+
+    Example::
+
+        with read_checkpoint("bert-base-uncased") as checkpoint:
+            shapes = checkpoint.shapes
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
+    elif not path.is_file() and not _index(path).is_file():
+        raise FileNotFoundError(
+            f"No weights at {str(path)!r}: neither a file, nor a folder, nor "
+            "the prefix of a TensorFlow checkpoint."
+        )
+    if path.is_file() and path.suffix == ".json":
+        with naming(path):
+            return ShardedCheckpoint(path)
+    return _read_one(path)
+
+
+def _index(prefix):
+    return prefix.with_name(f"{prefix.name}.index")
+
+
+def _in_folder(folder):
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(path for path in folder.glob("*.ckpt*.index") if path.is_file())
+    latest = folder / "checkpoint"
+    if latest.is_file():
+        named = folder / _latest(latest)
+        if _index(named).is_file():
+            return named
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} has several checkpoints: {[path.name for path in found]}. Name one of them."
+        )
+    if found:
+        return found[0]
+    there = sorted(path.name for path in folder.iterdir())
+    raise FileNotFoundError(
+        f"No weights in {str(folder)!r}. Looked for {', '.join(FILES)} and a TensorFlow checkpoint "
+        f"(*.ckpt.index). There are: {there[:20]}{' and more' if there[20:] else ''}."
+    )
+
+
+def _latest(path):
+    """The name that TensorFlow's file `checkpoint` gives; its folder may have been moved since."""
+    with open(path, encoding="utf8", errors="replace") as file:
+        lines = file.read(10_000).splitlines()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model_checkpoint_path":
+            return value.strip().strip('"').replace("\\", "/").rpartition("/")[2]
+    return ""
+
+
+def _read_one(path):
+    with naming(path):
+        if path.suffix == ".index":
+            return TF1Checkpoint(path.with_suffix(""))
+        if not path.is_file():
+            return TF1Checkpoint(path)
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ValueError("a pointer of git-lfs. Fetch the file itself by `git lfs pull`.")
+        return (SafetensorsCheckpoint if path.suffix == ".safetensors" else TorchCheckpoint)(path)
+
+
+class ShardedCheckpoint(Checkpoint):
+    """A model in several files; an index says which name is in which."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        weight_map = _weight_map(path)
+        self._files = {}
+        for file in sorted(set(weight_map.values())):
+            if not (path.parent / file).is_file():
+                raise FileNotFoundError(f"{path} names the file {file!r}, which is missing.")
+            self._files[file] = self._resources.enter_context(_read_one(path.parent / file))
+        self._shard_of = {name: self._files[file] for name, file in weight_map.items()}
+        for name, shard in self._shard_of.items():
+            if name not in shard:
+                raise ValueError(f"{name!r} is not in {shard.path.name}, where the index says.")
+            self.shapes[name] = shard.shapes[name]
+            self.format = shard.format
+
+    def _read(self, name):
+        return self._shard_of[name][name]
+
+
+def _weight_map(path):
+    """name -> name of a file in the same folder."""
+    try:
+        weight_map = json.loads(path.read_bytes())["weight_map"]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError('Expected an index {"weight_map": {name: file}}.') from error
+    if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
+        raise ValueError('Expected an index {"weight_map": {name: file}}.')
+    for file in set(weight_map.values()):
+        if file in ("", ".", "..") or any(letter in file for letter in "/\\\0:"):
+            raise ValueError(f"Expected files beside the index. Received: {file!r}.")
+    return weight_map

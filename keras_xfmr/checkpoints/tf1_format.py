@@ -1,0 +1,210 @@
+"""TensorFlow's checkpoints: `NAME.index`, a sorted table, and `NAME.data-00000-of-00001`, bytes.
+
+The table is read here and not by `tf.train.load_checkpoint`: an entry that is no entry makes the
+latter end the process, which a damaged download must not do. It is LevelDB's table format (blocks
+of keys with shared prefixes) with a message `BundleEntryProto` as each value; see
+`tensorflow/core/util/tensor_bundle` and `lib/io/table_format.txt` in TensorFlow's sources.
+"""
+
+import pathlib
+import struct
+
+from keras_xfmr.checkpoints.checkpoint import (
+    Checkpoint,
+    check_disjoint,
+    count_elements,
+    read_bytes,
+    read_elements,
+    size_of,
+    stored_dtype,
+)
+
+TABLE_MAGIC = 0xDB4775248B80FB57
+FOOTER_BYTES = 48
+# BERT-large with Adam's moments takes 0.1 MB. Names repeat their prefixes for free, so that only a
+# limit on their sum keeps them in proportion to the file.
+MAX_INDEX_BYTES, MAX_NAMES_BYTES = 4 * 2**20, 32 * 2**20
+
+# Numbers of the enumeration DataType.
+DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64"}
+DTYPES |= {8: "complex64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128"}
+DTYPES |= {19: "float16", 22: "uint32", 23: "uint64"}
+
+
+class TF1Checkpoint(Checkpoint):
+    """A checkpoint of TensorFlow's `Saver`, such as Google's BERT.
+
+    All numeric variables are there, an optimizer's too; variables of strings are left out. The
+    checksums are not looked at.
+
+    Args:
+        prefix: the path without `.index`.
+    """
+
+    format = "tf1"
+
+    def __init__(self, prefix):
+        super().__init__(prefix)
+        self._prefix, self._files, self._places = str(prefix), {}, {}
+        entries = _table(pathlib.Path(f"{prefix}.index"))
+        header = _message(entries.pop(b"", b""))
+        self._shards = _number(header, 1)
+        self._byteorder = ">" if _number(header, 2) else "<"
+        ranges = {}
+        for key, content in entries.items():
+            if key.startswith(b"\0"):
+                continue  # a part of a variable that is partitioned, and refused below
+            name, entry = key.decode("utf8"), _message(content)
+            if 7 in entry:
+                raise ValueError(f"{name!r} is partitioned. Save it as one variable.")
+            dtype, shard, start, size = (_number(entry, field) for field in (1, 3, 4, 5))
+            if dtype not in DTYPES:
+                continue
+            self.shapes[name] = _shape(entry)
+            self._places[name] = shard, start, DTYPES[dtype]
+            self._check(name, size)
+            ranges.setdefault(shard, []).append((start, start + size))
+        for parts in ranges.values():
+            check_disjoint(parts)
+
+    def _check(self, name, size):
+        shard, start, dtype = self._places[name]
+        itemsize = stored_dtype(dtype).itemsize
+        expected = count_elements(self.shapes[name], itemsize) * itemsize
+        if size != expected:
+            raise ValueError(f"{name!r} has {size} bytes. Expected {expected} of its shape.")
+        if shard not in self._files:
+            if shard >= self._shards:
+                raise ValueError(f"{name!r} is in part {shard} of {self._shards}.")
+            self._files[shard] = self._open(
+                f"{self._prefix}.data-{shard:05d}-of-{self._shards:05d}"
+            )
+        if start + size > size_of(self._files[shard]):
+            raise ValueError(f"{name!r} reaches beyond the end of the data file.")
+
+    def _read(self, name):
+        shard, start, dtype = self._places[name]
+        shape = self.shapes[name]
+        count = count_elements(shape, 1)
+        file = self._files[shard]
+        return read_elements(file, start, count, dtype, self._byteorder).reshape(shape)
+
+
+# ---- the table
+
+
+def _table(path):
+    """Key -> value of all entries; the checks keep the work in proportion to the file."""
+    with open(path, "rb") as file:
+        content = read_bytes(file, 0, MAX_INDEX_BYTES + 1)
+    if len(content) > MAX_INDEX_BYTES:
+        raise ValueError(f"The index is larger than {MAX_INDEX_BYTES} bytes.")
+    footer = content[-FOOTER_BYTES:]
+    if len(footer) < FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != TABLE_MAGIC:
+        raise ValueError("not an index of a TensorFlow checkpoint.")
+    _, position = _handle(footer, 0)
+    (start, size), _ = _handle(footer, position)
+    entries, previous, names_bytes = {}, None, 0
+    for _, handle in _block(content, start, size):
+        (start, size), _ = _handle(handle, 0)
+        for key, value in _block(content, start, size):
+            # Strictly rising keys: no block can be named twice.
+            if previous is not None and key <= previous:
+                raise ValueError("The index is not sorted.")
+            names_bytes += len(key)
+            if names_bytes > MAX_NAMES_BYTES:
+                raise ValueError(f"The names take more than {MAX_NAMES_BYTES} bytes.")
+            entries[key] = value
+            previous = key
+    return entries
+
+
+def _block(content, start, size):
+    """Pairs (key, value). A key gives how much of the one before it begins with."""
+    end = start + size
+    if end + 1 > len(content) or size < 4:
+        raise ValueError("A block reaches beyond the index.")
+    if content[end] != 0:
+        raise ValueError("A compressed block, which TensorFlow does not write.")
+    (restarts,) = struct.unpack("<I", content[end - 4 : end])
+    if 4 + 4 * restarts > size:
+        raise ValueError("A damaged block in the index.")
+    block, position, key = content[start : end - 4 - 4 * restarts], 0, b""
+    while position < len(block):
+        shared, position = _varint(block, position)
+        fresh, position = _varint(block, position)
+        length, position = _varint(block, position)
+        if shared > len(key) or position + fresh + length > len(block):
+            raise ValueError("A damaged block in the index.")
+        key = key[:shared] + block[position : position + fresh]
+        position += fresh + length
+        yield key, block[position - length : position]
+
+
+def _handle(content, position):
+    start, position = _varint(content, position)
+    size, position = _varint(content, position)
+    return (start, size), position
+
+
+def _varint(content, position):
+    """An integer of seven bits a byte, the lowest first, and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(content):
+            break
+        byte = content[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+    raise ValueError("A damaged number in the index.")
+
+
+# ---- messages
+
+
+def _message(content):
+    """Field number -> its values of a protocol buffer; nested messages are left as bytes."""
+    fields, position = {}, 0
+    while position < len(content):
+        tag, position = _varint(content, position)
+        kind = tag & 7
+        if kind == 0:
+            value, position = _varint(content, position)
+        else:
+            if kind == 2:
+                length, position = _varint(content, position)
+            elif kind in (1, 5):
+                length = 8 if kind == 1 else 4
+            else:
+                raise ValueError("A damaged entry in the index.")
+            value, position = content[position : position + length], position + length
+        fields.setdefault(tag >> 3, []).append(value)
+    if position > len(content):
+        raise ValueError("A damaged entry in the index.")
+    return fields
+
+
+def _number(message, field):
+    """An integer field, 0 where it is left out."""
+    value = message.get(field, [0])[-1]
+    if type(value) is not int:
+        raise ValueError("A damaged entry in the index.")
+    return value
+
+
+def _messages(message, field):
+    """A field's nested messages."""
+    values = message.get(field, [])
+    if not all(type(value) is bytes for value in values):
+        raise ValueError("A damaged entry in the index.")
+    return [_message(value) for value in values]
+
+
+def _shape(entry):
+    """The sizes in an entry's TensorShapeProto; a scalar's may be left out."""
+    (shape,) = _messages(entry, 2)[-1:] or [{}]
+    if 3 in shape:
+        raise ValueError("A variable of unknown shape.")
+    return tuple(_number(dimension, 1) for dimension in _messages(shape, 2))

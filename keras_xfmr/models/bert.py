@@ -1,0 +1,352 @@
+"""BERT's encoder, as a functional graph of the library's layers.
+
+B batch, T length, D d_model
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
+from keras_xfmr.models.pretrained import Pretrained
+
+# Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
+PRESETS = {
+    "tiny": dict(num_layers=2, d_model=128, num_heads=2, ffn_dim=512),
+    "mini": dict(num_layers=4, d_model=256, num_heads=4, ffn_dim=1024),
+    "small": dict(num_layers=4, d_model=512, num_heads=8, ffn_dim=2048),
+    "medium": dict(num_layers=8, d_model=512, num_heads=8, ffn_dim=2048),
+    "base": dict(num_layers=12, d_model=768, num_heads=12, ffn_dim=3072),
+    "large": dict(num_layers=24, d_model=1024, num_heads=16, ffn_dim=4096),
+    "kobert": dict(
+        vocab_size=8002, num_layers=12, d_model=768, num_heads=12, ffn_dim=3072, pad_token_id=1
+    ),
+    "minilm": dict(num_layers=6, d_model=384, num_heads=12, ffn_dim=1536),
+}
+HIDDEN_ACTS = {
+    "gelu": "gelu_exact",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+INPUTS = ("token_ids", "segment_ids", "attention_mask")
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Bert(Pretrained, keras.Model):
+    """The encoder of Devlin et al. 2019: every position in, every position out.
+
+        x = Dropout(LayerNorm(token[id] + position[t] + segment[s]))
+
+    then post-norm encoder blocks. The three embeddings are summed, not concatenated.
+
+    Args:
+        vocab_size: rows of the token table.
+        d_model: D, divisible by `num_heads`.
+        num_heads: attention heads.
+        ffn_dim: inner size of the feed-forward networks.
+        num_layers: blocks.
+        max_length: longest sequence, the rows of the position table.
+        type_vocab_size: kinds of segments; 2 in published models.
+        dropout_rate: on sublayer outputs and on the embeddings.
+        attention_dropout_rate: on attention weights.
+        hidden_act: `"gelu"` is exact, `"gelu_new"` the tanh approximation, as in published
+            configurations; also `"relu"`, `"silu"`, `"tanh"`.
+        layer_norm_eps: of every norm.
+        pad_token_id: the padding of the tokenizer; not 0 in every vocabulary.
+        initializer_range: deviation of the truncated normal that weights are drawn from.
+        pooler: whether there is a dense layer with tanh on position 0; without it `outputs[1]` is
+            position 0 as it is.
+        dtype: dtype policy of the layers.
+
+    Inputs of the call: a dictionary, or `token_ids` alone.
+
+    - `token_ids`: integers `[B, T]`;
+    - `segment_ids`: integers `[B, T]`, by default zeros;
+    - `attention_mask`: `[B, T]`, 1 = a token, 0 = padding; by default `token_ids != pad_token_id`.
+
+    Returns:
+        A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`.
+
+    Raises:
+        ValueError: sizes that do not fit; where their values are known, ids and segments outside
+            their tables; sequences longer than `max_length`.
+
+    Example:
+
+    >>> model = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+    >>> [tuple(output.shape) for output in model(np.array([[2, 5, 7, 3, 0]]))]
+    [(1, 5, 16), (1, 16)]
+    """
+
+    def __init__(
+        self,
+        vocab_size=30522,
+        *,
+        d_model=768,
+        num_heads=12,
+        ffn_dim=3072,
+        num_layers=12,
+        max_length=512,
+        type_vocab_size=2,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.1,
+        hidden_act="gelu",
+        layer_norm_eps=1e-12,
+        pad_token_id=0,
+        initializer_range=0.02,
+        pooler=True,
+        dtype=None,
+        name="bert",
+        **kwargs,
+    ):
+        config = {key: value for key, value in locals().items() if key in self.argument_names()}
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        config["dtype"] = keras.dtype_policies.serialize(policy)
+        _check(config)
+
+        # ---- layers
+        self.pad_token_id, self.d_model, self.dropout_rate = pad_token_id, d_model, dropout_rate
+        self.activation = HIDDEN_ACTS[hidden_act]
+        self.layer_norm_eps, self.initializer_range = layer_norm_eps, initializer_range
+        self.token_embedding = self._table(vocab_size, policy, "token_embedding")
+        self.position_embedding = PositionEmbedding(
+            max_length,
+            embeddings_initializer=self.initializer(),
+            dtype=policy,
+            name="position_embedding",
+        )
+        self.segment_embedding = self._table(type_vocab_size, policy, "segment_embedding")
+        self.embeddings_norm = LayerNorm(
+            epsilon=layer_norm_eps, dtype=policy, name="embeddings_norm"
+        )
+        self.embeddings_dropout = Dropout(dropout_rate, dtype=policy, name="embeddings_dropout")
+        self.encoder_blocks = [
+            EncoderBlock(
+                num_heads,
+                ffn_dim,
+                dropout_rate=dropout_rate,
+                attention_dropout_rate=attention_dropout_rate,
+                activation=self.activation,
+                epsilon=layer_norm_eps,
+                kernel_initializer=self.initializer(),
+                dtype=policy,
+                name=f"encoder_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        self.pooler = (
+            keras.layers.Dense(
+                d_model, "tanh", kernel_initializer=self.initializer(), dtype=policy, name="pooler"
+            )
+            if pooler
+            else None
+        )
+
+        # ---- functional graph
+        inputs = symbolic_inputs()
+        sequence = self.encode(**inputs)
+        super().__init__(
+            inputs=inputs, outputs=[sequence, self.pool(sequence)], name=name, **kwargs
+        )
+        self._config = config
+        self._adaptations = []  # calls that changed what is trained, for a saved model
+
+    def initializer(self):
+        """What weights are drawn from, a fresh one for each layer."""
+        return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
+
+    def _table(self, rows, policy, name):
+        return TokenEmbedding(
+            rows,
+            self.d_model,
+            scale=False,
+            embeddings_initializer=self.initializer(),
+            dtype=policy,
+            name=name,
+        )
+
+    def get_config(self):
+        adaptations = {"adaptations": list(self._adaptations)} if self._adaptations else {}
+        return {**self._config, **adaptations}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        adaptations = config.pop("adaptations", ())
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        model = cls(**config)
+        for name, arguments in adaptations:
+            {"freeze": model.freeze, "enable_lora": model.enable_lora}[name](**arguments)
+        return model
+
+    @classmethod
+    def from_preset(cls, preset, **overrides):
+        """The sizes of a published model, with freshly drawn weights.
+
+        Args:
+            preset: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"`, `"large"`, `"kobert"` or
+                `"minilm"`.
+            **overrides: other arguments.
+
+        Example:
+
+        >>> Bert.from_preset("tiny", vocab_size=100).count_params()
+        475008
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
+        return cls(**{**PRESETS[preset], **overrides})
+
+    # ---- the call
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+
+    def complete_inputs(self, inputs):
+        """All three inputs, from `token_ids` alone or a dictionary that has at least those."""
+        inputs = dict(inputs) if isinstance(inputs, dict) else {"token_ids": inputs}
+        token_ids = inputs.get("token_ids")
+        if token_ids is None:
+            raise ValueError(f"`token_ids` is needed. Received: inputs {sorted(inputs)}.")
+        inputs = {
+            name: value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value)
+            for name, value in inputs.items()
+            if value is not None
+        }
+        token_ids = inputs["token_ids"]
+        if "segment_ids" not in inputs:
+            inputs["segment_ids"] = ops.zeros_like(token_ids, dtype="int32")
+        if "attention_mask" not in inputs:
+            inputs["attention_mask"] = ops.cast(
+                ops.not_equal(token_ids, self.pad_token_id), "int32"
+            )
+        return inputs
+
+    def encode(self, token_ids, segment_ids, attention_mask, training=None):
+        """The vectors of every position, `[B, T, D]`."""
+        x = self.token_embedding(token_ids) + self.segment_embedding(segment_ids)
+        x = self.embeddings_norm(self.position_embedding(x))
+        x = self.embeddings_dropout(x, training=training)
+        mask = ops.expand_dims(ops.cast(attention_mask, "bool"), 1)
+        for block in self.encoder_blocks:
+            x = block(x, attention_mask=mask, training=training)
+        return x
+
+    def pool(self, sequence):
+        """The [CLS] vector `[B, D]`: tanh(W x_0 + b)."""
+        first = sequence[:, 0]
+        return first if self.pooler is None else self.pooler(first)
+
+    # ---- training a part of the weights
+
+    def freeze(self, num_layers, *, embeddings=True):
+        """Keeps the embeddings and the first `num_layers` blocks from being trained.
+
+        Compile the model again afterwards.
+        """
+        if not 0 <= num_layers <= len(self.encoder_blocks):
+            raise ValueError(
+                f"`num_layers` must lie in 0 .. {len(self.encoder_blocks)}, the blocks there are. "
+                f"Received: {num_layers}."
+            )
+        for layer in self._embedding_layers():
+            layer.trainable = not embeddings
+        for i, block in enumerate(self.encoder_blocks):
+            block.trainable = i >= num_layers
+        self._adaptations.append(["freeze", {"num_layers": num_layers, "embeddings": embeddings}])
+
+    def layer_learning_rates(self, decay):
+        """Factors of the learning rate that fall from the top block to the embeddings.
+
+        decay^(num_layers - i) for block i, decay^(num_layers + 1) for the embeddings, 1 for the
+        rest (Howard and Ruder 2018; Clark et al. 2020).
+
+        Returns:
+            A dictionary for `keras_xfmr.training.AdamW(learning_rate_factors=...)`.
+
+        Example:
+
+        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=2)
+        >>> bert.layer_learning_rates(0.5)["encoder_1"]
+        0.5
+        """
+        if not 0 < decay <= 1:
+            raise ValueError(f"`decay` must lie in (0, 1]. Received: {decay}.")
+        count = len(self.encoder_blocks)
+        factors = {layer.name: decay ** (count + 1) for layer in self._embedding_layers()}
+        factors |= {block.name: decay ** (count - i) for i, block in enumerate(self.encoder_blocks)}
+        return factors
+
+    def enable_lora(self, rank, *, targets=("query", "value"), alpha=None):
+        """Freezes the encoder and gives its projections trainable low-rank updates.
+
+        W + alpha / rank * A B (Hu et al. 2022), by Keras' own `enable_lora`. A saved model holds
+        the sum, as if it had been trained whole, and fresh updates of zero. Compile the model again
+        afterwards.
+
+        Args:
+            rank: of A and B.
+            targets: names among `"query"`, `"key"`, `"value"`, `"attention_output"`, `"inner"`,
+                `"output"`: the projections of every block.
+            alpha: by default `rank`.
+        """
+        for layer in (*self._embedding_layers(), self.pooler):
+            if layer is not None:
+                layer.trainable = False
+        for block in self.encoder_blocks:
+            dense = projections(block)
+            if not targets or set(targets) - set(dense):
+                raise ValueError(f"`targets` must be among {tuple(dense)}. Received: {targets!r}.")
+            for weight in block.weights:
+                weight.trainable = False
+            for name in targets:
+                dense[name].enable_lora(rank, lora_alpha=alpha)
+        arguments = {"rank": rank, "targets": list(targets), "alpha": alpha}
+        self._adaptations.append(["enable_lora", arguments])
+
+    def _embedding_layers(self):
+        return (
+            self.token_embedding,
+            self.position_embedding,
+            self.segment_embedding,
+            self.embeddings_norm,
+        )
+
+
+def projections(block):
+    """The dense layers of an encoder block, by name."""
+    attention, feed_forward = block.self_attention, block.feed_forward
+    return {
+        "query": attention.query_dense,
+        "key": attention.key_dense,
+        "value": attention.value_dense,
+        "attention_output": attention.output_dense,
+        "inner": feed_forward.inner_dense,
+        "output": feed_forward.output_dense,
+    }
+
+
+def symbolic_inputs():
+    """The three `keras.Input`s of a BERT model."""
+    return {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
+
+
+def _check(config):
+    if config["d_model"] % config["num_heads"]:
+        raise ValueError(
+            "`num_heads` must divide `d_model`. "
+            f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
+        )
+    if config["hidden_act"] not in HIDDEN_ACTS:
+        raise ValueError(
+            f"`hidden_act` must be one of {tuple(HIDDEN_ACTS)}. Received: {config['hidden_act']!r}."
+        )
+    if not 0 <= config["pad_token_id"] < config["vocab_size"]:
+        raise ValueError(
+            "`pad_token_id` must be a row of the token table. Received: "
+            f"pad_token_id={config['pad_token_id']}, vocab_size={config['vocab_size']}."
+        )

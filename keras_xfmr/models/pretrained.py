@@ -1,0 +1,82 @@
+"""What BERT models share: published weights in and out."""
+
+import inspect
+import pathlib
+
+from absl import logging
+
+from keras_xfmr import checkpoints
+
+
+class Pretrained:
+    """A mixin of `from_pretrained` and `save_pretrained`.
+
+    Attributes:
+        load_report: after `from_pretrained`, what was `loaded`, `missing` (freshly drawn) and
+            `unexpected` (in the file, not in the model); else None.
+    """
+
+    load_report = None
+
+    @classmethod
+    def argument_names(cls):
+        """Names of the constructor's own arguments."""
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return named[1:]  # without self
+
+    @classmethod
+    def from_pretrained(cls, source, **overrides):
+        """The model with published weights, loaded by name.
+
+        Args:
+            source: a Hugging Face folder (`config.json` with `model.safetensors`,
+                `pytorch_model.bin`, of either format, or their shards), a TensorFlow 1 checkpoint
+                of google-research/bert (a folder with `bert_config.json`), or a KerasHub
+                `BertBackbone`. Nothing in it is executed.
+            **overrides: arguments in the place of what the source says, such as `dropout_rate`,
+                `dtype`, or `num_classes` for a new head.
+
+        Returns:
+            The model; `model.load_report` says what was loaded. What the source does not have
+            (a pooler, a head) is freshly drawn, and logged.
+
+        Raises:
+            FileNotFoundError: no configuration or no weights there.
+            ValueError: a weight of the encoder is missing, a shape differs, or a file is damaged.
+
+        Example::
+
+            model = BertClassifier.from_pretrained("kobert", num_classes=2)
+            print(model.load_report)
+        """
+        with checkpoints.open_bert(source) as checkpoint:
+            model = cls._for_checkpoint(checkpoint, overrides)
+            model.load_report = checkpoints.load_bert(model, checkpoint)
+        if model.load_report.missing:
+            logging.warning(
+                "Not in the checkpoint and freshly drawn: %s", ", ".join(model.load_report.missing)
+            )
+        return model
+
+    def save_pretrained(self, path):
+        """Writes `config.json` and `model.safetensors` as Hugging Face's `transformers` reads them.
+
+        Low-rank updates are merged. Each file is written aside and renamed.
+
+        Example::
+
+            model.save_pretrained("my_bert")
+        """
+        checkpoints.save_bert(self, pathlib.Path(path))
+
+    # ---- what subclasses say
+
+    @classmethod
+    def _for_checkpoint(cls, checkpoint, overrides):
+        """A model of the checkpoint's sizes."""
+        return cls(**{**checkpoint.arguments, **overrides})
+
+    def hub_config(self):
+        """What `config.json` says besides the encoder's sizes: the architecture, labels."""
+        return {"architectures": ["BertModel"]}

@@ -1,0 +1,107 @@
+"""A SavedModel that appears whole: written aside, checked, flushed, renamed."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def new_version(path, version=None):
+    """A folder to write to, and the name that it gets when the block ends without an error.
+
+    Args:
+        path: the model's folder, made if missing.
+        version: a positive integer; by default one more than the highest in `path`.
+
+    Raises:
+        ValueError: `version` is no positive integer.
+        FileExistsError: the version is there already.
+    """
+    path = pathlib.Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    final = path / str(_next_version(path) if version is None else _valid_version(version))
+    if final.exists():
+        raise FileExistsError(f"{final} is there already. Leave out `version` for the next one.")
+    aside = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path))
+    try:
+        yield aside / "model", final
+        _flush(aside / "model")
+        os.rename(aside / "model", final)
+        _flush_folder(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write(endpoints, model, tokenizers, folder):
+    """Writes the SavedModel.
+
+    Args:
+        endpoints: name -> (function, input signature).
+        model: whose variables the functions read.
+        tokenizers: name -> tokenizer; saved in `assets.extra/name`, too, for people and for
+            `load_tokenizer`. The graph holds the vocabularies.
+        folder: made here.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    for tokenizer in tokenizers.values():
+        archive.track(tokenizer)
+    for name, (function, signature) in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=signature)
+    archive.write_out(str(folder), verbose=False)
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save(folder / "assets.extra" / name)
+
+
+def check_answers(folder, expected_function, **inputs):
+    """Loads what was written and compares its answers with those of the model in memory.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    inputs = {name: tf.constant(value) for name, value in inputs.items()}
+    expected = expected_function(*inputs.values())
+    answers = tf.saved_model.load(str(folder)).signatures["serving_default"](**inputs)
+    for name, answer in answers.items():
+        if answer.dtype == tf.string:
+            same = np.array_equal(answer, expected[name])
+        else:
+            same = np.allclose(answer, expected[name], rtol=1e-3, atol=1e-3)
+        if not same:
+            raise RuntimeError(
+                "The written model does not answer as the model in memory, and was not put in "
+                f"place. Expected {name} {expected[name].numpy()!r}. Received: "
+                f"{answer.numpy()!r}."
+            )
+
+
+def _next_version(path):
+    return 1 + max((int(child.name) for child in path.iterdir() if child.name.isdigit()), default=0)
+
+
+def _valid_version(version):
+    if type(version) is not int or version < 1:
+        raise ValueError(f"`version` must be a positive integer. Received: {version!r}.")
+    return version
+
+
+def _flush(folder):
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb+") as file:
+                os.fsync(file.fileno())
+        _flush_folder(parent)
+
+
+def _flush_folder(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

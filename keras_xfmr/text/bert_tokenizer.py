@@ -1,0 +1,115 @@
+"""BERT's tokenizer: WordPiece with the normalization and special tokens of published models."""
+
+import pathlib
+
+from keras_xfmr.text.files import read_lines
+from keras_xfmr.text.tokenizers import WordPieceTokenizer
+from keras_xfmr.text.words import split_words
+
+BERT_TOKENS = {
+    "pad_id": "[PAD]",
+    "unknown_id": "[UNK]",
+    "start_id": "[CLS]",
+    "end_id": "[SEP]",
+    "mask_id": "[MASK]",
+}
+
+
+def bert_special_ids(vocabulary):
+    """Where BERT's special tokens stand in a vocabulary, found by their names.
+
+    Args:
+        vocabulary: tokens in the order of their ids.
+
+    Returns:
+        Arguments of a `Tokenizer`: `pad_id`, `unknown_id`, `start_id`, `end_id`, and `mask_id`,
+        which is None where there is no `[MASK]`.
+
+    Raises:
+        ValueError: one of the first four is missing.
+
+    Example:
+
+    >>> bert_special_ids(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "a"])["pad_id"]
+    1
+    """
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    found = {name: ids.get(token) for name, token in BERT_TOKENS.items()}
+    missing = [BERT_TOKENS[name] for name in found if found[name] is None and name != "mask_id"]
+    if missing:
+        raise ValueError(
+            f"A vocabulary for BERT must hold {', '.join(BERT_TOKENS.values())} ([MASK] only for "
+            f"pretraining). Missing: {', '.join(missing)} among {len(vocabulary)} tokens."
+        )
+    return found
+
+
+class BertTokenizer(WordPieceTokenizer):
+    """The tokenizer of BERT (Devlin et al. 2019), in graph, for vocabularies of published models.
+
+    `split_words` normalizes and cuts the text, WordPiece cuts the words; a word of more than 100
+    characters is `[UNK]`. The special tokens are found by their names, at any position: `[CLS]` is
+    `start_id`, `[SEP]` is `end_id`.
+
+    Where others differ: text that spells a special token, such as "[MASK]", is text here, since it
+    may come from anyone; Hugging Face's tokenizers make the special id of it unless told
+    otherwise (`encode_special_tokens`).
+
+    Args:
+        vocabulary: tokens in the order of their ids.
+        lowercase: whether the model is uncased.
+        strip_accents: whether to strip accents; None does so where `lowercase` is set.
+        split_cjk: whether CJK ideographs stand alone (`tokenize_chinese_chars`).
+
+    Raises:
+        ValueError: a special token but `[MASK]` is missing; tokens are empty, named twice or
+            longer than 256 bytes.
+
+    Example:
+
+    >>> vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing"]
+    >>> BertTokenizer(vocabulary).encode(tf.constant(["Playing"]), start=True).to_list()
+    [[2, 5, 6, 3]]
+    """
+
+    def __init__(self, vocabulary, *, lowercase=True, strip_accents=None, split_cjk=True):
+        super().__init__(vocabulary, lowercase=lowercase)
+        self.strip_accents = strip_accents
+        self.split_cjk = split_cjk
+
+    @classmethod
+    def _special_ids_of(cls, vocabulary):
+        return bert_special_ids(vocabulary)
+
+    @classmethod
+    def from_file(cls, path, **config):
+        """The tokenizer of a `vocab.txt`, one token a line in the order of their ids.
+
+        Args:
+            path: the file.
+            **config: the constructor's other arguments.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is not UTF-8, has empty lines or tokens named twice, or is too large.
+
+        Example::
+
+            tokenizer = BertTokenizer.from_file("vocab.txt", lowercase=True)
+        """
+        path = pathlib.Path(path)
+        try:
+            return cls(read_lines(path), **config)
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r}: {error}") from error
+
+    def get_config(self):
+        return {
+            "lowercase": self.lowercase,
+            "strip_accents": self.strip_accents,
+            "split_cjk": self.split_cjk,
+        }
+
+    @staticmethod
+    def split(texts, **config):
+        return split_words(texts, **config)

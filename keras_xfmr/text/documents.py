@@ -1,0 +1,175 @@
+"""Documents from text files, streaming."""
+
+import pathlib
+
+import tensorflow as tf
+
+from keras_xfmr.text.pairs import _is_utf8, _stream, _strip
+
+LINES = 2048  # lines that are read by one call
+PART = 32 * 1024  # bytes of text after which a document goes on as another part
+REASONS = ("blank", "heading", "utf8")
+
+# The sign after which a sentence ends, but not after a single capital: "J. Smith". What follows
+# begins like a sentence; Chinese and Japanese stops need no space.
+ENDS = r"""(\P{Lu}[.!?…]+["'”’»)\]]*)\s+(["'“‘«(\[]*[\p{Lu}\p{Lo}\p{N}])"""
+WIDE_ENDS = r"([。！？]+[”’」』）]*)"
+
+
+class Documents:
+    """Text files as a stream of documents, each a sequence of segments (sentences or lines).
+
+    A file's end is a document's end. Within a file documents are divided by blank lines or, with
+    `heading="wikitext"`, by lines of the form ` = Title = `; lines like ` = = Section = = ` are
+    then left out, and blank ones mean nothing.
+
+    A document longer than 32 KiB comes in parts of about that size, so that memory is bounded
+    whatever a file holds; each part knows its document's number.
+
+    Args:
+        files: a text file or several, UTF-8. A byte order mark and CRLF are taken off.
+        heading: None or `"wikitext"`.
+        sentence_split: whether a line is cut into sentences: after `.`, `!`, `?` and what closes
+            quotes or brackets, where a blank and a capital, a digit or a letter of a script
+            without capitals follow; after `。`, `！` and `？` always. Abbreviations ("Mr. Smith")
+            end a sentence too. A line that is one sentence stays as it is; with False each line
+            is a segment.
+        on_bad_line: `"raise"` stops with file and line where a line is not UTF-8; `"skip"` leaves
+            it out and counts it in `skipped`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: arguments that do not fit, a file without text.
+        tf.errors.InvalidArgumentError: from the iterator, a line that is not UTF-8.
+
+    Example::
+
+        vocabulary = keras_xfmr.text.learn_word_piece(Documents("corpus.txt").sentences(), 8000)
+    """
+
+    def __init__(self, files, *, heading=None, sentence_split=True, on_bad_line="raise"):
+        if heading not in (None, "wikitext"):
+            raise ValueError(f"`heading` must be None or 'wikitext'. Received: {heading!r}.")
+        if on_bad_line not in ("raise", "skip"):
+            raise ValueError(f"`on_bad_line` must be 'raise' or 'skip'. Received: {on_bad_line!r}.")
+        self._files = _existing(files)
+        self._heading = heading
+        self._sentence_split = sentence_split
+        self._on_bad_line = on_bad_line
+        with tf.device("CPU"):
+            self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
+
+    @property
+    def skipped(self):
+        """Lines left out since `reset`, by reason."""
+        return dict(zip(REASONS, (int(n) for n in self._skipped.numpy())))
+
+    def reset(self):
+        """Sets the counts to 0; an operation inside a graph."""
+        self._skipped.assign(tf.zeros_like(self._skipped))
+
+    def parts(self):
+        """`tf.data.Dataset` of (segments, strings `[n]`; number of the document, int64)."""
+        lines = tf.data.Dataset.range(len(self._files)).flat_map(self._read)
+        chunks = lines.map(self._segments, num_parallel_calls=tf.data.AUTOTUNE)
+        nothing = (tf.constant([], tf.string), tf.constant([], tf.int64), tf.constant(0, tf.int64))
+        chunks = chunks.map(lambda *chunk: (*chunk, False))
+        chunks = chunks.concatenate(tf.data.Dataset.from_tensors((*nothing, True)))
+        state = (nothing[0], tf.constant(0, tf.int64), tf.constant(0, tf.int64))
+        return chunks.scan(state, _group).unbatch()
+
+    def sentences(self):
+        """`tf.data.Dataset` of the segments alone, to learn a vocabulary from."""
+
+        def start(_):
+            self.reset()
+            return 0
+
+        parts = tf.data.Dataset.range(1).map(start).flat_map(lambda _: self.parts())
+        return parts.map(lambda segments, _: segments).unbatch()
+
+    def _read(self, index):
+        """Chunks of a file's lines: (file index, numbers of the lines, lines)."""
+        chunks = _stream(tf.constant(self._files)[index]).batch(LINES)
+
+        def number(chunk, lines):
+            return index, 1 + chunk * LINES + tf.range(tf.size(lines, tf.int64)), lines
+
+        return chunks.enumerate().map(number)
+
+    def _segments(self, file, numbers, lines):
+        """A chunk's segments, for each how many documents began in the chunk up to it, and how
+        many began in all."""
+        lines = tf.strings.strip(_strip(lines, numbers))
+        blank = tf.equal(lines, "")
+        heading = tf.zeros_like(blank)
+        divides = blank
+        if self._heading is not None:
+            heading = tf.strings.regex_full_match(lines, "=( .*)? =")
+            divides = heading & ~tf.strings.regex_full_match(lines, "= = .*")
+        bad = ~_is_utf8(lines)
+        counts = [tf.reduce_sum(tf.cast(rows, tf.int64)) for rows in (blank, heading, bad)]
+        self._skipped.assign_add(tf.stack(counts))
+        keep = ~(blank | heading | bad)
+        if self._on_bad_line == "raise":
+            keep = self._refuse(bad, file, numbers, keep)
+        document = tf.cumsum(tf.cast(divides | tf.equal(numbers, 1), tf.int64))
+        begun = document[-1]
+        lines, document = tf.boolean_mask(lines, keep), tf.boolean_mask(document, keep)
+        if not self._sentence_split:
+            return lines, document, begun
+        sentences = split_sentences(lines)
+        return sentences.flat_values, tf.repeat(document, sentences.row_lengths()), begun
+
+    def _refuse(self, bad, file, numbers, keep):
+        """`keep`, unless a line is bad: `corpus.txt:17: not valid UTF-8 ...`."""
+        number = tf.strings.as_string(numbers[tf.argmax(bad)])
+        advice = "Mend the line, or pass on_bad_line='skip' to leave such lines out and count them."
+        name = tf.constant(self._files)[file]
+        message = tf.strings.join([name, ":", number, ": not valid UTF-8. ", advice])
+        with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(bad), [message])]):
+            return tf.identity(keep)
+
+
+def split_sentences(lines):
+    """Strings `[B]` to ragged sentences `[B, (n)]`, by the rule that `Documents` states."""
+    cut = tf.strings.regex_replace(lines, ENDS, "\\1\n\\2")
+    cut = tf.strings.regex_replace(cut, WIDE_ENDS, "\\1\n")
+    cut = tf.strings.regex_replace(cut, r"\s*\n\s*", "\n")
+    return tf.strings.split(tf.strings.regex_replace(cut, r"\n+$", ""), "\n")
+
+
+def _group(state, chunk):
+    """Joins a chunk's segments to parts; the last part waits for what the next chunk brings."""
+    (held, held_document, count), (segments, document, begun, end) = state, chunk
+    document = tf.concat([tf.fill(tf.shape(held), held_document), count + document], axis=0)
+    segments = tf.concat([held, segments], axis=0)
+    before = tf.cumsum(tf.cast(tf.strings.length(segments), tf.int64), exclusive=True)
+    piece = (before - tf.gather(before, _first_of_runs(document))) // PART
+    first = _first_of_runs(document, piece)
+    last = tf.concat([[0], first], axis=0)[-1]  # where the last part begins
+    ready = tf.where(end, tf.size(segments, tf.int64), last)
+    starts, _ = tf.unique(first[:ready])
+    parts = tf.RaggedTensor.from_row_starts(segments[:ready], starts)
+    held_document = tf.concat([document[ready:], [held_document]], axis=0)[0]
+    return (segments[ready:], held_document, count + begun), (parts, tf.gather(document, starts))
+
+
+def _first_of_runs(*values):
+    """For each entry of `[n]` the index at which the run of equal values around it begins."""
+    changes = tf.reduce_any([tf.not_equal(v[1:], v[:-1]) for v in values], axis=0)
+    changes = tf.concat([tf.ones_like(values[0][:1], tf.bool), changes], axis=0)
+    return tf.gather(tf.where(changes)[:, 0], tf.cumsum(tf.cast(changes, tf.int64)) - 1)
+
+
+def _existing(files):
+    files = [files] if isinstance(files, (str, pathlib.Path)) else list(files)
+    if not files:
+        raise ValueError("`files` names no file.")
+    for path in files:
+        if not pathlib.Path(path).is_file():
+            raise FileNotFoundError(f"No file at {str(path)!r} to read text from.")
+        with open(path, "rb") as file:
+            if not any(line.strip() for line in file):
+                raise ValueError(f"{path} has no text.")
+    return [str(path) for path in files]

@@ -1,0 +1,177 @@
+"""Sentences and words to the three inputs of BERT: ids, segments and attention mask.
+
+B batch, T length, W words, M ids of a row that are no special tokens
+"""
+
+import tensorflow as tf
+
+
+class SentencePacker(tf.Module):
+    """One or two sentences as BERT reads them (Devlin et al. 2019), in graph.
+
+        token_ids       [CLS] my dog [SEP] he barks [SEP] [PAD]
+        segment_ids       0   0  0     0   1   1      1     0
+        attention_mask    1   1  1     1   1   1      1     0
+
+    Rows that are too long are cut as BERT's `truncate_seq_pair` does it: ids go from the end of the
+    longer sentence, one by one, of the second where both are equally long. With a budget of
+    M = max_length - 3 the sentences of length a and b keep
+
+        a' = min(a, max(M - b, ceil(M / 2)))    b' = min(b, M - a')
+
+    Args:
+        tokenizer: a `Tokenizer`; its start token is `[CLS]`, its end token `[SEP]`.
+        max_length: ids of the longest row, special tokens included; at least 3.
+        pad_to_max_length: whether every batch is `max_length` long (a static shape: one
+            compilation). Otherwise as long as its longest row.
+        report_truncation: whether to answer with `truncated`, too: which rows were cut.
+
+    Raises:
+        ValueError: `max_length` is too small.
+
+    Example:
+
+    >>> packer = SentencePacker(tokenizer, max_length=128)
+    >>> sorted(packer(tf.constant(["my dog"]), tf.constant(["he barks"])))
+    ['attention_mask', 'segment_ids', 'token_ids']
+    """
+
+    def __init__(self, tokenizer, max_length, *, pad_to_max_length=False, report_truncation=False):
+        super().__init__()
+        if not isinstance(max_length, int) or max_length < 3:
+            raise ValueError(
+                "`max_length` must be an integer of at least 3: [CLS] and two [SEP]. "
+                f"Received: {max_length!r}."
+            )
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pad_to_max_length = pad_to_max_length
+        self.report_truncation = report_truncation
+
+    def __call__(self, first, second=None):
+        """Packs sentences.
+
+        Args:
+            first: strings `[B]`.
+            second: None, or strings `[B]`.
+
+        Returns:
+            A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[B, T]`, and
+            where asked `truncated`, bool `[B]`.
+        """
+        first = self.tokenizer.tokenize(_strings(first, "first", rank=1))
+        if second is None:
+            return self._pack_one(first)
+        second = self.tokenizer.tokenize(_strings(second, "second", rank=1))
+        tf.debugging.assert_equal(
+            first.nrows(), second.nrows(), "`first` and `second` must have a row for each other."
+        )
+        room = tf.cast(self.max_length - 3, tf.int64)
+        lengths = first.row_lengths(), second.row_lengths()
+        keep = tf.minimum(lengths[0], tf.maximum(room - lengths[1], (room + 1) // 2))
+        keep_second = tf.minimum(lengths[1], room - keep)
+        truncated = tf.logical_or(keep < lengths[0], keep_second < lengths[1])
+        rows = [_head(first, keep), _head(second, keep_second)]
+        return self._inputs(rows, keep + 2, truncated)
+
+    def pack_words(self, words):
+        """Packs sentences that are split into words, each of which has a label.
+
+        Args:
+            words: strings, ragged `[B, (W)]`, or dense `[B, W]` with empty strings as padding.
+
+        Returns:
+            What `__call__` returns, and `word_positions`, int32 `[B, W]`: where in the row the
+            first piece of a word stands; -1 where there is none, for the word was cut away, has
+            nothing in it that the tokenizer keeps, or is padding.
+
+        Example:
+
+        >>> packed = packer.pack_words(tf.ragged.constant([["Jim", "unaffable"], ["runs"]]))
+        >>> packed["word_positions"]
+        <tf.Tensor: ... [[1, 2], [1, -1]]>
+        """
+        words = _strings(words, "words", rank=2)
+        if not isinstance(words, tf.RaggedTensor):
+            words = tf.RaggedTensor.from_tensor(words)
+        pieces = self.tokenizer.tokenize(words.values)
+        packed = self._pack_one(words.with_values(pieces).merge_dims(1, 2))
+        counts = words.with_values(tf.cast(pieces.row_lengths(), tf.int32)).to_tensor(0)
+        positions = 1 + tf.cumsum(counts, axis=1, exclusive=True)
+        found = tf.logical_and(counts > 0, positions <= self.max_length - 2)
+        packed["word_positions"] = tf.where(found, positions, -1)
+        return packed
+
+    def _pack_one(self, ids):
+        keep = tf.minimum(ids.row_lengths(), self.max_length - 2)
+        return self._inputs([_head(ids, keep)], keep + 2, keep < ids.row_lengths())
+
+    def _inputs(self, rows, first_length, truncated):
+        """The inputs from the ids of one or two sentences; the first segment is `first_length`
+        long, `[CLS]` and `[SEP]` included."""
+        ones = tf.ones((rows[0].nrows(), 1), tf.int32)
+        parts = [ones * self.tokenizer.start_id]
+        for row in rows:
+            parts += [row, ones * self.tokenizer.end_id]
+        ids = tf.concat(parts, axis=1)
+        width = self.max_length if self.pad_to_max_length else None
+        token_ids = ids.to_tensor(self.tokenizer.pad_id, shape=[None, width])
+        length = tf.shape(token_ids)[1]
+        mask = tf.sequence_mask(ids.row_lengths(), length, tf.int32)
+        segments = mask - tf.sequence_mask(first_length, length, tf.int32)
+        packed = {"token_ids": token_ids, "segment_ids": segments, "attention_mask": mask}
+        packed = {name: tf.ensure_shape(value, [None, width]) for name, value in packed.items()}
+        if self.report_truncation:
+            packed["truncated"] = truncated
+        return packed
+
+
+def spread_word_labels(labels, word_positions, length, *, ignore_id):
+    """Labels of words to labels of pieces: a word's first piece has its label.
+
+    Args:
+        labels: integers, ragged `[B, (W)]` or dense `[B, W]`, one a word.
+        word_positions: int32 `[B, W]` from `SentencePacker.pack_words`.
+        length: T of the packed rows.
+        ignore_id: label of all other positions, which the loss leaves out.
+
+    Returns:
+        int32 `[B, T]`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: labels and words are not equally many.
+
+    Example:
+
+    >>> spread_word_labels([[5, 7]], [[1, 3]], 6, ignore_id=-1)
+    <tf.Tensor: ... [[-1, 5, -1, 7, -1, -1]]>
+    """
+    word_positions = tf.convert_to_tensor(word_positions)
+    if isinstance(labels, tf.RaggedTensor):
+        labels = labels.to_tensor(ignore_id)
+    labels = tf.cast(labels, tf.int32)
+    tf.debugging.assert_equal(
+        tf.shape(labels), tf.shape(word_positions), "Expected a label for each word."
+    )
+    kept = tf.where(word_positions >= 0)  # [kept words, 2]: row and word
+    rows = tf.cast(kept[:, 0], tf.int32)
+    places = tf.stack([rows, tf.gather_nd(word_positions, kept)], axis=1)
+    empty = tf.fill([tf.shape(labels)[0], length], ignore_id)
+    return tf.tensor_scatter_nd_update(empty, places, tf.gather_nd(labels, kept))
+
+
+def _strings(texts, name, rank):
+    if not isinstance(texts, tf.RaggedTensor):
+        texts = tf.convert_to_tensor(texts)
+    if texts.dtype != tf.string or texts.shape.rank != rank:
+        raise ValueError(
+            f"Expected strings of rank {rank} as `{name}`. Received: {texts.dtype.name} of shape "
+            f"{texts.shape}."
+        )
+    return texts
+
+
+def _head(ids, keep):
+    """The first `keep[b]` ids of row b."""
+    positions = tf.ragged.range(ids.row_lengths())
+    return tf.ragged.boolean_mask(ids, positions < keep[:, None])

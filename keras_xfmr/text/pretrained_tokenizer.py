@@ -1,0 +1,165 @@
+"""Tokenizers of published BERT models, read from the folders they are published in."""
+
+import pathlib
+
+from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
+from keras_xfmr.text.files import read_bytes, read_json, read_lines
+from keras_xfmr.text.sentence_piece import NORMAL, SentencePieceTokenizer, read_pieces
+from keras_xfmr.text.tokenizers import load_tokenizer
+
+# Our argument: the name in tokenizer_config.json, the name in tokenizer.json's normalizer.
+SETTINGS = {
+    "lowercase": ("do_lower_case", "lowercase"),
+    "strip_accents": ("strip_accents", "strip_accents"),
+    "split_cjk": ("tokenize_chinese_chars", "handle_chinese_chars"),
+}
+MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
+
+
+def load_pretrained_tokenizer(folder):
+    """The tokenizer of a BERT that was published as a Hugging Face folder.
+
+    The first of these that the folder has:
+
+    1. `tokenizer.json` that `Tokenizer.save` wrote: what `load_tokenizer` makes of it.
+    2. A SentencePiece model (`spiece.model`, `tokenizer_*.model`, `*.model`), as KoBERT has it:
+       a `SentencePieceTokenizer`. A `vocab.txt` beside it gives the ids, else the model does.
+    3. `tokenizer.json` of the `tokenizers` package with a WordPiece model, or
+    4. `vocab.txt`: a `BertTokenizer`.
+
+    For 3 and 4 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
+    `tokenize_chinese_chars`), then those of `tokenizer.json`, then the defaults of Hugging Face's
+    `BertTokenizer`: uncased. The special tokens are found by BERT's names (`bert_special_ids`).
+
+    Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
+    before SentencePiece sees it; here the model alone does, as in the original.
+
+    Args:
+        folder: holds the files.
+
+    Raises:
+        FileNotFoundError: the folder has none of them.
+        ValueError: a file is damaged, or asks for what BERT's tokenizer does not do.
+
+    Example::
+
+        tokenizer = load_pretrained_tokenizer("bert-base-multilingual-cased")
+    """
+    folder = pathlib.Path(folder)
+    fast = _optional_json(folder / "tokenizer.json")
+    if "class" in fast:
+        return load_tokenizer(folder)
+    config = _optional_json(folder / "tokenizer_config.json")
+    model = _model_file(folder)
+    if model is not None:
+        return _sentence_piece(model, folder / "vocab.txt", config)
+    if fast:
+        vocabulary = _fast_vocabulary(fast)
+    elif (folder / "vocab.txt").is_file():
+        vocabulary = read_lines(folder / "vocab.txt")
+    else:
+        raise FileNotFoundError(
+            f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
+        )
+    return BertTokenizer(vocabulary, **_settings(config, fast))
+
+
+def _optional_json(path):
+    return read_json(path) if path.is_file() else {}
+
+
+def _model_file(folder):
+    for pattern in MODEL_FILES:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ValueError(f"Expected one SentencePiece model. Received: {names}.")
+        if found:
+            return found[0]
+    return None
+
+
+def _sentence_piece(path, vocabulary_path, config):
+    if config.get("do_lower_case"):
+        raise ValueError(
+            "A SentencePiece model normalizes by its own rules. Received: `do_lower_case` in "
+            "tokenizer_config.json; lower the text before the tokenizer, and take it out there."
+        )
+    proto = read_bytes(path)
+    pieces = read_pieces(proto)
+    texts = [piece.text for piece in pieces]
+    vocabulary = read_lines(vocabulary_path) if vocabulary_path.is_file() else texts
+    if vocabulary == texts:
+        return SentencePieceTokenizer(proto, **bert_special_ids(texts))
+    known = set(vocabulary)
+    normal = [piece.text for piece in pieces if piece.kind == NORMAL]
+    missing = sum(text not in known for text in normal)
+    if 2 * missing > len(normal):
+        raise ValueError(
+            f"Expected the pieces of {path.name} in {vocabulary_path.name}. Received: "
+            f"{missing} of {len(normal)} missing."
+        )
+    ids = bert_special_ids(vocabulary)
+    return SentencePieceTokenizer(proto, vocabulary=vocabulary, **ids)
+
+
+def _fast_vocabulary(fast):
+    """The tokens of a `tokenizer.json`, the special ones that were added to it included."""
+    model, added = _part(fast, "model"), fast.get("added_tokens") or []
+    expected = {
+        "type": "WordPiece",
+        "continuing_subword_prefix": "##",
+        "unk_token": BERT_TOKENS["unknown_id"],
+        "max_input_chars_per_word": 100,
+    }
+    _check(model, expected, "model")
+    ids = model.get("vocab")
+    if not isinstance(ids, dict) or not isinstance(added, list):
+        raise ValueError("tokenizer.json is damaged: its model has no vocabulary.")
+    ids = dict(ids)
+    for token in added:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise ValueError("tokenizer.json is damaged: an added token has no content.")
+        if not token.get("special"):
+            raise ValueError(
+                "Expected added tokens to be special. Received: "
+                f"{token['content']!r}, which WordPiece cannot find in a text."
+            )
+        if ids.setdefault(token["content"], token.get("id")) != token.get("id"):
+            raise ValueError(f"tokenizer.json gives {token['content']!r} two ids.")
+    if any(type(index) is not int for index in ids.values()):
+        raise ValueError("tokenizer.json is damaged: an id is no integer.")
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise ValueError(f"Expected each id 0 .. {len(ids) - 1} once in tokenizer.json's model.")
+    return sorted(ids, key=ids.get)
+
+
+def _settings(config, fast):
+    """Arguments of `BertTokenizer` from `tokenizer_config.json` and `tokenizer.json`."""
+    _check(config, {"do_basic_tokenize": True, "never_split": None}, "tokenizer_config.json")
+    settings = {"lowercase": True, "strip_accents": None, "split_cjk": True}
+    normalizer = _part(fast, "normalizer") if fast else {}
+    if fast:
+        _check(normalizer, {"type": "BertNormalizer", "clean_text": True}, "normalizer")
+        _check(_part(fast, "pre_tokenizer"), {"type": "BertPreTokenizer"}, "pre_tokenizer")
+    for argument, (config_name, fast_name) in SETTINGS.items():
+        value = config.get(config_name, normalizer.get(fast_name, settings[argument]))
+        if not isinstance(value, bool) and (value is not None or argument != "strip_accents"):
+            raise ValueError(f"Expected true or false as {config_name!r}. Received: {value!r}.")
+        settings[argument] = value
+    return settings
+
+
+def _part(fast, name):
+    part = fast.get(name)
+    if not isinstance(part, dict):
+        raise ValueError(f"Expected a BERT tokenizer. Received: {name}={part!r} in tokenizer.json.")
+    return part
+
+
+def _check(part, expected, where):
+    """Refuses settings that differ from the only ones that BERT's tokenizer has."""
+    for name, value in expected.items():
+        found = part.get(name, value)
+        if found != value:
+            raise ValueError(f"Expected {name}={value!r} in {where}. Received: {found!r}.")

@@ -1,0 +1,327 @@
+"""From text files to batches for BERT's pretraining, streaming.
+
+B batch, T max_length, P max_predictions, V vocab_size
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from keras_xfmr.text.documents import Documents
+from keras_xfmr.text.instances import (
+    Chunk,
+    make_instances,
+    next_sentence,
+    one_sequence,
+    pack,
+    sentence_order,
+    truncate,
+)
+from keras_xfmr.text.masking import mask_tokens
+
+CHUNK = 128  # documents whose instances are made by one call
+STEPS = {"nsp": next_sentence, "sop": sentence_order, None: one_sequence}
+
+
+class PretrainingDataset:
+    """A `tf.data` pipeline from text files to batches for masked language modelling and next
+    sentence prediction (Devlin et al. 2019, section 3.1 and appendix A.2).
+
+    Documents -> shuffle -> tokenize, make instances and mask them, 128 documents at a time on all
+    cores -> batches of static shapes, prefetched. Pairs and masks are made anew in each epoch;
+    everything is a function of `(seed, epoch)` alone. Memory does not grow with the files.
+
+    An element is `(inputs, labels, weights)`, of which Keras multiplies the weights with the
+    losses and the `weighted_metrics`:
+
+    - inputs, int32: `token_ids`, `segment_ids`, `attention_mask` `[B, T]`, and `masked_positions`
+      `[B, P]`, rising, then 0;
+    - labels, int32: `mlm` `[B, P]`, the ids at these positions, then `pad_id`; `nsp` `[B]`, unless
+      `objective` is None;
+    - weights, float32: `mlm` `[B, P]`, 1 where there is a prediction; `nsp` `[B]`, 1 where the
+      label means something. The last batch is filled with rows of padding, all weights 0.
+
+    Segments are gathered as in google-research/bert (`next_sentence`, `sentence_order` and
+    `one_sequence` in `keras_xfmr.text.instances` state the rules), with these differences: the
+    short length is drawn for each instance, so `short_rate` is their share; a segment longer than
+    an instance is cut into several, so that nothing of it is lost; B comes from one of the
+    documents that are made into instances together; 10 % of the chosen tokens become a random id
+    that is not special; `mask_rate` is a share of the tokens of the text.
+
+    Args:
+        files: text files, as `Documents` reads them.
+        tokenizer: a `keras_xfmr.text.Tokenizer` with a `mask_id`. Its `start_id` stands for [CLS],
+            its `end_id` for [SEP].
+        max_length: T, at least 5.
+        batch_size: B.
+        max_predictions: P; `mask_rate * max_length` rounded up by default, 20 for 128.
+        mask_rate: share of the tokens to predict, in (0, 1].
+        whole_word: whether the pieces of a word are chosen together.
+        objective: `"nsp"`, next sentence prediction (0: B follows A, 1: B is from another
+            document); `"sop"`, sentence order prediction (1: A and B are swapped), its label under
+            the name `nsp` too; None, one sequence of whole segments and no such label.
+        short_rate: share of instances with a random length, in [0, 1].
+        shuffle_buffer: documents (parts, of long ones) to shuffle among; 0 keeps the order of the
+            files.
+        seed: an integer.
+        **reading: `heading`, `sentence_split`, `on_bad_line`, as `Documents` takes them.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: arguments that do not fit, a tokenizer without a mask token.
+        tf.errors.InvalidArgumentError: from the iterator, a line that is not UTF-8, or no second
+            document for `"nsp"`.
+
+    Example::
+
+        data = PretrainingDataset("corpus.txt", tokenizer, max_length=128, batch_size=32)
+        data.count()  # every epoch then has this number of batches
+        model.fit(data.dataset(), epochs=10)
+    """
+
+    def __init__(
+        self,
+        files,
+        tokenizer,
+        *,
+        max_length=128,
+        batch_size=32,
+        max_predictions=None,
+        mask_rate=0.15,
+        whole_word=False,
+        objective="nsp",
+        short_rate=0.1,
+        shuffle_buffer=5_000,
+        seed=0,
+        **reading,
+    ):
+        if not 0 < mask_rate <= 1 or not 0 <= short_rate <= 1:
+            raise ValueError(
+                "`mask_rate` must lie in (0, 1] and `short_rate` in [0, 1]. "
+                f"Received: {mask_rate!r} and {short_rate!r}."
+            )
+        if objective not in STEPS:
+            raise ValueError(f"`objective` must be 'nsp', 'sop' or None. Received: {objective!r}.")
+        if max_predictions is None:
+            max_predictions = math.ceil(mask_rate * max_length)
+        _check_integer("max_length", max_length, 5)
+        _check_integer("batch_size", batch_size, 1)
+        _check_integer("max_predictions", max_predictions, 1)
+        _check_integer("shuffle_buffer", shuffle_buffer, 0)
+        if getattr(tokenizer, "mask_id", None) is None:
+            raise ValueError(
+                "Masked language modelling needs a tokenizer whose vocabulary has a mask token "
+                f"([MASK]). Received: {type(tokenizer).__name__} with mask_id=None."
+            )
+        self._documents = Documents(files, **reading)
+        self._tokenizer = tokenizer
+        self._max_length, self._batch_size = max_length, batch_size
+        self._max_predictions, self._mask_rate = max_predictions, mask_rate
+        self._objective, self._short_rate = objective, short_rate
+        self._shuffle_buffer, self._seed = shuffle_buffer, seed
+        self._size = max_length - (2 if objective is None else 3)  # tokens of text
+        self._continuations = np.asarray(tokenizer.continuations()) if whole_word else None
+        self._is_special = np.zeros(tokenizer.vocab_size, bool)
+        self._is_special[list(tokenizer.special_ids)] = True
+        self._count = None
+        with tf.device("CPU"):
+            self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
+            self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
+            self._empty = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    # ---- what a run knows about its data
+
+    def seek(self, epoch, batch=0):
+        """Makes the next iteration start at this batch of this epoch."""
+        self._position.assign([epoch, batch])
+
+    @property
+    def skipped(self):
+        """What the last iteration left out: blank, heading and bad lines, segments without a
+        token."""
+        return {**self._documents.skipped, "empty": int(self._empty.numpy())}
+
+    @property
+    def rows(self):
+        """Instances that the last iteration gave."""
+        return int(self._rows.numpy())
+
+    # ---- the pipeline
+
+    def count(self):
+        """Batches of an epoch, found by one pass over the files.
+
+        Instances are made anew in each epoch, so their number varies a little. From here on every
+        epoch has the first one's number of batches, as `fit` expects: a longer one is cut, a
+        shorter one goes on with batches of the next.
+        """
+        if self._count is None:
+            position = self._position.numpy()
+            self.seek(0)
+            self._count = sum(1 for _ in self.dataset())
+            self._position.assign(position)
+        return self._count
+
+    def dataset(self):
+        """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
+
+        def start(_):
+            self._documents.reset()
+            self._rows.assign(0)
+            self._empty.assign(0)
+            return self._position.read_value()
+
+        data = tf.data.Dataset.range(1).map(start)
+        data = data.flat_map(lambda place: self._epoch(place[0], place[1]))
+        options = tf.data.Options()
+        options.deterministic = True
+        # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
+        if self._count is None:
+            return data
+        rest = self._count - int(self._position[1])
+        return data.apply(tf.data.experimental.assert_cardinality(rest))
+
+    def _epoch(self, epoch, first):
+        if self._count is None:
+            batches = self._batches(epoch)
+        else:
+            both = tf.data.Dataset.range(epoch, epoch + 2)
+            batches = both.flat_map(self._batches).take(self._count)
+        return batches.skip(first).map(self._fill, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _batches(self, epoch):
+        """The instances of an epoch; their last batch may be smaller."""
+        seed = tf.random.fold_in(tf.constant([self._seed, 0], tf.int64), epoch)
+        parts = self._documents.parts()
+        if self._shuffle_buffer:
+            # Local to this data set's graph: otherwise a global seed would enter the order.
+            tf.random.set_seed(1)
+            parts = parts.shuffle(self._shuffle_buffer, seed[0], reshuffle_each_iteration=False)
+        chunks = _without_a_small_one(parts.ragged_batch(CHUNK))
+        rows = chunks.enumerate().map(
+            lambda index, chunk: self._instances(*chunk, tf.random.fold_in(seed, index)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        return rows.rebatch(self._batch_size)
+
+    def _instances(self, segments, lengths, document, seed):
+        """A chunk of documents to masked instances."""
+        where, cut, mask, order = tf.unstack(tf.random.split(seed, 4))
+        chunk = self._tokenize(segments, lengths, document)
+        ranges = make_instances(
+            chunk, STEPS[self._objective], where, size=self._size, short_rate=self._short_rate
+        )
+        if self._shuffle_buffer:
+            shuffled = tf.argsort(tf.random.stateless_uniform(tf.shape(ranges.label), order))
+            ranges = ranges._make(tf.gather(values, shuffled) for values in ranges)
+        ranges = truncate(ranges, self._size, cut)
+        ids = {name: getattr(self._tokenizer, name) for name in ("start_id", "end_id", "pad_id")}
+        token_ids, segment_ids, inside, is_text = pack(
+            chunk.tokens, ranges, self._max_length, **ids
+        )
+        continues = None
+        if self._continuations is not None:
+            continues = tf.gather(tf.constant(self._continuations), token_ids)
+        token_ids, positions, labels = mask_tokens(
+            token_ids,
+            is_text & ~tf.gather(tf.constant(self._is_special), token_ids),
+            mask,
+            mask_id=self._tokenizer.mask_id,
+            replacements=np.flatnonzero(~self._is_special),
+            max_predictions=self._max_predictions,
+            mask_rate=self._mask_rate,
+            continues=continues,
+            pad_id=self._tokenizer.pad_id,
+        )
+        return {
+            "token_ids": token_ids,
+            "segment_ids": segment_ids,
+            "attention_mask": inside,
+            "masked_positions": positions,
+            "mlm": labels,
+            "nsp": ranges.label,
+            "counts": ranges.counts,
+        }
+
+    def _tokenize(self, segments, lengths, document):
+        """The `Chunk` of these documents; segments longer than an instance are cut."""
+        tokens = self._tokenizer.tokenize(segments)
+        sizes = tf.cast(tokens.row_lengths(), tf.int32)
+        self._empty.assign_add(tf.reduce_sum(tf.cast(tf.equal(sizes, 0), tf.int64)))
+        pieces = -(-sizes // self._size)
+        before = tf.repeat(tf.cumsum(pieces, exclusive=True), pieces)  # pieces before the segment
+        offset = (tf.range(tf.size(before)) - before) * self._size
+        sizes = tf.minimum(tf.repeat(sizes, pieces) - offset, self._size)
+        owner = tf.repeat(tf.range(tf.size(document)), lengths)
+        counts = tf.math.unsorted_segment_sum(pieces, owner, tf.size(document))
+        last = tf.cumsum(counts)
+        full = counts > 0
+        chunk = Chunk(
+            tokens.flat_values,
+            tf.pad(tf.cumsum(sizes), [[1, 0]]),
+            *(tf.boolean_mask(x, full) for x in (last - counts, last, document)),
+        )
+        if self._objective != "nsp":
+            return chunk
+        alone = tf.reduce_all(tf.equal(chunk.document, chunk.document[:1]))
+        check = tf.debugging.Assert(~alone | tf.equal(tf.size(last), 0), [ONE_DOCUMENT])
+        with tf.control_dependencies([check]):
+            return chunk._replace(document=tf.identity(chunk.document))
+
+    def _fill(self, rows):
+        """A batch of its full size, as Keras takes it."""
+        missing = self._batch_size - tf.shape(rows["token_ids"])[0]
+        self._rows.assign_add(tf.cast(self._batch_size - missing, tf.int64))
+        pad_id = self._tokenizer.pad_id
+
+        def fill(name):
+            values = rows[name]
+            empty = pad_id if name in ("token_ids", "mlm") else 0
+            paddings = [[0, missing], *([[0, 0]] * (values.shape.rank - 1))]
+            values = tf.pad(values, paddings, constant_values=empty)
+            return tf.ensure_shape(values, [self._batch_size, *values.shape[1:]])
+
+        inputs = ("token_ids", "segment_ids", "attention_mask", "masked_positions")
+        labels = {"mlm": fill("mlm"), "nsp": fill("nsp")}
+        weights = {
+            "mlm": tf.cast(tf.not_equal(labels["mlm"], pad_id), tf.float32),
+            "nsp": tf.cast(fill("counts"), tf.float32),
+        }
+        if self._objective is None:
+            labels.pop("nsp"), weights.pop("nsp")
+        return {name: fill(name) for name in inputs}, labels, weights
+
+
+ONE_DOCUMENT = (
+    "Next sentence prediction takes B from another document, but there is only one among the "
+    f"{CHUNK} parts of documents that are made into instances together. If the files hold one "
+    "document, pass objective='sop' or None, or divide it by blank lines or headings (`heading`); "
+    "if it is a long one among others, pass a larger `shuffle_buffer`."
+)
+
+
+def _check_integer(name, value, least):
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be an integer, at least {least}. Received: {value!r}.")
+
+
+def _without_a_small_one(chunks):
+    """Chunks of documents as (all segments, segments of each document, numbers of the documents);
+    a last one that is not full is joined to the one before it, which has documents to lend."""
+    chunks = chunks.map(lambda texts, document: (texts.values, texts.row_lengths(), document))
+    none = tuple(tf.constant([], kind) for kind in (tf.string, tf.int64, tf.int64))
+
+    def hold(held, chunk):
+        size = tf.size(chunk[2])
+        joins = (size > 0) & (size < CHUNK)
+        ends = [tf.where(joins, tf.size(values), 0) for values in chunk]
+        ready = tuple(
+            tf.concat([old, new[:end]], axis=0) for old, new, end in zip(held, chunk, ends)
+        )
+        return tuple(new[end:] for new, end in zip(chunk, ends)), ready
+
+    chunks = chunks.concatenate(tf.data.Dataset.from_tensors(none)).scan(none, hold)
+    return chunks.filter(lambda segments, lengths, document: tf.size(document) > 0)

@@ -1,0 +1,290 @@
+"""Published BERTs in and out: outputs equal to PyTorch's and KerasHub's, reports, errors.
+
+Sizes are distinct primes where they may be: T 7, D 12 (4 heads of 3), F 13, V 31.
+"""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_xfmr import checkpoints, models
+
+try:
+    import torch
+    import transformers
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="needs CPU torch and transformers")
+HUB_SIZES = dict(
+    vocab_size=31, hidden_size=12, num_attention_heads=4, intermediate_size=13,
+    num_hidden_layers=2, max_position_embeddings=11, type_vocab_size=2,
+)  # fmt: skip
+SIZES = dict(d_model=12, num_heads=4, ffn_dim=13, num_layers=2, max_length=11)
+
+
+def example():
+    draw = np.random.default_rng(0)
+    ids = draw.integers(5, 31, (2, 7)).astype("int32")
+    mask = np.array([[1] * 7, [1] * 5 + [0] * 2], "int32")
+    segments = np.array([[0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 0, 0]], "int32")
+    return {"token_ids": ids, "segment_ids": segments, "attention_mask": mask}
+
+
+def numpy_of(outputs):
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def make_torch(kind="BertModel", **config):
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(transformers.BertConfig(**{**HUB_SIZES, **config})).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # zeros and ones would hide a mistake
+            if weight.dim() == 1:
+                weight.add_(torch.randn_like(weight) * 0.3)
+    return model
+
+
+def answers_of_torch(model):
+    inputs = {name: torch.tensor(value.astype("int64")) for name, value in example().items()}
+    with torch.no_grad():
+        return model(
+            input_ids=inputs["token_ids"],
+            token_type_ids=inputs["segment_ids"],
+            attention_mask=inputs["attention_mask"],
+        )
+
+
+def save_as(model, folder, form):
+    """Writes a Hugging Face folder in one of its formats."""
+    folder.mkdir()
+    if form == "safetensors":
+        model.save_pretrained(folder)
+        return
+    if form == "sharded":
+        model.save_pretrained(folder, max_shard_size="5KB")
+        assert (folder / "model.safetensors.index.json").exists()
+        return
+    (folder / "config.json").write_text(model.config.to_json_string())
+    torch.save(
+        model.state_dict(),
+        folder / "pytorch_model.bin",
+        _use_new_zipfile_serialization=form == "torch zip",
+    )
+
+
+def assert_equal(found, expected):
+    real = example()["attention_mask"][..., None].astype(bool)
+    found, expected = numpy_of(found), expected.numpy()
+    if found.ndim == 3:  # what stands at padding is nobody's answer
+        found, expected = found * real, expected * real
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_torch
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "torch zip", "torch stream"])
+@pytest.mark.parametrize("act", ["gelu", "gelu_new"])
+def test_outputs_equal_those_of_pytorch(form, act, tmp_path):
+    peer = make_torch(hidden_act=act, layer_norm_eps=1e-5, pad_token_id=1)
+    save_as(peer, tmp_path / "hub", form)
+    model = models.Bert.from_pretrained(tmp_path / "hub")
+    assert not model.load_report.missing and not model.load_report.unexpected
+    expected = answers_of_torch(peer)
+    sequence, pooled = model(example())
+    assert_equal(sequence, expected.last_hidden_state)
+    assert_equal(pooled, expected.pooler_output)
+    assert model.pad_token_id == 1
+
+
+HEADS = [
+    ("BertForSequenceClassification", models.BertClassifier, {"num_labels": 3}),
+    ("BertForTokenClassification", models.BertTokenClassifier, {"num_labels": 5}),
+    ("BertForQuestionAnswering", models.BertSpanPredictor, {}),
+    ("BertForPreTraining", models.BertPretrainer, {}),
+    ("BertForMaskedLM", models.BertPretrainer, {}),
+]
+
+
+def compare_heads(kind, model, peer):
+    expected, inputs = answers_of_torch(peer), example()
+    if kind == "BertForQuestionAnswering":
+        found = model(inputs)
+        assert_equal(found["start"], expected.start_logits)
+        assert_equal(found["end"], expected.end_logits)
+    elif kind in ("BertForPreTraining", "BertForMaskedLM"):
+        found = model({**inputs, "masked_positions": np.tile(np.arange(7), (2, 1))})
+        masked = kind == "BertForMaskedLM"
+        assert_equal(found["mlm"], expected.logits if masked else expected.prediction_logits)
+        if not masked:
+            assert_equal(found["nsp"], expected.seq_relationship_logits)
+    else:
+        assert_equal(model(inputs), expected.logits)
+
+
+@needs_torch
+@pytest.mark.parametrize("kind, cls, config", HEADS)
+def test_heads_equal_those_of_pytorch_there_and_back(kind, cls, config, tmp_path):
+    peer = make_torch(kind, **config)
+    save_as(peer, tmp_path / "hub", "safetensors")
+    options = {"next_sentence": False} if kind == "BertForMaskedLM" else {}
+    model = cls.from_pretrained(tmp_path / "hub", **options)
+    assert not model.load_report.missing and not model.load_report.unexpected
+    compare_heads(kind, model, peer)
+
+    model.save_pretrained(tmp_path / "back")
+    again, report = getattr(transformers, kind).from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    compare_heads(kind, model, again.eval())
+
+
+@needs_torch
+def test_a_low_rank_update_is_merged_on_the_way_out(tmp_path):
+    model = models.Bert(31, **SIZES)
+    model.enable_lora(2, targets=("query", "inner"))
+    for weight in model.trainable_weights:
+        weight.assign(keras.random.normal(weight.shape, seed=1))
+    model.save_pretrained(tmp_path)
+    peer = transformers.BertModel.from_pretrained(tmp_path).eval()
+    assert_equal(model(example())[0], answers_of_torch(peer).last_hidden_state)
+
+
+def test_a_keras_hub_backbone():
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(31, 2, 4, 12, 13, max_sequence_length=11)
+    for seed, weight in enumerate(backbone.weights):
+        weight.assign(keras.random.normal(weight.shape, seed=seed) * 0.5)
+    model = models.Bert.from_pretrained(backbone)
+    assert not model.load_report.missing and not model.load_report.unexpected
+    inputs = example()
+    expected = backbone({
+        "token_ids": inputs["token_ids"],
+        "segment_ids": inputs["segment_ids"],
+        "padding_mask": inputs["attention_mask"],
+    })  # fmt: skip
+    sequence, pooled = numpy_of(model(inputs))
+    real = inputs["attention_mask"][..., None]
+    np.testing.assert_allclose(
+        sequence * real, numpy_of(expected["sequence_output"]) * real, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(pooled, numpy_of(expected["pooled_output"]), rtol=1e-4, atol=1e-5)
+
+
+# ---- names of other times, without torch
+
+
+def published(tmp_path, rename=lambda name, array: (name, array), head=None, config=None):
+    """A folder written by this library, its names then changed; and the model."""
+    keras.utils.set_random_seed(2)
+    model = models.Bert(31, **SIZES)
+    if head is not None:
+        model = head(model)
+    model.save_pretrained(tmp_path)
+    with checkpoints.read_checkpoint(tmp_path) as saved:
+        tensors = dict(rename(name, saved[name]) for name in saved)
+    checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
+    if config is not None:
+        written = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**written, **config}))
+    return model
+
+
+def old_names(name, array):
+    name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+    return f"bert.{name}".replace("LayerNorm.bias", "LayerNorm.beta"), array
+
+
+def test_old_names_and_a_prefix(tmp_path):
+    model = published(tmp_path, old_names)
+    loaded = models.Bert.from_pretrained(tmp_path)
+    for a, b in zip(numpy_of(model(example())), numpy_of(loaded(example()))):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_tensorflow_1_checkpoint(tmp_path):
+    import tensorflow as tf
+
+    model = published(tmp_path / "hub", head=models.BertPretrainer)
+    variables = {"global_step": tf.Variable(7, dtype=tf.int64)}
+    with checkpoints.read_checkpoint(tmp_path / "hub") as saved:
+        for name in saved:
+            array = saved[name]
+            kernel = name.endswith("weight") and ".dense." in name or ".self." in name
+            if kernel and array.ndim == 2:
+                name, array = name.replace("weight", "kernel"), array.T
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+            name = name.replace("_embeddings.weight", "_embeddings").replace("layer.", "layer_")
+            name = name.replace("cls.predictions.bias", "cls.predictions.output_bias")
+            name = name.replace("cls.seq_relationship.", "cls.seq_relationship.output_")
+            name = name.replace("output_weight", "output_weights").replace(".", "/")
+            variables[name] = tf.Variable(array)
+            variables[f"{name}/adam_m"] = tf.Variable(array)
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "bert_model.ckpt"),
+        tensor_names=list(variables),
+        shape_and_slices=[""] * len(variables),
+        tensors=[variable.value() for variable in variables.values()],
+    )
+    config = (tmp_path / "hub" / "config.json").read_text()
+    (tmp_path / "bert_config.json").write_text(config)
+    loaded = models.BertPretrainer.from_pretrained(tmp_path / "bert_model.ckpt")
+    assert not loaded.load_report.missing and not loaded.load_report.unexpected
+    inputs = {**example(), "masked_positions": np.array([[1, 3], [0, 2]])}
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, numpy_of(model(inputs)), numpy_of(loaded(inputs))
+    )
+
+
+def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path):
+    published(tmp_path, lambda n, a: (n.replace("pooler.dense.bias", "something.else"), a))
+    report = models.BertClassifier.from_pretrained(tmp_path, num_classes=5).load_report
+    assert set(report.missing) == {"pooler.dense.bias", "classifier.weight", "classifier.bias"}
+    assert report.unexpected == ("something.else",)
+    assert "3 missing" in str(report)
+
+
+def drop(missing):
+    return lambda name, array: ("lost" if name == missing else name, array)
+
+
+@pytest.mark.parametrize(
+    "rename, config, message",
+    [
+        (drop("encoder.layer.1.output.dense.weight"), None, "1 weights of the encoder"),
+        (drop("embeddings.word_embeddings.weight"), None, "no BERT"),
+        (lambda n, a: (n, a[:-1] if "query.weight" in n else a), None, "query.weight"),
+        (None, {"vocab_size": 10**12}, "word_embeddings"),
+        (None, {"num_hidden_layers": 10**9}, "blocks"),
+        (None, {"num_labels": 10**12}, "num_labels"),
+        (None, {"hidden_size": "12"}, "hidden_size"),
+        (None, {"model_type": "roberta"}, "roberta"),
+        (None, {"position_embedding_type": "relative_key"}, "relative_key"),
+        (None, {"hidden_act": "quick"}, "hidden_act"),
+    ],
+)
+def test_what_does_not_fit_is_refused(rename, config, message, tmp_path):
+    published(tmp_path, rename or (lambda n, a: (n, a)), config=config)
+    with pytest.raises(ValueError, match=message):
+        models.Bert.from_pretrained(tmp_path)
+
+
+def test_an_output_table_of_its_own_is_refused(tmp_path):
+    published(tmp_path, head=models.BertPretrainer)
+    with checkpoints.read_checkpoint(tmp_path) as saved:
+        tensors = {name: saved[name] for name in saved}
+    tensors["cls.predictions.decoder.weight"] = np.ones((31, 12), "float32")
+    checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(ValueError, match="ties"):
+        models.BertPretrainer.from_pretrained(tmp_path)
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        models.Bert.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="JSON"):
+        models.Bert.from_pretrained(tmp_path)

@@ -1,0 +1,139 @@
+"""Thousands of damaged files of every format: each is read, or is a ValueError; nothing else.
+
+But a file that names others may name one that is missing, which is a FileNotFoundError.
+"""
+
+import collections
+import json
+import random
+import resource
+import struct
+import time
+import tracemalloc
+
+import pytest
+from weight_files import (
+    TF_DATA,
+    sample_safetensors,
+    sample_state,
+    sample_tf_index,
+    torch_stream,
+    torch_zip,
+)
+
+from keras_xfmr.checkpoints import read_checkpoint
+
+INDEX_JSON = json.dumps({"weight_map": {"floats": "a.safetensors", "corner": "a.bin"}}).encode()
+# What is damaged -> the name of its file, and of the file that is then read.
+ORIGINALS = {
+    "safetensors": (sample_safetensors(), "a.safetensors", "a.safetensors"),
+    "zip": (torch_zip(sample_state()), "a.bin", "a.bin"),
+    "pickle in a zip": (sample_state(), "data.pkl", "a.bin"),
+    "stream": (torch_stream(sample_state(b"N")), "b.bin", "b.bin"),
+    "index of TensorFlow": (sample_tf_index(), "c.ckpt.index", "c.ckpt"),
+    "data of TensorFlow": (TF_DATA, "c.ckpt.data-00000-of-00001", "c.ckpt"),
+    "index of shards": (INDEX_JSON, "i.json", "i.json"),
+}
+NAME_OTHER_FILES = ("index of TensorFlow", "index of shards")
+EDGES = (0, 1, 2, 3, 7, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62)
+EDGES += (2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1)
+
+
+def flip(content, random):
+    for _ in range(random.choice((1, 1, 1, 2, 5))):
+        place = random.randrange(len(content))
+        content[place] ^= (
+            1 << random.randrange(8) if random.random() < 0.5 else random.randrange(256)
+        )
+
+
+def truncate(content, random):
+    del content[random.randrange(len(content)) :]
+
+
+def splice(content, random):
+    """A piece of the file once more, elsewhere: put in, or over what was there."""
+    start, place = random.randrange(len(content)), random.randrange(len(content))
+    piece = content[start : start + random.choice((1, 3, 17, 101))]
+    content[place : place + random.choice((0, len(piece), 1, 29))] = piece
+
+
+def cut(content, random):
+    start = random.randrange(len(content))
+    del content[start : start + random.choice((1, 2, 8, 47))]
+
+
+def lie(content, random):
+    """A length, size or offset of one to eight bytes that is another number."""
+    form = random.choice("BHIQ")
+    number = random.choice(EDGES) % 256 ** struct.calcsize(form)
+    place = random.randrange(max(1, len(content) - 8))
+    struct.pack_into(f"<{form}", content, min(place, len(content) - 8), number)
+
+
+MUTATIONS = (flip, flip, truncate, splice, cut, lie, lie)
+
+
+def mutated(content, random):
+    content = bytearray(content)
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        if len(content) > 8:
+            random.choice(MUTATIONS)(content, random)
+    return bytes(content)
+
+
+def outcome(kind, path):
+    """What became of reading all of a file."""
+    try:
+        with read_checkpoint(path) as checkpoint:
+            for name, shape in checkpoint.shapes.items():
+                assert checkpoint[name].shape == shape
+        return "read"
+    except ValueError:
+        return "refused"
+    except FileNotFoundError:
+        assert kind in NAME_OTHER_FILES
+        return "missing"
+
+
+def run(number, folder):
+    """Reads `number` damaged files of each kind; (kind, outcome) -> how many."""
+    generator, counts = random.Random(5), collections.Counter()
+    for content, name, _ in ORIGINALS.values():
+        (folder / name).write_bytes(content)
+    (folder / "a.bin").write_bytes(torch_zip(sample_state()))
+    tracemalloc.start()
+    for kind, (original, name, read) in ORIGINALS.items():
+        keep = (folder / read).read_bytes() if (folder / read).exists() else None
+        for i in range(number):
+            content = mutated(original, generator)
+            if kind == "pickle in a zip":
+                content = torch_zip(content)
+            (folder / (read if kind == "pickle in a zip" else name)).write_bytes(content)
+            tracemalloc.reset_peak()
+            began, before = time.perf_counter(), tracemalloc.get_traced_memory()[0]
+            try:
+                result = outcome(kind, folder / read)
+            except Exception as error:
+                raise AssertionError(f"{kind}, file {i}: {content!r}") from error
+            took, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1] - before
+            assert took < 2 and peak < 2**19, (kind, i, took, peak, content)
+            counts[kind, result] += 1
+        (folder / name).write_bytes(original)
+        if keep is not None:
+            (folder / read).write_bytes(keep)
+    tracemalloc.stop()
+    return counts
+
+
+@pytest.mark.parametrize("number", [4_003])
+def test_damaged_files(number, tmp_path):
+    number = number // len(ORIGINALS) + 1
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counts = run(number, tmp_path)
+    assert sum(counts.values()) == number * len(ORIGINALS)
+    for kind in ORIGINALS:
+        # The damage is neither so small that all pass, nor so great that only the first check runs.
+        assert counts[kind, "read"] > 0, counts
+        assert counts[kind, "refused"] > 0, counts
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident < 64 * 1024  # KiB

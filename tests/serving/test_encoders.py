@@ -1,0 +1,128 @@
+"""What `export_encoder` writes: raw text in; labels, tags, values or vectors out."""
+
+import cpp_loader
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_xfmr import models, serving, text
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s", "아주", "좋다"]
+TEXTS = ["good films", "아주 bad film good", ""]
+LABELS = ["no", "yes", "예"]
+
+
+@pytest.fixture(scope="module")
+def packer():
+    return text.SentencePacker(text.BertTokenizer(WORDS), max_length=7)
+
+
+def make(kind, **options):
+    keras.utils.set_random_seed(5)
+    bert = models.Bert(
+        13, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=7, initializer_range=0.5
+    )
+    return getattr(models, kind)(bert, **options)
+
+
+def ask(path, signature="serving_default", **inputs):
+    inputs = {name: tf.constant(value) for name, value in inputs.items()}
+    answers = tf.saved_model.load(path).signatures[signature](**inputs)
+    return {name: value.numpy() for name, value in answers.items()}
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def numbers_of(model, packer, *texts):
+    packed = packer(*(tf.constant(t) for t in texts))
+    return np.asarray(model(packed))
+
+
+def test_a_classifier_answers_labels_with_scores(packer, tmp_path):
+    model = make("BertClassifier", num_classes=3)
+    path = serving.export_encoder(model, packer, tmp_path, labels=LABELS, check_texts=TEXTS)
+    expected, answer = softmax(numbers_of(model, packer, TEXTS)), ask(path, text=TEXTS)
+    np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answer["score"], expected.max(-1), rtol=1e-5)
+    assert [x.decode() for x in answer["label"]] == [LABELS[i] for i in expected.argmax(-1)]
+
+
+def test_a_pair_classifier_reads_two_texts(packer, tmp_path):
+    model, others = make("BertClassifier"), TEXTS[::-1]
+    path = serving.export_encoder(model, packer, tmp_path, pairs=True)
+    expected = softmax(numbers_of(model, packer, TEXTS, others))
+    answer = ask(path, text=TEXTS, text_pair=others)
+    np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_regression_answers_a_value(packer, tmp_path):
+    model = make("BertClassifier", num_classes=1)
+    path = serving.export_encoder(model, packer, tmp_path)
+    expected = numbers_of(model, packer, TEXTS)[:, 0]
+    np.testing.assert_allclose(ask(path, text=TEXTS)["value"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_embedder_answers_vectors_through_the_c_loader(packer, tmp_path):
+    model = make("BertEmbedder")
+    path = serving.export_encoder(model, packer, tmp_path / "model")
+    expected = numbers_of(model, packer, TEXTS)
+    np.testing.assert_allclose(ask(path, text=TEXTS)["vector"], expected, rtol=1e-5, atol=1e-6)
+    loader = cpp_loader.build_loader(tmp_path)
+    answer = cpp_loader.ask(loader, path, "serving_default", {"text": TEXTS})["vector"]
+    assert answer["shape"] == [3, 12]
+    np.testing.assert_allclose(
+        np.reshape(answer["values"], (3, 12)), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_tagger_answers_a_tag_for_each_word(packer, tmp_path):
+    model = make("BertTokenClassifier", num_classes=3)
+    path = serving.export_encoder(model, packer, tmp_path, labels=LABELS, check_texts=TEXTS)
+    texts = ["good films", "films films films bad"]  # 7 ids hold 5 pieces: the last word is cut
+    answer = ask(path, text=texts)
+    words = [[w.decode() for w in row] for row in answer["words"]]
+    assert words == [["good", "films", "", ""], ["films", "films", "films", "bad"]]
+    logits = numbers_of(model, packer, texts)
+    first = {(0, 0): 1, (0, 1): 2, (1, 0): 1, (1, 1): 3, (1, 2): 5}
+    for (row, word), position in first.items():
+        scores = softmax(logits[row, position])
+        assert answer["tags"][row, word].decode() == LABELS[scores.argmax()]
+        assert answer["scores"][row, word] == pytest.approx(scores.max(), rel=1e-4)
+    assert answer["tags"][1, 3] == b"" and answer["scores"][1, 3] == 0
+    assert (answer["tags"][0, 2:] == b"").all()
+
+
+def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
+    model = make("BertEmbedder")
+    path = serving.export_encoder(model, packer, tmp_path)
+    short = np.array([[2, 5, 3]], "int32")
+    padded = np.array([[2, 5, 3, 2, 2, 2]], "int32")  # a server pads with the first element
+    expected = ask(path, "ids", token_ids=short, lengths=[3])["vector"]
+    found = ask(path, "ids", token_ids=padded, lengths=[3])["vector"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind, options, export, message",
+    [
+        ("BertClassifier", {}, {"labels": ["one"]}, "2 classes"),
+        ("BertSpanPredictor", {}, {}, "BertClassifier"),
+        ("BertTokenClassifier", {}, {"pairs": True}, "pairs"),
+    ],
+)
+def test_what_does_not_fit(kind, options, export, message, packer, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        serving.export_encoder(make(kind, **options), packer, tmp_path / "m", **export)
+    assert not (tmp_path / "m").exists()
+
+
+def test_another_padding_id_is_refused(packer, tmp_path):
+    bert = models.Bert(
+        13, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=7, pad_token_id=1
+    )
+    with pytest.raises(ValueError, match="pad_id=0"):
+        serving.export_encoder(models.BertEmbedder(bert), packer, tmp_path)

@@ -1,0 +1,111 @@
+"""`Documents`: which lines of which files stand together."""
+
+import re
+
+import pytest
+import tensorflow as tf
+
+from keras_xfmr.text import documents as module
+from keras_xfmr.text.documents import Documents
+
+
+def read(documents):
+    """Lists of segments, one for each part, and the numbers of the documents."""
+    found = [(s, n) for s, n in documents.parts().as_numpy_iterator()]
+    return [[s.decode() for s in segments] for segments, _ in found], [int(n) for _, n in found]
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content, name="a.txt"):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path / name
+
+    return write
+
+
+def test_blank_lines_and_the_ends_of_files_divide_documents(file):
+    files = [file("\n\na\nb\n\n \t\nc\n"), file("d\n\ne", "b.txt")]
+    documents = Documents(files)
+    parts, numbers = read(documents)
+    assert parts == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert len(set(numbers)) == 4
+    assert documents.skipped == {"blank": 5, "heading": 0, "utf8": 0}
+
+
+def test_headings_of_wikitext_divide_documents_and_are_left_out(file):
+    wikitext = " \n = One = \n \n a \n = b \n \n = = Part = = \n \n c \n = = = Deep = = = \n d \n"
+    documents = Documents(file(wikitext + " = Two = \n \n e \n f = \n"), heading="wikitext")
+    assert read(documents)[0] == [["a", "= b", "c", "d"], ["e", "f ="]]
+    assert documents.skipped == {"blank": 5, "heading": 4, "utf8": 0}
+
+
+def test_a_byte_order_mark_and_crlf_are_taken_off(file):
+    documents = Documents(file("\ufeffé\r\nb\r\n\r\n\ufeffc\r\n"))
+    assert read(documents)[0] == [["é", "b"], ["\ufeffc"]]
+
+
+@pytest.mark.parametrize(
+    "line, sentences",
+    [
+        ("one sentence without an end", None),
+        ("It ends. This begins! And so? Yes", ["It ends.", "This begins!", "And so?", "Yes"]),
+        ('He said "No." Then (he left.) Well', ['He said "No."', "Then (he left.)", "Well"]),
+        (
+            "J. R. Smith paid 3.5. 5 were left . The end .",
+            ["J. R. Smith paid 3.5.", "5 were left .", "The end ."],
+        ),
+        ("It was 3 a.m. and dark... still dark", None),
+        ("끝났다. 시작한다. 그래", ["끝났다.", "시작한다.", "그래"]),
+        ("終わり。始まり！「本当？」はい", ["終わり。", "始まり！", "「本当？」", "はい"]),
+    ],
+)
+def test_sentences(line, sentences, file):
+    parts, _ = read(Documents(file(line + "\n" + line)))
+    assert parts == [(sentences or [line]) * 2]
+    parts, _ = read(Documents(file(line), sentence_split=False))
+    assert parts == [[line]]
+
+
+def test_a_document_may_span_chunks_and_a_long_one_comes_in_parts(file, monkeypatch):
+    monkeypatch.setattr(module, "LINES", 7)
+    monkeypatch.setattr(module, "PART", 101)
+    lines = [f"line {i:02}" for i in range(53)]  # 7 bytes each
+    content = "\n".join(lines[:3]) + "\n\n" + "\n".join(lines[3:40]) + "\n\n" * 11
+    content += "\n".join(lines[40:]) + "\n" + "x" * 1009 + "\ny\n"
+    parts, numbers = read(Documents(file(content)))
+    # A part ends with the segment that passes 101 bytes, counted from where the part began.
+    assert [len(part) for part in parts] == [3, 15, 15, 7, 14, 1]
+    assert sum(parts, []) == [*lines, "x" * 1009, "y"]
+    assert numbers[1] == numbers[2] == numbers[3] and numbers[4] == numbers[5]
+    assert len(set(numbers)) == 3
+
+
+def test_sentences_are_the_segments_of_all_documents(file):
+    documents = Documents(file("a\n\nb. C\n\n"))
+    for _ in range(2):
+        assert [s.decode() for s in documents.sentences().as_numpy_iterator()] == ["a", "b.", "C"]
+        assert documents.skipped["blank"] == 2
+
+
+def test_a_line_that_is_not_utf8_stops_with_file_and_line_or_is_counted(file):
+    files = [file(b"a\n"), file(b"b\n\nc \xff\nd\n\xed\xa0\x80\n", "b.txt")]
+    message = re.escape(f"{files[1]}:3: not valid UTF-8") + ".*pass on_bad_line="
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        read(Documents(files))
+    documents = Documents(files, on_bad_line="skip")
+    assert read(documents)[0] == [["a"], ["b"], ["d"]]
+    assert documents.skipped == {"blank": 1, "heading": 0, "utf8": 2}
+
+
+def test_arguments_that_do_not_fit_are_refused(file, tmp_path):
+    with pytest.raises(FileNotFoundError, match="No file at .*no.txt"):
+        Documents([file("a"), tmp_path / "no.txt"])
+    with pytest.raises(ValueError, match="a.txt has no text"):
+        Documents(file(b"\n \r\n\t\n"))
+    with pytest.raises(ValueError, match="`files` names no file"):
+        Documents([])
+    with pytest.raises(ValueError, match="`heading` must be None or 'wikitext'"):
+        Documents(file("a"), heading="markdown")
+    with pytest.raises(ValueError, match="`on_bad_line` must be"):
+        Documents(file("a"), on_bad_line="ignore")

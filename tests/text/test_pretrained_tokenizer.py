@@ -1,0 +1,278 @@
+"""Tokenizers from the folders that BERT models are published in, and from damaged ones."""
+
+import json
+import os
+
+import numpy as np
+import peers
+import pytest
+import tensorflow as tf
+from peers import BERT, KOBERT
+from sentences import CASES, SENTENCES, same_answers, strings
+
+from keras_xfmr import text
+from keras_xfmr.text import files
+
+
+@pytest.fixture(scope="module")
+def peer():
+    return pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def reference(peer):
+    return peers.word_piece(peer)
+
+
+@pytest.fixture
+def folder(reference, peer, tmp_path):
+    """A published uncased model: tokenizer.json, vocab.txt and tokenizer_config.json."""
+    reference.normalizer = peers.normalizer(peer, True)
+    reference.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = peers.tokens_of(reference)
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), "utf8")
+    config = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def kobert():
+    return peers.kobert(pytest.importorskip("sentencepiece"))
+
+
+# ---- WordPiece
+
+
+def test_a_published_folder_loads(folder, reference):
+    expected = peers.peer_ids(reference, list(CASES))
+    config = {"lowercase": True, "strip_accents": None, "split_cjk": True}
+    both = text.load_pretrained_tokenizer(folder)
+    os.remove(folder / "tokenizer.json")
+    plain = text.load_pretrained_tokenizer(str(folder))
+    os.remove(folder / "tokenizer_config.json")
+    alone = text.load_pretrained_tokenizer(folder)
+    for tokenizer in (both, plain, alone):
+        assert tokenizer.get_config() == config and tokenizer.special_ids == (0, 2, 3, 4)
+        assert peers.ids_of(tokenizer, list(CASES)) == expected
+    os.remove(folder / "vocab.txt")
+    with pytest.raises(FileNotFoundError, match="Expected tokenizer.json, vocab.txt or a Sent"):
+        text.load_pretrained_tokenizer(folder)
+
+
+def test_the_settings_of_a_published_folder_count(folder, reference, peer):
+    reference.normalizer = peers.normalizer(peer, False, True, False)
+    reference.save(str(folder / "tokenizer.json"))
+    os.remove(folder / "tokenizer_config.json")
+    found = text.load_pretrained_tokenizer(folder).get_config()
+    assert found == {"lowercase": False, "strip_accents": True, "split_cjk": False}
+    # What the model was published with comes before what its tokenizer was built with.
+    config = {"do_lower_case": True, "strip_accents": False, "tokenize_chinese_chars": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    found = text.load_pretrained_tokenizer(folder).get_config()
+    assert found == {"lowercase": True, "strip_accents": False, "split_cjk": True}
+
+
+def test_a_saved_tokenizer_loads_both_ways(tmp_path):
+    vocabulary = ["[SEP]", "[UNK]", "[CLS]", "[PAD]", "e", "##é", "É"]
+    tokenizer = text.BertTokenizer(vocabulary, strip_accents=False, split_cjk=False)
+    tokenizer.save(tmp_path)
+    for load in (text.load_tokenizer, text.load_pretrained_tokenizer):
+        again = load(tmp_path)
+        assert type(again) is text.BertTokenizer and again.get_vocabulary() == vocabulary
+        assert again.get_config() == tokenizer.get_config()
+        same_answers(tokenizer, again, ["eé É", "[CLS] x"])
+
+
+def test_a_vocabulary_file_may_come_from_another_machine(tmp_path):
+    content = "\ufeff" + "\r\n".join([*BERT, "A", "##\u00e9"]) + "\r\n"
+    (tmp_path / "vocab.txt").write_bytes(content.encode("utf8"))
+    tokenizer = text.BertTokenizer.from_file(tmp_path / "vocab.txt", lowercase=False)
+    assert tokenizer.get_vocabulary() == [*BERT, "A", "##é"]
+    assert tokenizer.tokenize(tf.constant(["Aé"])).to_list() == [[5, 6]]
+
+
+LINES = "\n".join(BERT).encode()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "nothing in line 1"),
+        (LINES + b"\na\n\nb\n", "nothing in line 7"),
+        (LINES + b"\na\nb\na\n", "Received twice: 'a'"),
+        (LINES + b"\na\n\xffb\n", "Expected UTF-8.*line 7"),
+        (b"a\nb\n", r"Missing: \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
+        (LINES + b"\n" + b"x" * 997, "at most 997 bytes"),
+        (LINES + b"\n" + b"x" * 307, "Not a vocabulary of word pieces"),
+    ],
+)
+def test_a_damaged_vocabulary_file_is_called_so(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 997)
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        text.BertTokenizer.from_file(tmp_path / "vocab.txt")
+    with pytest.raises(ValueError, match=message):
+        text.load_pretrained_tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError, match="No missing.txt in"):
+        text.BertTokenizer.from_file(tmp_path / "missing.txt")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 99_991, b'{"model": {}', b""])
+def test_a_file_that_is_no_json_object_is_called_so(content, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}' is damaged"):
+            text.load_pretrained_tokenizer(tmp_path)
+
+
+def description():
+    return {
+        "added_tokens": [{"id": 4, "content": "[MASK]", "special": True}],
+        "normalizer": {"type": "BertNormalizer", "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {"type": "WordPiece", "vocab": {token: i for i, token in enumerate(BERT[:4])}},
+    }
+
+
+def test_a_special_token_may_be_added_to_the_model(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description()))
+    assert text.load_pretrained_tokenizer(tmp_path).get_vocabulary() == BERT
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        (("model", "type"), "Unigram", "Expected type='WordPiece' in model.*'Unigram'"),
+        (("model", "continuing_subword_prefix"), "@@", "Expected continuing_subword_prefix='##'"),
+        (("model", "max_input_chars_per_word"), 10**9, "Expected max_input_chars_per_word=100"),
+        (("model", "vocab"), ["[PAD]"], "damaged: its model has no vocabulary"),
+        (("model", "vocab", "a"), 7, "Expected each id 0 .. 5 once"),
+        (("model", "vocab", "a"), 4, "Expected each id 0 .. 5 once"),
+        (("model", "vocab", "a"), 5.0, "damaged: an id is no integer"),
+        (("model", "vocab", "a"), True, "damaged: an id is no integer"),
+        (("model", "vocab", "\ud800"), 5, "surrogates not allowed"),
+        (("model", "vocab", "[MASK]"), 5, "two ids"),
+        (("model",), None, "Received: model=None"),
+        (("normalizer",), None, "Received: normalizer=None"),
+        (("normalizer", "type"), "NFC", "Expected type='BertNormalizer' in normalizer"),
+        (("normalizer", "clean_text"), False, "Expected clean_text=True"),
+        (("normalizer", "lowercase"), 3, "Expected true or false as 'do_lower_case'.*3"),
+        (("pre_tokenizer", "type"), "ByteLevel", "Expected type='BertPreTokenizer'"),
+        (("added_tokens",), {"a": 3}, "damaged: its model has no vocabulary"),
+        (("added_tokens",), [3], "damaged: an added token has no content"),
+        (("added_tokens",), [{"id": 4, "content": "hi"}], "Expected added tokens to be special"),
+    ],
+)
+def test_a_foreign_tokenizer_json_is_refused(path, value, message, tmp_path):
+    content = description()
+    part = content
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("do_basic_tokenize", False), ("never_split", ["x"]), ("do_lower_case", "yes")],
+)
+def test_a_foreign_configuration_is_refused(name, value, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ValueError, match=f"Expected .*{name}.*Received"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
+# ---- SentencePiece, as KoBERT has it
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "tokenizer_78b3253a26.model", "ko.model"])
+def test_kobert_has_its_own_special_ids(kobert, name, tmp_path):
+    import sentencepiece
+
+    (tmp_path / name).write_bytes(kobert)
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.get_vocabulary()[:5] == KOBERT and tokenizer.vocab_size == 97
+    assert (tokenizer.unknown_id, tokenizer.special_ids) == (0, (1, 2, 3, 4))
+    peer = sentencepiece.SentencePieceProcessor(model_proto=kobert)
+    expected = [[2, *peer.encode(sentence), 3] for sentence in SENTENCES]
+    assert tokenizer.encode(tf.constant(SENTENCES), start=True).to_list() == expected
+    assert 4 in peer.encode("the [MASK] dog")
+    ids = tokenizer.tokenize(tf.constant(["the [MASK] dog [SEP]"])).to_list()[0]
+    assert not set(ids) & {1, 2, 3, 4} and 0 in ids
+    tokenizer.save(tmp_path / "saved")
+    again = text.load_tokenizer(tmp_path / "saved")
+    same_answers(tokenizer, again)
+    assert again.mask_id == 4
+
+
+def test_a_vocabulary_beside_the_model_gives_the_ids(kobert, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    plain = text.load_pretrained_tokenizer(tmp_path)
+    order = [*KOBERT, *sorted(plain.get_vocabulary()[5:])]
+    (tmp_path / "vocab.txt").write_text("\n".join(order) + "\n", "utf8")
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.get_vocabulary() == order != plain.get_vocabulary()
+    new = np.array([order.index(piece) for piece in plain.get_vocabulary()])
+    expected = [new[row].tolist() for row in plain.encode(tf.constant(CASES), start=True).to_list()]
+    ids = tokenizer.encode(tf.constant(CASES), start=True)
+    assert ids.to_list() == expected
+    back = strings(plain.detokenize(plain.encode(tf.constant(CASES))))
+    assert strings(tokenizer.detokenize(ids)) == back
+    np.testing.assert_array_equal(tokenizer.continuations()[new], plain.continuations())
+    tokenizer.save(tmp_path / "saved")
+    same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path / "saved"))
+
+
+def test_a_vocabulary_without_a_piece_makes_it_unknown(kobert, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    plain = text.load_pretrained_tokenizer(tmp_path)
+    the = plain.tokenize(tf.constant(["the dog"])).to_list()[0][0]
+    order = [p for i, p in enumerate(plain.get_vocabulary()) if i != the]
+    (tmp_path / "vocab.txt").write_text("\n".join(order), "utf8")
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.vocab_size == 96
+    assert tokenizer.tokenize(tf.constant(["the dog"])).to_list()[0][0] == 0
+
+
+def test_sentence_piece_folders_that_do_not_fit_are_refused(kobert, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    (tmp_path / "vocab.txt").write_text("\n".join([*BERT, "un", "##aff"]))
+    with pytest.raises(ValueError, match="Expected the pieces of spiece.model in vocab.txt"):
+        text.load_pretrained_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    with pytest.raises(ValueError, match="normalizes by its own rules.*`do_lower_case`"):
+        text.load_pretrained_tokenizer(tmp_path)
+    for name in ("a.model", "b.model"):
+        os.replace(tmp_path / "spiece.model", tmp_path / name)
+        (tmp_path / "spiece.model").write_bytes(b"")
+    os.remove(tmp_path / "spiece.model")
+    with pytest.raises(ValueError, match="Expected one SentencePiece model.*a.model, b.model"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
+def test_a_model_without_berts_names_is_refused(learned, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(learned["sentence_piece"]._proto)
+    with pytest.raises(ValueError, match=r"Missing: \[PAD\], \[UNK\], \[CLS\], \[SEP\]"):
+        text.load_pretrained_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="Expected `mask_id` in 0 .. .*Received: 9973"):
+        text.SentencePieceTokenizer(learned["sentence_piece"]._proto, mask_id=9973)
+
+
+def test_mutated_models_are_read_or_refused(kobert, rng):
+    refused = 0
+    for _ in range(211):
+        content = bytearray(kobert)
+        for place in rng.integers(0, len(kobert), 3):
+            content[place] = rng.integers(256)
+        content = content[: rng.integers(1, len(kobert))] if rng.random() < 0.5 else content
+        try:
+            text.SentencePieceTokenizer(bytes(content))
+        except ValueError as error:
+            refused += 1
+            assert "SentencePiece model" in str(error) or "Expected `" in str(error)
+    assert 53 < refused < 211

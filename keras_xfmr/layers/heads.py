@@ -1,10 +1,9 @@
 """What stands on an encoder: the masked language model's head.
 
-B batch, T length, P predictions, D d_model, V vocab_size
+B batch, T length, D d_model, V vocab_size
 """
 
 import keras
-from keras import ops
 
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.normalization import LayerNorm
@@ -12,11 +11,12 @@ from keras_xfmr.layers.normalization import LayerNorm
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class MaskedLMTransform(keras.layers.Layer):
-    """LayerNorm(act(x W + b)) at some positions (Devlin et al. 2019, section 3.1, task 1).
+    """LayerNorm(act(x W + b)), before the product with the tied token table.
 
-    The product with the token table, tied, and a `VocabularyBias` follow:
+    The first part of the masked language model's head (Devlin et al. 2019, section 3.1, task 1;
+    google-research/bert, `get_masked_lm_output`).
 
-        logits = token_embedding(transform(x, positions), reverse=True) + bias
+        logits = token_embedding(transform(x), reverse=True) + bias
 
     Args:
         activation: a name of `PositionWiseFFN`.
@@ -25,16 +25,15 @@ class MaskedLMTransform(keras.layers.Layer):
 
     Call arguments:
         inputs: `[B, T, D]`.
-        positions: integers `[B, P]`, or None for all of them.
 
     Returns:
-        `[B, P, D]`.
+        `[B, T, D]`.
 
     Example:
 
     >>> x = keras.random.normal((2, 5, 8))
-    >>> MaskedLMTransform()(x, np.array([[1, 3], [0, 2]])).shape
-    (2, 2, 8)
+    >>> MaskedLMTransform()(x).shape
+    (2, 5, 8)
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class MaskedLMTransform(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.activation = activation
         self.epsilon = epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -59,25 +59,22 @@ class MaskedLMTransform(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
-    def build(self, inputs_shape, positions_shape=None):
+    def build(self, input_shape):
         self.dense = keras.layers.Dense(
-            inputs_shape[-1],
+            input_shape[-1],
             kernel_initializer=self.kernel_initializer.clone(),
             dtype=self.dtype_policy,
             name="dense",
         )
-        self.dense.build(inputs_shape)
+        self.dense.build(input_shape)
         self.norm = LayerNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
-        self.norm.build(inputs_shape)
+        self.norm.build(input_shape)
 
-    def call(self, inputs, positions=None):
-        if positions is not None:
-            inputs = ops.take_along_axis(inputs, ops.expand_dims(positions, -1), axis=1)
+    def call(self, inputs):
         return self.norm(self._activate(self.dense(inputs)))
 
-    def compute_output_shape(self, inputs_shape, positions_shape=None):
-        length = inputs_shape[1] if positions_shape is None else positions_shape[1]
-        return (inputs_shape[0], length, inputs_shape[2])
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -102,3 +99,6 @@ class VocabularyBias(keras.layers.Layer):
 
     def call(self, logits):
         return logits + self.bias
+
+    def compute_output_shape(self, input_shape):
+        return input_shape

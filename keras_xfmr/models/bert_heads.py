@@ -118,7 +118,8 @@ class BertPretrainer(_BertHead):
         self.nsp_dense = self._dense(bert, 2, "nsp_dense") if next_sentence else None
 
         def outputs(sequence, pooled, inputs):
-            vectors = self.mlm_transform(sequence, inputs["masked_positions"])
+            positions = ops.expand_dims(inputs["masked_positions"], -1)
+            vectors = self.mlm_transform(ops.take_along_axis(sequence, positions, axis=1))
             logits = {"mlm": self.mlm_bias(bert.token_embedding(vectors, reverse=True))}
             if next_sentence:
                 logits["nsp"] = self.nsp_dense(pooled)

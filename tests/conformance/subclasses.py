@@ -75,6 +75,16 @@ class LaterAngles(layers.RotaryEmbedding):
         return super().call(inputs, offset=offset + 3)
 
 
+class ShiftedTransform(layers.MaskedLMTransform):
+    def call(self, inputs):
+        return super().call(inputs) + 1.0
+
+
+class NegativeBias(layers.VocabularyBias):
+    def call(self, logits):
+        return 2.0 * logits - super().call(logits)
+
+
 class SquaredFFN(layers.PositionWiseFFN):
     def activate(self, inputs):
         return ops.square(super().activate(inputs))

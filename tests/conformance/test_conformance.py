@@ -25,12 +25,14 @@ from subclasses import (
     LaterPositions,
     LaterRows,
     LinearAttention,
+    NegativeBias,
     OwnNorm,
     OwnProjection,
     ScaledDecoderBlock,
     ScaledEncoderBlock,
     ShiftedLayerNorm,
     ShiftedRMSNorm,
+    ShiftedTransform,
     SquaredFFN,
     StrictPast,
     Unchecked,
@@ -120,6 +122,12 @@ CASES = [
         name="MultiHeadAttention, grouped and rotary",
     ),  # fmt: skip
     Case(
+        layers.MaskedLMTransform,
+        {"activation": "gelu_new", "epsilon": 1e-3, "kernel_initializer": "normal"},
+        ((B, T, D),),
+        subclasses=(ShiftedTransform,),
+    ),
+    Case(
         layers.PositionEmbedding,
         {"max_length": 11, "embeddings_initializer": "normal"},
         ((B, T, D),),
@@ -164,6 +172,7 @@ CASES = [
         options={"reverse": True},
         name="TokenEmbedding, reversed",
     ),
+    Case(layers.VocabularyBias, {}, ((B, T, V),), subclasses=(NegativeBias,)),
 ]
 SUBCLASSES = [(case, subclass) for case in CASES for subclass in case.subclasses]
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)

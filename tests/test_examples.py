@@ -131,3 +131,26 @@ def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
     assert done.returncode == 0, done.stderr[-3000:]
     described = tmp_path / "models/en_ko/1/assets.extra/source/tokenizer.json"
     assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
+
+
+def test_similarity_searches_and_serves_raw_text(tmp_path):
+    import keras
+
+    from keras_xfmr import models
+
+    keras.utils.set_random_seed(1)
+    published = tmp_path / "published"
+    models.Bert(
+        9, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=11
+    ).save_pretrained(published)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rain", "sun", "wind", "##y"]
+    (published / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("rain and wind\nsun\nwindy sun\n")
+    flags = (f"--pretrained={published}", f"--corpus={corpus}", "--query=sun", "--max_length=11")
+    printed = run_example("bert_similarity.py", *flags, folder=tmp_path / "run")
+    assert "1.0000  sun" in printed  # the query itself is the nearest
+    difference = re.search(r"largest difference to the model ([\d.e+-]+)", printed)
+    assert float(difference[1]) < 1e-5
+    assert (tmp_path / "run" / "model.keras").is_file()
+    assert (tmp_path / "run" / "saved_model" / "1" / "saved_model.pb").is_file()

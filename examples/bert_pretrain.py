@@ -1,0 +1,191 @@
+"""Pretrains a BERT on raw text: masked words and next sentences, as one loss.
+
+Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
+
+    python examples/bert_pretrain.py --files=corpus.txt
+    python examples/bert_pretrain.py --files=wiki.valid.txt,wiki.test.txt --heading=wikitext
+
+A vocabulary is learned from the files; instances are made while the model trains and masked anew in
+each epoch. The log has the loss and the accuracy of either task, the picture their curves; beside
+them stands what always naming the most frequent word would reach. Documents are divided by blank
+lines, or by headings as WikiText has them; text without documents (reviews, tweets) takes
+--objective=none. Everything is written to --output: vocabulary, checkpoints, TensorBoard logs,
+learning_curve.png, model.keras and hub/, a folder that `Bert.from_pretrained` and `transformers`
+open. A run that was killed goes on where it stopped. Results: benchmarks/RESULTS.md.
+"""
+
+import collections
+import pathlib
+import time
+
+import keras
+import numpy as np
+from absl import app, flags, logging
+
+from keras_xfmr import models, text, training, viz
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
+flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
+flags.DEFINE_enum("objective", "nsp", ["nsp", "sop", "none"], "The task beside masked words.")
+flags.DEFINE_enum("vocabulary", "word_piece", ["word_piece", "sentence_piece"], "Kind of pieces.")
+flags.DEFINE_integer("vocab_size", 8000, "Pieces.")
+flags.DEFINE_bool("lowercase", True, "Lower case and no accents (word pieces).")
+flags.DEFINE_bool("whole_word", False, "Mask all pieces of a word together.")
+flags.DEFINE_string("preset", "tiny", "Sizes of the model: see `Bert.from_preset`.")
+flags.DEFINE_integer("max_length", 128, "Pieces of an instance.")
+flags.DEFINE_integer("batch_size", 32, "Instances of a step.")
+flags.DEFINE_integer("epochs", 10, "Passes over the files.")
+flags.DEFINE_integer("held_out", 1, "Batches of one more epoch to measure on, in hundreds.")
+flags.DEFINE_float("learning_rate", 1e-3, "Highest rate; 1e-4 for a base model.")
+flags.DEFINE_integer("seed", 1, "Of weights, masks and data order.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+flags.DEFINE_string("output", "runs/bert", "Folder for everything that is written.")
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds tokens a second to the progress bar and the log."""
+
+    def __init__(self, tokens_a_batch):
+        super().__init__()
+        self.tokens = tokens_a_batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.start is None:  # the first step of a run compiles
+            self.start, self.first = time.time(), batch
+        elif logs is not None:
+            done = (batch - self.first) * self.tokens
+            logs["tokens/s"] = done / max(time.time() - self.start, 1e-9)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None and "tokens/s" not in logs and self.start is not None:
+            logs["tokens/s"] = 0.0
+
+
+def make_tokenizer(output, sentences):
+    """The vocabulary of an earlier run in this folder, or one learned from the files."""
+    folder = output / "tokenizer"
+    if (folder / "tokenizer.json").exists():
+        return text.load_tokenizer(folder)
+    if FLAGS.vocabulary == "word_piece":
+        tokenizer = text.learn_bert_word_piece(
+            sentences, FLAGS.vocab_size, lowercase=FLAGS.lowercase
+        )
+    else:
+        tokenizer = text.learn_bert_sentence_piece(sentences, FLAGS.vocab_size)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def majority(dataset, batches):
+    """What always answering the most frequent label reaches: (mlm, nsp or None)."""
+    words, pairs = collections.Counter(), collections.Counter()
+    for _, labels, weights in dataset.take(batches).as_numpy_iterator():
+        words.update(labels["mlm"][weights["mlm"] > 0].tolist())
+        if "nsp" in labels:
+            pairs.update(labels["nsp"][weights["nsp"] > 0].tolist())
+    share = [max(c.values()) / c.total() if c else None for c in (words, pairs)]
+    return tuple(share)
+
+
+def compile_model(model, steps):
+    losses = {"mlm": training.MaskedCrossEntropy(pad_id=model.bert.pad_token_id)}
+    metrics = {"mlm": [training.MaskedAccuracy(pad_id=model.bert.pad_token_id)]}
+    weighted = {}
+    if model.nsp_dense is not None:
+        losses["nsp"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        weighted["nsp"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    schedule = training.LinearWarmupDecay(FLAGS.learning_rate, max(steps // 10, 1), steps)
+    model.compile(
+        training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0),
+        loss=losses,
+        metrics=metrics,
+        weighted_metrics=weighted or None,
+        jit_compile=FLAGS.jit_compile,
+    )
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    output = pathlib.Path(FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(FLAGS.seed)
+    heading = None if FLAGS.heading == "none" else FLAGS.heading
+    objective = None if FLAGS.objective == "none" else FLAGS.objective
+
+    tokenizer = make_tokenizer(output, text.Documents(FLAGS.files, heading=heading).sentences())
+    data = text.PretrainingDataset(
+        FLAGS.files,
+        tokenizer,
+        max_length=FLAGS.max_length,
+        batch_size=FLAGS.batch_size,
+        whole_word=FLAGS.whole_word,
+        objective=objective,
+        heading=heading,
+        seed=FLAGS.seed,
+    )
+    batches = data.count()
+    steps = batches * FLAGS.epochs
+    print(f"{tokenizer.vocab_size} pieces; {data.rows} instances an epoch, {steps} steps")
+    print(f"lines left out: {data.skipped}")
+    words, pairs = majority(data.dataset(), batches)
+    print(
+        f"the most frequent word is {words:.2%} of the masked ones"
+        + ("" if pairs is None else f", the more frequent answer {pairs:.2%} of the pairs")
+    )
+
+    bert = models.Bert.from_preset(
+        FLAGS.preset,
+        vocab_size=tokenizer.vocab_size,
+        max_length=FLAGS.max_length,
+        pad_token_id=tokenizer.pad_id,
+    )
+    model = models.BertPretrainer(bert, next_sentence=objective is not None)
+    compile_model(model, steps)
+    history = model.fit(
+        data.dataset(),
+        epochs=FLAGS.epochs,
+        shuffle=False,  # the data set shuffles itself
+        callbacks=[
+            Throughput(FLAGS.batch_size * FLAGS.max_length),
+            training.BackupAndRestore(output / "backup", data=data, save_freq=500),
+            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+        ],
+    ).history
+    if history:
+        curves = {name: values for name, values in history.items() if name != "tokens/s"}
+        viz.learning_curve(curves, output / "learning_curve.png")
+    data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
+    measures = model.evaluate(
+        data.dataset().take(100 * FLAGS.held_out), return_dict=True, verbose=0
+    )
+    print("masked anew, without dropout:", {k: round(float(v), 4) for k, v in measures.items()})
+    show_predictions(model, tokenizer, data)
+    model.save(output / "model.keras")
+    model.save_pretrained(output / "hub")
+    print(f"written to {output}")
+
+
+def show_predictions(model, tokenizer, data):
+    """Prints what the model puts in the place of some masks."""
+    inputs, labels, _ = next(iter(data.dataset()))
+    logits = model.predict_on_batch(inputs)["mlm"]
+
+    def word(token_id):
+        return tokenizer.detokenize([[int(token_id)]]).numpy()[0].decode("utf8")
+
+    for row in range(3):
+        print(" ", tokenizer.detokenize(inputs["token_ids"][row : row + 1]).numpy()[0].decode())
+        found = [
+            f"{word(label)} <- {word(np.argmax(scores))}"
+            for label, scores in zip(labels["mlm"][row].numpy()[:8], logits[row])
+            if label != tokenizer.pad_id
+        ]
+        print("   ", ", ".join(found))
+
+
+if __name__ == "__main__":
+    app.run(main)

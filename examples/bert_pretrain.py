@@ -48,7 +48,7 @@ class Throughput(keras.callbacks.Callback):
 
     def __init__(self, tokens_a_batch):
         super().__init__()
-        self.tokens = tokens_a_batch
+        self.tokens, self.rate = tokens_a_batch, 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = None
@@ -56,13 +56,15 @@ class Throughput(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.start is None:  # the first step of a run compiles
             self.start, self.first = time.time(), batch
-        elif logs is not None:
-            done = (batch - self.first) * self.tokens
-            logs["tokens/s"] = done / max(time.time() - self.start, 1e-9)
+            return
+        done = (batch - self.first) * self.tokens
+        self.rate = done / max(time.time() - self.start, 1e-9)
+        if logs is not None:
+            logs["tokens/s"] = self.rate
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs is not None and "tokens/s" not in logs and self.start is not None:
-            logs["tokens/s"] = 0.0
+        if logs is not None:
+            logs["tokens/s"] = self.rate
 
 
 def make_tokenizer(output, sentences):

@@ -1,7 +1,7 @@
 """Published weights: safetensors, `pytorch_model.bin` and TensorFlow checkpoints.
 
 The readers know formats and no model. They need neither torch nor TensorFlow, run no code of a
-file, and take no more memory than a file has bytes.
+file, and no array takes more memory than what the file holds of it (twice that for float16).
 """
 
 from keras_xfmr.checkpoints.bert import LoadReport, load_bert, open_bert, save_bert

@@ -35,7 +35,7 @@ def read_checkpoint(path):
     Raises:
         FileNotFoundError: nothing there that holds weights; lists what is there.
         ValueError: a file that is damaged, or asks for more than weights. No code of a file is
-            run, and nothing it announces takes more memory than it has bytes.
+            run, and no array is larger than what the file holds of it (twice that for float16).
 
     Example::
 

@@ -89,7 +89,7 @@ def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
         query, query, attention_mask=value_mask, cache=layer.project_cache(memory)
     )
     np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
-    assert cache[0].shape == (B, S, N, H) and cache[1].shape == (B, S, N, V)
+    assert cache[0].shape == (B, N, H, S) and cache[1].shape == (B, N, S, V)
 
 
 def test_shifted_positions_leave_a_rotary_layer_unmoved(rng):

@@ -1,0 +1,192 @@
+"""Fine-tunes a BERT to classify texts, beside a bag-of-words baseline, and serves it.
+
+Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
+
+    python examples/bert_classify.py --train=ratings_train.txt --test=ratings_test.txt
+    python examples/bert_classify.py --train=... --test=... --pretrained=DIR
+    python examples/bert_classify.py --train=... --test=... --baseline
+
+The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
+`document` and `label`). DIR is a Hugging Face BERT folder (KoBERT, MiniLM) or the --output of
+bert_pretrain.py; without it the model is trained from scratch with a learned vocabulary. --baseline
+adds the accuracy of a logistic regression over character n-grams: what a model has to beat.
+Written to --output: learning_curve.png, model.keras, saved_model/, which takes raw text and answers
+labels with scores, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+
+from keras_xfmr import models, serving, text, training, viz
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("train", None, "TSV with a header.", required=True)
+flags.DEFINE_string("test", None, "TSV with the same columns, never trained on.", required=True)
+flags.DEFINE_string("text", "document", "Name of the column with the text.")
+flags.DEFINE_string("label", "label", "Name of the column with the class.")
+flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
+flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
+flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
+flags.DEFINE_integer("max_length", 48, "Pieces of a text; longer ones are cut, and counted.")
+flags.DEFINE_integer("batch_size", 64, "Texts of a step.")
+flags.DEFINE_integer("epochs", 3, "Passes over the data.")
+flags.DEFINE_integer("limit", None, "Texts to train on, for a try.")
+flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 5e-4, pretrained: 1e-4.")
+flags.DEFINE_bool("baseline", False, "Also a logistic regression (needs scikit-learn).")
+flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+flags.DEFINE_string("output", "runs/classify", "Folder for everything that is written.")
+
+FRESH_PROCESS = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text  # registers the operations of the tokenizers
+model = tf.saved_model.load(sys.argv[1])
+answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+labels = [label.decode("utf8") for label in answer["label"].numpy()]
+print(json.dumps(list(zip(labels, answer["score"].numpy().tolist()))))
+"""
+
+
+def read(path):
+    """The texts and the labels of a TSV; rows without a text are left out and counted."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        missing = {FLAGS.text, FLAGS.label} - set(rows.fieldnames or ())
+        if missing:
+            raise app.UsageError(
+                f"{path} has the columns {rows.fieldnames}, not {sorted(missing)}. Name them by "
+                "--text and --label."
+            )
+        pairs = [(row[FLAGS.text], row[FLAGS.label]) for row in rows]
+    kept = [(t.strip(), label) for t, label in pairs if t and t.strip() and label]
+    print(f"{path}: {len(kept)} texts, {len(pairs) - len(kept)} left out without a text or label")
+    return [t for t, _ in kept], [label for _, label in kept]
+
+
+def prepare(texts, num_classes):
+    """The tokenizer and the model, published or from scratch."""
+    if FLAGS.pretrained:
+        folder = pathlib.Path(FLAGS.pretrained)
+        ours = (folder / "hub").is_dir()  # of bert_pretrain.py
+        tokenizer = text.load_pretrained_tokenizer(folder / "tokenizer" if ours else folder)
+        model = models.BertClassifier.from_pretrained(
+            folder / "hub" if ours else folder, num_classes=num_classes
+        )
+        print(model.load_report)
+        return tokenizer, model
+    tokenizer = text.learn_bert_word_piece(
+        tf.data.Dataset.from_tensor_slices(texts), FLAGS.vocab_size, lowercase=True
+    )
+    model = models.BertClassifier.from_preset(
+        FLAGS.preset,
+        num_classes=num_classes,
+        vocab_size=tokenizer.vocab_size,
+        max_length=FLAGS.max_length,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return tokenizer, model
+
+
+def batches(packer, texts, labels, shuffle):
+    """Batches of one shape; the last one of an epoch of training is left out."""
+    data = tf.data.Dataset.from_tensor_slices((texts, labels))
+    if shuffle:
+        data = data.shuffle(len(texts), seed=FLAGS.seed)
+    data = data.batch(FLAGS.batch_size, drop_remainder=shuffle)
+    data = data.map(lambda t, label: (packer(t), label), num_parallel_calls=tf.data.AUTOTUNE)
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def fit(model, packer, train, test, output):
+    """Trains with a warm-up and a linear decay; the accuracy on the test texts."""
+    steps = max(FLAGS.epochs * (len(train[0]) // FLAGS.batch_size), 2)
+    rate = FLAGS.learning_rate or (1e-4 if FLAGS.pretrained else 5e-4)
+    schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
+    model.compile(
+        training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=FLAGS.jit_compile,
+    )
+    history = model.fit(
+        batches(packer, *train, shuffle=True), epochs=FLAGS.epochs, shuffle=False
+    ).history
+    viz.learning_curve(history, output / "learning_curve.png")
+    return model.evaluate(batches(packer, *test, shuffle=False), verbose=0, return_dict=True)
+
+
+def baseline(train, test):
+    """Accuracy of a logistic regression over TF-IDF of 1 to 4 characters."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    features = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=3, sublinear_tf=True)
+    regression = LogisticRegression(C=4.0, max_iter=300)
+    regression.fit(features.fit_transform(train[0]), train[1])
+    return regression.score(features.transform(test[0]), test[1])
+
+
+def ask(folder, texts):
+    """The SavedModel's answers in a process that imports only TensorFlow."""
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(texts)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"The SavedModel did not answer in a fresh process:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    output = pathlib.Path(FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(FLAGS.seed)
+    (texts, names), (test_texts, test_names) = read(FLAGS.train), read(FLAGS.test)
+    if FLAGS.limit:
+        chosen = np.random.default_rng(FLAGS.seed).permutation(len(texts))[: FLAGS.limit]
+        texts, names = [texts[i] for i in chosen], [names[i] for i in chosen]
+    labels = sorted(set(names))
+    unknown = set(test_names) - set(labels)
+    if unknown:
+        raise app.UsageError(f"{FLAGS.test} has classes that no training text has: {unknown}")
+    train = texts, np.array([labels.index(name) for name in names])
+    test = test_texts, np.array([labels.index(name) for name in test_names])
+    print(f"most frequent class: {np.bincount(test[1]).max() / len(test[1]):.2%} of the test texts")
+    if FLAGS.baseline:
+        print(f"logistic regression, test accuracy {baseline(train, test):.2%}")
+
+    tokenizer, model = prepare(texts, len(labels))
+    # Every batch has one length: one compilation.
+    packer = text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
+    lengths = tokenizer.tokenize(tf.constant(texts)).row_lengths().numpy()
+    print(
+        f"{np.mean(lengths > FLAGS.max_length - 2):.2%} of the texts are cut to {FLAGS.max_length}"
+    )
+    measures = fit(model, packer, train, test, output)
+    print(f"{model.count_params():,} weights, test accuracy {measures['accuracy']:.2%}")
+
+    model.save(output / "model.keras")
+    folder = serving.export_encoder(
+        model, packer, output / "saved_model", labels=labels, check_texts=test_texts[:3]
+    )
+    for asked, (label, score) in zip(test_texts, ask(folder, test_texts[:5])):
+        print(f"  {label} ({score:.2f})  {asked}")
+    print(f"{folder} answered in a fresh process")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -154,3 +154,34 @@ def test_similarity_searches_and_serves_raw_text(tmp_path):
     assert float(difference[1]) < 1e-5
     assert (tmp_path / "run" / "model.keras").is_file()
     assert (tmp_path / "run" / "saved_model" / "1" / "saved_model.pb").is_file()
+
+
+def test_pretraining_then_fine_tuning_from_it(tmp_path):
+    corpus = tmp_path / "corpus.txt"
+    animals = ("cat", "dog", "bird", "fish", "horse", "mouse")
+    documents = [
+        "\n".join(f"the {animal} number {i} sees a {other}." for i in range(9))
+        for animal in animals
+        for other in animals
+    ]
+    corpus.write_text("\n\n".join(documents))
+    small = ("--vocab_size=60", "--max_length=32", "--batch_size=16", "--epochs=1")
+    flags = (f"--files={corpus}", *small, "--nojit_compile")
+    printed = run_example("bert_pretrain.py", *flags, folder=tmp_path / "bert")
+    for name in ("mlm_accuracy", "nsp_accuracy", "mlm_loss", "nsp_loss", "tokens/s"):
+        assert name in printed
+    assert re.search(r"the most frequent word is \d+\.\d\d% of the masked ones", printed)
+    assert (tmp_path / "bert" / "learning_curve.png").stat().st_size > 5000
+    assert not (tmp_path / "bert" / "backup").exists()
+
+    rows = [f"a {animal} runs\t{animal in ('cat', 'dog'):d}" for animal in animals] * 20
+    for name in ("train.tsv", "test.tsv"):
+        (tmp_path / name).write_text("\n".join(["document\tlabel", *rows, "\t1"]) + "\n")
+    flags = (f"--train={tmp_path / 'train.tsv'}", f"--test={tmp_path / 'test.tsv'}")
+    flags += (f"--pretrained={tmp_path / 'bert'}", "--max_length=16", "--nojit_compile")
+    flags += ("--batch_size=16", "--epochs=12", "--learning_rate=3e-3")
+    printed = run_example("bert_classify.py", *flags, folder=tmp_path / "classify")
+    assert "1 left out" in printed and "2 missing: classifier.weight, classifier.bias" in printed
+    accuracy = re.search(r"test accuracy (\d+\.\d\d)%", printed)
+    assert float(accuracy[1]) > 90
+    assert "answered in a fresh process" in printed

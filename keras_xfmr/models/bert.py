@@ -206,6 +206,10 @@ class Bert(Pretrained, keras.Model):
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
 
+    def call(self, inputs, training=None, mask=None):
+        # Training on JAX comes here directly.
+        return super().call(self.complete_inputs(inputs), training=training, mask=mask)
+
     def complete_inputs(self, inputs):
         """All three inputs, from `token_ids` alone or a dictionary that has at least those."""
         inputs = dict(inputs) if isinstance(inputs, dict) else {"token_ids": inputs}

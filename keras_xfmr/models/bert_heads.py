@@ -30,6 +30,10 @@ class _BertHead(Pretrained, keras.Model):
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self.bert.complete_inputs(inputs), *args, **kwargs)
 
+    def call(self, inputs, training=None, mask=None):
+        # Training on JAX comes here directly.
+        return super().call(self.bert.complete_inputs(inputs), training=training, mask=mask)
+
     def _dense(self, bert, units, name):
         return keras.layers.Dense(
             units, kernel_initializer=bert.initializer(), dtype=bert.dtype_policy, name=name

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "viz": set(),
     "__init__": CORE | BESIDE | {"serving", "text", "viz"},
 }
-TENSORFLOW = ("kernels/tensorflow.py", "text/", "serving/", "checkpoints/")
+TENSORFLOW = ("kernels/tensorflow.py", "text/", "serving/")
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 every_source = pytest.mark.parametrize("source", SOURCES)
 

@@ -1,7 +1,4 @@
-"""TensorFlow's phrasing, where the plain one is slow. Each says what was measured.
-
-Figures: benchmarks/kernels.py, its output in benchmarks/RESULTS.md.
-"""
+"""TensorFlow's phrasing, where the plain one is slow; `benchmarks/kernels.py` compares the two."""
 
 import random
 

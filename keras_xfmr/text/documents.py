@@ -4,7 +4,7 @@ import pathlib
 
 import tensorflow as tf
 
-from keras_xfmr.text.pairs import _is_utf8, _stream, _strip
+from keras_xfmr.text.streaming import is_utf8, read_lines, strip_lines
 
 LINES = 2048  # lines that are read by one call
 PART = 32 * 1024  # bytes of text after which a document goes on as another part
@@ -90,7 +90,7 @@ class Documents:
 
     def _read(self, index):
         """Chunks of a file's lines: (file index, numbers of the lines, lines)."""
-        chunks = _stream(tf.constant(self._files)[index]).batch(LINES)
+        chunks = read_lines(tf.constant(self._files)[index]).batch(LINES)
 
         def number(chunk, lines):
             return index, 1 + chunk * LINES + tf.range(tf.size(lines, tf.int64)), lines
@@ -100,14 +100,14 @@ class Documents:
     def _segments(self, file, numbers, lines):
         """A chunk's segments, for each how many documents began in the chunk up to it, and how
         many began in all."""
-        lines = tf.strings.strip(_strip(lines, numbers))
+        lines = tf.strings.strip(strip_lines(lines, numbers))
         blank = tf.equal(lines, "")
         heading = tf.zeros_like(blank)
         divides = blank
         if self._heading is not None:
             heading = tf.strings.regex_full_match(lines, "=( .*)? =")
             divides = heading & ~tf.strings.regex_full_match(lines, "= = .*")
-        bad = ~_is_utf8(lines)
+        bad = ~is_utf8(lines)
         counts = [tf.reduce_sum(tf.cast(rows, tf.int64)) for rows in (blank, heading, bad)]
         self._skipped.assign_add(tf.stack(counts))
         keep = ~(blank | heading | bad)

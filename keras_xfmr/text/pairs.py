@@ -8,11 +8,13 @@ import pathlib
 
 import tensorflow as tf
 
+from keras_xfmr.text.streaming import Epochs, is_utf8, read_lines, strip_lines
+
 CHUNK = 512  # rows that are parsed and tokenized by one call
 REASONS = ("blank", "fields", "utf8", "empty", "too_long")
 
 
-class PairDataset:
+class PairDataset(Epochs):
     """A `tf.data` pipeline from files of sentence pairs to batches for a `Transformer`.
 
     Lines -> shuffle -> parse, check and tokenize -> length buckets -> padded batches of static
@@ -68,6 +70,7 @@ class PairDataset:
         seed=0,
         on_bad_row="raise",
     ):
+        super().__init__()
         self.buckets = _rising_pairs(buckets)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
@@ -94,17 +97,11 @@ class PairDataset:
         self._seed = seed
         self._on_bad_row = on_bad_row
         self._fields = [self._count_fields(path) for path in self._sources]
-        self._count = None
         with tf.device("CPU"):
-            self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
             self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
             self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     # ---- what a run knows about its data
-
-    def seek(self, epoch, batch=0):
-        """Makes the next iteration start at this batch of this epoch."""
-        self._position.assign([epoch, batch])
 
     @property
     def skipped(self):
@@ -118,27 +115,10 @@ class PairDataset:
 
     # ---- the pipeline
 
-    def count(self):
-        """Batches of an epoch, found by one pass over the files; the progress bar then knows."""
-        if self._count is None:
-            position = self._position.numpy()
-            self.seek(0)
-            self._count = sum(1 for _ in self.dataset())
-            self._position.assign(position)
-        return self._count
-
     def dataset(self):
         """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
         data = self._iteration(lambda place: self._epoch(place[0]).skip(place[1]))
-        options = tf.data.Options()
-        options.deterministic = True
-        # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
-        if self._count is None:
-            return data
-        rest = self._count - int(self._position[1])
-        return data.apply(tf.data.experimental.assert_cardinality(rest))
+        return self._batches_of_epoch(data)
 
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""
@@ -190,12 +170,12 @@ class PairDataset:
         sources, targets = (tf.constant(names) for names in (self._sources, self._targets or [""]))
 
         def read(index):
-            lines = _stream(sources[index])
+            lines = read_lines(sources[index])
             if self._targets is None:
                 chunks = lines.batch(CHUNK).map(lambda chunk: (chunk, tf.fill(tf.shape(chunk), "")))
             else:
                 end = tf.data.Dataset.from_tensors(END_OF_FILE).repeat()
-                both = (lines.concatenate(end), _stream(targets[index]).concatenate(end))
+                both = (lines.concatenate(end), read_lines(targets[index]).concatenate(end))
                 chunks = tf.data.Dataset.zip(*both).batch(CHUNK).map(_before_the_end)
                 chunks = chunks.take_while(lambda chunk, others: tf.size(chunk) > 0)
             return chunks.enumerate().map(lambda number, pair: number_lines(index, number, *pair))
@@ -211,7 +191,7 @@ class PairDataset:
     def _parse(self, files, numbers, lines, others):
         """A chunk of lines to its good rows: source, target, and where each came from."""
         if self._targets is None:
-            lines = _strip(lines, numbers)
+            lines = strip_lines(lines, numbers)
             cells = tf.strings.split(lines, "\t")
             expected = tf.gather(tf.constant(self._fields, tf.int64), files)
             wrong_fields = cells.row_lengths() != expected
@@ -219,14 +199,14 @@ class PairDataset:
             source, target = (cells[:, column] for column in self._columns)
             blank = tf.equal(tf.strings.strip(lines), "")
         else:
-            source, target = _strip(lines, numbers), _strip(others, numbers)
+            source, target = strip_lines(lines, numbers), strip_lines(others, numbers)
             wrong_fields = tf.equal(lines, END_OF_FILE) | tf.equal(others, END_OF_FILE)
             blank = tf.equal(tf.strings.strip(source) + tf.strings.strip(target), "")
         source, target = tf.strings.strip(source), tf.strings.strip(target)
         bad = {
             "blank": blank,
             "fields": wrong_fields,
-            "utf8": tf.logical_not(_is_utf8(source) & _is_utf8(target)),
+            "utf8": tf.logical_not(is_utf8(source) & is_utf8(target)),
             "empty": tf.equal(source, "") | tf.equal(target, ""),
         }
         where = (files, numbers)
@@ -366,21 +346,6 @@ def _files(paths):
     if not paths:
         raise ValueError("`source` names no file.")
     return [str(path) for path in paths]
-
-
-def _stream(path):
-    return tf.data.TextLineDataset(path, buffer_size=1 << 20)
-
-
-def _strip(lines, numbers):
-    """Takes off the byte order mark of a file's first line, and carriage returns."""
-    lines = tf.strings.regex_replace(lines, r"\r+$", "")
-    unmarked = tf.strings.regex_replace(lines, "^\ufeff", "")
-    return tf.where(tf.equal(numbers, 1), unmarked, lines)
-
-
-def _is_utf8(texts):
-    return tf.equal(texts, tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
 
 
 def _before_the_end(lines, others):

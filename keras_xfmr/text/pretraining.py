@@ -19,12 +19,13 @@ from keras_xfmr.text.instances import (
     truncate,
 )
 from keras_xfmr.text.masking import mask_tokens
+from keras_xfmr.text.streaming import Epochs
 
 CHUNK = 128  # documents whose instances are made by one call
 STEPS = {"nsp": next_sentence, "sop": sentence_order, None: one_sequence}
 
 
-class PretrainingDataset:
+class PretrainingDataset(Epochs):
     """A `tf.data` pipeline from text files to batches for masked language modelling and next
     sentence prediction (Devlin et al. 2019, section 3.1 and appendix A.2).
 
@@ -48,6 +49,10 @@ class PretrainingDataset:
     an instance is cut into several, so that nothing of it is lost; B comes from one of the
     documents that are made into instances together; 10 % of the chosen tokens become a random id
     that is not special; `mask_rate` is a share of the tokens of the text.
+
+    Instances are made anew in each epoch, so their number varies a little. After `count()` every
+    epoch has the first one's number of batches, as `fit` expects: a longer one is cut, a shorter
+    one goes on with batches of the next.
 
     Args:
         files: text files, as `Documents` reads them.
@@ -96,6 +101,7 @@ class PretrainingDataset:
         seed=0,
         **reading,
     ):
+        super().__init__()
         if not 0 < mask_rate <= 1 or not 0 <= short_rate <= 1:
             raise ValueError(
                 "`mask_rate` must lie in (0, 1] and `short_rate` in [0, 1]. "
@@ -124,17 +130,11 @@ class PretrainingDataset:
         self._continuations = np.asarray(tokenizer.continuations()) if whole_word else None
         self._is_special = np.zeros(tokenizer.vocab_size, bool)
         self._is_special[list(tokenizer.special_ids)] = True
-        self._count = None
         with tf.device("CPU"):
-            self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
             self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._empty = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     # ---- what a run knows about its data
-
-    def seek(self, epoch, batch=0):
-        """Makes the next iteration start at this batch of this epoch."""
-        self._position.assign([epoch, batch])
 
     @property
     def skipped(self):
@@ -149,20 +149,6 @@ class PretrainingDataset:
 
     # ---- the pipeline
 
-    def count(self):
-        """Batches of an epoch, found by one pass over the files.
-
-        Instances are made anew in each epoch, so their number varies a little. From here on every
-        epoch has the first one's number of batches, as `fit` expects: a longer one is cut, a
-        shorter one goes on with batches of the next.
-        """
-        if self._count is None:
-            position = self._position.numpy()
-            self.seek(0)
-            self._count = sum(1 for _ in self.dataset())
-            self._position.assign(position)
-        return self._count
-
     def dataset(self):
         """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
 
@@ -174,15 +160,7 @@ class PretrainingDataset:
 
         data = tf.data.Dataset.range(1).map(start)
         data = data.flat_map(lambda place: self._epoch(place[0], place[1]))
-        options = tf.data.Options()
-        options.deterministic = True
-        # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
-        if self._count is None:
-            return data
-        rest = self._count - int(self._position[1])
-        return data.apply(tf.data.experimental.assert_cardinality(rest))
+        return self._batches_of_epoch(data)
 
     def _epoch(self, epoch, first):
         if self._count is None:

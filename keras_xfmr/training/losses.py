@@ -62,7 +62,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
         """The loss of each token, `[B, T]`."""
         logits = ops.cast(y_pred, "float32")
         if not self.label_smoothing:
-            # The backend's own op needs less memory; to it, a label outside 0 .. V-1 is an error.
+            # The backend's own operation needs less memory than the sum below. It checks padding's
+            # labels too, and padding need not be an index.
             labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)
             return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         normalizer = ops.logsumexp(logits, axis=-1)

@@ -148,7 +148,7 @@ def _extensions(beams, logits, beam_size, end_id):
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)
     # The best 2K of all are among the best 2K of each beam, so V is searched one beam at a time.
     width = min(2 * beam_size, vocab_size)
-    top_logits, top_ids = ops.top_k(logits, width)  # [B * K, width]
+    top_logits, top_ids = kernels.top_k(logits, width)  # [B * K, width]
     scores = ops.expand_dims(beams.live_scores, -1) + ops.reshape(
         top_logits - normalizer, (-1, beam_size, width)
     )
@@ -157,7 +157,7 @@ def _extensions(beams, logits, beam_size, end_id):
     )
     where = ops.cast(where, "int32")
     ids = ops.take_along_axis(
-        ops.reshape(ops.cast(top_ids, "int32"), (-1, beam_size * width)), where, axis=1
+        ops.reshape(top_ids, (-1, beam_size * width)), where, axis=1
     )
     return ids, scores, where // width, ops.equal(ids, end_id)
 

@@ -78,7 +78,7 @@ def choose_token(logits, draw, *, top_k=None, top_p=None):
     token_ids = None
     if top_k is not None or top_p is not None:
         kept = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
-        logits, token_ids = ops.top_k(logits, kept)  # falling
+        logits, token_ids = kernels.top_k(logits, kept)  # falling
     probs = kernels.softmax(logits)
     cumulative = ops.cumsum(probs, axis=-1)
     total = cumulative[:, -1:]

@@ -6,7 +6,7 @@ need not know which phrasing answers.
 
 import keras
 
-from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax
+from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax, top_k
 
 if keras.config.backend() == "tensorflow":
     from keras_xfmr.kernels.tensorflow import dropout, layer_norm, uniform, write
@@ -20,6 +20,7 @@ __all__ = [
     "layer_norm",
     "rms_norm",
     "softmax",
+    "top_k",
     "uniform",
     "write",
 ]

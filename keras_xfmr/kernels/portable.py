@@ -103,3 +103,34 @@ def _weights_value_product(weights, value):
     grouped = ops.reshape(weights, (batch, kv_heads, heads // kv_heads, target, source))
     output = ops.einsum("bkgts,bskh->btkgh", grouped, value)
     return ops.reshape(output, (batch, target, heads, value.shape[3]))
+
+
+TOP_K_BLOCK = 128
+
+
+def top_k(scores, k):
+    """The k largest of each row of `scores [R, V]`, falling, and their int32 indices.
+
+    Equal scores stand in the order of their indices, as `keras.ops.top_k` has them. A long row is
+    searched in two passes, because the backends' own search is a scalar loop over V on a CPU: the
+    k largest lie in the k blocks with the largest maxima.
+    """
+    size = scores.shape[-1]
+    blocks = size // TOP_K_BLOCK
+    if blocks < 4 * k:
+        values, ids = ops.top_k(scores, k)
+        return values, ops.cast(ids, "int32")
+    rows, searched = ops.shape(scores)[0], blocks * TOP_K_BLOCK
+    head = ops.reshape(scores[:, :searched], (rows, blocks, TOP_K_BLOCK))
+    _, best = ops.top_k(ops.max(head, axis=-1), k)
+    best = ops.sort(ops.cast(best, "int32"), axis=-1)  # [R, k], rising: equal scores keep order
+    first = ops.expand_dims(ops.arange(rows, dtype="int32") * blocks, -1)
+    candidates = ops.take(ops.reshape(head, (-1, TOP_K_BLOCK)), first + best, axis=0)
+    places = ops.expand_dims(best * TOP_K_BLOCK, -1) + ops.arange(TOP_K_BLOCK, dtype="int32")
+    candidates, places = (ops.reshape(x, (rows, k * TOP_K_BLOCK)) for x in (candidates, places))
+    if searched < size:
+        rest = ops.expand_dims(ops.arange(searched, size, dtype="int32"), 0)
+        places = ops.concatenate([places, ops.repeat(rest, rows, axis=0)], axis=1)
+        candidates = ops.concatenate([candidates, scores[:, searched:]], axis=1)
+    values, where = ops.top_k(candidates, k)
+    return values, ops.take_along_axis(places, ops.cast(where, "int32"), axis=1)

@@ -11,6 +11,7 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.dropout import Dropout
+from keras_xfmr.layers.projections import RowDense
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -212,6 +213,11 @@ class MultiHeadAttention(keras.layers.Layer):
         layer.build(tuple(input_shape))
         return layer
 
+    def projections(self):
+        """The dense layers, for `Prepared`."""
+        gate = [self.gate_dense] if self.use_gate else []
+        return [self.query_dense, self.key_dense, self.value_dense, self.output_dense, *gate]
+
     # ---- the steps of a call, each to be overridden
 
     def project(self, query, value, key, position=0):
@@ -391,40 +397,6 @@ class MultiHeadAttention(keras.layers.Layer):
         output, weights = self.compute_attention(*folding.heads, mask, None, training)
         weights = None if weights is None else folding.unfold_weights(weights)
         return folding.unfold_output(output), weights
-
-
-class RowDense(keras.layers.EinsumDense):
-    """A dense layer over the last axes of its input, as one matrix product over all rows.
-
-    `EinsumDense` on `[B, T, D]` multiplies a batch of matrices, whose gradient is a batch of
-    kernels that has to be summed.
-    """
-
-    def __init__(self, contracted, output_axes, *, use_bias=True, **kwargs):
-        self._contracted, self._output_axes = contracted, tuple(output_axes)
-        inner, outer = "bcdefg"[:contracted], "uvwxyz"[: len(output_axes)]
-        super().__init__(
-            f"a{inner},{inner}{outer}->a{outer}",
-            output_shape=self._output_axes,
-            bias_axes=outer if use_bias else None,
-            **kwargs,
-        )
-
-    def build(self, input_shape):
-        super().build((None, *input_shape[-self._contracted :]))
-        self.input_spec = None  # it speaks of the rows, not of what `call` takes
-
-    def call(self, inputs, training=None):
-        shape = ops.shape(inputs)
-        kept, inner = shape[: -self._contracted], shape[-self._contracted :]
-        rows = super().call(ops.reshape(inputs, (-1, *inner)), training=training)
-        return ops.reshape(rows, (*kept, *self._output_axes))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[: -self._contracted], *self._output_axes)
-
-    def compute_output_spec(self, inputs, training=None):
-        return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
 
 # A cache has the layout that the two products of a step read, keys [B, K, H, S] and values

@@ -116,6 +116,16 @@ class _Block(keras.layers.Layer):
             name=name,
         )
 
+    def projections(self):
+        """The dense layers of the attentions, for `Prepared`; a user's attention may have none."""
+        layers = (getattr(self, name) for name in self.attentions)
+        return [
+            dense
+            for layer in layers
+            if isinstance(layer, MultiHeadAttention)
+            for dense in layer.projections()
+        ]
+
     def residual(self, name, inputs, sublayer, training=None):
         """Norm(x + sublayer(x)), or x + sublayer(Norm(x)) in a pre-norm block."""
         add_norm = getattr(self, f"{name}_add_norm")

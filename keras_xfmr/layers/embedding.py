@@ -65,6 +65,7 @@ class TokenEmbedding(keras.layers.Embedding):
         self.supports_masking = True
         self.scale = scale
         self.output_bias = output_bias
+        self.prepared = None
 
     def get_config(self):
         config = super().get_config()
@@ -78,6 +79,10 @@ class TokenEmbedding(keras.layers.Embedding):
             self.bias = self.add_weight(
                 name="output_bias", shape=(self.input_dim,), initializer="zeros"
             )
+
+    def prepare(self):
+        """The table as the matrix of the reverse direction, `[D, V]`, for `Prepared`."""
+        return ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
 
     # `Embedding` saves and loads its table alone.
 
@@ -94,8 +99,8 @@ class TokenEmbedding(keras.layers.Embedding):
     def call(self, inputs, reverse=False):
         if reverse:
             # `Embedding` casts nothing by itself, and its table only where no layer is around it.
-            inputs, table = (ops.cast(x, self.compute_dtype) for x in (inputs, self.embeddings))
-            logits = ops.matmul(inputs, ops.transpose(table))
+            table = self.prepare() if self.prepared is None else self.prepared
+            logits = ops.matmul(ops.cast(inputs, self.compute_dtype), table)
             return logits + ops.cast(self.bias, logits.dtype) if self.output_bias else logits
         self.check_ids(inputs)
         vectors = super().call(inputs)

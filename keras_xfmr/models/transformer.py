@@ -18,6 +18,7 @@ from keras_xfmr.layers import (
     TokenEmbedding,
 )
 from keras_xfmr.layers.add_norm import NORMS
+from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.generator import Generator, Untracked
 
 PRESETS = {
@@ -238,8 +239,14 @@ class Transformer(keras.Model):
         rows = ops.shape(source_ids)[0]
         caches = [block.init_cache(memory, rows, max_length) for block in self.decoder_blocks]
         crosses = [cross for _, cross in caches]
+        projections = [dense for block in self.decoder_blocks for dense in block.projections()]
+        matrices = Prepared([self.target_embedding, *projections])
 
         def step(token_ids, index, state):
+            with matrices:
+                return advance(token_ids, index, state)
+
+        def advance(token_ids, index, state):
             x = self.target_embedding(ops.expand_dims(token_ids, 1))
             x = self.target_positions(x, offset=index)
             caches = []

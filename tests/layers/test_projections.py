@@ -1,0 +1,84 @@
+"""Dense layers over rows, and matrices that are made once."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_xfmr import layers
+from keras_xfmr.layers.projections import Prepared, RowDense
+
+pytestmark = pytest.mark.portable
+
+
+def draw(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def make_dense(contracted=1, output_axes=(3, 5), features=(7,), **options):
+    dense = RowDense(contracted, output_axes, **options)
+    dense.build((None, None, *features))
+    dense.set_weights([draw(*weight.shape, seed=i) for i, weight in enumerate(dense.weights)])
+    return dense
+
+
+def test_one_axis_to_heads_is_the_einsum_over_all_rows():
+    dense, x = make_dense(), draw(2, 11, 7)
+    kernel, bias = dense.get_weights()
+    expected = np.einsum("btd,dnh->btnh", x, kernel) + bias
+    np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+
+
+def test_heads_to_one_axis_is_the_einsum_over_all_rows():
+    dense, x = make_dense(2, (13,), (3, 5), activation="relu"), draw(2, 11, 3, 5)
+    kernel, bias = dense.get_weights()
+    expected = np.maximum(np.einsum("btnh,nhd->btd", x, kernel) + bias, 0)
+    np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_prepared_matrices_give_the_same_and_are_taken_off_again(dtype):
+    attention = layers.MultiHeadAttention(3, 5, use_gate=True, dtype=dtype)
+    embedding = layers.TokenEmbedding(17, 7, dtype=dtype)
+    x = draw(2, 11, 7)
+    expected = attention(x, x), embedding(x, reverse=True)
+    prepared = Prepared([embedding, *attention.projections()])
+    with prepared:
+        assert all(dense.prepared is not None for dense in (embedding, attention.gate_dense))
+        answer = attention(x, x), embedding(x, reverse=True)
+        weights = [ops.convert_to_numpy(weight) for weight in attention.weights]
+        attention.set_weights([0 * weight for weight in weights])
+        kept = embedding(x, reverse=True)
+        from_prepared = ops.convert_to_numpy(attention.query_dense(x))
+    for one, other in zip(answer, expected, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(other))
+    assert kept.dtype == expected[1].dtype
+    assert np.abs(from_prepared).max() > 0  # the matrix from before the weights were changed
+    assert np.abs(ops.convert_to_numpy(attention.query_dense(x))).max() == 0
+
+
+def test_prepared_matrices_are_taken_off_after_an_error():
+    dense = make_dense()
+    with pytest.raises(RuntimeError, match="inside"):
+        with Prepared([dense]):
+            raise RuntimeError("inside")
+    assert dense.prepared is None
+
+
+def test_low_rank_updates_are_prepared_too():
+    """What is prepared is the kernel that the layer computes with, not the variable."""
+    dense, x = make_dense(), draw(2, 11, 7)
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(draw(*dense.lora_kernel_b.shape, seed=3))
+    expected = dense(x)
+    with Prepared([dense]):
+        np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+
+
+def test_keras_weights_still_fit():
+    ours, theirs = layers.MultiHeadAttention(3, 5), keras.layers.MultiHeadAttention(3, 5)
+    x = draw(2, 11, 7)
+    theirs(x, x)
+    ours(x, x)
+    ours.set_weights(theirs.get_weights())
+    np.testing.assert_allclose(ours(x, x), theirs(x, x), atol=1e-5)

@@ -56,7 +56,7 @@ def look_ahead_mask(target_length, source_length=None, offset=0, window=None):
 
     Example:
 
-    >>> keras_xfmr.functional.look_ahead_mask(2).tolist()
+    >>> keras_xfmr.functional.look_ahead_mask(2).numpy().tolist()
     [[[True, False], [True, True]]]
     """
     source_length = target_length if source_length is None else source_length
@@ -81,7 +81,7 @@ def padding_mask(token_ids, pad_id=0):
     Example:
 
     >>> mask = keras_xfmr.functional.padding_mask(np.array([[7, 5, 0]]))
-    >>> mask.tolist()
+    >>> mask.numpy().tolist()
     [[[True, True, False]]]
     """
     return ops.expand_dims(ops.not_equal(token_ids, pad_id), 1)
@@ -201,7 +201,7 @@ def update_cache(cache, update, index, axis=1):
     Example:
 
     >>> cache = keras.ops.zeros((2, 16, 4, 8))
-    >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].tolist()
+    >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].numpy().tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
     return kernels.write(cache, ops.cast(update, cache.dtype), index, axis)
@@ -312,7 +312,7 @@ def l2_normalize(x, epsilon=1e-12):
 
     Example:
 
-    >>> l2_normalize(np.array([[3.0, 4.0]])).tolist()[0]
+    >>> l2_normalize(np.array([[3.0, 4.0]])).numpy().tolist()[0]
     [0.6000000238418579, 0.800000011920929]
     """
     x = ops.cast(x, "float32")

@@ -117,6 +117,7 @@ class Unpickler:
 
     Example:
 
+    >>> import pickle
     >>> Unpickler(pickle.dumps({"epoch": 3}, 2)).load()
     {'epoch': 3}
     """

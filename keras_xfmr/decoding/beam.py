@@ -74,7 +74,7 @@ def beam_search(
     Example:
 
     >>> step = lambda ids, index, state: (keras.ops.one_hot(ids + 1, 10) * 9.0, state)
-    >>> beam_search(step, np.array([3]), end_id=6, max_length=5).token_ids.tolist()
+    >>> beam_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[[4, 5, 6, 0, 0]]]
     """
     if not isinstance(beam_size, int) or beam_size < 1:

@@ -48,7 +48,7 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
     Example:
 
     >>> step = lambda ids, index, state: (keras.ops.one_hot(ids + 1, 10) * 9.0, state)
-    >>> greedy_search(step, np.array([3]), end_id=6, max_length=5).token_ids.tolist()
+    >>> greedy_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
     return decode_loop(

@@ -45,7 +45,7 @@ def sample(
     Example:
 
     >>> step = lambda ids, index, state: (keras.ops.one_hot(ids + 1, 10) * 99.0, state)
-    >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.tolist()
+    >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
     if not temperature > 0:

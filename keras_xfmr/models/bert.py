@@ -195,7 +195,7 @@ class Bert(Pretrained, keras.Model):
         Example:
 
         >>> Bert.from_preset("tiny", vocab_size=100).count_params()
-        475008
+        491904
         """
         if preset not in PRESETS:
             raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")

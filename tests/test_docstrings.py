@@ -1,0 +1,40 @@
+"""The examples in docstrings give what they say."""
+
+import doctest
+import importlib
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_xfmr
+
+ROOT = pathlib.Path(keras_xfmr.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+    for path in ROOT.rglob("*.py")
+    if ">>> " in path.read_text("utf8")
+)
+NAMES = {"keras": keras, "np": np, "tf": tf, "keras_xfmr": keras_xfmr}
+
+
+class Checker(doctest.OutputChecker):
+    """A shape of TensorFlow is written as the tuple that it equals."""
+
+    def check_output(self, want, got, optionflags):
+        got = re.sub(r"TensorShape\(\[(.*?)\]\)", r"(\1)", got)
+        return super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    runner = doctest.DocTestRunner(Checker(), optionflags=doctest.NORMALIZE_WHITESPACE)
+    for test in doctest.DocTestFinder().find(module, extraglobs=NAMES):
+        runner.run(test)
+    failed, tried = runner.summarize(verbose=False)
+    assert tried and not failed, "see the output above"

@@ -8,25 +8,23 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
 
 The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
 `document` and `label`). DIR is a Hugging Face BERT folder (KoBERT, MiniLM) or the --output of
-bert_pretrain.py; without it the model is trained from scratch with a learned vocabulary. --baseline
+bert_pretrain.py; without it the model is trained from scratch with a learned vocabulary (for Korean
+and its kin take --vocabulary=sentence_piece, which is learned in a minute). --baseline
 adds the accuracy of a logistic regression over character n-grams: what a model has to beat.
 Written to --output: learning_curve.png, model.keras, saved_model/, which takes raw text and answers
 labels with scores, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import csv
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
+import fine_tuning
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from keras_xfmr import models, serving, text, training, viz
+from keras_xfmr import models, serving, text, viz
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("train", None, "TSV with a header.", required=True)
@@ -35,6 +33,9 @@ flags.DEFINE_string("text", "document", "Name of the column with the text.")
 flags.DEFINE_string("label", "label", "Name of the column with the class.")
 flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
+flags.DEFINE_enum(
+    "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
+)
 flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
 flags.DEFINE_integer("max_length", 48, "Pieces of a text; longer ones are cut, and counted.")
 flags.DEFINE_integer("batch_size", 64, "Texts of a step.")
@@ -45,16 +46,6 @@ flags.DEFINE_bool("baseline", False, "Also a logistic regression (needs scikit-l
 flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/classify", "Folder for everything that is written.")
-
-FRESH_PROCESS = """
-import json, sys
-import tensorflow as tf
-import tensorflow_text  # registers the operations of the tokenizers
-model = tf.saved_model.load(sys.argv[1])
-answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
-labels = [label.decode("utf8") for label in answer["label"].numpy()]
-print(json.dumps(list(zip(labels, answer["score"].numpy().tolist()))))
-"""
 
 
 def read(path):
@@ -73,30 +64,6 @@ def read(path):
     return [t for t, _ in kept], [label for _, label in kept]
 
 
-def prepare(texts, num_classes):
-    """The tokenizer and the model, published or from scratch."""
-    if FLAGS.pretrained:
-        folder = pathlib.Path(FLAGS.pretrained)
-        ours = (folder / "hub").is_dir()  # of bert_pretrain.py
-        tokenizer = text.load_pretrained_tokenizer(folder / "tokenizer" if ours else folder)
-        model = models.BertClassifier.from_pretrained(
-            folder / "hub" if ours else folder, num_classes=num_classes
-        )
-        print(model.load_report)
-        return tokenizer, model
-    tokenizer = text.learn_bert_word_piece(
-        tf.data.Dataset.from_tensor_slices(texts), FLAGS.vocab_size, lowercase=True
-    )
-    model = models.BertClassifier.from_preset(
-        FLAGS.preset,
-        num_classes=num_classes,
-        vocab_size=tokenizer.vocab_size,
-        max_length=FLAGS.max_length,
-        pad_token_id=tokenizer.pad_id,
-    )
-    return tokenizer, model
-
-
 def batches(packer, texts, labels, shuffle):
     """Batches of one shape; the last one of an epoch of training is left out."""
     data = tf.data.Dataset.from_tensor_slices((texts, labels))
@@ -111,9 +78,8 @@ def fit(model, packer, train, test, output):
     """Trains with a warm-up and a linear decay; the accuracy on the test texts."""
     steps = max(FLAGS.epochs * (len(train[0]) // FLAGS.batch_size), 2)
     rate = FLAGS.learning_rate or (1e-4 if FLAGS.pretrained else 5e-4)
-    schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
     model.compile(
-        training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0),
+        fine_tuning.optimizer(rate, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=FLAGS.jit_compile,
@@ -136,20 +102,6 @@ def baseline(train, test):
     return regression.score(features.transform(test[0]), test[1])
 
 
-def ask(folder, texts):
-    """The SavedModel's answers in a process that imports only TensorFlow."""
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(texts)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"The SavedModel did not answer in a fresh process:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main(_):
     logging.set_verbosity(logging.WARNING)
     output = pathlib.Path(FLAGS.output)
@@ -169,7 +121,16 @@ def main(_):
     if FLAGS.baseline:
         print(f"logistic regression, test accuracy {baseline(train, test):.2%}")
 
-    tokenizer, model = prepare(texts, len(labels))
+    tokenizer, model = fine_tuning.prepare(
+        models.BertClassifier,
+        len(labels),
+        texts,
+        pretrained=FLAGS.pretrained,
+        preset=FLAGS.preset,
+        vocabulary=FLAGS.vocabulary,
+        vocab_size=FLAGS.vocab_size,
+        max_length=FLAGS.max_length,
+    )
     # Every batch has one length: one compilation.
     packer = text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
     lengths = tokenizer.tokenize(tf.constant(texts)).row_lengths().numpy()
@@ -183,7 +144,8 @@ def main(_):
     folder = serving.export_encoder(
         model, packer, output / "saved_model", labels=labels, check_texts=test_texts[:3]
     )
-    for asked, (label, score) in zip(test_texts, ask(folder, test_texts[:5])):
+    answer = fine_tuning.ask(folder, test_texts[:5])
+    for asked, label, score in zip(test_texts, answer["label"], answer["score"]):
         print(f"  {label} ({score:.2f})  {asked}")
     print(f"{folder} answered in a fresh process")
 

@@ -79,7 +79,7 @@ def learning_curve(history, path=None, *, title=None):
 
         learning_curve(model.fit(data).history, "curve.png")
     """
-    names = [name for name in history if not name.startswith("val_")]
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in history))
     figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
     for name, axis in zip(names, figure.subplots(1, len(names), squeeze=False).flat):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):

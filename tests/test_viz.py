@@ -80,6 +80,13 @@ def test_a_learning_curve_has_validation_beside_training(tmp_path):
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3]
 
 
+def test_what_only_validation_measures_is_drawn_too():
+    figure = viz.learning_curve({"loss": [3.0, 2.0], "val_loss": [3.5, 2.5], "val_f1": [0.1, 0.2]})
+    assert [axis.get_title() for axis in figure.axes] == ["loss", "f1"]
+    (line,) = figure.axes[1].lines
+    assert list(line.get_ydata()) == [0.1, 0.2] and line.get_label() == "validation"
+
+
 def test_position_codes_are_drawn_a_row_a_position(tmp_path):
     codes = functional.sinusoidal_encoding(23, 14)
     figure = viz.position_codes(codes, tmp_path / "codes.png", title="codes")

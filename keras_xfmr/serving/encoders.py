@@ -1,18 +1,26 @@
 """BERT models as SavedModels that read raw text.
 
-B batch, T length, W words, C classes, D d_model
+B batch, T length, W words, P positions, C classes, K predictions, D d_model
 """
 
 import tensorflow as tf
 
 from keras_xfmr import models
+from keras_xfmr.serving import heads
 from keras_xfmr.serving.publish import check_answers, new_version, write
-
-INPUTS = ("token_ids", "segment_ids", "attention_mask")
 
 
 def export_encoder(
-    model, packer, path, *, labels=None, pairs=False, version=None, check_texts=None
+    model,
+    packer,
+    path,
+    *,
+    labels=None,
+    pairs=False,
+    max_answer_length=30,
+    top=5,
+    version=None,
+    check_texts=None,
 ):
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
@@ -22,19 +30,32 @@ def export_encoder(
       a regression, `value [B]`;
     - `BertTokenClassifier`: of the words between blanks, `words [B, W]`, `tags [B, W]` and
       `scores [B, W]`, padded with empty strings; a word that was cut away has an empty tag;
-    - `BertEmbedder`: `vector [B, D]`.
+    - `BertEmbedder`: `vector [B, D]`;
+    - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
+      the context as it stands there, characters `start [B]` to `end [B]` (behind the last one);
+      `score [B]`, the probability of its first token times that of its last; and `truncated [B]`,
+      whether the end of the context was cut away. The answer is the most probable span of at most
+      `max_answer_length` tokens that lies in the context; it is empty where there is no context;
+    - `BertPretrainer` with `pairs=True`: `follows [B]`, the probability that the second text
+      follows the first. Without, it has no raw text to read, for `[MASK]` in a text is text:
+      `serving_default` is `ids`.
 
-    `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` also `segment_ids`) and
-    answers the numbers: `scores`, `value` or `vector`. Only the first `lengths` ids of a row are
+    `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
+    `segment_ids`) and answers the numbers: `scores`, `value` or `vector`; for spans `first [B]` and
+    `last [B]`, token positions in the row, -1 without a context, and `score`. A `BertPretrainer`
+    also takes `masked_positions [B, P]` and answers `top_ids` and `top_scores` `[B, P, K]`, the
+    most probable first, and with `pairs=True` `follows`. Only the first `lengths` ids of a row are
     read, so whatever a server pads its batches with does no harm. Written, checked and renamed as
     by `export_saved_model`.
 
     Args:
-        model: a `BertClassifier`, `BertTokenClassifier` or `BertEmbedder`.
+        model: one of the above.
         packer: the `keras_xfmr.text.SentencePacker` that the model was trained with.
         path: the model's folder.
         labels: names of the classes in their order; their numbers by default.
-        pairs: whether the model reads two sentences.
+        pairs: whether the model reads two sentences. A `BertSpanPredictor` always does.
+        max_answer_length: tokens of the longest answer of a `BertSpanPredictor`.
+        top: K of a `BertPretrainer`.
         version: a positive integer; by default one more than the highest in `path`.
         check_texts: what the written model is asked.
 
@@ -47,6 +68,27 @@ def export_encoder(
 
         export_encoder(classifier, packer, "models/reviews", labels=["bad", "good"])
     """
+    endpoints = _endpoints(model, packer, labels, pairs, max_answer_length, top)
+    check_texts = ["one two", "three"] if check_texts is None else list(check_texts)
+    function, signature = endpoints["serving_default"]
+    with new_version(path, version) as (folder, final):
+        write(endpoints, model, {"tokenizer": packer.tokenizer}, folder)
+        check_answers(folder, function, **_check_inputs(signature, packer, check_texts))
+    return str(final)
+
+
+def _endpoints(model, packer, labels, pairs, max_answer_length, top):
+    """name -> (function, input signature), after a look at what fits together."""
+    kinds = (
+        models.BertClassifier,
+        models.BertEmbedder,
+        models.BertPretrainer,
+        models.BertSpanPredictor,
+        models.BertTokenClassifier,
+    )
+    if not isinstance(model, kinds):
+        names = ", ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"Expected one of {names}. Received: {type(model).__name__}.")
     tokenizer, rows = packer.tokenizer, model.bert.token_embedding.input_dim
     if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
         raise ValueError(
@@ -54,80 +96,39 @@ def export_encoder(
             f"model's table {rows} rows and pad_token_id={model.bert.pad_token_id}. Is this the "
             "tokenizer that the model was trained with?"
         )
-    answer_text, answer_ids = _answers(model, packer, labels)
-    if pairs and isinstance(model, models.BertTokenClassifier):
-        raise ValueError("A BertTokenClassifier tags the words of one text. Leave out `pairs`.")
-
-    def from_ids(token_ids, lengths, segment_ids=None):
-        mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1], tf.int32)
-        inputs = {"token_ids": token_ids * mask, "attention_mask": mask}
-        if segment_ids is not None:
-            inputs["segment_ids"] = segment_ids * mask
-        return answer_ids(inputs)
-
-    text = tf.TensorSpec([None], tf.string, name="text")
-    ids = tf.TensorSpec([None, None], tf.int32, name="token_ids")
-    lengths = tf.TensorSpec([None], tf.int32, name="lengths")
-    second = [tf.TensorSpec([None], tf.string, name="text_pair")] if pairs else []
-    segments = [tf.TensorSpec([None, None], tf.int32, name="segment_ids")] if pairs else []
-    endpoints = {
-        "serving_default": (answer_text, [text, *second]),
-        "ids": (from_ids, [ids, lengths, *segments]),
-    }
-    check_texts = ["one two", "three"] if check_texts is None else list(check_texts)
-    check = {"text": check_texts, **({"text_pair": check_texts} if pairs else {})}
-    with new_version(path, version) as (folder, final):
-        write(endpoints, model, {"tokenizer": tokenizer}, folder)
-        check_answers(folder, answer_text, **check)
-    return str(final)
-
-
-def _answers(model, packer, labels):
-    """The functions from texts and from model inputs to answers."""
-
-    def pack(*texts):
-        packed = packer(*texts)
-        return {name: packed[name] for name in INPUTS}
-
     if isinstance(model, models.BertEmbedder):
-        answer = lambda inputs: {"vector": model(inputs)}  # noqa: E731
-        return lambda *texts: answer(pack(*texts)), answer
-    if isinstance(model, models.BertClassifier) and model.num_classes == 1:
-        answer = lambda inputs: {"value": tf.cast(model(inputs)[:, 0], tf.float32)}  # noqa: E731
-        return lambda *texts: answer(pack(*texts)), answer
-    if not isinstance(model, (models.BertClassifier, models.BertTokenClassifier)):
-        raise ValueError(
-            "Expected a BertClassifier, BertTokenClassifier or BertEmbedder. Received: "
-            f"{type(model).__name__}."
-        )
+        return heads.embedder(model, packer, pairs=pairs)
+    if isinstance(model, models.BertPretrainer):
+        if pairs and model.nsp_dense is None:
+            raise ValueError("A BertPretrainer without `next_sentence` reads no `pairs`.")
+        return heads.pretrainer(model, packer, pairs=pairs, top=top)
+    if isinstance(model, models.BertSpanPredictor):
+        if not hasattr(tokenizer, "tokenize_with_offsets"):
+            raise ValueError(
+                "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
+                f"pieces stand in a text. Received: {type(tokenizer).__name__}."
+            )
+        return heads.span_predictor(model, packer, max_answer_length=max_answer_length)
     labels = [str(i) for i in range(model.num_classes)] if labels is None else list(labels)
     if len(labels) != model.num_classes:
         raise ValueError(
             f"`labels` must name the model's {model.num_classes} classes. Received: {labels}."
         )
     names = tf.constant(labels)
+    if isinstance(model, models.BertClassifier):
+        return heads.classifier(model, packer, pairs=pairs, names=names)
+    if pairs:
+        raise ValueError("A BertTokenClassifier tags the words of one text. Leave out `pairs`.")
+    return heads.tagger(model, packer, names=names)
 
-    def scores_of(inputs):
-        return {"scores": tf.nn.softmax(tf.cast(model(inputs), tf.float32))}
 
-    def classify(*texts):
-        scores = scores_of(pack(*texts))["scores"]
-        best = tf.argmax(scores, axis=-1)
-        return {"label": tf.gather(names, best), "score": tf.reduce_max(scores, -1),
-                "scores": scores}  # fmt: skip
-
-    def tag(text):
-        words = tf.strings.split(text)
-        packed = packer.pack_words(words)
-        positions = packed["word_positions"]
-        scores = scores_of({name: packed[name] for name in INPUTS})["scores"]
-        known = positions >= 0
-        scores = tf.gather(scores, tf.maximum(positions, 0), batch_dims=1)  # [B, W, C]
-        tags = tf.where(known, tf.gather(names, tf.argmax(scores, axis=-1)), "")
-        return {
-            "words": words.to_tensor(""),
-            "tags": tags,
-            "scores": tf.where(known, tf.reduce_max(scores, -1), 0.0),
-        }
-
-    return (tag if isinstance(model, models.BertTokenClassifier) else classify), scores_of
+def _check_inputs(signature, packer, texts):
+    """The texts as inputs of `serving_default`, in their order."""
+    if signature[0].dtype == tf.string:
+        return {spec.name: texts for spec in signature}
+    packed = packer(tf.constant(texts))
+    return {
+        "token_ids": packed["token_ids"],
+        "lengths": tf.reduce_sum(packed["attention_mask"], axis=1),
+        "masked_positions": tf.ones([len(texts), 1], tf.int32),
+    }

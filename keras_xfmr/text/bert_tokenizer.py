@@ -2,9 +2,11 @@
 
 import pathlib
 
+import tensorflow as tf
+
 from keras_xfmr.text.files import read_lines
-from keras_xfmr.text.tokenizers import WordPieceTokenizer
-from keras_xfmr.text.words import split_words
+from keras_xfmr.text.tokenizers import WORD_LIMIT, WordPieceTokenizer, without_long_words
+from keras_xfmr.text.words import split_words, split_words_with_offsets
 
 BERT_TOKENS = {
     "pad_id": "[PAD]",
@@ -113,3 +115,35 @@ class BertTokenizer(WordPieceTokenizer):
     @staticmethod
     def split(texts, **config):
         return split_words(texts, **config)
+
+    def tokenize_with_offsets(self, texts):
+        """Ids, and where in the texts each one stands.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
+            text: two int64 ragged tensors `[B, (T)]`. What normalization changes is counted as it
+            stands in the text: `café` is 5 bytes of UTF-8, whatever the vocabulary makes of it.
+
+        Example:
+
+        >>> vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "caf", "##e"]
+        >>> ids, starts, ends = BertTokenizer(vocabulary).tokenize_with_offsets(["Café"])
+        >>> starts.to_list(), ends.to_list()
+        ([[0, 3]], [[3, 5]])
+        """
+        words, starts, ends = split_words_with_offsets(texts, **self.get_config())
+        ids, first, behind = self._pieces.tokenize_with_offsets(without_long_words(words))
+        word = ids.values.value_rowids()
+        size = tf.gather(starts.values.row_lengths(), word)
+        begin = tf.gather(starts.values.row_starts(), word)
+        # What is longer than a piece can be stands for a word that was too long.
+        last = tf.where(behind.flat_values > 4 * WORD_LIMIT, size, behind.flat_values) - 1
+        ids = ids.merge_dims(1, 2)
+        return (
+            ids,
+            ids.with_values(tf.gather(starts.flat_values, begin + first.flat_values)),
+            ids.with_values(tf.gather(ends.flat_values, begin + last)),
+        )

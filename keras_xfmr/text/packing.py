@@ -31,9 +31,10 @@ class SentencePacker(tf.Module):
 
     Example:
 
-    >>> packer = SentencePacker(tokenizer, max_length=128)
-    >>> sorted(packer(tf.constant(["my dog"]), tf.constant(["he barks"])))
-    ['attention_mask', 'segment_ids', 'token_ids']
+    >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "my", "dog", "he", "barks"]
+    >>> packer = SentencePacker(keras_xfmr.text.BertTokenizer(words), max_length=128)
+    >>> packer(tf.constant(["my dog"]), tf.constant(["he barks"]))["token_ids"].numpy().tolist()
+    [[2, 5, 6, 3, 7, 8, 3]]
     """
 
     def __init__(self, tokenizer, max_length, *, pad_to_max_length=False, report_truncation=False):
@@ -60,9 +61,22 @@ class SentencePacker(tf.Module):
             where asked `truncated`, bool `[B]`.
         """
         first = self.tokenizer.tokenize(_strings(first, "first", rank=1))
+        if second is not None:
+            second = self.tokenizer.tokenize(_strings(second, "second", rank=1))
+        return self.pack_ids(first, second)
+
+    def pack_ids(self, first, second=None):
+        """Packs the ids of sentences.
+
+        Args:
+            first: ragged ids `[B, (T)]`, as `Tokenizer.tokenize` makes them.
+            second: None, or ragged ids of as many rows.
+
+        Returns:
+            What `__call__` returns.
+        """
         if second is None:
             return self._pack_one(first)
-        second = self.tokenizer.tokenize(_strings(second, "second", rank=1))
         tf.debugging.assert_equal(
             first.nrows(), second.nrows(), "`first` and `second` must have a row for each other."
         )
@@ -87,9 +101,11 @@ class SentencePacker(tf.Module):
 
         Example:
 
-        >>> packed = packer.pack_words(tf.ragged.constant([["Jim", "unaffable"], ["runs"]]))
-        >>> packed["word_positions"]
-        <tf.Tensor: ... [[1, 2], [1, -1]]>
+        >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Ann", "un", "##aff", "runs"]
+        >>> packer = SentencePacker(keras_xfmr.text.BertTokenizer(words), max_length=128)
+        >>> packed = packer.pack_words(tf.ragged.constant([["unaff", "Ann"], ["runs"]]))
+        >>> packed["word_positions"].numpy().tolist()
+        [[1, 3], [1, -1]]
         """
         words = _strings(words, "words", rank=2)
         if not isinstance(words, tf.RaggedTensor):
@@ -143,8 +159,8 @@ def spread_word_labels(labels, word_positions, length, *, ignore_id):
 
     Example:
 
-    >>> spread_word_labels([[5, 7]], [[1, 3]], 6, ignore_id=-1)
-    <tf.Tensor: ... [[-1, 5, -1, 7, -1, -1]]>
+    >>> spread_word_labels([[5, 7]], [[1, 3]], 6, ignore_id=-1).numpy().tolist()
+    [[-1, 5, -1, 7, -1, -1]]
     """
     word_positions = tf.convert_to_tensor(word_positions)
     if isinstance(labels, tf.RaggedTensor):

@@ -143,6 +143,10 @@ class SentencePieceTokenizer(Tokenizer):
             lambda texts: make().tokenize(texts),
             input_signature=[tf.TensorSpec([None], tf.string)],
         )
+        self._encoder_with_offsets = tf.function(
+            lambda texts: make().tokenize_with_offsets(texts),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
         self._decoder = tf.function(
             lambda ids: make().detokenize(ids),
             input_signature=[tf.RaggedTensorSpec([None, None], tf.int32)],
@@ -169,7 +173,27 @@ class SentencePieceTokenizer(Tokenizer):
         return dict(self._config)
 
     def tokenize(self, texts):
-        ids = self._encoder(texts)
+        return self._own_ids(self._encoder(texts))
+
+    def tokenize_with_offsets(self, texts):
+        """Ids, and where in the texts each one stands.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
+            text: two int64 ragged tensors `[B, (T)]`. The white space before a word belongs to its
+            first piece. Of a character that became several pieces, the last one has it all.
+
+        Example::
+
+            ids, starts, ends = tokenizer.tokenize_with_offsets(tf.constant(["안녕하세요 세계"]))
+        """
+        ids, starts, ends = self._encoder_with_offsets(texts)
+        return self._own_ids(ids), starts, ends
+
+    def _own_ids(self, ids):
         if self._numbers is not None:
             ids = ids.with_flat_values(tf.gather(self._numbers[0], ids.flat_values))
         if self._spelled:

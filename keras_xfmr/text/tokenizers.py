@@ -261,11 +261,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
         return split_words(texts, lowercase=lowercase, compose=True)
 
     def tokenize(self, texts):
-        words = self.split(texts, **self.get_config())
-        # The op counts bytes; only what is longer than its own limit is unknown to it for sure.
-        too_long = tf.strings.length(words.flat_values, unit="UTF8_CHAR") > WORD_LIMIT
-        unknown = tf.constant(" " * (4 * WORD_LIMIT + 1))
-        words = words.with_flat_values(tf.where(too_long, unknown, words.flat_values))
+        words = without_long_words(self.split(texts, **self.get_config()))
         return self._pieces.tokenize(words).merge_dims(1, 2)
 
     def continuations(self):
@@ -276,6 +272,14 @@ class WordPieceTokenizer(VocabularyTokenizer):
     def _detokenize(self, ids):
         # Where accents are stripped the pieces are decomposed, Hangul syllables into letters.
         return tf_text.normalize_utf8(self._pieces.detokenize(ids), "NFC")
+
+
+def without_long_words(words):
+    """What the WordPiece op finds unknown in the place of words that are too long for BERT."""
+    # The op counts bytes; only what is longer than its own limit is unknown to it for sure.
+    too_long = tf.strings.length(words.flat_values, unit="UTF8_CHAR") > WORD_LIMIT
+    unknown = tf.constant(" " * (4 * WORD_LIMIT + 1))
+    return words.with_flat_values(tf.where(too_long, unknown, words.flat_values))
 
 
 class CharacterTokenizer(VocabularyTokenizer):

@@ -125,6 +125,11 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False):
 def learn_bert_word_piece(texts, vocab_size, **config):
     """A `BertTokenizer` learned from text; `[PAD] [UNK] [CLS] [SEP] [MASK]` have the ids 0 to 4.
 
+    The trainer of keras-nlp looks at every part of every word. Languages of long words with many
+    endings take it far longer than English, Korean most of all when accents are stripped, for then
+    syllables fall into letters: minutes for a few thousand sentences. There
+    `learn_bert_sentence_piece` is the better choice.
+
     Args:
         texts: names of text files, or a `tf.data.Dataset` of strings.
         vocab_size: the size to aim at; the trainer may stop a little away from it.

@@ -68,6 +68,10 @@ def _one_of(ranges):
     return "[" + "".join(rf"\x{{{a}}}-\x{{{b or a}}}" for a, _, b in pairs) + "]"
 
 
+# What divides words, and what of it is a word itself.
+_CUTS = f" |{_one_of(PUNCTUATION)}", _one_of(PUNCTUATION)
+
+
 def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, compose=False):
     """Strings `[B]` to ragged words `[B, (W)]`: BERT's normalization and first cut.
 
@@ -96,6 +100,67 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
     >>> split_words(tf.constant(["Déjà-vu!"]), lowercase=True).to_list()
     [[b'deja', b'-', b'vu', b'!']]
     """
+    texts = _normalize(
+        texts,
+        lowercase=lowercase,
+        strip_accents=strip_accents,
+        split_cjk=split_cjk,
+        compose=compose,
+    )
+    return tf_text.regex_split(texts, *_CUTS)
+
+
+def split_words_with_offsets(texts, **config):
+    """`split_words`, and where in the texts the words stand.
+
+    Characters are normalized one by one, so that it is known what each became. Nonspacing marks
+    that were stripped belong to the letter before them.
+
+    Args:
+        texts: strings `[B]`.
+        **config: of `split_words`, but for `compose`, which is about several characters.
+
+    Returns:
+        The words, ragged `[B, (W)]`; for each byte of the words, one after the other, where the
+        character that it was made of starts, and where it ends, in bytes of the text: two int64
+        ragged tensors `[B, (W), (bytes)]`.
+
+    Example:
+
+    >>> words, starts, ends = split_words_with_offsets(tf.constant(["Ét é"]), lowercase=True)
+    >>> words.to_list(), starts.to_list(), ends.to_list()
+    ([[b'et', b'e']], [[[0, 2], [4]]], [[[2, 3], [6]]])
+    """
+    characters, starts = tf.strings.unicode_split_with_offsets(texts, "UTF-8", errors="ignore")
+    distinct, index = tf.unique(characters.flat_values)
+    made = _normalize(distinct, **config)
+    marks = tf.logical_and(made == "", tf.strings.regex_full_match(distinct, _one_of(MARKS)))
+    made, marks = tf.gather(made, index), tf.gather(marks, index)
+    ends = starts.flat_values + _bytes(characters.flat_values)
+    first = tf.ragged.range(characters.row_lengths()).flat_values == 0
+    letter = tf.cumsum(tf.cast(tf.logical_or(first, ~marks), tf.int32)) - 1
+    ends = tf.gather(tf.math.segment_max(ends, letter), letter)
+
+    rows = tf.strings.reduce_join(characters.with_flat_values(made), axis=1)
+    words, begins, _ = tf_text.regex_split_with_offsets(rows, *_CUTS)
+    begins = begins.flat_values + tf.gather(
+        tf.cumsum(_bytes(rows), exclusive=True), words.value_rowids()
+    )
+    taken = tf.ragged.range(begins, begins + _bytes(words.flat_values))
+    size = _bytes(made)
+    places = tf.gather(tf.repeat(tf.range(tf.size(size)), size), taken.flat_values)
+    starts, ends = (
+        words.with_values(taken.with_values(tf.gather(values, places)))
+        for values in (starts.flat_values, ends)
+    )
+    return words, starts, ends
+
+
+def _bytes(strings):
+    return tf.cast(tf.strings.length(strings), tf.int64)
+
+
+def _normalize(texts, *, lowercase=False, strip_accents=None, split_cjk=True, compose=False):
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
     texts = tf.strings.regex_replace(texts, _one_of(CONTROL), "")
     texts = tf.strings.regex_replace(texts, _one_of(WHITE_SPACE), " ")
@@ -106,10 +171,7 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
     if lowercase if strip_accents is None else strip_accents:
         texts = tf_text.normalize_utf8(texts, "NFD")
         texts = tf.strings.regex_replace(texts, _one_of(MARKS), "")
-    if lowercase:
-        texts = _lower(texts)
-    alone = _one_of(PUNCTUATION)
-    return tf_text.regex_split(texts, f" |{alone}", alone)
+    return _lower(texts) if lowercase else texts
 
 
 def _lower(texts):

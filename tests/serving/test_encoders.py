@@ -110,7 +110,6 @@ def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
     "kind, options, export, message",
     [
         ("BertClassifier", {}, {"labels": ["one"]}, "2 classes"),
-        ("BertSpanPredictor", {}, {}, "BertClassifier"),
         ("BertTokenClassifier", {}, {"pairs": True}, "pairs"),
     ],
 )

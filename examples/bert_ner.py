@@ -1,0 +1,251 @@
+"""Fine-tunes a BERT to find named entities, beside a look-up of words, and serves it.
+
+Paper: Devlin et al. 2019, "BERT", section 5.3, https://arxiv.org/abs/1810.04805
+
+    python examples/bert_ner.py --train=train.conll --dev=dev.conll --test=test.conll
+    python examples/bert_ner.py --train=... --test=... --pretrained=DIR
+
+The files are CoNLL's: a word and its tag a line, the tag in the last column, a blank line between
+sentences; tags are O, B-TYPE and I-TYPE (IOB2). DIR is a Hugging Face BERT folder (MiniLM, KoBERT)
+or the --output of bert_pretrain.py; without it the model is trained from scratch with a learned
+vocabulary. The first piece of a word has its tag; other pieces are neither trained on nor counted.
+Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
+none) and as conlleval does it (there it begins one), beside what naming each word by its most
+frequent tag would reach. Written to --output: learning_curve.png, model.keras, saved_model/, which
+takes raw text and answers words with tags, asked in a process that imports only TensorFlow.
+Results: benchmarks/RESULTS.md.
+"""
+
+import collections
+import pathlib
+import re
+
+import fine_tuning
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+from seqeval.metrics import classification_report
+from seqeval.scheme import IOB2, Entities
+
+from keras_xfmr import models, serving, text, training, viz
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("train", None, "CoNLL file.", required=True)
+flags.DEFINE_string("dev", None, "CoNLL file, measured after each epoch.")
+flags.DEFINE_string("test", None, "CoNLL file, never trained on.", required=True)
+flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
+flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
+flags.DEFINE_enum(
+    "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
+)
+flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
+flags.DEFINE_integer("max_length", 96, "Pieces of a sentence; words behind them are cut, counted.")
+flags.DEFINE_integer("batch_size", 32, "Sentences of a step.")
+flags.DEFINE_integer("epochs", 4, "Passes over the data.")
+flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 1e-3, pretrained: 2e-4.")
+flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+flags.DEFINE_string("output", "runs/ner", "Folder for everything that is written.")
+
+IGNORED = -1  # label of what is no word's first piece
+
+
+def read(path):
+    """The sentences of a CoNLL file, each a list of words and a list of tags."""
+    sentences, words, tags = [], [], []
+    # Not `splitlines`, nor `split()`: a word may hold any other white space of Unicode.
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate([*file, ""], 1):
+            cells = re.split("[ \t]+", line.strip(" \t\n"))
+            if cells == [""] or cells[0] == "-DOCSTART-":
+                if words:
+                    sentences.append((words, tags))
+                words, tags = [], []
+                continue
+            word, tag = cells[0], cells[-1]
+            if len(cells) < 2 or not re.fullmatch(r"O|[BI]-\S+", tag):
+                raise app.UsageError(
+                    f"{path}, line {number}: expected a word and, as the last column, a tag O, "
+                    f"B-TYPE or I-TYPE. Received: {line.strip()!r}."
+                )
+            if tag[0] == "I" and (not tags or tags[-1][1:] != tag[1:]):
+                raise app.UsageError(
+                    f"{path}, line {number}: expected IOB2, an entity that begins with "
+                    f"B-{tag[2:]}. Received: {tag} after {tags[-1] if tags else 'nothing'}."
+                )
+            words.append(word)
+            tags.append(tag)
+    kinds = types(sentences)
+    if not kinds:
+        raise app.UsageError(f"{path} has no entities.")
+    count = sum(len(words) for words, _ in sentences)
+    print(f"{path}: {len(sentences)} sentences, {count} words, entities: {', '.join(kinds)}")
+    return sentences
+
+
+def types(sentences):
+    """The types of entities."""
+    return sorted({tag[2:] for _, tags in sentences for tag in tags if tag != "O"})
+
+
+def look_up(train, test):
+    """Tags of the test sentences: of each word the tag that it has most often in training."""
+    counts = collections.defaultdict(collections.Counter)
+    for words, tags in train:
+        for word, tag in zip(words, tags):
+            counts[word][tag] += 1
+    usual = {word: counter.most_common(1)[0][0] for word, counter in counts.items()}
+    return [[usual.get(word, "O") for word in words] for words, _ in test]
+
+
+def ragged_words(sentences):
+    words = [[word.encode("utf8") for word in words] for words, _ in sentences]
+    return tf.ragged.constant(words, tf.string, ragged_rank=1)
+
+
+def batches(packer, sentences, labels, shuffle):
+    """Batches of one shape; the last one of an epoch of training is left out."""
+    tags = [[labels.index(tag) for tag in tags] for _, tags in sentences]
+    data = (ragged_words(sentences), tf.ragged.constant(tags, tf.int32, ragged_rank=1))
+    data = tf.data.Dataset.from_tensor_slices(data)
+    if shuffle:
+        data = data.shuffle(len(sentences), seed=FLAGS.seed)
+
+    def pack(words, tags):
+        packed = packer.pack_words(words)
+        positions = packed.pop("word_positions")
+        return packed, text.spread_word_labels(
+            tags, positions, packer.max_length, ignore_id=IGNORED
+        )
+
+    data = data.batch(FLAGS.batch_size, drop_remainder=shuffle)
+    return data.map(pack, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def find(model, packer, sentences, labels, batch_size=64):
+    """The model's tag of each word; O where it saw none of the word."""
+    found = []
+    for start in range(0, len(sentences), batch_size):
+        rows = sentences[start : start + batch_size]
+        filled = rows + [([], [])] * (batch_size - len(rows))  # one shape, one compilation
+        packed = packer.pack_words(ragged_words(filled))
+        positions = packed.pop("word_positions").numpy()
+        best = np.argmax(model.predict_on_batch(packed), axis=-1)
+        for row, (words, _) in enumerate(rows):
+            places = positions[row, : len(words)]
+            found.append([labels[best[row, p]] if p >= 0 else "O" for p in places])
+    return found
+
+
+def unseen(packer, sentences):
+    """How many words were cut away, and in how many the tokenizer finds nothing."""
+    words = ragged_words(sentences)
+    pieces = words.with_values(packer.tokenizer.tokenize(words.values).row_lengths()).to_tensor(-1)
+    missing = packer.pack_words(words)["word_positions"] < 0
+    cut = tf.math.count_nonzero(tf.logical_and(missing, pieces > 0))
+    return int(cut), int(tf.math.count_nonzero(pieces == 0))
+
+
+def report(sentences, found, as_conlleval=False, **options):
+    """seqeval's report about whole entities."""
+    if not as_conlleval:
+        options |= {"mode": "strict", "scheme": IOB2}
+    true = [tags for _, tags in sentences]
+    return classification_report(true, found, zero_division=0, **options)
+
+
+def f1(sentences, found, **options):
+    return float(report(sentences, found, output_dict=True, **options)["micro avg"]["f1-score"])
+
+
+class EntityF1(keras.callbacks.Callback):
+    """Adds the F1 of a file's entities to the progress bar and the log, as `val_f1`."""
+
+    def __init__(self, packer, sentences, labels):
+        super().__init__()
+        self.data = packer, sentences, labels
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["val_f1"] = f1(self.data[1], find(self.model, *self.data))
+
+
+def fit(model, packer, train, dev, labels, output):
+    """Trains with a warm-up and a linear decay."""
+    steps = max(FLAGS.epochs * (len(train) // FLAGS.batch_size), 2)
+    rate = FLAGS.learning_rate or (2e-4 if FLAGS.pretrained else 1e-3)
+    model.compile(
+        fine_tuning.optimizer(rate, steps),
+        training.MaskedCrossEntropy(pad_id=IGNORED),
+        metrics=[training.MaskedAccuracy(pad_id=IGNORED)],
+        jit_compile=FLAGS.jit_compile,
+    )
+    history = model.fit(
+        batches(packer, train, labels, shuffle=True),
+        validation_data=batches(packer, dev, labels, shuffle=False) if dev else None,
+        epochs=FLAGS.epochs,
+        shuffle=False,  # the data set shuffles itself
+        callbacks=[EntityF1(packer, dev, labels)] if dev else [],
+    ).history
+    viz.learning_curve(history, output / "learning_curve.png")
+
+
+def show(words, tags):
+    """The entities as `type[words]`, as they are counted."""
+    (entities,) = Entities([tags], IOB2).entities
+    named = [f"{e.tag}[{' '.join(words[e.start : e.end])}]" for e in entities]
+    return ", ".join(named) or "none"
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    output = pathlib.Path(FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(FLAGS.seed)
+    train, test = read(FLAGS.train), read(FLAGS.test)
+    dev = read(FLAGS.dev) if FLAGS.dev else None
+    unknown = set(types(test + (dev or []))) - set(types(train))
+    if unknown:
+        raise app.UsageError(f"{FLAGS.train} has no entities of the types {sorted(unknown)}.")
+    labels = ["O", *(f"{part}-{kind}" for kind in types(train) for part in "BI")]
+    print(f"each word's most frequent tag, test F1 {f1(test, look_up(train, test)):.2%}")
+
+    tokenizer, model = fine_tuning.prepare(
+        models.BertTokenClassifier,
+        len(labels),
+        [" ".join(words) for words, _ in train],
+        pretrained=FLAGS.pretrained,
+        preset=FLAGS.preset,
+        vocabulary=FLAGS.vocabulary,
+        vocab_size=FLAGS.vocab_size,
+        max_length=FLAGS.max_length,
+    )
+    # Every batch has one length: one compilation.
+    packer = text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
+    for name, sentences in (("train", train), ("test", test)):
+        cut, nothing = unseen(packer, sentences)
+        print(f"{name}: {cut} words cut away at {FLAGS.max_length} pieces, {nothing} without any")
+    fit(model, packer, train, dev, labels, output)
+    found = find(model, packer, test, labels)
+    print(report(test, found, digits=4))
+    print(
+        f"{model.count_params():,} weights, test F1 {f1(test, found):.2%} of whole entities, "
+        f"as conlleval counts {f1(test, found, as_conlleval=True):.2%}"
+    )
+
+    model.save(output / "model.keras")
+    shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]
+    texts = [" ".join(words) for words, _ in shown]
+    folder = serving.export_encoder(
+        model, packer, output / "saved_model", labels=labels, check_texts=texts[:3]
+    )
+    answer = fine_tuning.ask(folder, texts)
+    for asked, row, tags, (words, true) in zip(texts, answer["words"], answer["tags"], shown):
+        heard = [tag or "O" for word, tag in zip(row, tags) if word]
+        print(f"  {asked}\n    {show(row, heard)}\n    in truth: {show(words, true)}")
+    print(f"{folder} answered in a fresh process")
+
+
+if __name__ == "__main__":
+    app.run(main)

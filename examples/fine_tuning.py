@@ -1,0 +1,76 @@
+"""What bert_classify.py and bert_ner.py share: an encoder to begin with, the step, asking again."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import tensorflow as tf
+
+from keras_xfmr import text, training
+
+FRESH_PROCESS = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text  # registers the operations of the tokenizers
+model = tf.saved_model.load(sys.argv[1])
+answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+rows = {name: value.numpy().tolist() for name, value in answer.items()}
+print(json.dumps(rows, default=bytes.decode))
+"""
+
+
+def prepare(
+    kind, num_classes, texts, *, pretrained=None, preset, vocabulary, vocab_size, max_length
+):
+    """The tokenizer and the model, published or from scratch.
+
+    Args:
+        kind: class of the model.
+        num_classes: of its head.
+        texts: what a vocabulary is learned from, from scratch.
+        pretrained: None, or a Hugging Face BERT folder, or the --output of bert_pretrain.py.
+        vocabulary: kind of pieces, from scratch: "word_piece" or "sentence_piece".
+        preset, vocab_size, max_length: sizes, from scratch.
+    """
+    if pretrained:
+        folder = pathlib.Path(pretrained)
+        ours = (folder / "hub").is_dir()  # of bert_pretrain.py
+        tokenizer = text.load_pretrained_tokenizer(folder / "tokenizer" if ours else folder)
+        model = kind.from_pretrained(folder / "hub" if ours else folder, num_classes=num_classes)
+        print(model.load_report)
+        return tokenizer, model
+    learn = {
+        "word_piece": text.learn_bert_word_piece,
+        "sentence_piece": text.learn_bert_sentence_piece,
+    }[vocabulary]
+    tokenizer = learn(tf.data.Dataset.from_tensor_slices(texts), vocab_size, lowercase=True)
+    model = kind.from_preset(
+        preset,
+        num_classes=num_classes,
+        vocab_size=tokenizer.vocab_size,
+        max_length=max_length,
+        pad_token_id=tokenizer.pad_id,
+    )
+    return tokenizer, model
+
+
+def optimizer(rate, steps):
+    """BERT's: a warm-up over a tenth of the steps, then a linear decay to 0."""
+    schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
+    return training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0)
+
+
+def ask(folder, texts):
+    """The SavedModel's answers, name -> rows, in a process that imports only TensorFlow."""
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(texts)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"The SavedModel did not answer in a fresh process:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])

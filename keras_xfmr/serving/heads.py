@@ -1,0 +1,183 @@
+"""What the models on top of BERT are asked as a service, and what they answer.
+
+Each function gives name -> (function, input signature) of one kind of model.
+
+B batch, T length, W words, P positions, C classes, K predictions
+"""
+
+import tensorflow as tf
+
+from keras_xfmr import models
+
+INPUTS = ("token_ids", "segment_ids", "attention_mask")
+BLANKS = r"[\s\pZ]+"
+TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
+LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
+SEGMENT_IDS = tf.TensorSpec([None, None], tf.int32, name="segment_ids")
+POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
+
+
+def embedder(model, packer, *, pairs):
+    """Vectors."""
+    return _endpoints(packer, pairs, lambda inputs: {"vector": model(inputs)})
+
+
+def classifier(model, packer, *, pairs, names):
+    """Classes; the value of a regression."""
+    if model.num_classes == 1:
+        return _endpoints(packer, pairs, lambda inputs: {"value": _float32(model(inputs)[:, 0])})
+
+    def of_inputs(inputs):
+        return {"scores": tf.nn.softmax(_float32(model(inputs)))}
+
+    def of_texts(*texts):
+        scores = of_inputs(_packed(packer, *texts))["scores"]
+        label = tf.gather(names, tf.argmax(scores, axis=-1))
+        return {"label": label, "score": tf.reduce_max(scores, -1), "scores": scores}
+
+    return _endpoints(packer, pairs, of_inputs, of_texts)
+
+
+def tagger(model, packer, *, names):
+    """Tags of words."""
+
+    def of_inputs(inputs):
+        return {"scores": tf.nn.softmax(_float32(model(inputs)))}
+
+    def of_text(text):
+        words = tf.strings.split(text)
+        packed = packer.pack_words(words)
+        positions = packed["word_positions"]
+        scores = of_inputs({name: packed[name] for name in INPUTS})["scores"]
+        known = positions >= 0
+        scores = tf.gather(scores, tf.maximum(positions, 0), batch_dims=1)  # [B, W, C]
+        return {
+            "words": words.to_tensor(""),
+            "tags": tf.where(known, tf.gather(names, tf.argmax(scores, axis=-1)), ""),
+            "scores": tf.where(known, tf.reduce_max(scores, -1), 0.0),
+        }
+
+    return _endpoints(packer, False, of_inputs, of_text)
+
+
+def span_predictor(model, packer, *, max_answer_length):
+    """Answers that stand in a text."""
+
+    def of_inputs(inputs):
+        shown, logits = inputs["attention_mask"], model(inputs)
+        start = tf.where(shown > 0, _float32(logits["start"]), -1e9)
+        end = tf.where(shown > 0, _float32(logits["end"]), -1e9)
+        context = _context(inputs)
+        first, last, _ = models.best_spans(start, end, context, max_answer_length=max_answer_length)
+        score = tf.gather(tf.nn.softmax(start), first, batch_dims=1)
+        score *= tf.gather(tf.nn.softmax(end), last, batch_dims=1)
+        there = tf.reduce_any(context, axis=1)
+        return {
+            "first": tf.where(there, tf.cast(first, tf.int32), -1),
+            "last": tf.where(there, tf.cast(last, tf.int32), -1),
+            "score": tf.where(there, score, 0.0),
+        }
+
+    def of_texts(question, context):
+        tokenizer = packer.tokenizer
+        ids, starts, ends = tokenizer.tokenize_with_offsets(context)
+        packed = packer.pack_ids(tokenizer.tokenize(question), ids)
+        inputs = {name: packed[name] for name in INPUTS}
+        found, inside = of_inputs(inputs), _context(inputs)
+        before = tf.argmax(tf.cast(inside, tf.int32), axis=1, output_type=tf.int32)
+        start = _at(starts, found["first"] - before)
+        answer = tf.strings.substr(context, start, _at(ends, found["last"] - before) - start)
+        word = tf.strings.regex_replace(answer, f"^{BLANKS}", "")
+        start += tf.cast(tf.strings.length(answer) - tf.strings.length(word), tf.int64)
+        answer = tf.strings.regex_replace(word, f"{BLANKS}$", "")
+        start = _characters(tf.strings.substr(context, tf.zeros_like(start), start))
+        seen = tf.math.count_nonzero(inside, axis=1)
+        return {
+            "answer": answer,
+            "score": found["score"],
+            "start": start,
+            "end": start + _characters(answer),
+            "truncated": seen < ids.row_lengths(),
+        }
+
+    ids = [TOKEN_IDS, LENGTHS, SEGMENT_IDS]
+    return {
+        "serving_default": (of_texts, _strings("question", "context")),
+        "ids": (lambda *numbers: of_inputs(_shown(*numbers)), ids),
+    }
+
+
+def pretrainer(model, packer, *, pairs, top):
+    """Words in the places of masks; whether one text follows another."""
+
+    def follows(logits):
+        return {"follows": tf.nn.softmax(_float32(logits["nsp"]))[:, 0]}
+
+    def of_ids(token_ids, lengths, masked_positions, *segment_ids):
+        inputs = _shown(token_ids, lengths, *segment_ids)
+        logits = model({**inputs, "masked_positions": masked_positions})
+        scores = tf.nn.softmax(_float32(logits["mlm"]))  # [B, P, V]
+        best = tf.math.top_k(scores, min(top, scores.shape[-1]))
+        answer = {"top_ids": best.indices, "top_scores": best.values}
+        return {**answer, **follows(logits)} if pairs else answer
+
+    def of_pair(text, text_pair):
+        inputs = _packed(packer, text, text_pair)
+        nowhere = tf.zeros([tf.shape(text)[0], 1], tf.int32)
+        return follows(model({**inputs, "masked_positions": nowhere}))
+
+    ids = [TOKEN_IDS, LENGTHS, POSITIONS]
+    if not pairs:
+        return {"serving_default": (of_ids, ids), "ids": (of_ids, ids)}
+    ids.append(SEGMENT_IDS)
+    return {
+        "serving_default": (of_pair, _strings("text", "text_pair")),
+        "ids": (of_ids, ids),
+    }
+
+
+def _endpoints(packer, pairs, of_inputs, of_texts=None):
+    """Raw text, and ids."""
+    of_texts = of_texts or (lambda *texts: of_inputs(_packed(packer, *texts)))
+    ids = [TOKEN_IDS, LENGTHS, *([SEGMENT_IDS] if pairs else [])]
+    return {
+        "serving_default": (of_texts, _strings("text", *(["text_pair"] if pairs else []))),
+        "ids": (lambda *numbers: of_inputs(_shown(*numbers)), ids),
+    }
+
+
+def _strings(*names):
+    return [tf.TensorSpec([None], tf.string, name=name) for name in names]
+
+
+def _packed(packer, *texts):
+    packed = packer(*texts)
+    return {name: packed[name] for name in INPUTS}
+
+
+def _shown(token_ids, lengths, segment_ids=None):
+    """A model's inputs, of which only the first `lengths` count."""
+    mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1], tf.int32)
+    inputs = {"token_ids": token_ids * mask, "attention_mask": mask}
+    return inputs if segment_ids is None else {**inputs, "segment_ids": segment_ids * mask}
+
+
+def _context(inputs):
+    """Where the second text stands: its segment without the `[SEP]` at its end."""
+    last = tf.reduce_sum(inputs["attention_mask"], axis=1, keepdims=True) - 1
+    place = tf.range(tf.shape(inputs["segment_ids"])[1])
+    return tf.logical_and(inputs["segment_ids"] > 0, place < last)
+
+
+def _at(offsets, index):
+    """`offsets[b, index[b]]`, 0 where there is no such piece."""
+    padded = tf.pad(offsets.to_tensor(), [[0, 0], [0, 1]])
+    return tf.where(index >= 0, tf.gather(padded, tf.maximum(index, 0), batch_dims=1), 0)
+
+
+def _characters(strings):
+    return tf.strings.length(strings, unit="UTF8_CHAR")
+
+
+def _float32(values):
+    return tf.cast(values, tf.float32)

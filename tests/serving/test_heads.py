@@ -1,0 +1,257 @@
+"""What `export_encoder` writes of models that find answers and fill blanks."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import cpp_loader
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_xfmr import models, serving, text
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, "good", "bad", "film", "##s", "cafe", "누", "구"]
+LONGEST = 19
+QUESTIONS = ["good film", "누구", "bad bad", "good", "cafe"]
+# Context, and what of it each piece is: characters first to behind the last.
+CONTEXTS = {
+    "Bad  FILMS, good Café!": [(0, 3), (5, 9), (9, 10), (10, 11), (12, 16), (17, 21), (21, 22)],
+    "좋다 누 구": [(0, 2), (3, 4), (5, 6)],
+    "\u200bcafe\u0301\u3000films": [(1, 6), (7, 11), (11, 12)],
+    "": [],
+    "bad  film " * 9: [(10 * i + a, 10 * i + b) for i in range(9) for a, b in ((0, 3), (5, 9))],
+}
+FRESH = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text
+model = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+asked = {name: tf.constant(texts) for name, texts in json.loads(sys.argv[2]).items()}
+rows = {name: value.numpy().tolist() for name, value in model(**asked).items()}
+print(json.dumps(rows, default=bytes.decode))
+"""
+
+
+@pytest.fixture(scope="module")
+def packer():
+    return text.SentencePacker(text.BertTokenizer(WORDS), max_length=LONGEST)
+
+
+def make(kind, vocab_size=13, **options):
+    keras.utils.set_random_seed(7)
+    bert = models.Bert(
+        vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=LONGEST,
+        initializer_range=0.7,
+    )  # fmt: skip
+    return getattr(models, kind)(bert, **options)
+
+
+@pytest.fixture(scope="module")
+def spans(packer, tmp_path_factory):
+    """max_answer_length -> the model, and where it is exported to."""
+    model, path = make("BertSpanPredictor"), tmp_path_factory.mktemp("spans")
+    return {
+        longest: (model, serving.export_encoder(model, packer, path, max_answer_length=longest))
+        for longest in (2, 30)
+    }
+
+
+def ask(path, signature="serving_default", **inputs):
+    inputs = {name: tf.constant(value) for name, value in inputs.items()}
+    answers = tf.saved_model.load(path).signatures[signature](**inputs)
+    return {name: value.numpy() for name, value in answers.items()}
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def best_span(start, end, context, longest):
+    """Every pair, one by one: (first, last), or None."""
+    spans = [(i, j) for i in context for j in context if i <= j < i + longest]
+    return max(spans, key=lambda span: start[span[0]] + end[span[1]], default=None)
+
+
+# ---- answers in a text
+
+
+@pytest.mark.parametrize("longest", [2, 30])
+def test_an_answer_is_the_best_span_of_the_context(longest, packer, spans):
+    model, path = spans[longest]
+    asked, contexts = zip(*itertools.product(QUESTIONS, CONTEXTS))
+    found = ask(path, question=asked, context=contexts)
+    packed = packer(tf.constant(asked), tf.constant(contexts))
+    by_ids = ask(
+        path, "ids", token_ids=packed["token_ids"], segment_ids=packed["segment_ids"],
+        lengths=tf.reduce_sum(packed["attention_mask"], 1),
+    )  # fmt: skip
+    elsewhere, lengths = 0, set()
+    for row, context in enumerate(contexts):
+        pieces = CONTEXTS[context]
+        length = int(packed["attention_mask"][row].numpy().sum())
+        inputs = {name: value[row : row + 1, :length] for name, value in packed.items()}
+        start, end = (np.asarray(model(inputs)[name])[0] for name in ("start", "end"))
+        begin_of_context = length - int(inputs["segment_ids"].numpy().sum())
+        places = range(begin_of_context, length - 1)
+        assert len(places) == min(len(pieces), LONGEST - begin_of_context - 1)
+        assert found["truncated"][row] == (len(places) < len(pieces))
+        best = best_span(start, end, places, longest)
+        if best is None:
+            assert (by_ids["first"][row], by_ids["last"][row]) == (-1, -1)
+            assert found["answer"][row] == b"" and found["score"][row] == 0
+            assert (found["start"][row], found["end"][row]) == (0, 0)
+            continue
+        elsewhere += best != best_span(start, end, range(length), longest)
+        lengths.add(best[1] - best[0])
+        assert (by_ids["first"][row], by_ids["last"][row]) == best
+        score = softmax(start)[best[0]] * softmax(end)[best[1]]
+        for answers in (found, by_ids):
+            assert answers["score"][row] == pytest.approx(score, rel=1e-4)
+        first, last = (place - begin_of_context for place in best)
+        begin, behind = pieces[first][0], pieces[last][1]
+        assert (found["start"][row], found["end"][row]) == (begin, behind)
+        assert found["answer"][row].decode() == context[begin:behind]
+    assert elsewhere > 3  # where the model would look by itself
+    assert found["truncated"].sum() == len(QUESTIONS) and len(set(found["answer"])) > 5
+    assert (max(lengths) > 2) == (longest == 30)
+
+
+def test_padding_and_neighbours_change_no_answer(spans):
+    _, path = spans[30]
+    service = tf.saved_model.load(path).signatures
+    asked = tf.constant(QUESTIONS), tf.constant(list(CONTEXTS))
+    together = service["serving_default"](question=asked[0], context=asked[1])
+    for row in range(len(QUESTIONS)):
+        one = slice(row, row + 1)
+        alone = service["serving_default"](question=asked[0][one], context=asked[1][one])
+        for name, answer in alone.items():
+            if name == "score":
+                np.testing.assert_allclose(answer[0], together[name][row], rtol=1e-4)
+            else:
+                assert answer[0] == together[name][row], name
+    ids = np.array([[2, 5, 7, 3, 6, 7, 8, 5, 3]], "int32")
+    segments = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1]], "int32")
+    expected = ask(path, "ids", token_ids=ids, segment_ids=segments, lengths=[9])
+    # A server pads with the first element; segments of 1 behind the end are a worse case.
+    padded = np.pad(ids, [(0, 0), (0, 4)], constant_values=2)
+    ones = np.pad(segments, [(0, 0), (0, 4)], constant_values=1)
+    for name, answer in ask(path, "ids", token_ids=padded, segment_ids=ones, lengths=[9]).items():
+        np.testing.assert_allclose(answer, expected[name], rtol=1e-4, err_msg=name)
+
+
+def test_a_server_without_xla_and_python_answers_alike(spans, tmp_path):
+    _, path = spans[30]
+    asked = {"question": QUESTIONS, "context": list(CONTEXTS)}
+    expected = ask(path, **asked)
+    loader = cpp_loader.build_loader(tmp_path)
+    found = cpp_loader.ask(loader, path, "serving_default", asked)
+    assert set(found) == set(expected)
+    for name, answer in expected.items():
+        values = found[name]["values"]
+        if name == "score":
+            np.testing.assert_allclose(values, answer, rtol=1e-4)
+        else:
+            assert values == [x.decode() if name == "answer" else x for x in answer], name
+
+
+def test_sentence_pieces_answer_without_the_blank_before_a_word(tmp_path, rng):
+    corpus = ["the film is good", "영화가 아주 좋다", "누가 봐도 좋은 영화"]
+    tokenizer = text.learn_bert_sentence_piece(tf.data.Dataset.from_tensor_slices(corpus * 3), 59)
+    model = make("BertSpanPredictor", tokenizer.vocab_size)
+    packer = text.SentencePacker(tokenizer, max_length=LONGEST)
+    path = serving.export_encoder(model, packer, tmp_path, max_answer_length=5)
+    words, blanks = " ".join(corpus).split(), [" ", "  ", "\u3000", "\n"]
+    contexts = ["".join(rng.choice(words) + rng.choice(blanks) for _ in "abc") for _ in range(41)]
+    asked = {"question": ["누가"] * 41, "context": contexts}
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, path, json.dumps(asked)], capture_output=True, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONIOENCODING": "utf8"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    rows = list(zip(contexts, found["answer"], found["start"], found["end"]))
+    for context, answer, start, end in rows:
+        assert context[start:end] == answer == answer.strip()
+    # A blank before it, one behind it, one inside: all of them do occur.
+    assert any(start and context[start - 1].isspace() for context, _, start, _ in rows)
+    assert any(context[end : end + 1].isspace() for context, _, _, end in rows)
+    assert any(len(answer.split()) > 1 for answer in found["answer"])
+
+
+# ---- blanks
+
+
+IDS = np.array([[2, 5, 4, 8, 3, 9, 3], [2, 4, 3, 6, 4, 7, 3]], "int32")
+SEGMENTS = np.array([[0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1]], "int32")
+POSITIONS = np.array([[2, 2], [4, 1]], "int32")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one text", "pairs"])
+def filler(request, packer, tmp_path_factory):
+    """With pairs, fewer predictions than words; without, more."""
+    pairs = request.param
+    model = make("BertPretrainer", next_sentence=pairs)
+    path = tmp_path_factory.mktemp("filler")
+    top = 3 if pairs else 100
+    return model, serving.export_encoder(model, packer, path, pairs=pairs, top=top), pairs
+
+
+def test_blanks_are_filled_by_the_most_probable_ids(filler):
+    model, path, pairs = filler
+    segments = {"segment_ids": SEGMENTS} if pairs else {}
+    logits = model({"token_ids": IDS, "masked_positions": POSITIONS, **segments})
+    scores = softmax(np.asarray(logits["mlm"]))
+    asked = dict(token_ids=IDS, lengths=[7, 7], masked_positions=POSITIONS, **segments)
+    found = ask(path, "ids", **asked)
+    best = np.argsort(-scores, axis=-1)[..., : 3 if pairs else 13]
+    np.testing.assert_array_equal(found["top_ids"], best)
+    np.testing.assert_allclose(found["top_scores"], np.take_along_axis(scores, best, -1), rtol=1e-4)
+    assert ("follows" in found) == pairs
+    if pairs:
+        follows = softmax(np.asarray(logits["nsp"]))[:, 0]
+        np.testing.assert_allclose(found["follows"], follows, rtol=1e-4)
+        assert np.ptp(follows) > 0.01
+
+    asked["token_ids"] = np.pad(IDS, [(0, 0), (0, 4)], constant_values=2)
+    if pairs:
+        asked["segment_ids"] = np.pad(SEGMENTS, [(0, 0), (0, 4)], constant_values=1)
+    for name, answer in ask(path, "ids", **asked).items():
+        np.testing.assert_allclose(answer, found[name], rtol=1e-4, err_msg=name)
+
+
+def test_raw_text_is_read_as_pairs_only(filler, packer):
+    model, path, pairs = filler
+    if not pairs:
+        asked = dict(token_ids=IDS, lengths=[7, 7], masked_positions=POSITIONS)
+        expected = ask(path, "ids", **asked)
+        for name, answer in ask(path, **asked).items():
+            np.testing.assert_array_equal(answer, expected[name])
+        return
+    first, second = ["good films", "bad"], ["누구", "film film"]
+    packed = packer(tf.constant(first), tf.constant(second))
+    logits = model({**packed, "masked_positions": np.zeros((2, 1), "int32")})["nsp"]
+    found = ask(path, text=first, text_pair=second)
+    assert set(found) == {"follows"}
+    np.testing.assert_allclose(found["follows"], softmax(np.asarray(logits))[:, 0], rtol=1e-4)
+
+
+# ---- errors
+
+
+def test_what_does_not_fit(packer, tmp_path):
+    def refused(message, model, packer=packer, **options):
+        with pytest.raises(ValueError, match=message):
+            serving.export_encoder(model, packer, tmp_path / "m", **options)
+        assert not (tmp_path / "m").exists()
+
+    refused("next_sentence", make("BertPretrainer", next_sentence=False), pairs=True)
+    refused("Expected one of .*Received: Bert.", make("BertEmbedder").bert)
+    pieces = text.WordPieceTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "a"])
+    other = text.SentencePacker(pieces, max_length=LONGEST)
+    refused("Received: WordPieceTokenizer", make("BertSpanPredictor"), other)

@@ -1,0 +1,153 @@
+"""bert_ner.py as a user runs it, on a little corpus, and its counting by hand."""
+
+import importlib
+import itertools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import app
+
+from keras_xfmr import text
+
+ROOT = pathlib.Path(__file__).parent.parent
+NAMES = ("anna", "ben", "carla", "dan")
+PLACES = ("new york", "paris", "lake como", "oslo")
+
+
+def run(*flags):
+    """bert_ner.py in a process of its own."""
+    environment = {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "utf8",
+    }
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "bert_ner.py"), *flags],
+        capture_output=True, text=True, encoding="utf8", env=environment, check=False,
+    )  # fmt: skip
+
+
+def lines(words, kind):
+    """A word and its tag a line; an empty `kind` is no entity."""
+    tags = ["O"] * len(words) if not kind else [f"{'I' if i else 'B'}-{kind}" for i in range(9)]
+    return [f"{word}\t{tag}" for word, tag in zip(words, tags)]
+
+
+def sentence(name, place):
+    parts = (name, "person"), ("lives in", ""), (place, "location"), (".", "")
+    return "\n".join(sum((lines(part.split(), kind) for part, kind in parts), []))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """train, dev and test; the last test sentence is 30 words of one piece each."""
+    folder = tmp_path_factory.mktemp("corpus")
+    pairs = [sentence(*pair) for pair in itertools.product(NAMES, PLACES)]
+    files = {
+        "train": ["-DOCSTART- -X- O", *pairs * 8],
+        "dev": pairs[1::3],
+        "test": [*pairs[::3], "\n".join([". O", *[". NN O"] * 28, "dan\tB-person"])],
+    }
+    for name, sentences in files.items():
+        (folder / f"{name}.conll").write_text("\n \t\n".join(sentences) + "\n", "utf8")
+    return folder
+
+
+def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
+    small = ("--max_length=20", "--batch_size=16", "--epochs=8", "--learning_rate=3e-3")
+    flags = [f"--{name}={corpus}/{name}.conll" for name in ("train", "dev", "test")]
+    done = run(*flags, *small, "--vocab_size=70", "--nojit_compile", f"--output={tmp_path}")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    printed = done.stdout
+    assert "128 sentences, 704 words, entities: location, person" in printed
+    # Of 30 words, 18 fit between [CLS] and [SEP].
+    assert "train: 0 words cut away at 20 pieces, 0 without any" in printed
+    assert "test: 12 words cut away at 20 pieces, 0 without any" in printed
+    assert "val_f1" in printed and "━" in printed  # the progress bar
+    # 12 entities in sentences that are as in training, and one that was cut away: recall 12 / 13.
+    assert re.search(r"micro avg +1\.0000 +0\.9231 +0\.9600 +13\n", printed)
+    assert "test F1 96.00% of whole entities, as conlleval counts 96.00%" in printed
+    for name in ("learning_curve.png", "model.keras"):
+        assert (tmp_path / name).stat().st_size > 5000
+    # The look-up knows each word, and is right about the one that was cut away for the model.
+    assert "each word's most frequent tag, test F1 100.00%" in printed
+    assert "anna lives in new york .\n    person[anna], location[new york]\n" in printed
+    assert re.search(r"\. dan\n    none\n    in truth: person\[dan\]\n", printed)
+    assert "saved_model/1 answered in a fresh process" in printed
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The module, for what needs no flags."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    return importlib.import_module("bert_ner")
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("alone", "expected a word and, as the last column, a tag"),
+        ("word S-person", "Received: 'word S-person'"),
+        ("word I-person", "expected IOB2, an entity that begins with B-person"),
+    ],
+)
+def test_a_malformed_row_is_an_error_with_file_and_line(line, message, example, tmp_path):
+    path = tmp_path / "bad.conll"
+    path.write_text(f"anna B-person\n\noslo B-location\n{line}\n")
+    with pytest.raises(app.UsageError, match=re.escape(message)) as error:
+        example.read(path)
+    assert str(error.value).startswith(f"{path}, line 4: ")
+
+
+def test_white_space_other_than_blanks_belongs_to_a_word(example, tmp_path):
+    (tmp_path / "one.conll").write_text("a\u3000b\tX B-x\n\x85 I-x\n\t\nc O", "utf8")
+    assert example.read(tmp_path / "one.conll") == [
+        (["a\u3000b", "\x85"], ["B-x", "I-x"]),
+        (["c"], ["O"]),
+    ]
+
+
+def test_a_type_that_was_never_trained_on_is_an_error(corpus, tmp_path):
+    (tmp_path / "test.conll").write_text("anna B-person\nfish B-food\n")
+    done = run(f"--train={corpus}/train.conll", f"--test={tmp_path}/test.conll")
+    assert done.returncode == 1
+    assert "train.conll has no entities of the types ['food']" in done.stderr
+
+
+def test_whole_entities_are_counted_by_hand(example):
+    # Found: one of two, and a second that lacks its beginning.
+    sentences = [(list("abcde"), ["B-x", "I-x", "O", "B-y", "I-y"])]
+    found = [["B-x", "I-x", "O", "I-y", "I-y"]]
+    assert example.f1(sentences, found) == pytest.approx(2 / 3)  # precision 1, recall 1/2
+    assert example.f1(sentences, found, as_conlleval=True) == 1
+    # One word too many: neither the entity nor the word counts.
+    assert example.f1(sentences, [["B-x", "I-x", "I-x", "O", "O"]]) == 0
+    assert example.show(*sentences[0]) == "x[a b], y[d e]"
+
+
+def test_the_look_up_takes_a_words_most_frequent_tag(example):
+    train = [(["may", "may", "may", "anna"], ["O", "B-x", "B-x", "B-x"])]
+    assert example.look_up(train, [(["may", "new"], ["O", "O"])]) == [["B-x", "O"]]
+
+
+def test_words_that_the_model_does_not_see_are_counted_and_no_entities(example):
+    class Model:
+        """Gives the first three positions the tags 1, 2 and 3, all others 4."""
+
+        def predict_on_batch(self, packed):
+            assert packed["token_ids"].shape == (2, 5)
+            return np.eye(5)[np.minimum(1 + np.arange(5), 4)][None].repeat(2, 0)
+
+    tokenizer = text.BertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"])
+    packer = text.SentencePacker(tokenizer, 5, pad_to_max_length=True)
+    rows = [["ab", "\u200b", "a", "a", "a"], ["\u200b"], ["a"]]
+    sentences = [(words, ["O"] * len(words)) for words in rows]
+    assert example.unseen(packer, sentences) == (2, 2)
+    found = example.find(Model(), packer, sentences, ["O", "B-u", "B-v", "B-w", "B-x"], 2)
+    assert found == [["B-v", "O", "B-x", "O", "O"], ["O"], ["B-v"]]

@@ -1,0 +1,86 @@
+"""Benchmarks run as they are started by hand, with small settings. What they time fails no test."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+SIZES = ("--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97")
+SIZES += ("--max_length=29", "--batch_size=3", "--length=23", "--short_length=7")
+QUICK = ("--predictions=5", "--learning_rate=1e-2", "--rounds=2", "--warmup=1")
+LEFT_OUT = "--leave_out=keras_xfmr/XLA,KerasHub/XLA,HF-PyTorch/compiled"  # slow to compile
+COMPUTING = ("training step, float32", "forward 3 x 23, float32", "forward 1 x 7, float32")
+
+
+def run_benchmark(name, *flags):
+    """What a benchmark printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, check=False,
+        capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def bert():
+    """What was printed, and (case, peer, setting) -> median of all sides that were timed."""
+    printed = run_benchmark("bert", *SIZES, *QUICK, "--nomemory", LEFT_OUT)
+    found, case = {}, None
+    for line in printed.splitlines():
+        if head := re.match(r"(.+): [\d.]+ \w+ a call, 2 rounds$", line):
+            case = head[1]
+        elif row := re.match(r"(.+), (\w+) +([\d.]+) *[\d.]+ \.\. [\d.]+ ", line):
+            found[case, row[1], row[2]] = float(row[3])
+    return printed, found
+
+
+def test_bert_times_the_keras_sides(bert):
+    printed, found = bert
+    for peer in ("keras_xfmr", "KerasHub"):
+        assert all(found[case, peer, "graph"] > 0 for case in COMPUTING)
+        assert found["loading", peer, "load"] > 0
+    for peer in ("keras_xfmr", "file's bytes"):
+        assert found["loading alone", peer, "load"] > 0
+    assert "XLA" not in {setting for _, _, setting in found}
+    for train in ("train_ours", "train_hub"):
+        losses = re.search(rf"^{train}.*losses ([\d. ]+)$", printed, re.M)[1].split()
+        assert float(losses[-1]) < float(losses[0])
+    ratios = re.findall(r"^best settings .*: keras_xfmr is .* as fast as KerasHub", printed, re.M)
+    assert len(ratios) == len(COMPUTING) + 1
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="needs torch and transformers")
+def test_bert_times_pytorch(bert):
+    printed, found = bert
+    assert all(found[case, "HF-PyTorch", "eager"] > 0 for case in COMPUTING)
+    assert found[COMPUTING[0], "HF-PyTorch", "gathered"] > 0
+    for peer in ("HF-PyTorch", "HF, mapped"):
+        assert found["loading", peer, "load"] > 0
+    assert found["loading alone", "HF-PyTorch", "load"] > 0
+    assert "keras_xfmr is" in printed and "times as fast as HF-PyTorch" in printed
+
+
+def test_pretraining_data_compares_making_with_training(tmp_path):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
+    pieces = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    vocabulary = [*special, *pieces, *(f"##{piece}" for piece in pieces)]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    printed = run_benchmark(
+        "pretraining_data", "--preset=tiny", "--documents=43", f"--vocabulary={tmp_path}",
+        "--vocab_size=131", "--max_length=31", "--batch_size=3", "--training_steps=2",
+        "--warmup=1", "--nojit_compile",
+    )  # fmt: skip
+    assert "MB of text, 126 pieces" in printed
+    made, rate = re.search(r"made ([\d,]+) instances, ([\d,]+) a second", printed).groups()
+    assert int(made.replace(",", "")) > 800  # some 43 x 22 sentences of 22 words and more pieces
+    taken = re.search(r"training tiny takes ([\d.,]+) a second", printed)[1].replace(",", "")
+    ratio = re.search(r"feeds a step ([\d.,]+) times over", printed)[1].replace(",", "")
+    assert float(ratio) == pytest.approx(int(rate.replace(",", "")) / float(taken), rel=0.1)

@@ -1,5 +1,6 @@
 """TensorFlow's phrasing, where the plain one is slow; `benchmarks/kernels.py` compares the two."""
 
+import functools
 import random
 
 import keras
@@ -18,12 +19,24 @@ def layer_norm(inputs, gamma, beta, epsilon):
     depth = inputs.shape[-1]
     if depth is None or tf.config.list_logical_devices("GPU"):
         return portable.layer_norm(inputs, gamma, beta, epsilon)
-    outputs = _normalize_rows(tf.reshape(tf.cast(inputs, tf.float32), (-1, depth)), epsilon)
+    rows = tf.reshape(tf.cast(inputs, tf.float32), (-1, depth))
+    outputs = _normalizer(depth)(rows, tf.constant(epsilon, tf.float32))
     if gamma is not None:
         outputs = outputs * tf.cast(gamma, tf.float32)
     if beta is not None:
         outputs = outputs + tf.cast(beta, tf.float32)
     return tf.reshape(tf.cast(outputs, inputs.dtype), tf.shape(inputs))
+
+
+@functools.cache
+def _normalizer(depth):
+    """`_normalize_rows` as one function for all layers of this depth.
+
+    TensorFlow never forgets a custom gradient and the graph that it stands in. In a graph of its
+    own it holds nothing; in a model's it would hold the model, with its weights, for good.
+    """
+    signature = (tf.TensorSpec([None, depth], tf.float32), tf.TensorSpec([], tf.float32))
+    return tf.function(_normalize_rows, input_signature=signature, autograph=False)
 
 
 @tf.custom_gradient

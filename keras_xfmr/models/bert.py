@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
-from keras_xfmr.models.pretrained import Pretrained
+from keras_xfmr.models.pretrained import Pretrained, weights_follow
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
 PRESETS = {
@@ -114,7 +114,7 @@ class Bert(Pretrained, keras.Model):
         self.token_embedding = self._table(vocab_size, policy, "token_embedding")
         self.position_embedding = PositionEmbedding(
             max_length,
-            embeddings_initializer=self.initializer(),
+            embeddings_initializer=self._encoder_initializer(),
             dtype=policy,
             name="position_embedding",
         )
@@ -131,7 +131,7 @@ class Bert(Pretrained, keras.Model):
                 attention_dropout_rate=attention_dropout_rate,
                 activation=self.activation,
                 epsilon=layer_norm_eps,
-                kernel_initializer=self.initializer(),
+                kernel_initializer=self._encoder_initializer(),
                 dtype=policy,
                 name=f"encoder_{i}",
             )
@@ -158,12 +158,16 @@ class Bert(Pretrained, keras.Model):
         """What weights are drawn from, a fresh one for each layer."""
         return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
 
+    def _encoder_initializer(self):
+        """Zeros where a checkpoint must have the weight: drawing takes longer than reading."""
+        return keras.initializers.Zeros() if weights_follow.get() else self.initializer()
+
     def _table(self, rows, policy, name):
         return TokenEmbedding(
             rows,
             self.d_model,
             scale=False,
-            embeddings_initializer=self.initializer(),
+            embeddings_initializer=self._encoder_initializer(),
             dtype=policy,
             name=name,
         )

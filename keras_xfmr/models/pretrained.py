@@ -1,11 +1,15 @@
 """What BERT models share: published weights in and out."""
 
+import contextvars
 import inspect
 import pathlib
 
 from absl import logging
 
 from keras_xfmr import checkpoints
+
+# Whether a model is being built whose encoder's weights come from a checkpoint, all of them.
+weights_follow = contextvars.ContextVar("weights_follow", default=False)
 
 
 class Pretrained:
@@ -51,7 +55,11 @@ class Pretrained:
             print(model.load_report)
         """
         with checkpoints.open_bert(source) as checkpoint:
-            model = cls._for_checkpoint(checkpoint, overrides)
+            following = weights_follow.set(True)
+            try:
+                model = cls._for_checkpoint(checkpoint, overrides)
+            finally:
+                weights_follow.reset(following)
             model.load_report = checkpoints.load_bert(model, checkpoint)
         if model.load_report.missing:
             logging.warning(

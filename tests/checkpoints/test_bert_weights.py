@@ -241,10 +241,13 @@ def test_a_tensorflow_1_checkpoint(tmp_path):
 
 def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path):
     published(tmp_path, lambda n, a: (n.replace("pooler.dense.bias", "something.else"), a))
-    report = models.BertClassifier.from_pretrained(tmp_path, num_classes=5).load_report
+    loaded = models.BertClassifier.from_pretrained(tmp_path, num_classes=5)
+    report = loaded.load_report
     assert set(report.missing) == {"pooler.dense.bias", "classifier.weight", "classifier.bias"}
     assert report.unexpected == ("something.else",)
     assert "3 missing" in str(report)
+    # What the checkpoint must have is not drawn before it is read; what it lacks is.
+    assert np.std(loaded.weights[-2]) > 0
 
 
 def drop(missing):

@@ -3,6 +3,9 @@
 Sizes are distinct primes where they may be: B 2, T 7, D 12 (4 heads of 3), F 13, V 31.
 """
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -296,3 +299,17 @@ def test_bad_calls():
         bert.layer_learning_rates(0.0)
     with pytest.raises(ValueError, match="query"):
         bert.enable_lora(2, targets=("keys",))
+
+
+@pytest.mark.requires_tensorflow
+def test_a_model_that_is_gone_leaves_no_weights_behind():
+    model = models.BertClassifier(make_bert(), num_classes=2)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    inputs = {"token_ids": np.ones((2, 5), "int32")}
+    model.train_on_batch(inputs, np.zeros(2, "int32"))
+    # What a graph that outlives the model would hold on to, and with it the memory.
+    feed_forward = model.bert.encoder_blocks[0].feed_forward
+    kernel = weakref.ref(feed_forward.inner_dense.kernel.value.handle)
+    del model, feed_forward
+    gc.collect()
+    assert kernel() is None

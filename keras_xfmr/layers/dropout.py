@@ -21,6 +21,8 @@ class Dropout(keras.layers.Dropout):
     def call(self, inputs, training=False):
         if not training or self.rate == 0:
             return inputs
-        if self.rate == 1 or self.noise_shape is not None:
+        if self.rate == 1:
+            return keras.ops.zeros_like(inputs)
+        if self.noise_shape is not None:
             return super().call(inputs, training=training)
         return kernels.dropout(inputs, self.rate, self.seed_generator.next())

@@ -66,11 +66,13 @@ def test_prepared_matrices_are_taken_off_after_an_error():
 
 
 def test_low_rank_updates_are_prepared_too():
-    """What is prepared is the kernel that the layer computes with, not the variable."""
     dense, x = make_dense(), draw(2, 11, 7)
-    dense.enable_lora(2)
+    kernel, bias = dense.get_weights()
+    dense.enable_lora(2)  # its factor is alpha / rank = 1
     dense.lora_kernel_b.assign(draw(*dense.lora_kernel_b.shape, seed=3))
-    expected = dense(x)
+    down, up = map(ops.convert_to_numpy, (dense.lora_kernel_a, dense.lora_kernel_b))
+    expected = np.einsum("btd,dnh->btnh", x, kernel + down @ up) + bias
+    np.testing.assert_allclose(dense(x), expected, atol=1e-5)
     with Prepared([dense]):
         np.testing.assert_allclose(dense(x), expected, atol=1e-5)
 

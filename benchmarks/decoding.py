@@ -8,6 +8,9 @@ beams of a batch of 16, greedy search of one sentence. Ours is `model.generate(.
 each is compared. BART's activation is GELU, so ours has it too unless `--activation` says
 otherwise; BART also has learned positions and a norm after the embeddings, which ours has not.
 
+A third side, "products", makes nothing but the products of a step with the decoder's weights, as
+many steps and rows, under XLA: what is left of either side's time if all else were free.
+
 No sequence can end early: ours has an end id that no token has, KerasHub gets no stop token. That
 every position was generated is checked on both sides before anything is timed.
 
@@ -24,6 +27,7 @@ import functools
 import keras
 import keras_hub
 import numpy as np
+import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import side_by_side, twin
@@ -114,6 +118,32 @@ def make_hub(batch_size, beam_size, jit_compile):
     return lambda: generate(prompt)
 
 
+def make_products(batch_size, beam_size):
+    """A function that makes a search's products with weights, one after the other, and no more."""
+    draw = np.random.default_rng(0)
+    rows, d_model, ffn_dim = batch_size * (beam_size or 1), FLAGS.d_model, FLAGS.ffn_dim
+    # Query, key, value and output of the self-attention, query and output of the cross-attention.
+    shapes = [*[(d_model, d_model)] * 6, (d_model, ffn_dim), (ffn_dim, d_model)]
+    # The logits, and of all of them one number, so that a step needs the whole one before it.
+    shapes = [*shapes * FLAGS.num_layers, (d_model, FLAGS.vocab_size), (FLAGS.vocab_size, 1)]
+    matrices = [
+        tf.constant(draw.normal(size=shape, scale=shape[0] ** -0.5), tf.float32)
+        for shape in shapes
+    ]
+    rows = tf.constant(draw.normal(size=(rows, d_model)), tf.float32)
+
+    @tf.function(jit_compile=True)
+    def multiply(rows, matrices):
+        def step(index, x):
+            for matrix in matrices:
+                x = tf.matmul(x, matrix)
+            return index + 1, rows + x
+
+        return tf.while_loop(lambda index, _: index < FLAGS.target_length, step, (0, rows))[1]
+
+    return lambda: multiply(rows, matrices).numpy()
+
+
 def main(_):
     shapes = {
         f"greedy, batch {FLAGS.batch_size}": (FLAGS.batch_size, None),
@@ -127,6 +157,7 @@ def main(_):
             for peer, make in {"keras_xfmr": make_ours, "KerasHub": make_hub}.items()
             for setting, jit_compile in SETTINGS.items()
         }
+        sides["products", "XLA"] = functools.partial(make_products, batch_size, beam_size)
         cases[name] = side_by_side.Case(sides, batch_size * FLAGS.target_length, "tokens")
     side_by_side.run(cases)
 

@@ -12,6 +12,7 @@ import pathlib
 import re
 
 import numpy as np
+from keras import ops
 
 from keras_xfmr.checkpoints.files import read_checkpoint
 from keras_xfmr.checkpoints.safetensors_format import write_safetensors
@@ -138,7 +139,8 @@ class BertCheckpoint:
             )
         array = np.asarray(self._tensors[self.names[name]])
         if inputs and out_in:
-            array = array.T
+            # By the backend, which has all cores turn it round.
+            return ops.reshape(ops.transpose(ops.convert_to_tensor(array)), shape)
         return array.reshape(shape)
 
     def _check_sizes(self):

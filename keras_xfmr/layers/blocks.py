@@ -100,6 +100,18 @@ class _Block(keras.layers.Layer):
         for name in (*self.attentions, "feed_forward"):
             getattr(self, f"{name}_add_norm").build(inputs_shape)
 
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """Of the default sublayers without tracing them, which would take a tenth of a second for
+        each block of a model; a subclass, and scores or caches that are asked for, are traced."""
+        default = type(self) in (EncoderBlock, DecoderBlock) and all(
+            self._arguments[name] is None for name in (*self.attentions, "feed_forward")
+        )
+        extras = kwargs.get("return_attention_scores") or kwargs.get("cache") is not None
+        # Positional arguments beyond the inputs, and the memory, may be any of these.
+        if not default or extras or len(args) >= len(self.attentions):
+            return super().compute_output_spec(inputs, *args, **kwargs)
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
     def _default_attention(self, name, d_model):
         num_heads = self._arguments["num_heads"]
         if d_model % num_heads:

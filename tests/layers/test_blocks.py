@@ -234,3 +234,24 @@ def test_what_a_block_cannot_take_is_an_error(rng):
         EncoderBlock(4, F)(normal(rng, B, T, D))
     with pytest.raises(ValueError, match="`norm` must be the name of a norm"):
         DecoderBlock(N, F, norm=keras.layers.LayerNormalization())
+
+
+class TwoOutputs(EncoderBlock):
+    def call(self, inputs, **kwargs):
+        x = super().call(inputs, **kwargs)
+        return x, x[:, 0]
+
+
+def test_symbolic_outputs_of_a_subclass_are_those_of_its_call():
+    vectors, first = TwoOutputs(2, 8)(keras.Input((5, 4)))
+    assert (vectors.shape, first.shape) == ((None, 5, 4), (None, 4))
+
+
+def test_symbolic_outputs_of_a_replaced_sublayer_are_those_of_its_call():
+    class Failing(PositionWiseFFN):
+        def call(self, inputs, **kwargs):
+            raise RuntimeError("called")
+
+    block = EncoderBlock(2, 8, feed_forward=Failing(8))
+    with pytest.raises(RuntimeError, match="called"):
+        block(keras.Input((5, 4)))

@@ -43,6 +43,7 @@ flags.DEFINE_integer("epochs", 3, "Passes over the data.")
 flags.DEFINE_integer("limit", None, "Texts to train on, for a try.")
 flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 5e-4, pretrained: 1e-4.")
 flags.DEFINE_bool("baseline", False, "Also a logistic regression.")
+flags.DEFINE_float("dropout", 0.1, "Rate, of attention weights too.")
 flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/classify", "Folder for everything that is written.")
@@ -126,6 +127,7 @@ def main(_):
         len(labels),
         texts,
         pretrained=FLAGS.pretrained,
+        dropout=FLAGS.dropout,
         preset=FLAGS.preset,
         vocabulary=FLAGS.vocabulary,
         vocab_size=FLAGS.vocab_size,

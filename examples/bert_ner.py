@@ -44,6 +44,7 @@ flags.DEFINE_integer("max_length", 96, "Pieces of a sentence; words behind them 
 flags.DEFINE_integer("batch_size", 32, "Sentences of a step.")
 flags.DEFINE_integer("epochs", 4, "Passes over the data.")
 flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 1e-3, pretrained: 2e-4.")
+flags.DEFINE_float("dropout", 0.1, "Rate, of attention weights too.")
 flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/ner", "Folder for everything that is written.")
@@ -216,6 +217,7 @@ def main(_):
         len(labels),
         [" ".join(words) for words, _ in train],
         pretrained=FLAGS.pretrained,
+        dropout=FLAGS.dropout,
         preset=FLAGS.preset,
         vocabulary=FLAGS.vocabulary,
         vocab_size=FLAGS.vocab_size,

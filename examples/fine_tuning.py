@@ -22,7 +22,7 @@ print(json.dumps(rows, default=bytes.decode))
 
 
 def prepare(
-    kind, num_classes, texts, *, pretrained=None, preset, vocabulary, vocab_size, max_length
+    kind, num_classes, texts, *, pretrained=None, dropout, preset, vocabulary, vocab_size, max_length
 ):
     """The tokenizer and the model, published or from scratch.
 
@@ -31,14 +31,20 @@ def prepare(
         num_classes: of its head.
         texts: what a vocabulary is learned from, from scratch.
         pretrained: None, or a Hugging Face BERT folder, or the --output of bert_pretrain.py.
+        dropout: rate, of attention weights too.
         vocabulary: kind of pieces, from scratch: "word_piece" or "sentence_piece".
         preset, vocab_size, max_length: sizes, from scratch.
     """
+    arguments = {
+        "num_classes": num_classes,
+        "dropout_rate": dropout,
+        "attention_dropout_rate": dropout,
+    }
     if pretrained:
         folder = pathlib.Path(pretrained)
         ours = (folder / "hub").is_dir()  # of bert_pretrain.py
         tokenizer = text.load_pretrained_tokenizer(folder / "tokenizer" if ours else folder)
-        model = kind.from_pretrained(folder / "hub" if ours else folder, num_classes=num_classes)
+        model = kind.from_pretrained(folder / "hub" if ours else folder, **arguments)
         print(model.load_report)
         return tokenizer, model
     learn = {
@@ -48,7 +54,7 @@ def prepare(
     tokenizer = learn(tf.data.Dataset.from_tensor_slices(texts), vocab_size, lowercase=True)
     model = kind.from_preset(
         preset,
-        num_classes=num_classes,
+        **arguments,
         vocab_size=tokenizer.vocab_size,
         max_length=max_length,
         pad_token_id=tokenizer.pad_id,

@@ -3,6 +3,8 @@
 T target, S source, N heads
 """
 
+import warnings
+
 import matplotlib
 import numpy as np
 from matplotlib import font_manager
@@ -131,6 +133,21 @@ def schedule(learning_rate, steps, path=None, *, title=None):
 
 
 def _saved(figure, path):
-    if path is not None:
+    if path is None:
+        return figure
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         figure.savefig(path, dpi=120)
+    # matplotlib warns of each character by itself.
+    missing = [one for one in caught if str(one.message).startswith("Glyph ")]
+    for one in caught:
+        if one not in missing:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if missing:
+        warnings.warn(
+            f"No installed font has {len({str(one.message) for one in missing})} of the characters "
+            f"in {path}: they are drawn as boxes. Install one that has, such as fonts-nanum or "
+            "Noto Sans CJK.",
+            stacklevel=3,
+        )
     return figure

@@ -54,6 +54,14 @@ def test_one_matrix_is_one_panel(weights, tmp_path):
     np.testing.assert_allclose(shown(axis), weights[0], rtol=1e-6)
 
 
+def test_characters_that_no_font_has_are_one_warning(tmp_path):
+    labels = ["\U0010fff0", "\U0010fff1", "\U0010fff2"]
+    with pytest.warns(UserWarning) as warned:
+        viz.attention_map(np.eye(3), labels, labels, tmp_path / "map.png")
+    (message,) = (str(one.message) for one in warned)
+    assert "has 3 of the characters" in message and "map.png" in message
+
+
 def test_labels_that_do_not_fit_are_refused(weights, tmp_path):
     path = tmp_path / "map.png"
     for given, source, target in (

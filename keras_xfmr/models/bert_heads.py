@@ -74,10 +74,11 @@ class _BertHead(Pretrained, keras.Model):
 
     @classmethod
     def _divide(cls, arguments):
-        """Arguments of the head, and those of the encoder."""
+        """Arguments of the head, and those of the encoder; `dropout_rate` is both's."""
         own = set(cls.argument_names()) - {"bert"}
+        theirs = (set(arguments) - own) | {"dropout_rate"}
         mine = {key: value for key, value in arguments.items() if key in own}
-        return mine, {key: value for key, value in arguments.items() if key not in own}
+        return mine, {key: value for key, value in arguments.items() if key in theirs}
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")

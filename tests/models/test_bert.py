@@ -35,6 +35,12 @@ def test_gives_every_position_and_the_pooled_vector():
     assert tuple(sequence.shape) == (2, 7, 12) and tuple(pooled.shape) == (2, 12)
 
 
+def test_one_dropout_rate_is_the_heads_and_the_encoders():
+    sizes = dict(vocab_size=11, max_length=7)
+    model = models.BertClassifier.from_preset("tiny", dropout_rate=0.3, num_classes=3, **sizes)
+    assert (model.dropout.rate, model.bert.dropout_rate, model.num_classes) == (0.3, 0.3, 3)
+
+
 @pytest.mark.parametrize(
     "preset, parameters",  # google-research/bert: 4.4 M, 11.3 M, 29.1 M, 41.7 M, 110 M
     [("tiny", 4_385_920), ("mini", 11_170_560), ("small", 28_763_648), ("medium", 41_373_184)],

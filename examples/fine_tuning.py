@@ -22,7 +22,16 @@ print(json.dumps(rows, default=bytes.decode))
 
 
 def prepare(
-    kind, num_classes, texts, *, pretrained=None, dropout, preset, vocabulary, vocab_size, max_length
+    kind,
+    num_classes,
+    texts,
+    *,
+    pretrained=None,
+    dropout,
+    preset,
+    vocabulary,
+    vocab_size,
+    max_length,
 ):
     """The tokenizer and the model, published or from scratch.
 

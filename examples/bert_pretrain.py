@@ -8,8 +8,8 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
 A vocabulary is learned from the files; instances are made while the model trains and masked anew in
 each epoch. The log has the loss and the accuracy of either task, the picture their curves; beside
 them stands what always naming the most frequent word would reach. Documents are divided by blank
-lines, or by headings as WikiText has them; text without documents (reviews, tweets) takes
---objective=none. Everything is written to --output: vocabulary, checkpoints, TensorBoard logs,
+lines, or by headings as WikiText has them; with --line_documents each line is one (reviews,
+tweets). Text that is no documents takes --objective=none. Everything is written to --output: vocabulary, checkpoints, TensorBoard logs,
 learning_curve.png, model.keras and hub/, a folder that `Bert.from_pretrained` and `transformers`
 open. A run that was killed goes on where it stopped. Results: benchmarks/RESULTS.md.
 """
@@ -27,6 +27,7 @@ from keras_xfmr import models, text, training, viz
 FLAGS = flags.FLAGS
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
+flags.DEFINE_bool("line_documents", False, "Each line is a document.")
 flags.DEFINE_enum("objective", "nsp", ["nsp", "sop", "none"], "The task beside masked words.")
 flags.DEFINE_enum("vocabulary", "word_piece", ["word_piece", "sentence_piece"], "Kind of pieces.")
 flags.DEFINE_integer("vocab_size", 8000, "Pieces.")
@@ -118,8 +119,8 @@ def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     heading = None if FLAGS.heading == "none" else FLAGS.heading
     objective = None if FLAGS.objective == "none" else FLAGS.objective
-
-    tokenizer = make_tokenizer(output, text.Documents(FLAGS.files, heading=heading).sentences())
+    reading = {"heading": heading, "line_documents": FLAGS.line_documents}
+    tokenizer = make_tokenizer(output, text.Documents(FLAGS.files, **reading).sentences())
     data = text.PretrainingDataset(
         FLAGS.files,
         tokenizer,
@@ -127,7 +128,7 @@ def main(_):
         batch_size=FLAGS.batch_size,
         whole_word=FLAGS.whole_word,
         objective=objective,
-        heading=heading,
+        **reading,
         seed=FLAGS.seed,
     )
     batches = data.count()

@@ -34,6 +34,8 @@ class Documents:
             without capitals follow; after `。`, `！` and `？` always. Abbreviations ("Mr. Smith")
             end a sentence too. A line that is one sentence stays as it is; with False each line
             is a segment.
+        line_documents: whether each line is a document (reviews, tweets). One of a single sentence
+            is cut after its middle word, so that there is a sentence and a next one.
         on_bad_line: `"raise"` stops with file and line where a line is not UTF-8; `"skip"` leaves
             it out and counts it in `skipped`.
 
@@ -47,14 +49,22 @@ class Documents:
         vocabulary = keras_xfmr.text.learn_word_piece(Documents("corpus.txt").sentences(), 8000)
     """
 
-    def __init__(self, files, *, heading=None, sentence_split=True, on_bad_line="raise"):
+    def __init__(
+        self,
+        files,
+        *,
+        heading=None,
+        sentence_split=True,
+        line_documents=False,
+        on_bad_line="raise",
+    ):
         if heading not in (None, "wikitext"):
             raise ValueError(f"`heading` must be None or 'wikitext'. Received: {heading!r}.")
         if on_bad_line not in ("raise", "skip"):
             raise ValueError(f"`on_bad_line` must be 'raise' or 'skip'. Received: {on_bad_line!r}.")
         self._files = _existing(files)
         self._heading = heading
-        self._sentence_split = sentence_split
+        self._sentence_split, self._line_documents = sentence_split, line_documents
         self._on_bad_line = on_bad_line
         with tf.device("CPU"):
             self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
@@ -107,6 +117,8 @@ class Documents:
         if self._heading is not None:
             heading = tf.strings.regex_full_match(lines, "=( .*)? =")
             divides = heading & ~tf.strings.regex_full_match(lines, "= = .*")
+        if self._line_documents:
+            divides = tf.ones_like(blank)
         bad = ~is_utf8(lines)
         counts = [tf.reduce_sum(tf.cast(rows, tf.int64)) for rows in (blank, heading, bad)]
         self._skipped.assign_add(tf.stack(counts))
@@ -116,9 +128,11 @@ class Documents:
         document = tf.cumsum(tf.cast(divides | tf.equal(numbers, 1), tf.int64))
         begun = document[-1]
         lines, document = tf.boolean_mask(lines, keep), tf.boolean_mask(document, keep)
-        if not self._sentence_split:
-            return lines, document, begun
-        sentences = split_sentences(lines)
+        marked = _mark_ends(lines) if self._sentence_split else lines
+        if self._line_documents:
+            alone = ~tf.strings.regex_full_match(marked, "(?s).*\n.*")
+            marked = tf.where(alone, _mark_middle(marked), marked)
+        sentences = tf.strings.split(marked, "\n")
         return sentences.flat_values, tf.repeat(document, sentences.row_lengths()), begun
 
     def _refuse(self, bad, file, numbers, keep):
@@ -133,10 +147,25 @@ class Documents:
 
 def split_sentences(lines):
     """Strings `[B]` to ragged sentences `[B, (n)]`, by the rule that `Documents` states."""
+    return tf.strings.split(_mark_ends(lines), "\n")
+
+
+def _mark_ends(lines):
+    """Strings `[B]` with a line feed between their sentences."""
     cut = tf.strings.regex_replace(lines, ENDS, "\\1\n\\2")
     cut = tf.strings.regex_replace(cut, WIDE_ENDS, "\\1\n")
     cut = tf.strings.regex_replace(cut, r"\s*\n\s*", "\n")
-    return tf.strings.split(tf.strings.regex_replace(cut, r"\n+$", ""), "\n")
+    return tf.strings.regex_replace(cut, r"\n+$", "")
+
+
+def _mark_middle(lines):
+    """Strings `[B]` with a line feed after the middle one of their words, if they have two."""
+    words = tf.strings.split(lines)
+    count = words.row_lengths()
+    place = tf.ragged.range(count).flat_values
+    after = tf.where(tf.equal(place, tf.repeat((count - 1) // 2, count)), "\n", " ")
+    words = words.with_flat_values(words.flat_values + after)
+    return tf.strings.strip(tf.strings.reduce_join(words, axis=-1))
 
 
 def _group(state, chunk):

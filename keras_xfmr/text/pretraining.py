@@ -70,7 +70,8 @@ class PretrainingDataset(Epochs):
         shuffle_buffer: documents (parts, of long ones) to shuffle among; 0 keeps the order of the
             files.
         seed: an integer.
-        **reading: `heading`, `sentence_split`, `on_bad_line`, as `Documents` takes them.
+        **reading: `heading`, `sentence_split`, `line_documents`, `on_bad_line`, as `Documents`
+            takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -276,8 +277,8 @@ class PretrainingDataset(Epochs):
 ONE_DOCUMENT = (
     "Next sentence prediction takes B from another document, but there is only one among the "
     f"{CHUNK} parts of documents that are made into instances together. If the files hold one "
-    "document, pass objective='sop' or None, or divide it by blank lines or headings (`heading`); "
-    "if it is a long one among others, pass a larger `shuffle_buffer`."
+    "document, pass objective='sop' or None, or divide it by blank lines, headings (`heading`) or "
+    "lines (`line_documents`); if it is a long one among others, pass a larger `shuffle_buffer`."
 )
 
 

@@ -40,6 +40,21 @@ def test_headings_of_wikitext_divide_documents_and_are_left_out(file):
     assert documents.skipped == {"blank": 5, "heading": 4, "utf8": 0}
 
 
+def test_each_line_may_be_a_document_of_two_sentences_or_halves(file):
+    lines = "One two  three\tfour five\n\nIt ends. This begins.\nalone\n정말 좋다\n"
+    documents = Documents(file(lines), line_documents=True)
+    parts, numbers = read(documents)
+    assert parts[:2] == [["One two three", "four five"], ["It ends.", "This begins."]]
+    assert parts[2:] == [["alone"], ["정말", "좋다"]]
+    assert len(set(numbers)) == 4 and documents.skipped["blank"] == 1
+    whole = Documents(file(lines), line_documents=True, sentence_split=False)
+    assert read(whole)[0][1] == ["It ends.", "This begins."]
+    assert read(Documents(file("a b\n c d e \n"), line_documents=True))[0] == [
+        ["a", "b"],
+        ["c d", "e"],
+    ]
+
+
 def test_a_byte_order_mark_and_crlf_are_taken_off(file):
     documents = Documents(file("\ufeffé\r\nb\r\n\r\n\ufeffc\r\n"))
     assert read(documents)[0] == [["é", "b"], ["\ufeffc"]]

@@ -7,12 +7,13 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
     python examples/bert_classify.py --train=... --test=... --baseline
 
 The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
-`document` and `label`). DIR is a Hugging Face BERT folder (KoBERT, MiniLM) or the --output of
-bert_pretrain.py; without it the model is trained from scratch with a learned vocabulary (for Korean
-and its kin take --vocabulary=sentence_piece, which is learned in a minute). --baseline
-adds the accuracy of a logistic regression over character n-grams: what a model has to beat.
-Written to --output: learning_curve.png, model.keras, saved_model/, which takes raw text and answers
-labels with scores, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+`document` and `label`), --text_pair that of a second text, where there is one. DIR is a Hugging
+Face BERT folder (KoBERT, MiniLM) or the --output of bert_pretrain.py; without it the model is
+trained from scratch with a learned vocabulary (for Korean and its kin take
+--vocabulary=sentence_piece, which is learned in a minute). --baseline adds the accuracy of a
+logistic regression over character n-grams: what a model has to beat. Written to --output:
+learning_curve.png, model.keras, saved_model/, which takes raw text and answers labels with scores,
+asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import csv
@@ -30,6 +31,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("train", None, "TSV with a header.", required=True)
 flags.DEFINE_string("test", None, "TSV with the same columns, never trained on.", required=True)
 flags.DEFINE_string("text", "document", "Name of the column with the text.")
+flags.DEFINE_string("text_pair", None, "Name of the column with a second text, if there is one.")
 flags.DEFINE_string("label", "label", "Name of the column with the class.")
 flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
@@ -50,19 +52,20 @@ flags.DEFINE_string("output", "runs/classify", "Folder for everything that is wr
 
 
 def read(path):
-    """The texts and the labels of a TSV; rows without a text are left out and counted."""
+    """The texts, one or two a row, and the labels of a TSV; rows that lack one are left out."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = {FLAGS.text, FLAGS.label} - set(rows.fieldnames or ())
+        columns = [FLAGS.text, *([FLAGS.text_pair] if FLAGS.text_pair else []), FLAGS.label]
+        missing = set(columns) - set(rows.fieldnames or ())
         if missing:
             raise app.UsageError(
                 f"{path} has the columns {rows.fieldnames}, not {sorted(missing)}. Name them by "
-                "--text and --label."
+                "--text, --text_pair and --label."
             )
-        pairs = [(row[FLAGS.text], row[FLAGS.label]) for row in rows]
-    kept = [(t.strip(), label) for t, label in pairs if t and t.strip() and label]
-    print(f"{path}: {len(kept)} texts, {len(pairs) - len(kept)} left out without a text or label")
-    return [t for t, _ in kept], [label for _, label in kept]
+        found = [[(row[column] or "").strip() for column in columns] for row in rows]
+    kept = [row for row in found if all(row)]
+    print(f"{path}: {len(kept)} texts, {len(found) - len(kept)} left out without a text or label")
+    return [row[:-1] for row in kept], [row[-1] for row in kept]
 
 
 def batches(packer, texts, labels, shuffle):
@@ -71,13 +74,16 @@ def batches(packer, texts, labels, shuffle):
     if shuffle:
         data = data.shuffle(len(texts), seed=FLAGS.seed)
     data = data.batch(FLAGS.batch_size, drop_remainder=shuffle)
-    data = data.map(lambda t, label: (packer(t), label), num_parallel_calls=tf.data.AUTOTUNE)
+    data = data.map(
+        lambda rows, label: (packer(*tf.unstack(rows, axis=1)), label),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
     return data.prefetch(tf.data.AUTOTUNE)
 
 
 def fit(model, packer, train, test, output):
     """Trains with a warm-up and a linear decay; the accuracy on the test texts."""
-    steps = max(FLAGS.epochs * (len(train[0]) // FLAGS.batch_size), 2)
+    steps = fine_tuning.count_steps(train[0], FLAGS.batch_size, FLAGS.epochs)
     rate = FLAGS.learning_rate or (1e-4 if FLAGS.pretrained else 5e-4)
     model.compile(
         fine_tuning.optimizer(rate, steps),
@@ -99,8 +105,8 @@ def baseline(train, test):
 
     features = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=3, sublinear_tf=True)
     regression = LogisticRegression(C=4.0, max_iter=300)
-    regression.fit(features.fit_transform(train[0]), train[1])
-    return regression.score(features.transform(test[0]), test[1])
+    regression.fit(features.fit_transform(map(" ".join, train[0])), train[1])
+    return regression.score(features.transform(map(" ".join, test[0])), test[1])
 
 
 def main(_):
@@ -125,7 +131,7 @@ def main(_):
     tokenizer, model = fine_tuning.prepare(
         models.BertClassifier,
         len(labels),
-        texts,
+        [one for row in texts for one in row],
         pretrained=FLAGS.pretrained,
         dropout=FLAGS.dropout,
         preset=FLAGS.preset,
@@ -135,20 +141,25 @@ def main(_):
     )
     # Every batch has one length: one compilation.
     packer = text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
-    lengths = tokenizer.tokenize(tf.constant(texts)).row_lengths().numpy()
-    print(
-        f"{np.mean(lengths > FLAGS.max_length - 2):.2%} of the texts are cut to {FLAGS.max_length}"
-    )
+    lengths = [tokenizer.tokenize(column).row_lengths() for column in zip(*texts)]
+    cut = np.sum(lengths, axis=0) > FLAGS.max_length - 1 - len(lengths)
+    print(f"{np.mean(cut):.2%} of the texts are cut to {FLAGS.max_length}")
     measures = fit(model, packer, train, test, output)
     print(f"{model.count_params():,} weights, test accuracy {measures['accuracy']:.2%}")
 
     model.save(output / "model.keras")
+    inputs = dict(zip(("text", "text_pair"), zip(*test_texts[:5])))
     folder = serving.export_encoder(
-        model, packer, output / "saved_model", labels=labels, check_texts=test_texts[:3]
+        model,
+        packer,
+        output / "saved_model",
+        labels=labels,
+        pairs=len(inputs) > 1,
+        check_texts=inputs["text"],
     )
-    answer = fine_tuning.ask(folder, test_texts[:5])
+    answer = fine_tuning.ask(folder, **inputs)
     for asked, label, score in zip(test_texts, answer["label"], answer["score"]):
-        print(f"  {label} ({score:.2f})  {asked}")
+        print(f"  {label} ({score:.2f})  {' | '.join(asked)}")
     print(f"{folder} answered in a fresh process")
 
 

@@ -174,7 +174,7 @@ class EntityF1(keras.callbacks.Callback):
 
 def fit(model, packer, train, dev, labels, output):
     """Trains with a warm-up and a linear decay."""
-    steps = max(FLAGS.epochs * (len(train) // FLAGS.batch_size), 2)
+    steps = fine_tuning.count_steps(train, FLAGS.batch_size, FLAGS.epochs)
     rate = FLAGS.learning_rate or (2e-4 if FLAGS.pretrained else 1e-3)
     model.compile(
         fine_tuning.optimizer(rate, steps),
@@ -242,7 +242,7 @@ def main(_):
     folder = serving.export_encoder(
         model, packer, output / "saved_model", labels=labels, check_texts=texts[:3]
     )
-    answer = fine_tuning.ask(folder, texts)
+    answer = fine_tuning.ask(folder, text=texts)
     for asked, row, tags, (words, true) in zip(texts, answer["words"], answer["tags"], shown):
         heard = [tag or "O" for word, tag in zip(row, tags) if word]
         print(f"  {asked}\n    {show(row, heard)}\n    in truth: {show(words, true)}")

@@ -9,9 +9,10 @@ A vocabulary is learned from the files; instances are made while the model train
 each epoch. The log has the loss and the accuracy of either task, the picture their curves; beside
 them stands what always naming the most frequent word would reach. Documents are divided by blank
 lines, or by headings as WikiText has them; with --line_documents each line is one (reviews,
-tweets). Text that is no documents takes --objective=none. Everything is written to --output: vocabulary, checkpoints, TensorBoard logs,
-learning_curve.png, model.keras and hub/, a folder that `Bert.from_pretrained` and `transformers`
-open. A run that was killed goes on where it stopped. Results: benchmarks/RESULTS.md.
+tweets). Lines that belong to no document take --objective=none. Everything is written to --output:
+vocabulary, checkpoints, TensorBoard logs, learning_curve.png, model.keras and hub/, a folder that
+`Bert.from_pretrained` and `transformers` open. A run that was killed goes on where it stopped.
+Results: benchmarks/RESULTS.md.
 """
 
 import collections
@@ -22,6 +23,7 @@ import keras
 import numpy as np
 from absl import app, flags, logging
 
+import runs
 from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
@@ -70,9 +72,9 @@ class Throughput(keras.callbacks.Callback):
 
 
 def make_tokenizer(output, sentences):
-    """The vocabulary of an earlier run in this folder, or one learned from the files."""
+    """The vocabulary of a killed run in this folder, or one learned from the files."""
     folder = output / "tokenizer"
-    if (folder / "tokenizer.json").exists():
+    if runs.resumes(output):
         return text.load_tokenizer(folder)
     if FLAGS.vocabulary == "word_piece":
         tokenizer = text.learn_bert_word_piece(

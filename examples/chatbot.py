@@ -18,6 +18,7 @@ import keras
 import seq2seq
 from absl import app, flags, logging
 
+import runs
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
@@ -53,7 +54,7 @@ def main(_):
     clock, output = seq2seq.Clock(), pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
-    if (output / "backup").exists():  # a killed run: its files and vocabulary stay as they are
+    if runs.resumes(output):  # its files and vocabulary stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizer, _ = seq2seq.load_tokenizers(output)
     else:
@@ -80,7 +81,7 @@ def main(_):
     clock.step(f"trained {model.count_params():,} weights; held-out {measures}")
 
     pairs = seq2seq.fitting(seq2seq.read_pairs(files[1]), tokenizers, (LENGTH, LENGTH))
-    pairs = random.Random(FLAGS.seed).sample(pairs, 10)
+    pairs = random.Random(FLAGS.seed).sample(pairs, min(10, len(pairs)))
     questions = [question for question, _ in pairs]
     options = {"search": "beam", "beam_size": 4, "max_length": LENGTH}
     replies = seq2seq.answer(model, tokenizers, questions, length=LENGTH, batch_size=10, **options)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import tensorflow as tf
+from absl import app
 
 from keras_xfmr import text, training
 
@@ -15,7 +16,8 @@ import json, sys
 import tensorflow as tf
 import tensorflow_text  # registers the operations of the tokenizers
 model = tf.saved_model.load(sys.argv[1])
-answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+texts = {name: tf.constant(rows) for name, rows in json.loads(sys.argv[2]).items()}
+answer = model.signatures["serving_default"](**texts)
 rows = {name: value.numpy().tolist() for name, value in answer.items()}
 print(json.dumps(rows, default=bytes.decode))
 """
@@ -71,13 +73,23 @@ def prepare(
     return tokenizer, model
 
 
+def count_steps(texts, batch_size, epochs):
+    """Steps of a training whose last batches, if they are not full, are left out."""
+    if len(texts) < batch_size:
+        raise app.UsageError(
+            f"{len(texts)} texts to train on are fewer than one batch: lower "
+            f"--batch_size={batch_size}."
+        )
+    return max(epochs * (len(texts) // batch_size), 2)
+
+
 def optimizer(rate, steps):
     """BERT's: a warm-up over a tenth of the steps, then a linear decay to 0."""
     schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
     return training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0)
 
 
-def ask(folder, texts):
+def ask(folder, **texts):
     """The SavedModel's answers, name -> rows, in a process that imports only TensorFlow."""
     done = subprocess.run(
         [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(texts)],

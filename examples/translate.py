@@ -24,6 +24,7 @@ import sacrebleu
 import seq2seq
 from absl import app, flags, logging
 
+import runs
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
@@ -124,7 +125,7 @@ def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.precision)
 
-    if (output / "backup").exists():  # a killed run: its files and vocabularies stay as they are
+    if runs.resumes(output):  # its files and vocabularies stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizers = seq2seq.load_tokenizers(output)
     else:

@@ -57,6 +57,14 @@ def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
     assert not (tmp_path / "backup").exists()
 
 
+def test_a_killed_run_is_not_gone_on_with_for_another_corpus(tmp_path, korean_pairs):
+    (tmp_path / "out" / "backup").mkdir(parents=True)
+    (tmp_path / "out" / "flags.json").write_text('{"data": "others.tsv"}')
+    with pytest.raises(AssertionError, match="begun with other flags .*--data=others.tsv"):
+        run_example("translate.py", f"--data={korean_pairs}", folder=tmp_path / "out")
+    assert not (tmp_path / "out" / "train.tsv").exists()
+
+
 def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_pairs):
     small = ("--held_out=40", "--epochs=1", "--d_model=16", "--vocab_size=60", "--num_layers=1")
     printed = run_example(
@@ -174,10 +182,12 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     assert (tmp_path / "bert" / "learning_curve.png").stat().st_size > 5000
     assert not (tmp_path / "bert" / "backup").exists()
 
-    rows = [f"a {animal} runs\t{animal in ('cat', 'dog'):d}" for animal in animals] * 20
+    rows = [f"it runs\ta {animal}\t{animal in ('cat', 'dog'):d}" for animal in animals] * 20
     for name in ("train.tsv", "test.tsv"):
-        (tmp_path / name).write_text("\n".join(["document\tlabel", *rows, "\t1"]) + "\n")
+        content = "\n".join(["document\twho\tlabel", *rows, "\ta cat\t1"]) + "\n"
+        (tmp_path / name).write_text(content)
     flags = (f"--train={tmp_path / 'train.tsv'}", f"--test={tmp_path / 'test.tsv'}")
+    flags += ("--text_pair=who",)
     flags += (f"--pretrained={tmp_path / 'bert'}", "--max_length=16", "--nojit_compile")
     flags += ("--batch_size=16", "--epochs=12", "--learning_rate=3e-3")
     printed = run_example("bert_classify.py", *flags, folder=tmp_path / "classify")

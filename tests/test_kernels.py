@@ -24,3 +24,24 @@ def test_the_largest_of_a_row_and_where_they_stand(size, ties):
     np.testing.assert_array_equal(ids, expected)
     np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
     assert keras.backend.standardize_dtype(ids.dtype) == "int32"
+
+
+@pytest.mark.requires_tensorflow
+def test_uniform_numbers_are_the_same_with_and_without_xla_and_uniform():
+    import tensorflow as tf
+
+    def draw(jit_compile):
+        seed = keras.random.SeedGenerator(5)
+        function = tf.function(lambda: kernels.uniform((101, 103), seed), jit_compile=jit_compile)
+        return function().numpy(), function().numpy()
+
+    (plain, second), (compiled, _) = draw(False), draw(True)
+    np.testing.assert_array_equal(plain, compiled)
+    assert plain.min() >= 0 and plain.max() < 1
+    # Of 10,403 numbers a share of 1/8 has a standard deviation of 0.0032: five of them.
+    shares = np.histogram(plain, bins=8, range=(0, 1))[0] / plain.size
+    np.testing.assert_allclose(shares, 1 / 8, atol=0.017)
+    correlation = np.corrcoef(plain.reshape(-1)[:-1], plain.reshape(-1)[1:])[0, 1]
+    assert abs(correlation) < 0.05
+    for other in (second, kernels.uniform((101, 103), 6).numpy()):
+        assert abs(np.corrcoef(plain.reshape(-1), other.reshape(-1))[0, 1]) < 0.05

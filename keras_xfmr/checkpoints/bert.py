@@ -37,8 +37,9 @@ CONFIG_FILES = ("config.json", "bert_config.json")
 CONFIG_BYTES = 16 << 20  # id2label of a large classifier is long, but not longer
 MOST_LABELS = 1_000_000
 # In files, but no weights of the model: buffers, the optimizer's state, the tied output table.
+DECODER_BIAS = "cls.predictions.decoder.bias"
 NOT_WEIGHTS = re.compile(
-    r"embeddings\.(position_ids|token_type_ids)|.*[./]adam_[mv]|global_step|cls\.predictions\.decoder\.weight"
+    r"embeddings\.(position_ids|token_type_ids)|.*[./]adam_[mv]|global_step|cls\.predictions\.decoder\.\w+"
 )
 
 
@@ -105,6 +106,9 @@ class BertCheckpoint:
                     f"{name!r}."
                 )
             self.names[canonical] = name
+        # The bias of the masked words has two names, of which a file has either or both.
+        if "cls.predictions.bias" not in self.names and DECODER_BIAS in self.names:
+            self.names["cls.predictions.bias"] = self.names.pop(DECODER_BIAS)
         self.arguments = _arguments(config)
         self._check_sizes()
         self.num_labels = self._count_labels(config)
@@ -193,8 +197,7 @@ def _canonical(name):
         name = re.sub(r"\bkernel$", "weight", name)
     name = name.removeprefix("bert.")
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    return "cls.predictions.bias" if name == "cls.predictions.decoder.bias" else name
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 def _read_config(folder):
@@ -325,23 +328,25 @@ def load_bert(model, checkpoint):
         weight = weights[name]
         weight.value.assign(checkpoint.read(name, tuple(weight.value.shape), weight.inputs))
     if "cls.predictions.bias" in loaded:
-        _check_tied(model, checkpoint)
+        _check_tied(checkpoint)
     unexpected = [
         name for name in checkpoint.names if name not in weights and not NOT_WEIGHTS.fullmatch(name)
     ]
     return LoadReport(tuple(loaded), tuple(missing), tuple(unexpected))
 
 
-def _check_tied(model, checkpoint):
-    """An output table of its own would be lost without a word."""
-    name = "cls.predictions.decoder.weight"
-    if name not in checkpoint.names:
-        return
-    table = np.asarray(model.bert.token_embedding.embeddings)
-    if checkpoint.shape(name) != table.shape or not np.array_equal(
-        checkpoint.read(name, table.shape, 0), table
-    ):
-        raise ValueError(f"{name!r} differs from the word embeddings; this library ties the two.")
+def _check_tied(checkpoint):
+    """An output table or bias of its own would be lost without a word."""
+    tied = {
+        "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+        DECODER_BIAS: "cls.predictions.bias",
+    }
+    for name, other in tied.items():
+        if name in checkpoint.names and not (
+            checkpoint.shape(name) == checkpoint.shape(other)
+            and np.array_equal(*(checkpoint.read(n, checkpoint.shape(n), 0) for n in (name, other)))
+        ):
+            raise ValueError(f"{name!r} differs from {other!r}; this library ties the two.")
 
 
 # ---- writing

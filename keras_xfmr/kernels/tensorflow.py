@@ -74,12 +74,13 @@ def write(tensor, update, index, axis):
 
 
 def uniform(shape, seed):
-    """Numbers in [0, 1) by the Philox generator: the same with and without XLA."""
+    """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
     if isinstance(seed, keras.random.SeedGenerator):
         seed = seed.next()
     else:
         seed = (random.getrandbits(31) if seed is None else seed, 0)
-    return tf.random.stateless_uniform(shape, seed, alg="philox")
+    bits = tf.bitwise.right_shift(_random_bits(tf.zeros(shape), seed), _word(8))
+    return tf.cast(tf.bitcast(bits, tf.int32), tf.float32) * 2.0**-24
 
 
 def dropout(inputs, rate, seed):
@@ -87,18 +88,25 @@ def dropout(inputs, rate, seed):
 
     The generators of `tf.random.stateless_*` compile to loops of their own under XLA:CPU, and what
     they draw is kept for the gradient. A hash is arithmetic that XLA fuses into what stands around
-    it, forward and backward, so that it costs next to nothing. It is SplitMix (Steele et al. 2014)
-    with MurmurHash3's 32-bit finalizer, the second word of the seed joined between its rounds.
+    it, forward and backward, so that it costs next to nothing.
     """
-    first, second = tf.unstack(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32))
-    index = tf.reshape(tf.cast(tf.range(tf.size(inputs)), tf.uint32), tf.shape(inputs))
-    bits = _shift_xor(index * _word(0x9E3779B9) + first, 16) * _word(0x85EBCA6B)
-    bits = _shift_xor(tf.bitwise.bitwise_xor(bits, second * _word(0x9E3779B9)), 13)
-    bits = _shift_xor(bits * _word(0xC2B2AE35), 16)
-    keep = bits >= _word(min(round(rate * 2**32), 2**32 - 1))
+    keep = _random_bits(inputs, seed) >= _word(min(round(rate * 2**32), 2**32 - 1))
     return tf.where(
         keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype)
     )
+
+
+def _random_bits(like, seed):
+    """32 random bits for each element of `like`, from its index and a seed of two integers.
+
+    SplitMix (Steele et al. 2014) with MurmurHash3's 32-bit finalizer, the second word of the seed
+    joined between its rounds.
+    """
+    first, second = tf.unstack(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32))
+    index = tf.reshape(tf.cast(tf.range(tf.size(like)), tf.uint32), tf.shape(like))
+    bits = _shift_xor(index * _word(0x9E3779B9) + first, 16) * _word(0x85EBCA6B)
+    bits = _shift_xor(tf.bitwise.bitwise_xor(bits, second * _word(0x9E3779B9)), 13)
+    return _shift_xor(bits * _word(0xC2B2AE35), 16)
 
 
 def _shift_xor(bits, shift):

@@ -290,7 +290,16 @@ class DecoderBlock(_Block):
         """Caches for decoding `rows` sequences of `length` tokens over `memory [B, S, D]`.
 
         `rows` is B times any factor; the projected memory is kept once for all of them.
+
+        Raises:
+            ValueError: the cross-attention has positions (`rotary`, `sliding_window`).
         """
+        cross = self.cross_attention
+        if getattr(cross, "rotary", None) or getattr(cross, "sliding_window", None):
+            raise ValueError(
+                "A cached cross-attention is not told where its queries stand, which `rotary` and "
+                "`sliding_window` depend on. Build `cross_attention` without them."
+            )
         return (
             self.self_attention.init_cache(rows, length),
             self.cross_attention.project_cache(memory),

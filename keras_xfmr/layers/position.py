@@ -85,8 +85,9 @@ class PositionEmbedding(keras.layers.Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: offset + T is larger than `max_length`, wherever both are known (a length
-            that is known only when a compiled graph runs fails there, in TensorFlow's words).
+        ValueError: offset + T is larger than `max_length`, wherever both are known. A length that
+            is known only when a compiled graph runs fails there, in the backend's words; an offset
+            that is known only then is not checked.
 
     Example:
 
@@ -118,7 +119,8 @@ class PositionEmbedding(keras.layers.Layer):
         _check_rank("inputs", inputs, 3)
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
-        if isinstance(offset, int) and isinstance(length, int):
+        if isinstance(offset, int):
+            # Too few rows cannot be added; a lookup under XLA would take the last one for all.
             rows = self.embeddings[offset : offset + length]
         else:
             positions = ops.cast(offset, "int32") + ops.arange(length, dtype="int32")

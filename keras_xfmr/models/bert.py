@@ -3,6 +3,9 @@
 B batch, T length, D d_model
 """
 
+import collections
+import itertools
+
 import keras
 from keras import ops
 
@@ -152,6 +155,7 @@ class Bert(Pretrained, keras.Model):
             inputs=inputs, outputs=[sequence, self.pool(sequence)], name=name, **kwargs
         )
         self._config = config
+        self._pooler_unread = False
         self._adaptations = []  # calls that changed what is trained, for a saved model
 
     def initializer(self):
@@ -226,6 +230,11 @@ class Bert(Pretrained, keras.Model):
             if value is not None
         }
         token_ids = inputs["token_ids"]
+        if len(token_ids.shape) == 2 and token_ids.shape[1] == 0:
+            raise ValueError(
+                "`token_ids` must have at least one position, [CLS]. Received: shape "
+                f"{tuple(token_ids.shape)}."
+            )
         if "segment_ids" not in inputs:
             inputs["segment_ids"] = ops.zeros_like(token_ids, dtype="int32")
         if "attention_mask" not in inputs:
@@ -248,6 +257,15 @@ class Bert(Pretrained, keras.Model):
         """The [CLS] vector `[B, D]`: tanh(W x_0 + b)."""
         first = sequence[:, 0]
         return first if self.pooler is None else self.pooler(first)
+
+    def read_pooler(self, read):
+        """Freezes the pooler for a head that does not read it, where it has no gradient and Keras
+        would warn; the next head that does read it trains it again."""
+        if read and self._pooler_unread:
+            self.pooler.trainable = True
+        self._pooler_unread = not read and (self.pooler.trainable or self._pooler_unread)
+        if not read:
+            self.pooler.trainable = False
 
     # ---- training a part of the weights
 
@@ -299,20 +317,25 @@ class Bert(Pretrained, keras.Model):
         Args:
             rank: of A and B.
             targets: names among `"query"`, `"key"`, `"value"`, `"attention_output"`, `"inner"`,
-                `"output"`: the projections of every block.
+                `"output"`, the projections of every block, and `"pooler"`.
             alpha: by default `rank`.
         """
-        for layer in (*self._embedding_layers(), self.pooler):
-            if layer is not None:
-                layer.trainable = False
+        dense = collections.defaultdict(list)
         for block in self.encoder_blocks:
-            dense = projections(block)
-            if not targets or set(targets) - set(dense):
-                raise ValueError(f"`targets` must be among {tuple(dense)}. Received: {targets!r}.")
-            for weight in block.weights:
-                weight.trainable = False
-            for name in targets:
-                dense[name].enable_lora(rank, lora_alpha=alpha)
+            for name, layer in projections(block).items():
+                dense[name].append(layer)
+        if self.pooler is not None:
+            dense["pooler"].append(self.pooler)
+        if not targets or set(targets) - set(dense):
+            raise ValueError(f"`targets` must be among {tuple(dense)}. Received: {targets!r}.")
+        for layer in self._embedding_layers():
+            layer.trainable = False
+        pooler = [] if self.pooler is None else self.pooler.weights
+        for weight in itertools.chain(pooler, *(block.weights for block in self.encoder_blocks)):
+            weight.trainable = False
+        for name in targets:
+            for layer in dense[name]:
+                layer.enable_lora(rank, lora_alpha=alpha)
         arguments = {"rank": rank, "targets": list(targets), "alpha": alpha}
         self._adaptations.append(["enable_lora", arguments])
 

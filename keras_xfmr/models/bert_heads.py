@@ -4,6 +4,7 @@ B batch, T length, P predictions, D d_model, V vocab_size, C classes
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
@@ -19,8 +20,8 @@ class _BertHead(Pretrained, keras.Model):
 
     def _graph(self, bert, outputs_of, name, extra_inputs=None, **kwargs):
         """Builds the functional graph `outputs_of(sequence, pooled, inputs)`."""
-        if bert.pooler is not None and not self.pooled:
-            bert.pooler.trainable = False  # it has no gradient here, and Keras would warn
+        if bert.pooler is not None:
+            bert.read_pooler(self.pooled)
         inputs = symbolic_inputs()
         sequence, pooled = bert(inputs)
         inputs = {**inputs, **(extra_inputs or {})}
@@ -150,8 +151,43 @@ class BertPretrainer(_BertHead):
         return {"architectures": ["BertForPreTraining" if self.nsp_dense else "BertForMaskedLM"]}
 
 
+class _ClassHead(_BertHead):
+    """A head over `num_classes` classes, which looks at the labels that it is given as an array."""
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        self.check_labels(y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        self.check_labels(y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        self.check_labels(y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        self.check_labels(y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def check_labels(self, labels):
+        """Raises ValueError where an integer label is no class: under XLA its loss would be NaN.
+
+        `fit` and its kin call this with arrays; a `tf.data` data set is looked at by
+        `data.map(lambda x, y: (x, check(y)))`, `check = text.check_ids(num_classes, "labels")`.
+        """
+        labels = np.asarray([] if labels is None else labels)
+        if self.num_classes == 1 or labels.dtype.kind not in "iu" or not labels.size:
+            return
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ValueError(
+                f"Labels must lie in 0 .. {self.num_classes - 1} (num_classes={self.num_classes}). "
+                f"Received: labels from {labels.min()} to {labels.max()}."
+            )
+
+
 @keras.saving.register_keras_serializable("keras_xfmr")
-class BertClassifier(_BertHead):
+class BertClassifier(_ClassHead):
     """Dropout, then a dense layer on the pooled vector, for sentences and pairs of sentences.
 
     Args:
@@ -191,7 +227,7 @@ class BertClassifier(_BertHead):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class BertTokenClassifier(_BertHead):
+class BertTokenClassifier(_ClassHead):
     """Dropout, then a dense layer on every position: named entities, parts of speech.
 
     Args:

@@ -1,5 +1,7 @@
 """A compiled search over a model, the same on every backend."""
 
+import collections
+
 import keras
 
 from keras_xfmr import decoding
@@ -43,13 +45,26 @@ class Generator(keras.Model):
         return found._asdict()
 
 
+    def seed_with(self, seed):
+        """Lets the next call draw as one with this seed does."""
+        self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
+
+
 class Untracked:
-    """A holder that keeps models out of the layer that owns it: they only borrow its weights."""
+    """A holder that keeps models out of the layer that owns it: they only borrow its weights.
+
+    The `MOST` that were used last are kept.
+    """
+
+    MOST = 8
 
     def __init__(self):
-        self.models = {}
+        self.models = collections.OrderedDict()
 
     def get(self, key, make):
         if key not in self.models:
             self.models[key] = make()
+        self.models.move_to_end(key)
+        if len(self.models) > self.MOST:
+            self.models.popitem(last=False)
         return self.models[key]

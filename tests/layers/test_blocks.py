@@ -236,6 +236,15 @@ def test_what_a_block_cannot_take_is_an_error(rng):
         DecoderBlock(N, F, norm=keras.layers.LayerNormalization())
 
 
+@pytest.mark.parametrize("options", [{"rotary": RotaryEmbedding()}, {"sliding_window": 3}])
+def test_a_cross_attention_with_positions_has_no_cache(rng, options):
+    block = DecoderBlock(N, F, cross_attention=MultiHeadAttention(N, 2, **options))
+    memory = normal(rng, B, S, D)
+    block(normal(rng, B, T, D), memory)
+    with pytest.raises(ValueError, match="where its queries stand"):
+        block.init_cache(memory, B, T)
+
+
 class TwoOutputs(EncoderBlock):
     def call(self, inputs, **kwargs):
         x = super().call(inputs, **kwargs)

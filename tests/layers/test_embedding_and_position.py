@@ -125,6 +125,18 @@ def test_positions_beyond_the_table_are_an_error(rng, length, offset):
             layer(normal(rng, B, length, D), offset=start)
 
 
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_positions_beyond_the_table_fail_in_a_graph_of_any_length(rng, jit_compile):
+    inputs = keras.Input((None, D))
+    model = keras.Model(inputs, PositionEmbedding(11)(inputs))
+    model.compile(jit_compile=jit_compile)
+    for length in (5, 6, 7):  # Keras then traces for any length
+        model.predict_on_batch(normal(rng, B, length, D))
+    with pytest.raises(Exception, match="(?i)shape|dimension"):
+        model.predict_on_batch(normal(rng, B, 12, D))
+
+
 def test_a_model_of_sequences_longer_than_the_table_cannot_be_built():
     with pytest.raises(ValueError, match="max_length=11 rows. Received: 12 positions"):
         PositionEmbedding(11)(keras.Input((12, D)))

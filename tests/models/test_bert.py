@@ -225,6 +225,33 @@ def test_what_is_frozen_stays_so_in_a_file(tmp_path):
     assert len(loaded.trainable_weights) == len(model.trainable_weights) < len(model.weights)
 
 
+def test_a_low_rank_update_of_the_pooler():
+    model = models.BertClassifier(make_bert(), 2)
+    model.bert.enable_lora(2, targets=("pooler",))
+    moved = [w.path for w in model.trainable_weights]
+    assert sum("lora" in path for path in moved) == 2 and len(moved) == 4
+
+
+@pytest.mark.parametrize("first", [
+    models.BertEmbedder, lambda bert: models.BertPretrainer(bert, next_sentence=False),
+])  # fmt: skip
+def test_an_encoder_goes_to_a_head_that_trains_the_pooler(first):
+    bert = make_bert()
+    count = len(bert.trainable_weights)
+    first(bert)
+    assert len(bert.trainable_weights) == count - 2
+    models.BertClassifier(bert, 2)
+    assert len(bert.trainable_weights) == count
+
+
+def test_a_pooler_that_the_user_froze_stays_so():
+    bert = make_bert()
+    bert.pooler.trainable = False
+    models.BertEmbedder(bert)
+    models.BertClassifier(bert, 2)
+    assert not bert.pooler.trainable
+
+
 # ---- pooling and spans
 
 
@@ -258,6 +285,26 @@ def test_best_spans_equal_a_search_over_all():
 
 
 # ---- errors
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 1]])
+@pytest.mark.parametrize("kind", [models.BertClassifier, models.BertTokenClassifier])
+def test_labels_outside_the_classes_are_refused(kind, labels):
+    model = kind(make_bert(), 2)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    labels = np.array(labels, "int32")
+    if kind is models.BertTokenClassifier:
+        labels = np.tile(labels[:, None], (1, 7))
+    for call in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match="Labels must lie in 0 .. 1 .*Received: labels from"):
+            call(make_ids(), labels)
+        call(make_ids(), np.abs(labels) % 2)
+
+
+def test_a_batch_of_no_positions_is_refused_and_one_of_no_rows_is_not():
+    with pytest.raises(ValueError, match="at least one position"):
+        make_bert()(np.zeros((2, 0), "int32"))
+    assert tuple(make_bert()(np.zeros((0, 7), "int32"))[1].shape) == (0, 12)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,13 @@ def test_what_does_not_fit(kind, options, export, message, packer, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+def test_a_packer_longer_than_the_models_positions_is_refused(packer, tmp_path):
+    longer = text.SentencePacker(packer.tokenizer, max_length=8)
+    with pytest.raises(ValueError, match="up to 8 tokens, the model has positions for 7"):
+        serving.export_encoder(make("BertEmbedder"), longer, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 def test_another_padding_id_is_refused(packer, tmp_path):
     bert = models.Bert(
         13, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=7, pad_token_id=1

@@ -125,6 +125,7 @@ def test_vocabularies_are_learned_from_files_too(tmp_path):
     files = [tmp_path / "a.txt", str(tmp_path / "b.txt")]
     assert text.learn_characters(files).get_vocabulary()[4:] == [" ", "a", "b", "녕", "안"]
     assert text.learn_characters(files, min_count=2).get_vocabulary()[4:] == ["a", "b", "안"]
+    assert text.learn_characters(files[0]).get_vocabulary()[4:] == ["a", "b"]
     assert "안" in text.learn_word_piece(files, 47).get_vocabulary()
     assert strings(text.learn_sentence_piece(str(tmp_path / "b.txt"), 47).detokenize([[2, 3]])) == [
         ""

@@ -1,0 +1,32 @@
+"""What the examples that resume share: is there a killed run of the same command in a folder?"""
+
+import json
+import sys
+
+from absl import app, flags
+
+FREE = ("output", "jit_compile")  # flags that may differ when a run goes on
+
+
+def resumes(output):
+    """Whether a killed run of this command left a backup in `output`; notes the flags of a new one.
+
+    Raises:
+        app.UsageError: the backup is of a run with other flags, whose data and vocabulary would
+            silently stand in the place of those that were asked for.
+    """
+    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    given = {flag.name: flag.value for flag in own if flag.name not in FREE}
+    file = output / "flags.json"
+    if not (output / "backup").exists():
+        file.write_text(json.dumps(given, indent=2) + "\n", "utf8")
+        return False
+    begun = json.loads(file.read_text("utf8")) if file.exists() else {}
+    differ = [f"--{name}={begun.get(name)}" for name in given if begun.get(name) != given[name]]
+    if differ:
+        raise app.UsageError(
+            f"{output} holds a killed run that was begun with other flags ({' '.join(differ)}). "
+            f"Give those to go on with it, another --output, or remove {output / 'backup'}."
+        )
+    print(f"going on with the killed run in {output}")
+    return True

@@ -21,9 +21,9 @@ import time
 
 import keras
 import numpy as np
+import resuming
 from absl import app, flags, logging
 
-import runs
 from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
@@ -74,7 +74,7 @@ class Throughput(keras.callbacks.Callback):
 def make_tokenizer(output, sentences):
     """The vocabulary of a killed run in this folder, or one learned from the files."""
     folder = output / "tokenizer"
-    if runs.resumes(output):
+    if resuming.resumes(output):
         return text.load_tokenizer(folder)
     if FLAGS.vocabulary == "word_piece":
         tokenizer = text.learn_bert_word_piece(

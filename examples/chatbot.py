@@ -15,10 +15,10 @@ import pathlib
 import random
 
 import keras
+import resuming
 import seq2seq
 from absl import app, flags, logging
 
-import runs
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
@@ -54,7 +54,7 @@ def main(_):
     clock, output = seq2seq.Clock(), pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
-    if runs.resumes(output):  # its files and vocabulary stay as they are
+    if resuming.resumes(output):  # its files and vocabulary stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizer, _ = seq2seq.load_tokenizers(output)
     else:

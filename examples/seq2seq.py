@@ -134,7 +134,7 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True, model_
         loss=training.MaskedCrossEntropy(settings["label_smoothing"], pad_id=model.pad_id),
         metrics=[
             training.MaskedAccuracy(pad_id=model.pad_id),
-            training.masked_perplexity(model.pad_id),
+            training.MaskedPerplexity(pad_id=model.pad_id),
         ],
         jit_compile=jit_compile,
     )

@@ -20,11 +20,11 @@ import pathlib
 
 import cldr_dates
 import keras
+import resuming
 import sacrebleu
 import seq2seq
 from absl import app, flags, logging
 
-import runs
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
@@ -125,7 +125,7 @@ def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.precision)
 
-    if runs.resumes(output):  # its files and vocabularies stay as they are
+    if resuming.resumes(output):  # its files and vocabularies stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizers = seq2seq.load_tokenizers(output)
     else:

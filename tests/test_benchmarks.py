@@ -1,5 +1,6 @@
 """Benchmarks run as they are started by hand, with small settings. What they time fails no test."""
 
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -32,6 +33,8 @@ def run_benchmark(name, *flags):
 @pytest.fixture(scope="module")
 def bert():
     """What was printed, and (case, peer, setting) -> median of all sides that were timed."""
+    if importlib.metadata.version("keras-hub").startswith("0.25."):  # the last for Python 3.10
+        pytest.skip("KerasHub 0.25 loads no folder of a BertModel, whose names have no prefix")
     printed = run_benchmark("bert", *SIZES, *QUICK, "--nomemory", LEFT_OUT)
     found, case = {}, None
     for line in printed.splitlines():

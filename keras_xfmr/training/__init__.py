@@ -3,7 +3,7 @@ callbacks."""
 
 from keras_xfmr.training.callbacks import BackupAndRestore
 from keras_xfmr.training.losses import MaskedCrossEntropy
-from keras_xfmr.training.metrics import MaskedAccuracy, masked_perplexity
+from keras_xfmr.training.metrics import MaskedAccuracy, MaskedPerplexity
 from keras_xfmr.training.optimizers import AdamW
 from keras_xfmr.training.schedules import InverseSqrtSchedule, LinearWarmupDecay
 
@@ -14,5 +14,5 @@ __all__ = [
     "LinearWarmupDecay",
     "MaskedAccuracy",
     "MaskedCrossEntropy",
-    "masked_perplexity",
+    "MaskedPerplexity",
 ]

@@ -6,7 +6,7 @@ B batch, T length, V vocab_size
 import keras
 from keras import ops
 
-from keras_xfmr.training.losses import token_weight
+from keras_xfmr.training.losses import MaskedCrossEntropy, token_weight
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -40,21 +40,35 @@ class MaskedAccuracy(keras.metrics.Mean):
         return super().update_state(ops.cast(hits, "float32"), sample_weight=weight)
 
 
-def masked_perplexity(pad_id=0, name="perplexity"):
-    """exp of the mean cross-entropy of a target token: keras-nlp's `Perplexity` over logits.
+@keras.saving.register_keras_serializable("keras_xfmr")
+class MaskedPerplexity(keras.metrics.Mean):
+    """exp of the mean cross-entropy of the target tokens, all of them alike.
 
     Args:
         pad_id: the label that is left out.
 
-    Returns:
-        A `keras.metrics.Metric`.
+    Call arguments:
+        y_true: integers `[B, T]`.
+        y_pred: logits `[B, T, V]`.
 
     Example:
 
-    >>> metric = masked_perplexity()
-    >>> float(metric(np.array([[1, 0]]), np.zeros((1, 2, 8))))
+    >>> metric = MaskedPerplexity()
+    >>> round(float(metric(np.array([[1, 0]]), np.zeros((1, 2, 8)))), 4)
     8.0
     """
-    import keras_nlp  # slow to import, and nothing else here needs it
 
-    return keras_nlp.metrics.Perplexity(from_logits=True, mask_token_id=pad_id, name=name)
+    def __init__(self, *, pad_id=0, name="perplexity", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.pad_id = pad_id
+
+    def get_config(self):
+        return {**super().get_config(), "pad_id": self.pad_id}
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        losses = MaskedCrossEntropy(pad_id=self.pad_id).call(y_true, y_pred)
+        weight = token_weight(y_true, self.pad_id, sample_weight)
+        return super().update_state(losses, sample_weight=weight)
+
+    def result(self):
+        return ops.exp(super().result())

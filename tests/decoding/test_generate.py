@@ -14,7 +14,7 @@ from keras_xfmr.models import Transformer
 pytestmark = pytest.mark.portable
 
 B, S, L, V = 5, 7, 6, 11
-LEARNED = {"seed": 31, "norm_first": True, "positions": "learned", "max_length": S}
+LEARNED = {"seed": 33, "norm_first": True, "positions": "learned", "max_length": S}
 SOURCE = np.array([
     [5, 7, 3, 8, 4, 10, 6], [8, 9, 10, 5, 0, 0, 0], [4, 4, 0, 0, 0, 0, 0], [0] * S,
     [10, 9, 8, 7, 6, 5, 4],
@@ -26,11 +26,11 @@ def model():
     return make(**LEARNED)
 
 
-def make(seed=34, **arguments):
+def make(seed=35, **arguments):
     """A model whose answers differ from row to row, and of which some end."""
     model = Transformer(V, d_model=6, num_heads=3, ffn_dim=13, num_layers=(1, 2), **arguments)
     rng = np.random.default_rng(seed)
-    for variable in model.trainable_weights:
+    for variable in sorted(model.trainable_weights, key=lambda v: v.path):  # Keras' order changes
         small = variable.path.endswith(("beta", "bias"))  # they pull every answer to one token
         variable.assign(rng.normal(size=variable.shape) * (0.1 if small else 1.5))
     return model

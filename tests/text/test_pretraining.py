@@ -174,7 +174,8 @@ def test_fit_takes_labels_and_weights_by_name(file):
     inputs = {n: keras.Input([lengths.get(n, T)], dtype="int32", name=n) for n in INPUTS}
     mlm = keras.layers.Embedding(VOCABULARY, 7)(inputs["masked_positions"])
     mlm = keras.layers.Dense(VOCABULARY, kernel_initializer="zeros")(mlm)
-    ids = keras.layers.Embedding(VOCABULARY, 7)(inputs["token_ids"])
+    others = (inputs[n] for n in INPUTS if n != "masked_positions")
+    ids = keras.layers.Embedding(VOCABULARY + 2, 7)(sum(others))
     nsp = keras.layers.Dense(2, kernel_initializer="zeros")(ids[:, 0])
     model = keras.Model(inputs, {"mlm": mlm, "nsp": nsp})
     model.compile(

@@ -119,7 +119,7 @@ def learned(path, tmp_path_factory):
     model.compile(
         optimizer,
         training.MaskedCrossEntropy(),
-        metrics=[training.MaskedAccuracy(), training.masked_perplexity()],
+        metrics=[training.MaskedAccuracy(), training.MaskedPerplexity()],
         jit_compile=False,
     )
     folder = tmp_path_factory.mktemp("board")

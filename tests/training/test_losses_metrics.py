@@ -177,7 +177,7 @@ def test_accuracy_takes_sample_weights_and_half_precision(logits):
 
 
 def test_perplexity_is_the_exponential_of_the_mean_over_all_targets(logits):
-    metric = training.masked_perplexity()
+    metric = training.MaskedPerplexity()
     losses = []
     for labels in (LABELS, np.where(LABELS > 3, LABELS, 0)):  # 8 and 5 targets
         metric.update_state(labels, logits)
@@ -185,6 +185,8 @@ def test_perplexity_is_the_exponential_of_the_mean_over_all_targets(logits):
     assert len(losses) == 8 + 5
     np.testing.assert_allclose(metric.result(), np.exp(np.mean(losses)), rtol=1e-5)
     assert metric.name == "perplexity"
+    again = keras.metrics.deserialize(keras.metrics.serialize(training.MaskedPerplexity(pad_id=7)))
+    assert (type(again), again.pad_id) == (training.MaskedPerplexity, 7)
 
 
 # ---- schedules

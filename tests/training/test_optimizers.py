@@ -185,7 +185,7 @@ def test_a_fit_in_half_precision_falls_and_stays_finite(policy, rng):
         model.compile(
             training.AdamW(0.02, clipnorm=1.0),
             loss,
-            metrics=[training.MaskedAccuracy(), training.masked_perplexity()],
+            metrics=[training.MaskedAccuracy(), training.MaskedPerplexity()],
             jit_compile=JIT,
         )
         history = model.fit(inputs, labels, batch_size=16, epochs=11, verbose=0).history

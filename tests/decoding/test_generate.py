@@ -62,8 +62,9 @@ def uncached_step(model, source):
     return step, start, (ops.convert_to_tensor(source), ops.convert_to_tensor(prefix))
 
 
-def assert_same(found, expected, tolerance=1e-4):
-    """Equal ids; scores are sums of a few log-probabilities near 1, in float32."""
+def assert_same(found, expected, tolerance=5e-4):
+    """Equal ids; scores are sums of a few log-probabilities near 1, in float32, whose rounding
+    weights as large as those of `make` amplify a thousandfold."""
     if isinstance(expected, decoding.SearchResult):
         expected = {name: as_numpy(x) for name, x in expected._asdict().items()}
     assert found.keys() == expected.keys() == {"token_ids", "scores", "lengths"}

@@ -14,7 +14,7 @@ from keras_xfmr.models import Transformer
 pytestmark = pytest.mark.portable
 
 B, S, L, V = 5, 7, 6, 11
-LEARNED = {"seed": 33, "norm_first": True, "positions": "learned", "max_length": S}
+LEARNED = {"seed": 40, "norm_first": True, "positions": "learned", "max_length": S}
 SOURCE = np.array([
     [5, 7, 3, 8, 4, 10, 6], [8, 9, 10, 5, 0, 0, 0], [4, 4, 0, 0, 0, 0, 0], [0] * S,
     [10, 9, 8, 7, 6, 5, 4],
@@ -62,9 +62,8 @@ def uncached_step(model, source):
     return step, start, (ops.convert_to_tensor(source), ops.convert_to_tensor(prefix))
 
 
-def assert_same(found, expected, tolerance=5e-4):
-    """Equal ids; scores are sums of a few log-probabilities near 1, in float32, whose rounding
-    weights as large as those of `make` amplify a thousandfold."""
+def assert_same(found, expected, tolerance=1e-4):
+    """Equal ids; scores are sums of a few log-probabilities near 1, in float32."""
     if isinstance(expected, decoding.SearchResult):
         expected = {name: as_numpy(x) for name, x in expected._asdict().items()}
     assert found.keys() == expected.keys() == {"token_ids", "scores", "lengths"}

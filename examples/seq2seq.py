@@ -35,10 +35,12 @@ print(json.dumps(list(zip(texts, answer["score"].numpy().tolist()))))
 def split(pairs, output, held_out, seed=0):
     """Writes a stream of pairs to train.tsv and held_out.tsv; no held-out source is trained on.
 
+    Other translations of a held-out source stand in neither file; how many is printed.
+
     Args:
         pairs: a function that gives a fresh iterator over (source, target).
         output: folder of the two files.
-        held_out: how many sources to hold out.
+        held_out: how many pairs to hold out.
         seed: of the choice.
 
     Returns:
@@ -46,19 +48,25 @@ def split(pairs, output, held_out, seed=0):
     """
     draw, chosen, seen = random.Random(seed), [], 0
     for source, _ in pairs():  # reservoir sampling: memory does not grow with the corpus
-        seen += 1
         if len(chosen) < held_out:
-            chosen.append(source)
-        elif (place := draw.randrange(seen)) < held_out:
-            chosen[place] = source
+            chosen.append((seen, source))
+        elif (place := draw.randrange(seen + 1)) < held_out:
+            chosen[place] = seen, source
+        seen += 1
     if seen <= 2 * held_out:
         raise ValueError(f"{seen} pairs are too few to hold out {held_out}; lower --held_out.")
-    chosen = set(chosen)
+    places, sources = (set(part) for part in zip(*chosen))
     train, held = pathlib.Path(output, "train.tsv"), pathlib.Path(output, "held_out.tsv")
+    others = 0
     with open(train, "w", encoding="utf8") as kept, open(held, "w", encoding="utf8") as away:
-        for source, target in pairs():
-            file = away if source in chosen else kept
-            file.write(f"{source}\t{target}\n")
+        for place, (source, target) in enumerate(pairs()):
+            if place in places:
+                away.write(f"{source}\t{target}\n")
+            elif source in sources:
+                others += 1
+            else:
+                kept.write(f"{source}\t{target}\n")
+    print(f"{held_out} pairs held out; other translations of their sources, left out: {others}")
     return train, held
 
 
@@ -94,7 +102,7 @@ def load_tokenizers(output):
 # ---- training
 
 
-def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True, model_options=None):
+def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
     """Builds a Transformer and fits it; resumes where a killed run stopped.
 
     Writes learning_curve.png, TensorBoard logs and model.keras into `output`.
@@ -115,6 +123,7 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True, model_
     steps = settings["epochs"] * train.count()
     held.count()
     print(f"{train.rows} pairs to train on, left out: {train.skipped}; {steps} steps")
+    print(f"{held.rows} pairs to measure the loss on, left out: {held.skipped}")
     model = models.Transformer(
         source.vocab_size,
         None if target is source else target.vocab_size,
@@ -161,24 +170,30 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True, model_
 def answer(model, tokenizers, sources, *, length, batch_size=64, **options):
     """Raw sources to raw targets, in batches of one shape, so that one compilation serves all.
 
+    Sources of more than `length` ids are answered in batches as long as the longest of them, which
+    are one more compilation, with `generate`'s own `max_length`.
+
     Args:
-        length: ids of the longest source; options as in `Transformer.generate`.
+        length: ids of a source; options as in `Transformer.generate`.
 
     Returns:
         A list of strings.
     """
-    answers = []
-    for start in range(0, len(sources), batch_size):
-        batch = sources[start : start + batch_size]
-        filled = batch + [""] * (batch_size - len(batch))
-        ids = tokenizers[0].encode(filled)
-        longest = int(tf.reduce_max(ids.row_lengths()))
-        if longest > length:
-            raise ValueError(f"A source has {longest} ids, more than length={length}.")
-        found = model.generate(ids.to_tensor(model.pad_id, shape=[None, length]), **options)
-        best = found["token_ids"] if found["token_ids"].ndim == 2 else found["token_ids"][:, 0]
-        texts = tokenizers[1].detokenize(best).numpy()[: len(batch)]
-        answers += [t.decode("utf8") for t in texts]
+    lengths = tokenizers[0].encode(sources).row_lengths().numpy()
+    beyond = {**options, "max_length": None}
+    answers = [None] * len(sources)
+    for places, width, chosen in (
+        (np.flatnonzero(lengths <= length), length, options),
+        (np.flatnonzero(lengths > length), lengths.max(initial=0), beyond),
+    ):
+        for start in range(0, len(places), batch_size):
+            batch = places[start : start + batch_size]
+            filled = [sources[i] for i in batch] + [""] * (batch_size - len(batch))
+            ids = tokenizers[0].encode(filled).to_tensor(model.pad_id, shape=[None, width])
+            found = model.generate(ids, **chosen)["token_ids"]
+            best = found if found.ndim == 2 else found[:, 0]
+            for i, answer in zip(batch, tokenizers[1].detokenize(best).numpy()):
+                answers[i] = answer.decode("utf8")
     return answers
 
 

@@ -139,15 +139,9 @@ def main(_):
     options = {"search": chosen["search"], "max_length": chosen["max_length"]}
     if chosen["search"] == "beam":
         options["beam_size"] = FLAGS.beam_size
-    longest = chosen["buckets"][-1]
-    pairs = seq2seq.read_pairs(files[1])
-    measured = seq2seq.fitting(pairs, tokenizers, longest)
-    print(
-        f"held-out: {len(pairs)} pairs, of them longer than trained for and not measured: "
-        f"{len(pairs) - len(measured)}"
-    )
-    sources, references = zip(*measured)
-    answers = seq2seq.answer(model, tokenizers, list(sources), length=longest[0], **options)
+    sources, references = zip(*seq2seq.read_pairs(files[1]))
+    length = chosen["buckets"][-1][0]
+    answers = seq2seq.answer(model, tokenizers, list(sources), length=length, **options)
     report(sources, references, answers, dates)
     clock.step("translated the held-out pairs")
 

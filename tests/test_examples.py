@@ -76,15 +76,55 @@ def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_p
     assert (tmp_path / "out" / "target_tokenizer" / "sentencepiece.model").is_file()
 
 
-def test_no_held_out_date_is_trained_on_in_any_form():
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        import cldr_dates
+def test_as_many_pairs_are_held_out_as_asked_and_no_source_is_on_both_sides(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
 
-        train, held = cldr_dates.make_pairs(3000, 500, seed=5)
-        meaning = {s: date for date, strings in cldr_dates.readings().items() for s in strings}
-    finally:
-        sys.path.remove(str(ROOT / "examples"))
+    pairs = [(f"source {n // 3}", f"target {n}") for n in range(300)]  # three translations each
+    files = seq2seq.split(lambda: iter(pairs), tmp_path, 20, seed=3)
+    train, held = (seq2seq.read_pairs(file) for file in files)
+    assert len(held) == 20 and set(train) | set(held) < set(pairs)
+    held_sources = {source for source, _ in held}
+    assert not held_sources & {source for source, _ in train}
+    assert len(train) == 300 - 3 * len(held_sources)
+    left_out = 3 * len(held_sources) - 20
+    assert f"20 pairs held out; other translations of their sources, left out: {left_out}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_sources_longer_than_trained_for_are_answered_too(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+
+    from keras_xfmr import models, text
+
+    tokenizer = text.ByteTokenizer()
+    model = models.Transformer(
+        tokenizer.vocab_size, d_model=16, num_heads=2, ffn_dim=32, num_layers=1,
+        pad_id=tokenizer.pad_id, start_id=tokenizer.start_id, end_id=tokenizer.end_id,
+    )  # fmt: skip
+    sources = ["ab", "a source beyond the bucket", "c", "another beyond it"]
+    options = {"search": "greedy", "max_length": 6, "jit_compile": False}
+    answers = seq2seq.answer(
+        model, [tokenizer] * 2, sources, length=8, batch_size=2, **options
+    )
+    for source, answer in zip(sources, answers, strict=True):
+        long = len(source) > 8
+        ids = tokenizer.encode([source]).to_tensor()
+        found = model.generate(ids, **options | ({"max_length": len(ids[0]) + 50} if long else {}))
+        expected = tokenizer.detokenize(found["token_ids"]).numpy()[0].decode("utf8")
+        assert answer[: len(expected)] == expected and len(expected) > 0
+
+
+def test_no_held_out_date_is_trained_on_in_any_form(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import cldr_dates
+
+    train, held = cldr_dates.make_pairs(3000, 500, seed=5)
+    meaning = {s: date for date, strings in cldr_dates.readings().items() for s in strings}
     seen, kept_back = (
         {meaning[source.split("> ", 1)[1]] for source, _ in pairs} for pairs in (train, held)
     )

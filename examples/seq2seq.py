@@ -13,7 +13,6 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_xfmr
 from keras_xfmr import models, text, training, viz

@@ -141,11 +141,11 @@ class BertCheckpoint:
                 f"{self.shape(name)}. Where it is a head of another task, load the encoder alone: "
                 "Head(Bert.from_pretrained(path), ...)."
             )
-        array = np.asarray(self._tensors[self.names[name]])
-        if inputs and out_in:
-            # By the backend, which has all cores turn it round.
-            return ops.reshape(ops.transpose(ops.convert_to_tensor(array)), shape)
-        return array.reshape(shape)
+        view = getattr(self._tensors, "view", self._tensors.__getitem__)
+        array = view(self.names[name])
+        # Copied or turned round by the backend, straight from the file and on all cores.
+        turned = ops.transpose(array) if inputs and out_in else ops.copy(array)
+        return ops.reshape(turned, shape)
 
     def _check_sizes(self):
         """The configuration agrees with the file, before any memory is taken on its word."""

@@ -48,6 +48,10 @@ class Checkpoint(collections.abc.Mapping):
     def _read(self, name):
         """The array of a name in `shapes`; raises ValueError."""
 
+    def view(self, name):
+        """An array to be read at once, which may be the file's own bytes, not a copy of them."""
+        return self[name]
+
     def _open(self, path):
         return self._resources.enter_context(open(path, "rb"))
 
@@ -136,22 +140,24 @@ def read_elements(file, start, count, name, byteorder="<"):
     file.seek(start)
     if file.readinto(array.view(np.uint8)) != array.nbytes:
         raise ValueError("The file ended early.")
+    return from_stored(array, name)
+
+
+def from_stored(array, name):
+    """Elements of the type `name` as they lie in a file, as they are wanted.
+
+    float32 for both half-precision types, others as they are, in the byte order of this machine.
+    """
     if name == "bfloat16":
         # The upper half of a float32.
         wide = array.astype(np.uint32)
         wide <<= 16
         return wide.view(np.float32)
     if name == "bool":
-        return array != 0
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return as_loaded(native)
-
-
-def as_loaded(array):
-    """float32 for both half-precision types, other arrays as they are."""
-    if array.dtype.name in ("float16", "bfloat16"):
+        return array != 0  # a byte of the file may be neither 0 nor 1
+    if name == "float16":
         return array.astype(np.float32)
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_disjoint(ranges):

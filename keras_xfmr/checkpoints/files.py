@@ -124,6 +124,9 @@ class ShardedCheckpoint(Checkpoint):
             self.shapes[name] = shard.shapes[name]
             self.format = shard.format
 
+    def view(self, name):
+        return self._shard_of[name].view(name)
+
     def _read(self, name):
         return self._shard_of[name][name]
 

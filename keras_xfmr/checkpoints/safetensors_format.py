@@ -1,6 +1,7 @@
 """safetensors: a JSON header of names, types, shapes and offsets, then the bytes."""
 
 import contextlib
+import json
 import os
 import pathlib
 
@@ -8,45 +9,62 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_xfmr.checkpoints.checkpoint import Checkpoint, as_loaded, count_elements
+from keras_xfmr.checkpoints.checkpoint import Checkpoint, count_elements, from_stored, stored_dtype
 
-# The types of which NumPy, or ml_dtypes for BF16, has the like.
-ITEMSIZES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2}
-ITEMSIZES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8}
+# The format's types of which there is the like here.
+TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+TYPES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "C64": "complex64"}
+TYPES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
 
 
 class SafetensorsCheckpoint(Checkpoint):
-    """A safetensors file.
+    """A safetensors file, mapped into memory: its pages are read where an array is asked for.
 
     The package checks the header against the file (length, overlaps, gaps, overflow); what is left
-    to do is to raise ValueError, and to bound shapes of no elements, which it lets pass. Its NumPy
-    interface gives bfloat16 as the type of ml_dtypes.
+    to do is to raise ValueError, to bound shapes of no elements, which it lets pass, and to find
+    the bytes, which its NumPy interface would copy twice.
     """
 
     format = "safetensors"
 
     def __init__(self, path):
         super().__init__(path)
-        with _as_value_error():
-            opened = safetensors.safe_open(os.fspath(path), framework="np")
-            self._file = self._resources.enter_context(opened)
-            self._kinds = {}
-            for name in self._file.keys():
-                entry = self._file.get_slice(name)
-                self.shapes[name], self._kinds[name] = tuple(entry.get_shape()), entry.get_dtype()
+        with _as_value_error(), safetensors.safe_open(os.fspath(path), framework="np") as checked:
+            for name in checked.keys():
+                self.shapes[name] = tuple(checked.get_slice(name).get_shape())
                 count_elements(self.shapes[name], 8)
+        self._bytes = np.memmap(path, mode="r")
+        self._first = 8 + int.from_bytes(self._bytes[:8].tobytes(), "little")
+        self._entries = json.loads(self._bytes[8 : self._first].tobytes())
+        self._resources.callback(self._entries.clear)
+
+    def view(self, name):
+        kind = TYPES.get(self._entry(name)["dtype"])
+        dtype = kind and stored_dtype(kind)
+        # Types that stand in the file as they are wanted; the others are converted.
+        plain = dtype and dtype.name == kind and kind != "float16" and dtype.isnative
+        return self._stored(name) if plain else self[name]
 
     def _read(self, name):
-        if self._kinds[name] not in ITEMSIZES:
+        stored = np.array(self._stored(name))
+        return from_stored(stored, TYPES[self._entry(name)["dtype"]])
+
+    def _entry(self, name):
+        if name not in self._entries:
+            raise ValueError(f"{name!r} was asked for after the file had been closed.")
+        return self._entries[name]
+
+    def _stored(self, name):
+        """A read-only array that is the file's own bytes."""
+        entry = self._entry(name)
+        if entry["dtype"] not in TYPES:
             raise ValueError(
-                f"{name!r} has the type {self._kinds[name]}, which NumPy does not have. "
-                f"Expected one of {sorted(ITEMSIZES)}."
+                f"{name!r} has the type {entry['dtype']}, which NumPy does not have. "
+                f"Expected one of {sorted(TYPES)}."
             )
-        with _as_value_error():
-            array = self._file.get_tensor(name)
-        if array.dtype == bool:
-            return array.view(np.uint8) != 0  # a byte of the file may be neither 0 nor 1
-        return as_loaded(array)
+        begin, end = (self._first + offset for offset in entry["data_offsets"])
+        flat = np.asarray(self._bytes)[begin:end].view(stored_dtype(TYPES[entry["dtype"]]))
+        return flat.reshape(self.shapes[name])
 
 
 @contextlib.contextmanager

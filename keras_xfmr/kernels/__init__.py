@@ -9,14 +9,15 @@ import keras
 from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax, top_k
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.kernels.tensorflow import dropout, layer_norm, uniform, write
+    from keras_xfmr.kernels.tensorflow import dropout, empty, layer_norm, uniform, write
 else:
-    from keras_xfmr.kernels.portable import dropout, layer_norm, uniform, write
+    from keras_xfmr.kernels.portable import dropout, empty, layer_norm, uniform, write
 
 __all__ = [
     "MASKED_SCORE",
     "attention",
     "dropout",
+    "empty",
     "layer_norm",
     "rms_norm",
     "softmax",

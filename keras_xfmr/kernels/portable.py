@@ -34,6 +34,11 @@ def _scale_and_shift(normalized, gamma, beta, dtype):
     return ops.cast(normalized, dtype)
 
 
+def empty(shape, dtype):
+    """An array to be written before it is read."""
+    return ops.zeros(shape, dtype)
+
+
 def dropout(inputs, rate, seed):
     """Zeroes each element with probability `rate`, scales the others by 1 / (1 - rate)."""
     return keras.random.dropout(inputs, rate, seed=seed)

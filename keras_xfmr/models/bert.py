@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
-from keras_xfmr.models.pretrained import Pretrained, weights_follow
+from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
 PRESETS = {
@@ -163,8 +163,8 @@ class Bert(Pretrained, keras.Model):
         return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
 
     def _encoder_initializer(self):
-        """Zeros where a checkpoint must have the weight: drawing takes longer than reading."""
-        return keras.initializers.Zeros() if weights_follow.get() else self.initializer()
+        """Of weights that every checkpoint must have."""
+        return DrawnUnlessLoaded(stddev=self.initializer_range)
 
     def _table(self, rows, policy, name):
         return TokenEmbedding(

@@ -4,12 +4,26 @@ import contextvars
 import inspect
 import pathlib
 
+import keras
 from absl import logging
 
-from keras_xfmr import checkpoints
+from keras_xfmr import checkpoints, kernels
 
 # Whether a model is being built whose encoder's weights come from a checkpoint, all of them.
 weights_follow = contextvars.ContextVar("weights_follow", default=False)
+
+
+@keras.saving.register_keras_serializable(package="keras_xfmr")
+class DrawnUnlessLoaded(keras.initializers.TruncatedNormal):
+    """Draws nothing while a checkpoint is loaded: drawing takes longer than reading.
+
+    For the encoder's weights alone, which `from_pretrained` loads, all of them, or raises.
+    """
+
+    def __call__(self, shape, dtype=None):
+        if weights_follow.get():
+            return kernels.empty(shape, dtype)
+        return super().__call__(shape, dtype)
 
 
 class Pretrained:

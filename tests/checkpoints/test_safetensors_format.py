@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import safetensors.numpy
+from keras import ops
 from weight_files import FLOATS, INTEGERS, entry, safetensors_file, sample_safetensors
 
 from keras_xfmr.checkpoints import read_checkpoint, write_safetensors
@@ -118,3 +119,25 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_safetensors(tmp_path / "missing" / "a.safetensors", {"a": FLOATS})
     assert not os.listdir(tmp_path)
+
+
+def test_a_view_is_the_file_itself_at_any_byte(tmp_path):
+    """Read straight from the file, where other arrays leave no alignment."""
+    header = {"a": entry("U8", [3], 0, 3), "floats": entry("F32", FLOATS.shape, 3, 3 + 140)}
+    header["half"] = entry("F16", [2], 143, 147)
+    path = tmp_path / "a.safetensors"
+    halves = np.array([1.5, -2.0], np.float16)
+    path.write_bytes(safetensors_file(header, b"\1\2\3" + FLOATS.tobytes() + halves.tobytes()))
+    checkpoint = read_checkpoint(path)
+    view, copy = checkpoint.view("floats"), checkpoint["floats"]
+    assert not view.flags.writeable and copy.flags.writeable and copy.flags.aligned
+    for array in (view, copy, ops.convert_to_numpy(ops.convert_to_tensor(view))):
+        np.testing.assert_array_equal(array, FLOATS, strict=True)
+    turned = ops.convert_to_numpy(ops.transpose(ops.convert_to_tensor(view)))
+    np.testing.assert_array_equal(turned, FLOATS.T, strict=True)
+    expected = halves.astype(np.float32)
+    np.testing.assert_array_equal(checkpoint.view("half"), expected, strict=True)
+    checkpoint.close()
+    np.testing.assert_array_equal(view, FLOATS, strict=True)  # what was read stays
+    with pytest.raises(ValueError, match="'floats' was asked for after the file had been closed"):
+        checkpoint.view("floats")

@@ -2,9 +2,10 @@
 
 From a TSV of sentence pairs (source, target) 1,000 pairs are held out by a seed, a SentencePiece
 vocabulary is learned from the others, and both models are trained on the same batches in the same
-order, taking turns, with the same optimizer (Adam, betas 0.9 and 0.98), schedule (inverse square
-root), loss (`MaskedCrossEntropy`) and number of steps, both with XLA. The validation loss is the
-mean cross-entropy of a held-out target token, the same function for both.
+order, taking turns, with the same optimizer (AdamW, betas 0.9 and 0.98), schedule (the paper's, or
+with `--learning_rate` a rise to it and a fall to 0, as in `examples/translate.py`), loss
+(`MaskedCrossEntropy`) and number of steps, both with XLA. The validation loss is the mean
+cross-entropy of a held-out target token, the same function for both.
 
 What is not the same is each library's own: ours draws embeddings from N(0, 1 / d_model) and scales
 them by sqrt(d_model), KerasHub draws from U(-0.05, 0.05) and does not scale; ours has sinusoidal
@@ -42,7 +43,9 @@ flags.DEFINE_integer("batch_size", 64, "Sentence pairs in a batch.")
 flags.DEFINE_float("dropout", 0.1, "Dropout rate.")
 flags.DEFINE_float("label_smoothing", 0.0, "Of the training loss.")
 flags.DEFINE_integer("warmup_steps", 1000, "Steps until the highest learning rate.")
-flags.DEFINE_float("rate_scale", 1.0, "Factor of the learning rate.")
+flags.DEFINE_float("rate_scale", 1.0, "Factor of the learning rate of the paper's schedule.")
+flags.DEFINE_float("learning_rate", None, "Highest rate of a linear rise and fall, instead.")
+flags.DEFINE_float("weight_decay", 0.0, "Of all matrices.")
 flags.DEFINE_integer("seed", 0, "Of the held-out pairs, the data order and the weights.")
 # Smaller than the paper's, so that a run on a CPU ends within the hour.
 FLAGS.set_default("d_model", 256)
@@ -103,10 +106,17 @@ def make_model(make):
     """A compiled model and its validation loss."""
     keras.utils.set_random_seed(FLAGS.seed)
     model = make(FLAGS.dropout)
-    schedule = training.InverseSqrtSchedule(
-        FLAGS.d_model, FLAGS.warmup_steps, scale=FLAGS.rate_scale
+    if FLAGS.learning_rate:
+        schedule = training.LinearWarmupDecay(
+            FLAGS.learning_rate, FLAGS.warmup_steps, FLAGS.steps
+        )
+    else:
+        schedule = training.InverseSqrtSchedule(
+            FLAGS.d_model, FLAGS.warmup_steps, scale=FLAGS.rate_scale
+        )
+    optimizer = training.AdamW(
+        schedule, weight_decay=FLAGS.weight_decay, beta_1=0.9, beta_2=0.98, epsilon=1e-9
     )
-    optimizer = keras.optimizers.Adam(schedule, beta_1=0.9, beta_2=0.98, epsilon=1e-9)
     loss = training.MaskedCrossEntropy(FLAGS.label_smoothing)
     model.compile(optimizer, loss, jit_compile=True)
 

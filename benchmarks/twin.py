@@ -4,7 +4,8 @@ No benchmark itself: `training_step` and `loss_curve` compare the two, `pipeline
 
 The twin is written as a KerasHub user would: `TokenAndPositionEmbedding`, one table for source,
 target and output, dropout on the embeddings, `TransformerEncoder` and `TransformerDecoder`,
-post-norm, ReLU, the norms' epsilon and the padding mask of the source as in ours.
+post-norm or (`--norm_first`) pre-norm, ReLU, the norms' epsilon and the padding mask of the source
+as in ours.
 `--twin_positions=sine` takes `ReversibleEmbedding` + `SinePositionEncoding`; as KerasHub's
 embeddings are small, the sinusoids drown them and the twin learns badly. `scaled_sine` multiplies
 the embeddings by sqrt(d_model) first, which is the paper's model and ours.
@@ -33,6 +34,7 @@ flags.DEFINE_integer("vocab_size", 32_000, "Size of the vocabulary.")
 flags.DEFINE_integer("source_length", 32, "Source tokens.")
 flags.DEFINE_integer("target_length", 32, "Target tokens.")
 flags.DEFINE_bool("attention_dropout", False, "Whether ours drops attention weights too.")
+flags.DEFINE_bool("norm_first", False, "Pre-norm blocks, and a norm after each stack.")
 flags.DEFINE_enum(
     "twin_positions", "learned", ["learned", "sine", "scaled_sine"], "Positions of the twin."
 )
@@ -51,6 +53,7 @@ def make_ours(dropout):
         **sizes(),
         dropout_rate=dropout,
         attention_dropout_rate=dropout if FLAGS.attention_dropout else 0.0,
+        norm_first=FLAGS.norm_first,
     )
 
 
@@ -64,18 +67,23 @@ def make_twin(dropout):
         num_heads=FLAGS.num_heads,
         dropout=dropout,
         layer_norm_epsilon=1e-6,
+        normalize_first=FLAGS.norm_first,
     )
+
+    def final_norm(x):
+        return keras.layers.LayerNormalization(epsilon=1e-6)(x) if FLAGS.norm_first else x
+
     source_mask = keras.ops.not_equal(source_ids, 0)
     x = keras.layers.Dropout(dropout)(embed(source_ids))
     for _ in range(FLAGS.num_layers):
         x = keras_hub.layers.TransformerEncoder(**block)(x, padding_mask=source_mask)
-    memory = x
+    memory = final_norm(x)
     x = keras.layers.Dropout(dropout)(embed(target_ids))
     for _ in range(FLAGS.num_layers):
         x = keras_hub.layers.TransformerDecoder(**block)(
             x, memory, encoder_padding_mask=source_mask
         )
-    return keras.Model({"source_ids": source_ids, "target_ids": target_ids}, logits(x))
+    return keras.Model({"source_ids": source_ids, "target_ids": target_ids}, logits(final_norm(x)))
 
 
 def _embedding():

@@ -5,7 +5,7 @@ B batch, T length, W words, P positions, C classes, K predictions, D d_model
 
 import tensorflow as tf
 
-from keras_xfmr import models
+from keras_xfmr import models, text
 from keras_xfmr.serving import heads
 from keras_xfmr.serving.publish import check_answers, new_version, write
 
@@ -33,9 +33,10 @@ def export_encoder(
     - `BertEmbedder`: `vector [B, D]`;
     - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
       the context as it stands there, characters `start [B]` to `end [B]` (behind the last one);
-      `score [B]`, the probability of its first token times that of its last; and `truncated [B]`,
-      whether the end of the context was cut away. The answer is the most probable span of at most
-      `max_answer_length` tokens that lies in the context; it is empty where there is no context;
+      `score [B]`, the probability of its first token times that of its last in their window; and
+      `truncated [B]`, whether the end of the question was cut away. The answer is the span of at
+      most `max_answer_length` tokens whose logits have the largest sum, in any window of the
+      context; it is empty where there is no context;
     - `BertPretrainer` with `pairs=True`: `follows [B]`, the probability that the second text
       follows the first. Without, it has no raw text to read, for `[MASK]` in a text is text:
       `serving_default` is `ids`.
@@ -50,7 +51,8 @@ def export_encoder(
 
     Args:
         model: one of the above.
-        packer: the `keras_xfmr.text.SentencePacker` that the model was trained with.
+        packer: the `keras_xfmr.text.SentencePacker` that the model was trained with; of a
+            `BertSpanPredictor` the `keras_xfmr.text.QuestionPacker`.
         path: the model's folder.
         labels: names of the classes in their order; their numbers by default.
         pairs: whether the model reads two sentences. A `BertSpanPredictor` always does.
@@ -96,6 +98,11 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
             f"model's table {rows} rows and pad_token_id={model.bert.pad_token_id}. Is this the "
             "tokenizer that the model was trained with?"
         )
+    if isinstance(model, models.BertSpanPredictor) != isinstance(packer, text.QuestionPacker):
+        raise ValueError(
+            "Expected a QuestionPacker for a BertSpanPredictor and a SentencePacker for the "
+            f"others. Received: {type(packer).__name__} for a {type(model).__name__}."
+        )
     longest = model.bert.position_embedding.max_length
     if packer.max_length > longest:
         raise ValueError(
@@ -109,11 +116,6 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
             raise ValueError("A BertPretrainer without `next_sentence` reads no `pairs`.")
         return heads.pretrainer(model, packer, pairs=pairs, top=top)
     if isinstance(model, models.BertSpanPredictor):
-        if not hasattr(tokenizer, "tokenize_with_offsets"):
-            raise ValueError(
-                "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
-                f"pieces stand in a text. Received: {type(tokenizer).__name__}."
-            )
         return heads.span_predictor(model, packer, max_answer_length=max_answer_length)
     labels = [str(i) for i in range(model.num_classes)] if labels is None else list(labels)
     if len(labels) != model.num_classes:

@@ -63,12 +63,14 @@ def tagger(model, packer, *, names):
 def span_predictor(model, packer, *, max_answer_length):
     """Answers that stand in a text."""
 
-    def of_inputs(inputs):
+    def spans(inputs):
         shown, logits = inputs["attention_mask"], model(inputs)
         start = tf.where(shown > 0, _float32(logits["start"]), -1e9)
         end = tf.where(shown > 0, _float32(logits["end"]), -1e9)
         context = _context(inputs)
-        first, last, _ = models.best_spans(start, end, context, max_answer_length=max_answer_length)
+        first, last, total = models.best_spans(
+            start, end, context, max_answer_length=max_answer_length
+        )
         score = tf.gather(tf.nn.softmax(start), first, batch_dims=1)
         score *= tf.gather(tf.nn.softmax(end), last, batch_dims=1)
         there = tf.reduce_any(context, axis=1)
@@ -76,34 +78,38 @@ def span_predictor(model, packer, *, max_answer_length):
             "first": tf.where(there, tf.cast(first, tf.int32), -1),
             "last": tf.where(there, tf.cast(last, tf.int32), -1),
             "score": tf.where(there, score, 0.0),
-        }
+        }, total
 
     def of_texts(question, context):
-        tokenizer = packer.tokenizer
-        ids, starts, ends = tokenizer.tokenize_with_offsets(context)
-        packed = packer.pack_ids(tokenizer.tokenize(question), ids)
-        inputs = {name: packed[name] for name in INPUTS}
-        found, inside = of_inputs(inputs), _context(inputs)
-        before = tf.argmax(tf.cast(inside, tf.int32), axis=1, output_type=tf.int32)
-        start = _at(starts, found["first"] - before)
-        answer = tf.strings.substr(context, start, _at(ends, found["last"] - before) - start)
+        packed = packer.pack(question, context)
+        found, total = spans({name: packed[name] for name in INPUTS})
+        # The window of each context with the best span.
+        totals = tf.RaggedTensor.from_row_lengths(total, packed["windows"])
+        best = totals.row_starts() + tf.argmax(totals.to_tensor(total.dtype.min), axis=1)
+        found, shift = (
+            tf.nest.map_structure(lambda x: tf.gather(x, best), part)
+            for part in (found, packed["first_piece"] - packed["context_start"])
+        )
+        there = found["first"] >= 0
+        start = _at(packed["starts"], tf.where(there, found["first"] + shift, -1))
+        end = _at(packed["ends"], tf.where(there, found["last"] + shift, -1))
+        answer = tf.strings.substr(context, start, end - start)
         word = tf.strings.regex_replace(answer, f"^{BLANKS}", "")
         start += tf.cast(tf.strings.length(answer) - tf.strings.length(word), tf.int64)
         answer = tf.strings.regex_replace(word, f"{BLANKS}$", "")
         start = _characters(tf.strings.substr(context, tf.zeros_like(start), start))
-        seen = tf.math.count_nonzero(inside, axis=1)
         return {
             "answer": answer,
             "score": found["score"],
             "start": start,
             "end": start + _characters(answer),
-            "truncated": seen < ids.row_lengths(),
+            "truncated": packed["truncated"],
         }
 
     ids = [TOKEN_IDS, LENGTHS, SEGMENT_IDS]
     return {
         "serving_default": (of_texts, _strings("question", "context")),
-        "ids": (lambda *numbers: of_inputs(_shown(*numbers)), ids),
+        "ids": (lambda *numbers: spans(_shown(*numbers))[0], ids),
     }
 
 

@@ -11,6 +11,7 @@ from keras_xfmr.text.packing import SentencePacker, spread_word_labels
 from keras_xfmr.text.pairs import PairDataset
 from keras_xfmr.text.pretrained_tokenizer import load_pretrained_tokenizer
 from keras_xfmr.text.pretraining import PretrainingDataset
+from keras_xfmr.text.questions import QuestionPacker
 from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.tokenizers import (
     ByteTokenizer,
@@ -34,6 +35,7 @@ __all__ = [
     "Documents",
     "PairDataset",
     "PretrainingDataset",
+    "QuestionPacker",
     "SentencePacker",
     "SentencePieceTokenizer",
     "Tokenizer",

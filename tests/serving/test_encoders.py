@@ -66,12 +66,11 @@ def test_a_regression_answers_a_value(packer, tmp_path):
     np.testing.assert_allclose(ask(path, text=TEXTS)["value"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_embedder_answers_vectors_through_the_c_loader(packer, tmp_path):
+def test_an_embedder_answers_vectors_through_the_c_loader(packer, loader, tmp_path):
     model = make("BertEmbedder")
     path = serving.export_encoder(model, packer, tmp_path / "model")
     expected = numbers_of(model, packer, TEXTS)
     np.testing.assert_allclose(ask(path, text=TEXTS)["vector"], expected, rtol=1e-5, atol=1e-6)
-    loader = cpp_loader.build_loader(tmp_path)
     answer = cpp_loader.ask(loader, path, "serving_default", {"text": TEXTS})["vector"]
     assert answer["shape"] == [3, 12]
     np.testing.assert_allclose(

@@ -199,11 +199,6 @@ def test_a_process_without_this_library_answers_text(folder, expected, tmp_path)
 # ---- the loader of a server
 
 
-@pytest.fixture(scope="module")
-def loader(tmp_path_factory):
-    return cpp_loader.build_loader(tmp_path_factory.mktemp("loader"))
-
-
 def test_the_servers_loader_answers_the_same_without_xla(loader, folder, expected, tokenizers):
     answer = cpp_loader.ask(loader, folder, "serving_default", {"text": TEXTS})
     assert answer["output_text"]["shape"] == answer["score"]["shape"] == [len(TEXTS)]

@@ -17,7 +17,8 @@ from keras_xfmr import models, serving, text
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, "good", "bad", "film", "##s", "cafe", "누", "구"]
 LONGEST = 19
-QUESTIONS = ["good film", "누구", "bad bad", "good", "cafe"]
+# The last one is longer than the packer takes.
+QUESTIONS = ["good film", "누구", "bad bad", "", "cafe good bad good bad"]
 # Context, and what of it each piece is: characters first to behind the last.
 CONTEXTS = {
     "Bad  FILMS, good Café!": [(0, 3), (5, 9), (9, 10), (10, 11), (12, 16), (17, 21), (21, 22)],
@@ -42,6 +43,11 @@ def packer():
     return text.SentencePacker(text.BertTokenizer(WORDS), max_length=LONGEST)
 
 
+@pytest.fixture(scope="module")
+def question_packer(packer):
+    return text.QuestionPacker(packer.tokenizer, LONGEST, stride=5, max_question_length=4)
+
+
 def make(kind, vocab_size=13, **options):
     keras.utils.set_random_seed(7)
     bert = models.Bert(
@@ -52,13 +58,14 @@ def make(kind, vocab_size=13, **options):
 
 
 @pytest.fixture(scope="module")
-def spans(packer, tmp_path_factory):
+def spans(question_packer, tmp_path_factory):
     """max_answer_length -> the model, and where it is exported to."""
     model, path = make("BertSpanPredictor"), tmp_path_factory.mktemp("spans")
-    return {
-        longest: (model, serving.export_encoder(model, packer, path, max_answer_length=longest))
-        for longest in (2, 30)
-    }
+
+    def export(longest):
+        return serving.export_encoder(model, question_packer, path, max_answer_length=longest)
+
+    return {longest: (model, export(longest)) for longest in (2, 30)}
 
 
 def ask(path, signature="serving_default", **inputs):
@@ -81,44 +88,63 @@ def best_span(start, end, context, longest):
 # ---- answers in a text
 
 
+def windows(question, pieces):
+    """Where windows of a context begin, and how long they are: the loop of BERT's run_squad.py."""
+    room, begin = LONGEST - 3 - len(question), 0
+    while True:
+        length = min(len(pieces) - begin, room)
+        yield begin, length
+        if begin + length == len(pieces):
+            return
+        begin += min(length, 5)
+
+
 @pytest.mark.parametrize("longest", [2, 30])
-def test_an_answer_is_the_best_span_of_the_context(longest, packer, spans):
+def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
     model, path = spans[longest]
     asked, contexts = zip(*itertools.product(QUESTIONS, CONTEXTS))
     found = ask(path, question=asked, context=contexts)
-    packed = packer(tf.constant(asked), tf.constant(contexts))
-    by_ids = ask(
-        path, "ids", token_ids=packed["token_ids"], segment_ids=packed["segment_ids"],
-        lengths=tf.reduce_sum(packed["attention_mask"], 1),
-    )  # fmt: skip
-    elsewhere, lengths = 0, set()
-    for row, context in enumerate(contexts):
-        pieces = CONTEXTS[context]
-        length = int(packed["attention_mask"][row].numpy().sum())
-        inputs = {name: value[row : row + 1, :length] for name, value in packed.items()}
-        start, end = (np.asarray(model(inputs)[name])[0] for name in ("start", "end"))
-        begin_of_context = length - int(inputs["segment_ids"].numpy().sum())
-        places = range(begin_of_context, length - 1)
-        assert len(places) == min(len(pieces), LONGEST - begin_of_context - 1)
-        assert found["truncated"][row] == (len(places) < len(pieces))
-        best = best_span(start, end, places, longest)
-        if best is None:
-            assert (by_ids["first"][row], by_ids["last"][row]) == (-1, -1)
+    service = tf.saved_model.load(path)
+    by_ids_of = service.signatures["ids"]
+    ids_of, elsewhere, later, lengths = packer.tokenizer.tokenize, 0, 0, set()
+    for row, (asking, context) in enumerate(zip(asked, contexts)):
+        question, ids = ids_of([asking])[0].numpy(), ids_of([context])[0].numpy()
+        assert found["truncated"][row] == (len(question) > 4)
+        question, pieces, candidates = question[:4], CONTEXTS[context], []
+        assert len(ids) == len(pieces)
+        for begin, length in windows(question, pieces):
+            window = np.array([[2, *question, 3, *ids[begin : begin + length], 3]], "int32")
+            first = len(question) + 2
+            segments = (np.arange(window.shape[1]) >= first).astype("int32")[None]
+            logits = model({"token_ids": window, "segment_ids": segments})
+            start, end = (np.asarray(logits[name])[0] for name in ("start", "end"))
+            length_of = tf.constant([window.shape[1]])
+            by_ids = by_ids_of(
+                token_ids=tf.constant(window), segment_ids=tf.constant(segments), lengths=length_of
+            )
+            best = best_span(start, end, range(first, first + length), longest)
+            assert (by_ids["first"][0], by_ids["last"][0]) == (best or (-1, -1))
+            if best is None:
+                continue
+            elsewhere += best != best_span(start, end, range(window.shape[1]), longest)
+            score = softmax(start)[best[0]] * softmax(end)[best[1]]
+            assert float(by_ids["score"][0]) == pytest.approx(score, rel=1e-4)
+            total, shift = start[best[0]] + end[best[1]], begin - first
+            candidates.append((total, score, best[0] + shift, best[1] + shift, begin))
+        if not candidates:
             assert found["answer"][row] == b"" and found["score"][row] == 0
             assert (found["start"][row], found["end"][row]) == (0, 0)
             continue
-        elsewhere += best != best_span(start, end, range(length), longest)
-        lengths.add(best[1] - best[0])
-        assert (by_ids["first"][row], by_ids["last"][row]) == best
-        score = softmax(start)[best[0]] * softmax(end)[best[1]]
-        for answers in (found, by_ids):
-            assert answers["score"][row] == pytest.approx(score, rel=1e-4)
-        first, last = (place - begin_of_context for place in best)
+        _, score, first, last, begin = max(candidates)
+        later += begin > 0
+        lengths.add(last - first)
+        assert found["score"][row] == pytest.approx(score, rel=1e-4)
         begin, behind = pieces[first][0], pieces[last][1]
         assert (found["start"][row], found["end"][row]) == (begin, behind)
         assert found["answer"][row].decode() == context[begin:behind]
     assert elsewhere > 3  # where the model would look by itself
-    assert found["truncated"].sum() == len(QUESTIONS) and len(set(found["answer"])) > 5
+    assert later > 1  # answers that lie behind the first window
+    assert len(set(found["answer"])) > 5
     assert (max(lengths) > 2) == (longest == 30)
 
 
@@ -145,11 +171,10 @@ def test_padding_and_neighbours_change_no_answer(spans):
         np.testing.assert_allclose(answer, expected[name], rtol=1e-4, err_msg=name)
 
 
-def test_a_server_without_xla_and_python_answers_alike(spans, tmp_path):
+def test_a_server_without_xla_and_python_answers_alike(spans, loader):
     _, path = spans[30]
     asked = {"question": QUESTIONS, "context": list(CONTEXTS)}
     expected = ask(path, **asked)
-    loader = cpp_loader.build_loader(tmp_path)
     found = cpp_loader.ask(loader, path, "serving_default", asked)
     assert set(found) == set(expected)
     for name, answer in expected.items():
@@ -164,7 +189,7 @@ def test_sentence_pieces_answer_without_the_blank_before_a_word(tmp_path, rng):
     corpus = ["the film is good", "영화가 아주 좋다", "누가 봐도 좋은 영화"]
     tokenizer = text.learn_bert_sentence_piece(tf.data.Dataset.from_tensor_slices(corpus * 3), 59)
     model = make("BertSpanPredictor", tokenizer.vocab_size)
-    packer = text.SentencePacker(tokenizer, max_length=LONGEST)
+    packer = text.QuestionPacker(tokenizer, LONGEST, stride=8, max_question_length=8)
     path = serving.export_encoder(model, packer, tmp_path, max_answer_length=5)
     words, blanks = " ".join(corpus).split(), [" ", "  ", "\u3000", "\n"]
     contexts = ["".join(rng.choice(words) + rng.choice(blanks) for _ in "abc") for _ in range(41)]
@@ -244,7 +269,7 @@ def test_raw_text_is_read_as_pairs_only(filler, packer):
 # ---- errors
 
 
-def test_what_does_not_fit(packer, tmp_path):
+def test_what_does_not_fit(packer, question_packer, tmp_path):
     def refused(message, model, packer=packer, **options):
         with pytest.raises(ValueError, match=message):
             serving.export_encoder(model, packer, tmp_path / "m", **options)
@@ -252,6 +277,5 @@ def test_what_does_not_fit(packer, tmp_path):
 
     refused("next_sentence", make("BertPretrainer", next_sentence=False), pairs=True)
     refused("Expected one of .*Received: Bert.", make("BertEmbedder").bert)
-    pieces = text.WordPieceTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "a"])
-    other = text.SentencePacker(pieces, max_length=LONGEST)
-    refused("Received: WordPieceTokenizer", make("BertSpanPredictor"), other)
+    refused("Received: SentencePacker for a BertSpanPredictor", make("BertSpanPredictor"))
+    refused("Received: QuestionPacker for a BertEmb", make("BertEmbedder"), question_packer)

@@ -1,0 +1,163 @@
+"""Questions and the texts that answer them, as BERT reads them.
+
+B batch, R windows, T length, Q pieces of a question, C pieces of a context
+"""
+
+import tensorflow as tf
+
+from keras_xfmr.text.packing import SentencePacker
+
+
+class QuestionPacker(tf.Module):
+    """Questions beside contexts of any length, in overlapping windows, in graph.
+
+        token_ids       [CLS] who ? [SEP] ann runs [SEP]
+        token_ids       [CLS] who ? [SEP] runs far [SEP]
+
+    A context of C pieces is read in windows of M = max_length - 3 - Q pieces, each of which begins
+    `stride` pieces after the one before (Devlin et al. 2019, section 4.2, as in its code): there
+    are 1 + ceil((C - M) / stride) of them, and nothing of a context is lost.
+
+    Args:
+        tokenizer: a `BertTokenizer` or `SentencePieceTokenizer`, which know where their pieces
+            stand in a text.
+        max_length: pieces of the longest window, special tokens included.
+        stride: pieces between the beginnings of two windows.
+        max_question_length: a longer question loses its end.
+        pad_to_max_length: whether every batch is `max_length` long. Otherwise as long as its
+            longest row.
+
+    Raises:
+        ValueError: a tokenizer without offsets, or a stride that would leave out pieces.
+
+    Example:
+
+    >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "?", "ann", "runs", "far"]
+    >>> packer = QuestionPacker(
+    ...     keras_xfmr.text.BertTokenizer(words), max_length=7, stride=1, max_question_length=2
+    ... )
+    >>> packed = packer(["who?"], ["ann runs far"], answer=["far"], answer_start=[9])
+    >>> packed["token_ids"].numpy().tolist()
+    [[2, 5, 6, 3, 7, 8, 3], [2, 5, 6, 3, 8, 9, 3]]
+    >>> packed["start"].numpy().tolist(), packed["end"].numpy().tolist()
+    ([0, 5], [0, 5])
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        max_length=384,
+        *,
+        stride=128,
+        max_question_length=64,
+        pad_to_max_length=False,
+    ):
+        super().__init__()
+        if not hasattr(tokenizer, "tokenize_with_offsets"):
+            raise ValueError(
+                "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
+                f"pieces stand in a text. Received: {type(tokenizer).__name__}."
+            )
+        smallest = max_length - 3 - max_question_length  # pieces of a context in a window
+        if max_question_length < 1 or not 1 <= stride <= smallest:
+            raise ValueError(
+                "`stride` must lie in 1 .. max_length - 3 - max_question_length, or pieces of a "
+                f"context would be in no window. Received: max_length={max_length}, "
+                f"max_question_length={max_question_length}, stride={stride}."
+            )
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.stride, self.max_question_length = stride, max_question_length
+        self._packer = SentencePacker(tokenizer, max_length, pad_to_max_length=pad_to_max_length)
+
+    def __call__(self, question, context, *, answer=None, answer_start=None):
+        """Packs questions with their contexts.
+
+        Args:
+            question, context: strings `[B]`.
+            answer: strings `[B]` that stand in the contexts; empty where a context has no answer.
+            answer_start: integers `[B]`, the character of the context at which the answer begins,
+                as SQuAD counts. Not read where the answer is empty.
+
+        Returns:
+            A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[R, T]`, R >= B,
+            the windows of one context after the other; `row`, int32 `[R]`, which of the B each
+            belongs to; with an answer also `start` and `end`, int32 `[R]`, the positions of its
+            first and last piece, and 0, that of `[CLS]`, in windows that it does not lie in, whole.
+
+        Raises:
+            ValueError: one of `answer` and `answer_start` without the other.
+            tf.errors.InvalidArgumentError: an answer does not stand where `answer_start` says.
+        """
+        if (answer is None) != (answer_start is None):
+            raise ValueError("Pass `answer` and `answer_start` together, or neither.")
+        packed = self.pack(question, context)
+        inputs = {name: packed[name] for name in ("token_ids", "segment_ids", "attention_mask")}
+        inputs["row"] = packed["row"]
+        if answer is not None:
+            inputs["start"], inputs["end"] = self._labels(packed, context, answer, answer_start)
+        return inputs
+
+    def pack(self, question, context):
+        """The windows, and what leads from a position in them back into the context.
+
+        Returns:
+            What `__call__` returns without an answer; `context_start`, int32 `[R]`, the position
+            of a window's first piece of context; `first_piece`, int32 `[R]`, which piece of the
+            context that is; `windows`, int64 `[B]`; `starts` and `ends`, ragged int64 `[B, (C)]`,
+            where the pieces stand in the context, in bytes; `truncated`, bool `[B]`, whether the
+            question was cut.
+        """
+        questions = self.tokenizer.tokenize(question)
+        truncated = questions.row_lengths() > self.max_question_length
+        questions = questions[:, : self.max_question_length]
+        ids, starts, ends = self.tokenizer.tokenize_with_offsets(context)
+        tf.debugging.assert_equal(
+            questions.nrows(), ids.nrows(), "Expected a context for each question."
+        )
+        asked, pieces = questions.row_lengths(), ids.row_lengths()
+        room = self.max_length - 3 - asked
+        beyond = tf.maximum(pieces - room, 0)
+        windows = 1 + (beyond + self.stride - 1) // self.stride
+        row = tf.repeat(tf.range(ids.nrows(out_type=tf.int32)), windows)
+        first = tf.ragged.range(windows).flat_values * self.stride
+        size = tf.minimum(tf.gather(room, row), tf.gather(pieces, row) - first)
+        begin = tf.gather(ids.row_starts(), row) + first
+        taken = tf.ragged.range(begin, begin + size)
+        context_ids = taken.with_flat_values(tf.gather(ids.flat_values, taken.flat_values))
+        packed = self._packer.pack_ids(tf.gather(questions, row), context_ids)
+        return packed | {
+            "row": row,
+            "context_start": tf.cast(tf.gather(asked, row), tf.int32) + 2,
+            "first_piece": tf.cast(first, tf.int32),
+            "windows": windows,
+            "starts": starts,
+            "ends": ends,
+            "truncated": truncated,
+        }
+
+    def _labels(self, packed, context, answer, answer_start):
+        context, answer = tf.convert_to_tensor(context), tf.convert_to_tensor(answer)
+        answer_start = tf.where(answer == "", 0, tf.cast(answer_start, tf.int32))
+        characters = tf.strings.length(answer, unit="UTF8_CHAR")
+        stands = tf.strings.substr(context, answer_start, characters, unit="UTF8_CHAR")
+        tf.debugging.assert_equal(
+            stands, answer, "Expected answers that stand at the character `answer_start`."
+        )
+        before = tf.strings.substr(
+            context, tf.zeros_like(answer_start), answer_start, unit="UTF8_CHAR"
+        )
+        begin = tf.cast(tf.strings.length(before), tf.int64)
+        behind = begin + tf.cast(tf.strings.length(answer), tf.int64)
+        # Its pieces end behind its first byte and start before its last.
+        first = _count(packed["ends"] <= begin[:, None])
+        last = _count(packed["starts"] < behind[:, None]) - 1
+        shift, row = packed["context_start"] - packed["first_piece"], packed["row"]
+        start, end = (tf.gather(place, row) + shift for place in (first, last))
+        final = tf.reduce_sum(packed["attention_mask"], axis=1) - 1  # the [SEP] at the end
+        inside = (start >= packed["context_start"]) & (end < final) & (start <= end)
+        inside &= tf.gather(answer != "", row)
+        return tf.where(inside, start, 0), tf.where(inside, end, 0)
+
+
+def _count(ragged):
+    return tf.reduce_sum(tf.cast(ragged, tf.int32), axis=1)

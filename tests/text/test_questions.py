@@ -1,0 +1,95 @@
+"""Questions beside windows of contexts, and where the answers stand in them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_xfmr import text
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, *"abcdefghij", "##k", "?", "누", "##구", "é"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return text.BertTokenizer(WORDS, lowercase=False)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 5, 6, 7, 8, 9, 23])
+@pytest.mark.parametrize("stride", [1, 3, 5])
+def test_windows_are_those_of_the_original_s_loop(pieces, stride, tokenizer, rng):
+    packer = text.QuestionPacker(tokenizer, 11, stride=stride, max_question_length=3)
+    question, letters = "a ? b a", rng.choice(list("abcdefghij"), pieces)
+    ids = [WORDS.index(letter) for letter in letters]
+    asked = [WORDS.index(piece) for piece in "a?b"]
+    expected, begin, room = [], 0, 11 - 3 - 3
+    while True:
+        length = min(len(ids) - begin, room)
+        expected.append([2, *asked, 3, *ids[begin : begin + length], 3])
+        if begin + length == len(ids):
+            break
+        begin += min(length, stride)
+    packed = packer([question, "?"], [" ".join(letters), "j"])
+    of_row = packed["row"].numpy()
+    assert of_row.tolist() == [0] * len(expected) + [1]
+    lengths = packed["attention_mask"].numpy().sum(1)
+    rows = [row[:n].tolist() for row, n in zip(packed["token_ids"].numpy(), lengths)]
+    assert rows == [*expected, [2, 16, 3, 14, 3]]
+    for row, segments in zip(expected, packed["segment_ids"].numpy()):
+        assert segments[: len(row)].tolist() == [0] * 5 + [1] * (len(row) - 5)
+
+
+def test_answers_are_where_their_pieces_are(tokenizer):
+    """Hand-worked: characters of several bytes, a word of pieces, one in two windows or in none."""
+    packer = text.QuestionPacker(tokenizer, 8, stride=2, max_question_length=1)
+    context = "é 누구 a, bk c"  # pieces é 누 ##구 a [UNK] b ##k c, four in a window
+    cases = {
+        "누구": [(4, 5), (0, 0), (0, 0)],
+        "a": [(6, 6), (4, 4), (0, 0)],
+        "구 a": [(5, 6), (3, 4), (0, 0)],
+        "a, b": [(0, 0), (4, 6), (0, 0)],
+        "bk": [(0, 0), (0, 0), (4, 5)],
+        "c": [(0, 0), (0, 0), (6, 6)],
+        "누구 a, b": [(0, 0)] * 3,  # longer than a window
+        "": [(0, 0)] * 3,
+    }
+    packed = packer(
+        ["?"] * len(cases),
+        [context] * len(cases),
+        answer=list(cases),
+        answer_start=[context.find(answer) for answer in cases],
+    )
+    found = zip(packed["start"].numpy().tolist(), packed["end"].numpy().tolist())
+    assert packed["row"].numpy().tolist() == np.repeat(np.arange(len(cases)), 3).tolist()
+    assert list(found) == [labels for case in cases.values() for labels in case]
+
+
+def test_it_works_inside_a_data_set(tokenizer):
+    packer = text.QuestionPacker(
+        tokenizer, 12, stride=4, max_question_length=2, pad_to_max_length=True
+    )
+    rows = {"question": ["a?", "b"], "context": ["a b c " * 5, "c"], "answer": ["c a", "c"]}
+    data = tf.data.Dataset.from_tensor_slices(rows | {"answer_start": [10, 0]}).batch(2)
+    data = data.map(lambda x: packer(**x)).unbatch().batch(3, drop_remainder=True)
+    batch = next(iter(data))
+    assert batch["token_ids"].shape == (3, 12)
+    first, last = int(batch["start"][0]), int(batch["end"][0])
+    answer = batch["token_ids"][0, first : last + 1].numpy().tolist()
+    assert answer == [WORDS.index("c"), WORDS.index("a")]
+
+
+def test_bad_input_is_refused(tokenizer):
+    packer = text.QuestionPacker(tokenizer, 12, stride=4, max_question_length=2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="stand at the character"):
+        packer(["a"], ["a b c"], answer=["b"], answer_start=[1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a context for each question"):
+        packer(["a", "b"], ["a b c"])
+    with pytest.raises(ValueError, match="`answer_start`"):
+        packer(["a"], ["a b c"], answer=["b"])
+    for options in ({"stride": 8}, {"stride": 0}, {"max_question_length": 0}):
+        options = {"max_length": 12, "stride": 4, "max_question_length": 2} | options
+        with pytest.raises(ValueError, match="`stride` must lie in 1 .. max_length - 3"):
+            text.QuestionPacker(tokenizer, **options)
+    other = text.WordPieceTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "a"])
+    with pytest.raises(ValueError, match="Received: WordPieceTokenizer"):
+        text.QuestionPacker(other)

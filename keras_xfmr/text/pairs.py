@@ -116,8 +116,10 @@ class PairDataset(Epochs):
     # ---- the pipeline
 
     def dataset(self):
-        """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
-        data = self._iteration(lambda place: self._epoch(place[0]).skip(place[1]))
+        """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
+        data = self._iteration(
+            lambda place: self._epoch(place[0]).skip(place[1]), self._begin_epoch
+        )
         return self._batches_of_epoch(data)
 
     def pairs(self):
@@ -132,13 +134,13 @@ class PairDataset(Epochs):
         """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
         return self.pairs().map(lambda *pair: pair[side])
 
-    def _iteration(self, make):
-        """The data set `make(position)`, made anew and its counts set to 0 at each iteration."""
+    def _iteration(self, make, begin=lambda: (0, 0)):
+        """The data set `make(begin())`, made anew and its counts set to 0 at each iteration."""
 
         def start(_):
             self._skipped.assign(tf.zeros_like(self._skipped))
             self._rows.assign(0)
-            return self._position.read_value()
+            return tf.convert_to_tensor(begin(), tf.int64)
 
         return tf.data.Dataset.range(1).map(start).flat_map(make)
 

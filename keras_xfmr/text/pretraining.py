@@ -151,13 +151,13 @@ class PretrainingDataset(Epochs):
     # ---- the pipeline
 
     def dataset(self):
-        """The `tf.data.Dataset`; one iteration is one epoch, the one that `seek` named."""
+        """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
 
         def start(_):
             self._documents.reset()
             self._rows.assign(0)
             self._empty.assign(0)
-            return self._position.read_value()
+            return self._begin_epoch()
 
         data = tf.data.Dataset.range(1).map(start)
         data = data.flat_map(lambda place: self._epoch(place[0], place[1]))

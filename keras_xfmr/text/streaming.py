@@ -4,9 +4,10 @@ import tensorflow as tf
 
 
 class Epochs:
-    """A pipeline of batches whose next iteration is the epoch that `seek` named, from its batch.
+    """A pipeline of batches, each iteration of which is the epoch after that of the one before.
 
-    A subclass defines `dataset`, which reads `_position` and ends with `_batches_of_epoch`.
+    A subclass defines `dataset`, which starts with `_begin_epoch` and ends with
+    `_batches_of_epoch`.
     """
 
     def __init__(self):
@@ -17,6 +18,12 @@ class Epochs:
     def seek(self, epoch, batch=0):
         """Makes the next iteration start at this batch of this epoch."""
         self._position.assign([epoch, batch])
+
+    def _begin_epoch(self):
+        """(epoch, batch) of an iteration that begins; the next one is the epoch after it."""
+        place = self._position.read_value()
+        self._position.assign(tf.stack([place[0] + 1, 0]))
+        return place
 
     def count(self):
         """Batches of an epoch, found by one pass over the files; the progress bar then knows."""

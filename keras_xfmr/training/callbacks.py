@@ -87,6 +87,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             return self._save(epoch + 1, 0)
         history = self.model.history
         backup = keras.callbacks.LambdaCallback(
+            # Looking whether there is a rest was an iteration, too.
+            on_epoch_begin=lambda epoch, logs: self._data.seek(epoch, first),
             on_train_batch_end=lambda batch, logs: self._after_batch(first + batch + 1),
             on_epoch_end=self.on_epoch_end,
         )

@@ -139,8 +139,15 @@ def test_seek_goes_on_at_that_batch(many):
         assert read(pairs, data) == whole[batch:]
     pairs.seek(2)
     assert read(pairs, data) == whole
+    # Without a callback that seeks, each iteration is the epoch after that of the one before.
+    third = read(pairs, data)
+    assert third != whole
     pairs.seek(3)
-    assert read(pairs, data) != whole
+    assert read(pairs, data) == third
+    list(pairs.pairs()), pairs.count()  # passes that are no epochs of the run
+    pairs.seek(2)
+    list(pairs.pairs()), pairs.count()
+    assert read(pairs, data) == whole
 
 
 def test_a_counted_data_set_knows_its_length(many):

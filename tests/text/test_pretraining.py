@@ -135,7 +135,13 @@ def test_seek_goes_on_at_that_batch(file):
         data.seek(2, batch)
         same(read(data, dataset), whole[batch:])
     data.seek(3)
-    assert np.any(read(data, dataset)[0]["token_ids"] != whole[0]["token_ids"])
+    third = read(data, dataset)
+    assert np.any(third[0]["token_ids"] != whole[0]["token_ids"])
+    # Without a callback that seeks, each iteration is the epoch after that of the one before.
+    data.seek(2)
+    same(read(data, dataset), whole)
+    data.count()  # a pass that is no epoch of the run
+    same(read(data, dataset), third)
 
 
 def test_after_counting_every_epoch_has_one_length(file):

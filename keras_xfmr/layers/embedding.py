@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.layers.projections import matrix_of
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -65,7 +66,6 @@ class TokenEmbedding(keras.layers.Embedding):
         self.supports_masking = True
         self.scale = scale
         self.output_bias = output_bias
-        self.prepared = None
 
     def get_config(self):
         config = super().get_config()
@@ -99,8 +99,7 @@ class TokenEmbedding(keras.layers.Embedding):
     def call(self, inputs, reverse=False):
         if reverse:
             # `Embedding` casts nothing by itself, and its table only where no layer is around it.
-            table = self.prepare() if self.prepared is None else self.prepared
-            logits = ops.matmul(ops.cast(inputs, self.compute_dtype), table)
+            logits = ops.matmul(ops.cast(inputs, self.compute_dtype), matrix_of(self))
             return logits + ops.cast(self.bias, logits.dtype) if self.output_bias else logits
         self.check_ids(inputs)
         vectors = super().call(inputs)

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_xfmr.layers.dropout import Dropout
+from keras_xfmr.layers.projections import AdaptableDense
 
 
 def gelu_exact(x):
@@ -128,7 +129,7 @@ class PositionWiseFFN(keras.layers.Layer):
         self.output_dense = self._dense("output", output_dim, inner_shape)
 
     def _dense(self, name, units, input_shape):
-        layer = keras.layers.Dense(
+        layer = AdaptableDense(
             units,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer.clone(),

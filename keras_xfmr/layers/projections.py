@@ -3,13 +3,52 @@
 D features in, N heads, H head_dim
 """
 
+import contextvars
 import math
 
 import keras
 from keras import ops
 
+UPDATES = ("lora_kernel_a", "lora_kernel_b")
 
-class RowDense(keras.layers.EinsumDense):
+
+class KeepsUpdates:
+    """A mixin of Keras' dense layers that saves low-rank updates beside the merged kernel.
+
+    Keras saves the sum alone, and sets A and B to 0 where it is loaded, from where neither has a
+    gradient: training would go on without a change.
+    """
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.built and self.lora_enabled:
+            for name in UPDATES:
+                store[name] = getattr(self, name)
+
+    def load_own_variables(self, store):
+        rest = {key: store[key] for key in store.keys() if key not in UPDATES}
+        if not self.built or not self.lora_enabled:
+            return super().load_own_variables(rest)  # the sum
+        if set(UPDATES) <= set(store.keys()):
+            a, b = (ops.convert_to_tensor(store[name]) for name in UPDATES)
+            update = ops.matmul(a, b) * (self.lora_alpha / self.lora_rank)
+            merged = ops.convert_to_tensor(rest["0"])
+            rest["0"] = merged - ops.cast(update, merged.dtype)
+        else:
+            shape = self.lora_kernel_a.shape
+            a = keras.initializers.HeUniform()(shape, "float32")  # as Keras draws it
+            b = ops.zeros(self.lora_kernel_b.shape)
+        super().load_own_variables(rest)
+        for name, value in zip(UPDATES, (a, b)):
+            getattr(self, name).assign(value)
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class AdaptableDense(KeepsUpdates, keras.layers.Dense):
+    """`keras.layers.Dense` whose low-rank updates outlive saving."""
+
+
+class RowDense(KeepsUpdates, keras.layers.EinsumDense):
     """A dense layer over the last axes of its input, as one product of two matrices.
 
     `EinsumDense` on `[B, T, D]` multiplies a batch of matrices, whose gradient is a batch of
@@ -25,7 +64,6 @@ class RowDense(keras.layers.EinsumDense):
             bias_axes=outer if use_bias else None,
             **kwargs,
         )
-        self.prepared = None
 
     def build(self, input_shape):
         super().build((None, *input_shape[-self._contracted :]))
@@ -37,7 +75,7 @@ class RowDense(keras.layers.EinsumDense):
         return ops.reshape(kernel, (-1, math.prod(self._output_axes)))
 
     def call(self, inputs, training=None):
-        kernel = self.prepare() if self.prepared is None else self.prepared
+        kernel = matrix_of(self)
         x = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[0])), kernel)
         if self.bias is not None:
             x = x + ops.reshape(ops.cast(self.bias, x.dtype), (kernel.shape[1],))
@@ -53,6 +91,16 @@ class RowDense(keras.layers.EinsumDense):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
 
+# id of a layer -> its matrix. Each thread has its own, as several may trace a model at once.
+_prepared = contextvars.ContextVar("prepared", default={})
+
+
+def matrix_of(layer):
+    """What `layer.prepare()` gives, computed before where a `Prepared` is in use."""
+    prepared = _prepared.get().get(id(layer))
+    return layer.prepare() if prepared is None else prepared
+
+
 class Prepared:
     """The matrices of some layers, computed where this is made and used inside `with`.
 
@@ -62,7 +110,7 @@ class Prepared:
     scalar loop over columns.
 
     Args:
-        layers: each has `prepare()`, and reads `prepared` where that is not None.
+        layers: each has `prepare()`, and multiplies with `matrix_of(self)`.
 
     Example::
 
@@ -74,13 +122,11 @@ class Prepared:
     """
 
     def __init__(self, layers):
-        self._matrices = [(layer, layer.prepare()) for layer in layers]
+        self._matrices = {id(layer): layer.prepare() for layer in layers}
 
     def __enter__(self):
-        for layer, matrix in self._matrices:
-            layer.prepared = matrix
+        self._before = _prepared.set(self._matrices)
         return self
 
     def __exit__(self, *error):
-        for layer, _ in self._matrices:
-            layer.prepared = None
+        _prepared.reset(self._before)

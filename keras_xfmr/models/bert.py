@@ -3,13 +3,16 @@
 B batch, T length, D d_model
 """
 
-import collections
-import itertools
+import math
 
 import keras
 from keras import ops
 
+from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
+from keras_xfmr.layers.projections import AdaptableDense
+from keras_xfmr.models.adaptation import Adaptable
+from keras_xfmr.models.arguments import check_rates, whole_number
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
@@ -34,11 +37,20 @@ HIDDEN_ACTS = {
     "swish": "silu",
     "tanh": "tanh",
 }
+SIZES = (
+    "vocab_size", "d_model", "num_heads", "ffn_dim", "num_layers", "max_length", "type_vocab_size",
+)  # fmt: skip
 INPUTS = ("token_ids", "segment_ids", "attention_mask")
+# What others call them, which Keras would leave unread without an error.
+TRANSFORMERS_INPUTS = {
+    "input_ids": "`token_ids`",
+    "token_type_ids": "`segment_ids`",
+    "position_ids": "the place in the row, and no input",
+}
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Bert(Pretrained, keras.Model):
+class Bert(Adaptable, Pretrained, keras.Model):
     """The encoder of Devlin et al. 2019: every position in, every position out.
 
         x = Dropout(LayerNorm(token[id] + position[t] + segment[s]))
@@ -105,7 +117,8 @@ class Bert(Pretrained, keras.Model):
         name="bert",
         **kwargs,
     ):
-        config = {key: value for key, value in locals().items() if key in self.argument_names()}
+        config = {key: value for key, value in locals().items() if key in Bert.argument_names()}
+        self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         config["dtype"] = keras.dtype_policies.serialize(policy)
         _check(config)
@@ -141,7 +154,7 @@ class Bert(Pretrained, keras.Model):
             for i in range(num_layers)
         ]
         self.pooler = (
-            keras.layers.Dense(
+            AdaptableDense(
                 d_model, "tanh", kernel_initializer=self.initializer(), dtype=policy, name="pooler"
             )
             if pooler
@@ -154,9 +167,9 @@ class Bert(Pretrained, keras.Model):
         super().__init__(
             inputs=inputs, outputs=[sequence, self.pool(sequence)], name=name, **kwargs
         )
+        self.dtype_policy = policy  # heads take it, and `compile` scales the loss by it
         self._config = config
-        self._pooler_unread = False
-        self._adaptations = []  # calls that changed what is trained, for a saved model
+        self._lora = {}  # target -> rank and alpha of its low-rank updates
 
     def initializer(self):
         """What weights are drawn from, a fresh one for each layer."""
@@ -177,18 +190,16 @@ class Bert(Pretrained, keras.Model):
         )
 
     def get_config(self):
-        adaptations = {"adaptations": list(self._adaptations)} if self._adaptations else {}
-        return {**self._config, **adaptations}
+        return {**self._config, **self._adaptations()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        adaptations = config.pop("adaptations", ())
+        adaptations = {key: config.pop(key) for key in ("lora", "frozen") if key in config}
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         model = cls(**config)
-        for name, arguments in adaptations:
-            {"freeze": model.freeze, "enable_lora": model.enable_lora}[name](**arguments)
+        model._adapt(**adaptations)
         return model
 
     @classmethod
@@ -222,8 +233,13 @@ class Bert(Pretrained, keras.Model):
         """All three inputs, from `token_ids` alone or a dictionary that has at least those."""
         inputs = dict(inputs) if isinstance(inputs, dict) else {"token_ids": inputs}
         token_ids = inputs.get("token_ids")
-        if token_ids is None:
-            raise ValueError(f"`token_ids` is needed. Received: inputs {sorted(inputs)}.")
+        foreign = sorted(inputs.keys() & TRANSFORMERS_INPUTS.keys())
+        if foreign or token_ids is None:
+            names = "; ".join(f"{name} is {TRANSFORMERS_INPUTS[name]} here" for name in foreign)
+            raise ValueError(
+                "Expected `token_ids`, and perhaps `segment_ids` and `attention_mask`. Received: "
+                f"inputs {sorted(inputs)}. {names}"
+            )
         inputs = {
             name: value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value)
             for name, value in inputs.items()
@@ -237,6 +253,8 @@ class Bert(Pretrained, keras.Model):
             )
         if "segment_ids" not in inputs:
             inputs["segment_ids"] = ops.zeros_like(token_ids, dtype="int32")
+        segments = functional.concrete_value(inputs["segment_ids"])
+        check_range("`segment_ids`", segments, self.segment_embedding.input_dim, "type_vocab_size")
         if "attention_mask" not in inputs:
             inputs["attention_mask"] = ops.cast(
                 ops.not_equal(token_ids, self.pad_token_id), "int32"
@@ -258,108 +276,6 @@ class Bert(Pretrained, keras.Model):
         first = sequence[:, 0]
         return first if self.pooler is None else self.pooler(first)
 
-    def read_pooler(self, read):
-        """Freezes the pooler for a head that does not read it, where it has no gradient and Keras
-        would warn; the next head that does read it trains it again."""
-        if read and self._pooler_unread:
-            self.pooler.trainable = True
-        self._pooler_unread = not read and (self.pooler.trainable or self._pooler_unread)
-        if not read:
-            self.pooler.trainable = False
-
-    # ---- training a part of the weights
-
-    def freeze(self, num_layers, *, embeddings=True):
-        """Keeps the embeddings and the first `num_layers` blocks from being trained.
-
-        Compile the model again afterwards.
-        """
-        if not 0 <= num_layers <= len(self.encoder_blocks):
-            raise ValueError(
-                f"`num_layers` must lie in 0 .. {len(self.encoder_blocks)}, the blocks there are. "
-                f"Received: {num_layers}."
-            )
-        for layer in self._embedding_layers():
-            layer.trainable = not embeddings
-        for i, block in enumerate(self.encoder_blocks):
-            block.trainable = i >= num_layers
-        self._adaptations.append(["freeze", {"num_layers": num_layers, "embeddings": embeddings}])
-
-    def layer_learning_rates(self, decay):
-        """Factors of the learning rate that fall from the top block to the embeddings.
-
-        decay^(num_layers - i) for block i, decay^(num_layers + 1) for the embeddings, 1 for the
-        rest (Howard and Ruder 2018; Clark et al. 2020).
-
-        Returns:
-            A dictionary for `keras_xfmr.training.AdamW(learning_rate_factors=...)`.
-
-        Example:
-
-        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=2)
-        >>> bert.layer_learning_rates(0.5)["encoder_1"]
-        0.5
-        """
-        if not 0 < decay <= 1:
-            raise ValueError(f"`decay` must lie in (0, 1]. Received: {decay}.")
-        count = len(self.encoder_blocks)
-        factors = {layer.name: decay ** (count + 1) for layer in self._embedding_layers()}
-        factors |= {block.name: decay ** (count - i) for i, block in enumerate(self.encoder_blocks)}
-        return factors
-
-    def enable_lora(self, rank, *, targets=("query", "value"), alpha=None):
-        """Freezes the encoder and gives its projections trainable low-rank updates.
-
-        W + alpha / rank * A B (Hu et al. 2022), by Keras' own `enable_lora`. A saved model holds
-        the sum, as if it had been trained whole, and fresh updates of zero. Compile the model again
-        afterwards.
-
-        Args:
-            rank: of A and B.
-            targets: names among `"query"`, `"key"`, `"value"`, `"attention_output"`, `"inner"`,
-                `"output"`, the projections of every block, and `"pooler"`.
-            alpha: by default `rank`.
-        """
-        dense = collections.defaultdict(list)
-        for block in self.encoder_blocks:
-            for name, layer in projections(block).items():
-                dense[name].append(layer)
-        if self.pooler is not None:
-            dense["pooler"].append(self.pooler)
-        if not targets or set(targets) - set(dense):
-            raise ValueError(f"`targets` must be among {tuple(dense)}. Received: {targets!r}.")
-        for layer in self._embedding_layers():
-            layer.trainable = False
-        pooler = [] if self.pooler is None else self.pooler.weights
-        for weight in itertools.chain(pooler, *(block.weights for block in self.encoder_blocks)):
-            weight.trainable = False
-        for name in targets:
-            for layer in dense[name]:
-                layer.enable_lora(rank, lora_alpha=alpha)
-        arguments = {"rank": rank, "targets": list(targets), "alpha": alpha}
-        self._adaptations.append(["enable_lora", arguments])
-
-    def _embedding_layers(self):
-        return (
-            self.token_embedding,
-            self.position_embedding,
-            self.segment_embedding,
-            self.embeddings_norm,
-        )
-
-
-def projections(block):
-    """The dense layers of an encoder block, by name."""
-    attention, feed_forward = block.self_attention, block.feed_forward
-    return {
-        "query": attention.query_dense,
-        "key": attention.key_dense,
-        "value": attention.value_dense,
-        "attention_output": attention.output_dense,
-        "inner": feed_forward.inner_dense,
-        "output": feed_forward.output_dense,
-    }
-
 
 def symbolic_inputs():
     """The three `keras.Input`s of a BERT model."""
@@ -367,6 +283,14 @@ def symbolic_inputs():
 
 
 def _check(config):
+    """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
+    for name in SIZES:
+        config[name] = whole_number(name, config[name], least=name != "num_layers")
+    config["pad_token_id"] = whole_number("pad_token_id", config["pad_token_id"], least=0)
+    check_rates(config, ("dropout_rate", "attention_dropout_rate"))
+    for name in ("layer_norm_eps", "initializer_range"):
+        if not 0 < config[name] < math.inf:
+            raise ValueError(f"`{name}` must be positive and finite. Received: {config[name]!r}.")
     if config["d_model"] % config["num_heads"]:
         raise ValueError(
             "`num_heads` must divide `d_model`. "
@@ -380,4 +304,18 @@ def _check(config):
         raise ValueError(
             "`pad_token_id` must be a row of the token table. Received: "
             f"pad_token_id={config['pad_token_id']}, vocab_size={config['vocab_size']}."
+        )
+
+
+def check_range(name, array, size, advice="", ignored=None):
+    """Raises ValueError where a value of an array is not among 0 .. size - 1, nor `ignored`."""
+    if array is None or not array.size:
+        return
+    outside = (array < 0) | (array >= size)
+    if ignored is not None:
+        outside &= array != ignored
+    if outside.any():
+        raise ValueError(
+            f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: "
+            f"{name.lower()} from {array.min()} to {array.max()}."
         )

@@ -4,86 +4,17 @@ B batch, T length, P predictions, D d_model, V vocab_size, C classes
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
-from keras_xfmr.models.bert import Bert, symbolic_inputs
-from keras_xfmr.models.pretrained import Pretrained
-
-
-class _BertHead(Pretrained, keras.Model):
-    """What the models on top of `Bert` share: inputs, configuration, making the encoder."""
-
-    pooled = False  # whether the head reads the pooled vector
-
-    def _graph(self, bert, outputs_of, name, extra_inputs=None, **kwargs):
-        """Builds the functional graph `outputs_of(sequence, pooled, inputs)`."""
-        if bert.pooler is not None:
-            bert.read_pooler(self.pooled)
-        inputs = symbolic_inputs()
-        sequence, pooled = bert(inputs)
-        inputs = {**inputs, **(extra_inputs or {})}
-        outputs = outputs_of(sequence, pooled, inputs)
-        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
-
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.bert.complete_inputs(inputs), *args, **kwargs)
-
-    def call(self, inputs, training=None, mask=None):
-        # Training on JAX comes here directly.
-        return super().call(self.bert.complete_inputs(inputs), training=training, mask=mask)
-
-    def _dense(self, bert, units, name):
-        return keras.layers.Dense(
-            units, kernel_initializer=bert.initializer(), dtype=bert.dtype_policy, name=name
-        )
-
-    def get_config(self):
-        return {"bert": keras.saving.serialize_keras_object(self.bert), **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**{**config, "bert": keras.saving.deserialize_keras_object(config["bert"])})
-
-    @classmethod
-    def from_preset(cls, preset, **overrides):
-        """The sizes of a published model, with freshly drawn weights: see `Bert.from_preset`.
-
-        Args:
-            preset: its name.
-            **overrides: arguments of the head and of `Bert`.
-
-        Example::
-
-            model = BertClassifier.from_preset("tiny", num_classes=2)
-        """
-        mine, encoder = cls._divide(overrides)
-        return cls(Bert.from_preset(preset, **encoder), **mine)
-
-    @classmethod
-    def _for_checkpoint(cls, checkpoint, overrides):
-        mine, encoder = cls._divide(overrides)
-        arguments = {**checkpoint.arguments, "pooler": cls.pooled, **encoder}
-        return cls(Bert(**arguments), **{**cls._head_arguments(checkpoint), **mine})
-
-    @classmethod
-    def _head_arguments(cls, checkpoint):
-        """What the published configuration says about the head."""
-        return {}
-
-    @classmethod
-    def _divide(cls, arguments):
-        """Arguments of the head, and those of the encoder; `dropout_rate` is both's."""
-        own = set(cls.argument_names()) - {"bert"}
-        theirs = (set(arguments) - own) | {"dropout_rate"}
-        mine = {key: value for key, value in arguments.items() if key in own}
-        return mine, {key: value for key, value in arguments.items() if key in theirs}
+from keras_xfmr.models.arguments import whole_number
+from keras_xfmr.models.bert import check_range
+from keras_xfmr.models.bert_head import BertHead, arrays_of, encoder
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class BertPretrainer(_BertHead):
+class BertPretrainer(BertHead):
     """Masked words and next sentences, trained as one loss (Devlin et al. 2019, section 3.1).
 
     Args:
@@ -104,14 +35,17 @@ class BertPretrainer(_BertHead):
             training.AdamW(training.LinearWarmupDecay(1e-4, 1000, 10000), clipnorm=1.0),
             loss={
                 "mlm": training.MaskedCrossEntropy(pad_id=model.bert.pad_token_id),
-                "nsp": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                "nsp": keras.losses.SparseCategoricalCrossentropy(
+                    from_logits=True,
+                    reduction="mean_with_sample_weight",  # rows that fill a batch do not count
+                ),
             },
         )
         model.fit(text.PretrainingDataset("corpus.txt", tokenizer).dataset(), shuffle=False)
     """
 
     def __init__(self, bert, *, next_sentence=True, name="bert_pretrainer", **kwargs):
-        self.bert, self._config = _encoder(bert), {"next_sentence": next_sentence, "name": name}
+        self.bert, self._config = encoder(bert), {"next_sentence": next_sentence, "name": name}
         self.pooled = next_sentence
         self.mlm_transform = MaskedLMTransform(
             bert.activation,
@@ -147,43 +81,30 @@ class BertPretrainer(_BertHead):
         overrides = {"pooler": overrides.get("next_sentence", True), **overrides}
         return super()._for_checkpoint(checkpoint, overrides)
 
+    def check_labels(self, labels, length):
+        arrays = arrays_of(labels if isinstance(labels, dict) else {})
+        check_range("Labels of `mlm`", arrays.get("mlm"), self.bert.token_embedding.input_dim)
+        check_range("Labels of `nsp`", arrays.get("nsp"), 2)
+
     def hub_config(self):
         return {"architectures": ["BertForPreTraining" if self.nsp_dense else "BertForMaskedLM"]}
 
 
-class _ClassHead(_BertHead):
-    """A head over `num_classes` classes, which looks at the labels that it is given as an array."""
+class _ClassHead(BertHead):
+    """A head over `num_classes` classes."""
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        self.check_labels(y)
-        return super().fit(x, y, *args, **kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        self.check_labels(y)
-        return super().evaluate(x, y, *args, **kwargs)
-
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        self.check_labels(y)
-        return super().train_on_batch(x, y, *args, **kwargs)
-
-    def test_on_batch(self, x, y=None, *args, **kwargs):
-        self.check_labels(y)
-        return super().test_on_batch(x, y, *args, **kwargs)
-
-    def check_labels(self, labels):
-        """Raises ValueError where an integer label is no class: under XLA its loss would be NaN.
-
-        `fit` and its kin call this with arrays; a `tf.data` data set is looked at by
-        `data.map(lambda x, y: (x, check(y)))`, `check = text.check_ids(num_classes, "labels")`.
-        """
-        labels = np.asarray([] if labels is None else labels)
-        if self.num_classes == 1 or labels.dtype.kind not in "iu" or not labels.size:
-            return
-        if labels.min() < 0 or labels.max() >= self.num_classes:
-            raise ValueError(
-                f"Labels must lie in 0 .. {self.num_classes - 1} (num_classes={self.num_classes}). "
-                f"Received: labels from {labels.min()} to {labels.max()}."
-            )
+    def check_labels(self, labels, length):
+        labels = arrays_of({"labels": labels}).get("labels")
+        probabilities = (
+            labels is not None
+            and labels.dtype.kind == "f"
+            and labels.ndim == len(self.output_shape)
+            and labels.shape[-1] == self.num_classes
+        )
+        if self.num_classes > 1 and not probabilities:
+            ignored = getattr(getattr(self, "loss", None), "pad_id", None)
+            advice = f"num_classes={self.num_classes}"
+            check_range("Labels", labels, self.num_classes, advice, ignored)
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -211,9 +132,9 @@ class BertClassifier(_ClassHead):
     pooled = True
 
     def __init__(self, bert, num_classes=2, *, dropout_rate=None, name="bert_classifier", **kwargs):
-        self.bert = _encoder(bert)
+        self.bert = encoder(bert)
+        self.num_classes = num_classes = whole_number("num_classes", num_classes)
         self._config = dict(num_classes=num_classes, dropout_rate=dropout_rate, name=name)
-        self.num_classes = _at_least_one(num_classes)
         self.dropout = _dropout(bert, dropout_rate)
         self.classifier = self._dense(bert, num_classes, "classifier")
         self._graph(bert, lambda _, x, __: self.classifier(self.dropout(x)), name, **kwargs)
@@ -248,9 +169,9 @@ class BertTokenClassifier(_ClassHead):
     def __init__(
         self, bert, num_classes=2, *, dropout_rate=None, name="bert_token_classifier", **kwargs
     ):
-        self.bert = _encoder(bert)
+        self.bert = encoder(bert)
+        self.num_classes = num_classes = whole_number("num_classes", num_classes)
         self._config = dict(num_classes=num_classes, dropout_rate=dropout_rate, name=name)
-        self.num_classes = _at_least_one(num_classes)
         self.dropout = _dropout(bert, dropout_rate)
         self.classifier = self._dense(bert, num_classes, "classifier")
         self._graph(bert, lambda x, *_: self.classifier(self.dropout(x)), name, **kwargs)
@@ -264,7 +185,7 @@ class BertTokenClassifier(_ClassHead):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class BertSpanPredictor(_BertHead):
+class BertSpanPredictor(BertHead):
     """Where an answer begins and ends in a text (Devlin et al. 2019, section 4.2).
 
     Returns:
@@ -278,7 +199,7 @@ class BertSpanPredictor(_BertHead):
     """
 
     def __init__(self, bert, *, name="bert_span_predictor", **kwargs):
-        self.bert, self._config = _encoder(bert), {"name": name}
+        self.bert, self._config = encoder(bert), {"name": name}
         self.span_dense = self._dense(bert, 2, "span_dense")
 
         def outputs(sequence, *_):
@@ -286,6 +207,10 @@ class BertSpanPredictor(_BertHead):
             return {"start": logits[:, :, 0], "end": logits[:, :, 1]}
 
         self._graph(bert, outputs, name, **kwargs)
+
+    def check_labels(self, labels, length):
+        for name, array in arrays_of(labels if isinstance(labels, dict) else {}).items():
+            check_range(f"Labels of `{name}`", array, length, "positions of a row")
 
     def hub_config(self):
         return {"architectures": ["BertForQuestionAnswering"]}
@@ -323,7 +248,7 @@ def best_spans(start, end, allowed, *, max_answer_length=30):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class BertEmbedder(_BertHead):
+class BertEmbedder(BertHead):
     """A vector of each text, whose cosine is a similarity (Reimers and Gurevych 2019).
 
     Args:
@@ -347,7 +272,7 @@ class BertEmbedder(_BertHead):
     def __init__(self, bert, *, pooling="mean", normalize=True, name="bert_embedder", **kwargs):
         if pooling not in ("mean", "cls"):
             raise ValueError(f"`pooling` must be 'mean' or 'cls'. Received: {pooling!r}.")
-        self.bert = _encoder(bert)
+        self.bert = encoder(bert)
         self._config = dict(pooling=pooling, normalize=normalize, name=name)
         self.pooling, self.normalize = pooling, normalize
         self._graph(
@@ -371,23 +296,8 @@ class BertEmbedder(_BertHead):
         return ops.matmul(functional.l2_normalize(a), ops.transpose(functional.l2_normalize(b)))
 
 
-def _encoder(bert):
-    if not isinstance(bert, Bert):
-        raise TypeError(f"`bert` must be a keras_xfmr.models.Bert. Received: {bert!r}.")
-    return bert
-
-
 def _dropout(bert, rate):
     return Dropout(bert.dropout_rate if rate is None else rate, dtype=bert.dtype_policy)
-
-
-def _at_least_one(num_classes):
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(
-            "`num_classes` must be a positive integer, 1 for regression. "
-            f"Received: {num_classes!r}."
-        )
-    return num_classes
 
 
 def _label_config(architecture, num_classes):

@@ -1,6 +1,7 @@
 """A compiled search over a model, the same on every backend."""
 
 import collections
+import threading
 
 import keras
 
@@ -60,11 +61,13 @@ class Untracked:
 
     def __init__(self):
         self.models = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key, make):
-        if key not in self.models:
-            self.models[key] = make()
-        self.models.move_to_end(key)
-        if len(self.models) > self.MOST:
-            self.models.popitem(last=False)
-        return self.models[key]
+        with self._lock:
+            if key not in self.models:
+                self.models[key] = make()
+            self.models.move_to_end(key)
+            if len(self.models) > self.MOST:
+                self.models.popitem(last=False)
+            return self.models[key]

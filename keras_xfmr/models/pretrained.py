@@ -1,13 +1,13 @@
 """What BERT models share: published weights in and out."""
 
 import contextvars
-import inspect
 import pathlib
 
 import keras
 from absl import logging
 
 from keras_xfmr import checkpoints, kernels
+from keras_xfmr.models.arguments import NamedArguments
 
 # Whether a model is being built whose encoder's weights come from a checkpoint, all of them.
 weights_follow = contextvars.ContextVar("weights_follow", default=False)
@@ -26,7 +26,7 @@ class DrawnUnlessLoaded(keras.initializers.TruncatedNormal):
         return super().__call__(shape, dtype)
 
 
-class Pretrained:
+class Pretrained(NamedArguments):
     """A mixin of `from_pretrained` and `save_pretrained`.
 
     Attributes:
@@ -35,13 +35,6 @@ class Pretrained:
     """
 
     load_report = None
-
-    @classmethod
-    def argument_names(cls):
-        """Names of the constructor's own arguments."""
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        return named[1:]  # without self
 
     @classmethod
     def from_pretrained(cls, source, **overrides):

@@ -19,6 +19,8 @@ from keras_xfmr.layers import (
 )
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
+from keras_xfmr.models.adaptation import freeze_again, frozen
+from keras_xfmr.models.arguments import NamedArguments, check_rates, whole_number
 from keras_xfmr.models.generator import Generator, Untracked
 
 PRESETS = {
@@ -34,7 +36,7 @@ PRESETS = {
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Transformer(keras.Model):
+class Transformer(NamedArguments, keras.Model):
     """The Transformer (Vaswani et al. 2017, figure 1) as a functional model that gives logits.
 
     memory = encode(source); logits = decode(target, memory). Trained with teacher forcing: the
@@ -98,13 +100,13 @@ class Transformer(keras.Model):
         name="transformer",
         **kwargs,
     ):
-        config = {key: value for key, value in locals().items() if key in self._argument_names()}
+        self.refuse_unknown(kwargs)
+        names = Transformer.argument_names()
+        config = {key: value for key, value in locals().items() if key in names}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         config["dtype"] = keras.dtype_policies.serialize(policy)
         _check(config)
-        encoder_layers, decoder_layers = (
-            (num_layers, num_layers) if isinstance(num_layers, int) else num_layers
-        )
+        encoder_layers, decoder_layers = _both_sides(config["num_layers"])
 
         # ---- layers
         self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
@@ -135,26 +137,22 @@ class Transformer(keras.Model):
             name=name,
             **kwargs,
         )
+        self.dtype_policy = policy  # `compile` scales the loss by it
         self._config = config
         self._generators = Untracked()
 
-    @staticmethod
-    def _argument_names():
-        return (
-            "source_vocab_size", "target_vocab_size", "d_model", "num_heads", "ffn_dim",
-            "num_layers", "dropout_rate", "attention_dropout_rate", "activation", "norm",
-            "norm_first", "positions", "max_length", "pad_id", "start_id", "end_id", "name",
-        )  # fmt: skip
-
     def get_config(self):
-        return dict(self._config)
+        return {**self._config, **frozen(self.weights)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
+        paths = config.pop("frozen", ())
+        model = cls(**config)
+        freeze_again(model.weights, paths)
+        return model
 
     @classmethod
     def from_preset(cls, preset, source_vocab_size, target_vocab_size=None, **overrides):
@@ -375,7 +373,27 @@ def _final_norm(config, policy, name):
     return NORMS[config["norm"]](epsilon=1e-6, dtype=policy, name=name)
 
 
+def _both_sides(num_layers):
+    """Blocks of the encoder and of the decoder."""
+    return tuple(num_layers) if isinstance(num_layers, (tuple, list)) else (num_layers,) * 2
+
+
 def _check(config):
+    """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
+    for name in ("source_vocab_size", "d_model", "num_heads", "ffn_dim"):
+        config[name] = whole_number(name, config[name])
+    for name in ("target_vocab_size", "max_length"):
+        if config[name] is not None:
+            config[name] = whole_number(name, config[name])
+    sides = _both_sides(config["num_layers"])
+    if len(sides) != 2:
+        raise ValueError(
+            "`num_layers` must be an integer or a pair (encoder, decoder). "
+            f"Received: {config['num_layers']!r}."
+        )
+    sides = tuple(whole_number("num_layers", side, least=0) for side in sides)
+    config["num_layers"] = sides[0] if sides[0] == sides[1] else sides
+    check_rates(config, ("dropout_rate", "attention_dropout_rate"))
     if config["d_model"] % config["num_heads"]:
         raise ValueError(
             "`num_heads` must divide `d_model`. "
@@ -383,8 +401,16 @@ def _check(config):
         )
     if config["positions"] == "learned" and config["max_length"] is None:
         raise ValueError("Learned positions need `max_length`, the number of positions.")
-    ids = {config["pad_id"], config["start_id"], config["end_id"]}
-    if len(ids) < 3:
+    vocab_size = config["target_vocab_size"] or config["source_vocab_size"]
+    for name in ("pad_id", "start_id", "end_id"):
+        config[name] = whole_number(name, config[name], least=0)
+        smallest = min(vocab_size, config["source_vocab_size"]) if name == "pad_id" else vocab_size
+        if config[name] >= smallest:
+            raise ValueError(
+                f"`{name}` must be in the vocabulary, 0 .. {smallest - 1}. "
+                f"Received: {config[name]}."
+            )
+    if len({config["pad_id"], config["start_id"], config["end_id"]}) < 3:
         raise ValueError(
             "`pad_id`, `start_id` and `end_id` must differ. Received: "
             f"{config['pad_id']}, {config['start_id']}, {config['end_id']}."

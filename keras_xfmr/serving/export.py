@@ -59,9 +59,15 @@ def export_saved_model(
 
         export_saved_model(model, (english, korean), "models/en_ko", max_length=64, beam_size=4)
     """
+    if not isinstance(tokenizers, (tuple, list)) or len(tokenizers) != 2:
+        raise ValueError(
+            "`tokenizers` must be the pair (source, target); give one that serves both sides "
+            f"twice. Received: {tokenizers!r}."
+        )
     source_tokenizer, target_tokenizer = tokenizers
-    _check_vocabulary("source", source_tokenizer, model.source_embedding)
-    _check_vocabulary("target", target_tokenizer, model.target_embedding)
+    _check_vocabulary("source", source_tokenizer, model.source_embedding, model, ["pad_id"])
+    special = ["pad_id", "start_id", "end_id"]
+    _check_vocabulary("target", target_tokenizer, model.target_embedding, model, special)
     if search == "beam":
         options = {"beam_size": 4, **options}
     with new_version(path, version) as (folder, final):
@@ -121,9 +127,15 @@ def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
     return endpoints
 
 
-def _check_vocabulary(side, tokenizer, embedding):
+def _check_vocabulary(side, tokenizer, embedding, model, special):
     if tokenizer.vocab_size > embedding.input_dim:
         raise ValueError(
             f"The {side} tokenizer has {tokenizer.vocab_size} ids, the model's {side} table "
             f"{embedding.input_dim} rows. Is this the tokenizer that the model was trained with?"
         )
+    for name in special:
+        if getattr(tokenizer, name) != getattr(model, name):
+            raise ValueError(
+                f"The {side} tokenizer has {name}={getattr(tokenizer, name)}, the model "
+                f"{name}={getattr(model, name)}. Build the model with the tokenizers' special ids."
+            )

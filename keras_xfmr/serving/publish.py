@@ -82,7 +82,8 @@ def check_answers(folder, expected_function, **inputs):
 
 
 def _next_version(path):
-    return 1 + max((int(child.name) for child in path.iterdir() if child.name.isdigit()), default=0)
+    names = [child.name for child in path.iterdir()]
+    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def _valid_version(version):

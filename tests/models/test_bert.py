@@ -158,7 +158,7 @@ def test_without_next_sentences_there_is_one_output():
     model = models.BertPretrainer(make_bert(), next_sentence=False)
     outputs = model({"token_ids": make_ids(), "masked_positions": np.array([[1], [2]])})
     assert set(outputs) == {"mlm"}
-    assert not model.bert.pooler.trainable
+    assert not any("pooler" in weight.path for weight in model.trainable_weights)
 
 
 # ---- training a part
@@ -202,7 +202,8 @@ def train_a_little(model):
 
 
 def test_low_rank_updates_train_alone_and_are_merged_on_save(tmp_path):
-    model = models.BertClassifier(make_bert(), 2, dropout_rate=0.0)
+    no_dropout = dict(dropout_rate=0.0, attention_dropout_rate=0.0)
+    model = models.BertClassifier(make_bert(**no_dropout), 2)
     model.bert.enable_lora(2)
     assert all("lora" in w.path or "classifier" in w.path for w in model.trainable_weights)
     before = numpy_of(model(make_ids()))
@@ -212,17 +213,88 @@ def test_low_rank_updates_train_alone_and_are_merged_on_save(tmp_path):
     model.save(tmp_path / "merged.keras")
     loaded = keras.saving.load_model(tmp_path / "merged.keras")
     np.testing.assert_allclose(numpy_of(loaded(make_ids())), expected, rtol=1e-5, atol=1e-6)
-    updates = [w for w in loaded.trainable_weights if "lora" in w.path]
-    assert len(updates) == 8 and not any(numpy_of(w).any() for w in updates)
+    # Training goes on with the same updates, from a model and from a file of weights.
+    updates = {w.path: numpy_of(w) for w in model.trainable_weights if "lora" in w.path}
+    assert len(updates) == 8 and all(update.any() for update in updates.values())
+    model.save_weights(tmp_path / "merged.weights.h5")
+    other = models.BertClassifier(make_bert(**no_dropout), 2)
+    other.bert.enable_lora(2)
+    other.load_weights(tmp_path / "merged.weights.h5")
+    for again in (loaded, other):
+        found = {w.path: numpy_of(w) for w in again.trainable_weights if "lora" in w.path}
+        keras.tree.map_structure(np.testing.assert_array_equal, found, updates)
+        train_a_little(again)
+    train_a_little(model)
+    for again in (loaded, other):
+        found = numpy_of(again(make_ids()))
+        np.testing.assert_allclose(found, numpy_of(model(make_ids())), atol=1e-4)
+    # Without updates of its own a model takes the sum.
+    plain = models.BertClassifier(make_bert(), 2, dropout_rate=0.0)
+    plain.load_weights(tmp_path / "merged.weights.h5")
+    np.testing.assert_allclose(numpy_of(plain(make_ids())), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_frozen_stays_so_in_a_file(tmp_path):
+def test_updates_of_a_file_without_any_are_drawn(tmp_path):
+    """Where A and B are both 0, neither has a gradient."""
+    models.BertClassifier(make_bert(), 2).save_weights(tmp_path / "plain.weights.h5")
+    model = models.BertClassifier(make_bert(), 2, dropout_rate=0.0)
+    model.bert.enable_lora(2, targets=("query", "inner", "pooler"))
+    model.load_weights(tmp_path / "plain.weights.h5")
+    train_a_little(model)
+    updates = [numpy_of(w) for w in model.trainable_weights if "lora" in w.path]
+    assert len(updates) == 10 and all(update.any() for update in updates)
+
+
+def freeze_by_keras(bert):
+    bert.encoder_blocks[0].trainable = bert.pooler.trainable = False
+
+
+@pytest.mark.parametrize("change", [
+    lambda bert: bert.freeze(1),
+    lambda bert: bert.freeze(2, embeddings=False),
+    freeze_by_keras,
+    lambda bert: setattr(bert, "trainable", False),
+    lambda bert: (bert.enable_lora(2), bert.freeze(1)),
+    lambda bert: (bert.freeze(1), bert.enable_lora(2, targets=("key",)), bert.enable_lora(3)),
+])  # fmt: skip
+def test_what_is_frozen_stays_so_in_a_file(change, tmp_path):
     model = models.BertClassifier(make_bert(), 2)
-    model.bert.freeze(1)
+    change(model.bert)
+    model.classifier.bias.trainable = False
+    trained = [weight.path for weight in model.trainable_weights]
     train_a_little(model)
     model.save(tmp_path / "frozen.keras")
     loaded = keras.saving.load_model(tmp_path / "frozen.keras")
-    assert len(loaded.trainable_weights) == len(model.trainable_weights) < len(model.weights)
+    assert [weight.path for weight in loaded.trainable_weights] == trained
+    assert 0 < len(trained) < len(model.weights) - 1
+
+
+def test_freezing_and_low_rank_updates_do_not_undo_each_other():
+    def trained(*calls):
+        bert = make_bert()
+        for name, *arguments in calls:
+            getattr(bert, name)(*arguments)
+        return {weight.path for weight in bert.trainable_weights}
+
+    updates = trained(("enable_lora", 2))
+    assert len(updates) == 8 and all("lora" in path for path in updates)
+    upper = {path for path in updates if "encoder_1" in path}
+    assert trained(("enable_lora", 2), ("freeze", 1)) == upper
+    assert trained(("freeze", 1), ("enable_lora", 2)) == upper
+    for last in (("freeze", 0), ("freeze", 2), ("freeze", 1)):
+        found = trained(("enable_lora", 2), ("freeze", 2), last)
+        assert found == {0: updates, 1: upper, 2: set()}[last[1]]
+    assert trained(("freeze", 2), ("enable_lora", 2), ("freeze", 0)) == updates
+    both = make_bert()
+    both.enable_lora(2, targets=("query",))
+    both.enable_lora(2, targets=("value",))
+    assert {weight.path for weight in both.trainable_weights} == updates
+    with pytest.raises(ValueError, match=r"\['query'\] have low-rank updates already"):
+        both.enable_lora(2, targets=("key", "query"))
+    assert {weight.path for weight in both.trainable_weights} == updates
+    for rank in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="`rank` must be a positive integer"):
+            make_bert().enable_lora(rank)
 
 
 def test_a_low_rank_update_of_the_pooler():
@@ -235,13 +307,23 @@ def test_a_low_rank_update_of_the_pooler():
 @pytest.mark.parametrize("first", [
     models.BertEmbedder, lambda bert: models.BertPretrainer(bert, next_sentence=False),
 ])  # fmt: skip
-def test_an_encoder_goes_to_a_head_that_trains_the_pooler(first):
+def test_heads_of_one_encoder_train_what_they_read(first):
     bert = make_bert()
-    count = len(bert.trainable_weights)
-    first(bert)
-    assert len(bert.trainable_weights) == count - 2
-    models.BertClassifier(bert, 2)
-    assert len(bert.trainable_weights) == count
+    classifier = models.BertClassifier(bert, 2)
+    trained = {weight.path for weight in classifier.trainable_weights}
+    other = first(bert)
+    for kind in ("variables", "weights"):
+        mine = {v.path for v in getattr(other, f"trainable_{kind}")}
+        rest = {v.path for v in getattr(other, f"non_trainable_{kind}")}
+        everything = {v.path for v in getattr(other, kind)}
+        assert not any("pooler" in path for path in mine) and not mine & rest
+        assert mine | rest == everything
+        assert sum("pooler" in path for path in rest) == 2
+    assert {weight.path for weight in classifier.trainable_weights} == trained
+    assert sum("pooler" in path for path in trained) == 2
+    bert.enable_lora(2)
+    third = models.BertClassifier(bert, 2)
+    assert not any("pooler" in weight.path for weight in third.trainable_weights)
 
 
 def test_a_pooler_that_the_user_froze_stays_so():
@@ -299,6 +381,118 @@ def test_labels_outside_the_classes_are_refused(kind, labels):
         with pytest.raises(ValueError, match="Labels must lie in 0 .. 1 .*Received: labels from"):
             call(make_ids(), labels)
         call(make_ids(), np.abs(labels) % 2)
+
+
+def test_ignored_labels_are_no_error():
+    model = models.BertTokenClassifier(make_bert(), 2)
+    model.compile("sgd", training.MaskedCrossEntropy(pad_id=-1))
+    labels = np.tile(np.array([[0], [-1]], "int32"), (1, 7))
+    assert np.isfinite(model.train_on_batch(make_ids(), labels))
+    with pytest.raises(ValueError, match="Labels must lie in 0 .. 1"):
+        model.train_on_batch(make_ids(), labels - 1)
+
+
+def test_arrays_are_looked_at_before_a_compiled_step():
+    """Under XLA another row would be read, or the loss be NaN."""
+    classifier = models.BertClassifier(make_bert(), 2)
+    classifier.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True
+    )
+    labels, segments = np.array([0, 1]), np.full((2, 7), 2)
+    for message, inputs, targets in (
+        ("Token ids must lie in 0 .. 30. Received: token ids from", make_ids() + 20, labels),
+        ("Segments must lie", {"token_ids": make_ids(), "segment_ids": segments}, labels),
+        ("Labels must lie in 0 .. 1", make_ids(), np.array([0.0, 5.0])),
+    ):
+        for call in (classifier.fit, classifier.evaluate, classifier.train_on_batch):
+            with pytest.raises(ValueError, match=message):
+                call(inputs, targets)
+    with pytest.raises(ValueError, match="Token ids must lie"):
+        classifier.predict(make_ids() + 20)
+    one_hot = np.eye(2, dtype="float32")
+    classifier.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    assert np.isfinite(classifier.train_on_batch(make_ids(), one_hot))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    spans = models.BertSpanPredictor(make_bert())
+    spans.compile("sgd", {"start": loss, "end": loss})
+    with pytest.raises(ValueError, match="Labels of `end` must lie in 0 .. 6"):
+        spans.fit(make_ids(), {"start": labels, "end": np.array([1, 7])})
+    pretrainer = models.BertPretrainer(make_bert())
+    pretrainer.compile("sgd", {"mlm": training.MaskedCrossEntropy(), "nsp": loss})
+    inputs = {"token_ids": make_ids(), "masked_positions": np.array([[1], [7]])}
+    with pytest.raises(ValueError, match="`masked_positions` must lie in 0 .. 6"):
+        pretrainer.fit(inputs, {"mlm": np.array([[5], [6]]), "nsp": labels})
+    inputs["masked_positions"] -= 1
+    with pytest.raises(ValueError, match="Labels of `nsp` must lie in 0 .. 1"):
+        pretrainer.fit(inputs, {"mlm": np.array([[5], [6]]), "nsp": labels + 1})
+
+
+def test_names_of_other_libraries_are_refused_with_ours():
+    with pytest.raises(TypeError, match="Received: hidden_size, n_layers. hidden_size is d_model"):
+        make_bert(hidden_size=5, n_layers=7)
+    with pytest.raises(TypeError, match="bert, num_classes, dropout_rate.*num_labels is num_class"):
+        models.BertClassifier(make_bert(), num_labels=7)
+    for name in ("token_type_ids", "input_ids"):
+        with pytest.raises(ValueError, match=f"{name} is `"):
+            make_bert()({"token_ids": make_ids(), name: make_ids()})
+    with pytest.raises(ValueError, match="`segment_ids` must lie in 0 .. 1"):
+        make_bert()({"token_ids": make_ids(), "segment_ids": make_ids()})
+
+
+@pytest.mark.parametrize("name, value", [
+    ("num_layers", -1), ("num_heads", 0), ("max_length", 0), ("ffn_dim", 1.5), ("ffn_dim", True),
+    ("layer_norm_eps", -1.0), ("layer_norm_eps", float("nan")), ("initializer_range", np.inf),
+    ("dropout_rate", 1.5),
+])  # fmt: skip
+def test_sizes_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must .*Received: {value!r}"):
+        make_bert(**{name: value})
+
+
+def test_numpy_s_integers_are_integers(tmp_path):
+    bert = make_bert(num_layers=np.int64(1), max_length=np.int32(9), pad_token_id=np.int64(1))
+    models.BertClassifier(bert, np.int64(3)).save_pretrained(tmp_path)
+    assert models.BertClassifier.from_pretrained(tmp_path).num_classes == 3
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnBert(models.Bert):
+    def __init__(self, *args, extra=1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = extra
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnClassifier(models.BertClassifier):
+    def __init__(self, bert, extra=1, **kwargs):
+        super().__init__(bert, **kwargs)
+        self.extra = extra
+
+
+def test_models_with_a_constructor_of_their_own(tmp_path):
+    bert = OwnBert(31, **SIZES, extra=2)
+    assert bert.extra == 2 and bert.get_config()["d_model"] == 12
+    model = OwnClassifier.from_preset("tiny", vocab_size=31, num_classes=5, extra=3)
+    assert model.num_classes == 5 and model.extra == 3 and model.bert.d_model == 128
+    OwnClassifier(bert, num_classes=4).save_pretrained(tmp_path)
+    assert OwnClassifier.from_pretrained(tmp_path, extra=7).num_classes == 4
+
+
+def test_heads_have_the_encoder_s_precision(tmp_path):
+    for name, compute in (("mixed_bfloat16", "bfloat16"), ("bfloat16", "bfloat16")):
+        for head in (models.BertClassifier, models.BertPretrainer):
+            model = head(make_bert(dtype=name))
+            dense = [layer for layer in model.layers if layer.name in ("classifier", "nsp_dense")]
+            assert dense[0].dtype_policy.name == name and dense[0].compute_dtype == compute
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = models.BertClassifier(make_bert())
+        assert models.BertClassifier(make_bert(dtype="float32")).classifier.dtype == "float32"
+        model.save(tmp_path / "mixed.keras")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loaded = keras.saving.load_model(tmp_path / "mixed.keras")
+    assert loaded.classifier.compute_dtype == "bfloat16"
 
 
 def test_a_batch_of_no_positions_is_refused_and_one_of_no_rows_is_not():

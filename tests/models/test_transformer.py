@@ -3,6 +3,7 @@
 B batch, S source, T target, N heads, D d_model, F ffn_dim, V vocab_size
 """
 
+import concurrent.futures
 import inspect
 
 import keras
@@ -291,3 +292,61 @@ def test_a_bad_argument_is_an_error_that_says_what_was_received(arguments, messa
 def test_ids_outside_the_vocabulary_are_an_error():
     with pytest.raises(ValueError, match="must lie in 0 .. 12.*Received: ids from 0 to 13"):
         logits_of(tiny(), np.where(SOURCE == 12, 13, SOURCE))
+
+
+# ---- what a saved model keeps, and what is refused
+
+
+def test_float16_by_argument_scales_the_loss():
+    model = tiny(dtype="mixed_float16")
+    model.compile("sgd", "mse")
+    assert type(model.optimizer).__name__ == "LossScaleOptimizer"
+    assert Transformer.from_config(model.get_config()).dtype_policy.name == "mixed_float16"
+
+
+def test_what_is_frozen_stays_so_in_a_file(tmp_path):
+    model = tiny()
+    model.source_embedding.trainable = False
+    model.encoder_blocks[0].trainable = False
+    trained = [weight.path for weight in model.trainable_weights]
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch({"source_ids": SOURCE, "target_ids": TARGET}, TARGET)
+    model.save(tmp_path / "frozen.keras")
+    loaded = keras.saving.load_model(tmp_path / "frozen.keras")
+    assert [weight.path for weight in loaded.trainable_weights] == trained
+    assert 0 < len(trained) < len(model.weights)
+    assert int(loaded.optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"end_id": V}, "`end_id` must be in the vocabulary, 0 .. "),
+    ({"pad_id": -1}, "`pad_id` must be an integer, at least 0. Received: -1"),
+    ({"num_heads": 0}, "`num_heads` must be an integer, at least 1"),
+    ({"num_layers": 1.0}, "`num_layers` must be an integer, at least 0. Received: 1.0"),
+    ({"num_layers": (1, 1, 1)}, "a pair"),
+    ({"positions": "learned", "max_length": 0}, "`max_length` must be an integer"),
+    ({"dropout_rate": 2}, "`dropout_rate` must lie in"),
+])  # fmt: skip
+def test_sizes_and_ids_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**arguments)
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises(TypeError, match="Received: hidden_size. hidden_size is d_model here"):
+        tiny(hidden_size=3)
+    assert tiny(num_layers=np.int64(1)).get_config()["num_layers"] == 1
+
+
+@pytest.mark.requires_tensorflow
+def test_several_threads_generate_at_once():
+    model = tiny()
+    lengths = (3, 4, 5, 6)
+
+    def generate(length):
+        return model.generate(SOURCE, max_length=length, jit_compile=False)["token_ids"]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(generate, lengths))
+    for length, ids in zip(lengths, found):
+        np.testing.assert_array_equal(ids, generate(length))

@@ -212,3 +212,16 @@ def test_the_servers_loader_answers_the_same_without_xla(loader, folder, expecte
     np.testing.assert_array_equal(found, expected["token_ids"])
     with pytest.raises(RuntimeError, match="XLA compilation disabled"):
         cpp_loader.ask(loader, folder, "serving_default_xla", {"text": TEXTS})
+
+
+def test_tokenizers_that_do_not_fit_are_refused(model, tokenizers, tmp_path):
+    arguments = {**model.get_config(), "start_id": model.end_id, "end_id": model.start_id}
+    other = type(model).from_config(arguments)
+    message = f"target tokenizer has start_id={model.start_id}, the model start_id={model.end_id}"
+    for wrong, pair, expected in (
+        (other, tokenizers, message),
+        (model, tokenizers[0], "the pair \\(source, target\\)"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            export_saved_model(wrong, pair, tmp_path / "m", max_length=LENGTH)
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,137 @@
+"""Training a part of an encoder's weights: freezing, rates that fall with depth, low-rank updates."""
+
+import collections
+import numbers
+
+
+class Adaptable:
+    """A mixin of `Bert`: what is trained, and how that is part of a saved model."""
+
+    def freeze(self, num_layers, *, embeddings=True):
+        """Keeps the embeddings and the first `num_layers` blocks from being trained.
+
+        The other blocks are trained; with low-rank updates, their updates alone. Compile the model
+        again afterwards.
+        """
+        if not 0 <= num_layers <= len(self.encoder_blocks):
+            raise ValueError(
+                f"`num_layers` must lie in 0 .. {len(self.encoder_blocks)}, the blocks there are. "
+                f"Received: {num_layers}."
+            )
+        for layer in self._embedding_layers():
+            layer.trainable = not embeddings
+        for i, block in enumerate(self.encoder_blocks):
+            block.trainable = i >= num_layers
+        if self._lora:
+            self._train_updates_alone()
+
+    def layer_learning_rates(self, decay):
+        """Factors of the learning rate that fall from the top block to the embeddings.
+
+        decay^(num_layers - i) for block i, decay^(num_layers + 1) for the embeddings, 1 for the
+        rest (Howard and Ruder 2018; Clark et al. 2020).
+
+        Returns:
+            A dictionary for `keras_xfmr.training.AdamW(learning_rate_factors=...)`.
+
+        Example:
+
+        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=2)
+        >>> bert.layer_learning_rates(0.5)["encoder_1"]
+        0.5
+        """
+        if not 0 < decay <= 1:
+            raise ValueError(f"`decay` must lie in (0, 1]. Received: {decay}.")
+        count = len(self.encoder_blocks)
+        factors = {layer.name: decay ** (count + 1) for layer in self._embedding_layers()}
+        factors |= {block.name: decay ** (count - i) for i, block in enumerate(self.encoder_blocks)}
+        return factors
+
+    def enable_lora(self, rank, *, targets=("query", "value"), alpha=None):
+        """Freezes the encoder and gives its projections trainable low-rank updates.
+
+        W + alpha / rank * A B (Hu et al. 2022), by Keras' own `enable_lora`: for query, key and
+        value, whose kernels are `[D, N, H]`, each of the N heads has an A `[D, rank]` of its own,
+        and B `[rank, H]` is that of all. Called again, other targets get updates too.
+        `save_pretrained` writes the sum, as if it had been trained whole; a saved model also keeps
+        the updates and goes on with them. Compile the model again afterwards.
+
+        Args:
+            rank: of A and B.
+            targets: names among `"query"`, `"key"`, `"value"`, `"attention_output"`, `"inner"`,
+                `"output"`, the projections of every block, and `"pooler"`.
+            alpha: by default `rank`.
+        """
+        dense = collections.defaultdict(list)
+        for block in self.encoder_blocks:
+            for name, layer in projections(block).items():
+                dense[name].append(layer)
+        if self.pooler is not None:
+            dense["pooler"].append(self.pooler)
+        if not isinstance(rank, numbers.Integral) or rank < 1:
+            raise ValueError(f"`rank` must be a positive integer. Received: {rank!r}.")
+        if not targets or set(targets) - set(dense):
+            raise ValueError(f"`targets` must be among {tuple(dense)}. Received: {targets!r}.")
+        if again := set(targets) & set(self._lora):
+            raise ValueError(
+                f"{sorted(again)} have low-rank updates already, by an earlier `enable_lora`. "
+                f"Received: targets={targets!r}."
+            )
+        for name in targets:
+            for layer in dense[name]:
+                layer.enable_lora(int(rank), lora_alpha=alpha)
+            self._lora[name] = [int(rank), alpha]
+        self._train_updates_alone()
+
+    def _train_updates_alone(self):
+        layers = [*self._embedding_layers(), *self.encoder_blocks]
+        layers += [] if self.pooler is None else [self.pooler]
+        for weight in (weight for layer in layers for weight in layer.weights):
+            if "lora" not in weight.name:
+                weight.trainable = False
+
+    def _embedding_layers(self):
+        return (
+            self.token_embedding,
+            self.position_embedding,
+            self.segment_embedding,
+            self.embeddings_norm,
+        )
+
+    # ---- in a configuration
+
+    def _adaptations(self):
+        return ({"lora": self._lora} if self._lora else {}) | frozen(self.weights)
+
+    def _adapt(self, lora=None, frozen=()):
+        for name, (rank, alpha) in (lora or {}).items():
+            self.enable_lora(rank, targets=[name], alpha=alpha)
+        freeze_again(self.weights, frozen)
+
+
+def frozen(weights):
+    """Which weights are not trained, whoever froze them, as an entry of a configuration."""
+    paths = [weight.path for weight in weights if not weight.trainable]
+    return {"frozen": paths} if paths else {}
+
+
+def freeze_again(weights, paths):
+    """What `frozen` noted."""
+    if lost := set(paths) - {weight.path for weight in weights}:
+        raise ValueError(f"The model has no weights {sorted(lost)[:3]} to keep frozen.")
+    for weight in weights:
+        if weight.path in paths:
+            weight.trainable = False
+
+
+def projections(block):
+    """The dense layers of an encoder block, by name."""
+    attention, feed_forward = block.self_attention, block.feed_forward
+    return {
+        "query": attention.query_dense,
+        "key": attention.key_dense,
+        "value": attention.value_dense,
+        "attention_output": attention.output_dense,
+        "inner": feed_forward.inner_dense,
+        "output": feed_forward.output_dense,
+    }

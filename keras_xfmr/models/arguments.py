@@ -1,0 +1,62 @@
+"""Arguments of models: their names, unknown ones, sizes."""
+
+import inspect
+import numbers
+
+import keras
+
+# transformers' names of arguments -> ours.
+OURS = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": "ffn_dim",
+    "num_hidden_layers": "num_layers",
+    "max_position_embeddings": "max_length",
+    "hidden_dropout_prob": "dropout_rate",
+    "attention_probs_dropout_prob": "attention_dropout_rate",
+    "dropout": "dropout_rate",
+    "num_labels": "num_classes",
+}
+
+
+class NamedArguments:
+    """A mixin of models whose constructor takes sizes by name."""
+
+    @classmethod
+    def argument_names(cls):
+        """Names of the constructor's arguments, those of constructors that it calls included."""
+        names = []
+        for kind in (kind for kind in cls.__mro__ if "__init__" in vars(kind)):
+            if not issubclass(kind, NamedArguments) or kind is keras.Model:
+                break  # Keras' own
+            parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+            named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+            names += [name for name in named if name not in names]
+            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+                break
+        return names
+
+    @classmethod
+    def refuse_unknown(cls, arguments):
+        """Raises TypeError for arguments that `keras.Model` would leave unread."""
+        unknown = sorted(set(arguments) - {"trainable"})
+        if unknown:
+            hints = [f"{name} is {OURS[name]} here" for name in unknown if name in OURS]
+            raise TypeError(
+                f"{cls.__name__} takes the arguments {', '.join(cls.argument_names())}. "
+                f"Received: {', '.join(unknown)}. {'; '.join(hints)}"
+            )
+
+
+def whole_number(name, value, least=1):
+    """A size as Python's integer, which a configuration can hold."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"`{name}` must be an integer, at least {least}. Received: {value!r}.")
+    return int(value)
+
+
+def check_rates(config, names):
+    """Raises ValueError where a dropout rate is none."""
+    for name in names:
+        if not 0 <= config[name] <= 1:
+            raise ValueError(f"`{name}` must lie in [0, 1]. Received: {config[name]!r}.")

@@ -1,0 +1,170 @@
+"""What the models on top of `Bert` share."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_xfmr.models.adaptation import freeze_again, frozen
+from keras_xfmr.models.bert import Bert, check_range, symbolic_inputs
+from keras_xfmr.models.pretrained import Pretrained
+
+
+class BertHead(Pretrained, keras.Model):
+    """Inputs, configuration, looking at data, making the encoder."""
+
+    pooled = False  # whether the head reads the pooled vector
+
+    def _graph(self, bert, outputs_of, name, extra_inputs=None, **kwargs):
+        """Builds the functional graph `outputs_of(sequence, pooled, inputs)`."""
+        self.refuse_unknown(kwargs)
+        inputs = symbolic_inputs()
+        sequence, pooled = bert(inputs)
+        inputs = {**inputs, **(extra_inputs or {})}
+        outputs = outputs_of(sequence, pooled, inputs)
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.dtype_policy = bert.dtype_policy
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.bert.complete_inputs(inputs), *args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        # Training on JAX comes here directly.
+        return super().call(self.bert.complete_inputs(inputs), training=training, mask=mask)
+
+    def _dense(self, bert, units, name):
+        return keras.layers.Dense(
+            units, kernel_initializer=bert.initializer(), dtype=bert.dtype_policy, name=name
+        )
+
+    # ---- what is trained: a pooler that this head does not read has no gradient in it
+
+    @property
+    def trainable_variables(self):
+        return [v for v in super().trainable_variables if id(v) not in self._unread()]
+
+    @property
+    def trainable_weights(self):
+        return [v for v in super().trainable_weights if id(v) not in self._unread()]
+
+    @property
+    def non_trainable_variables(self):
+        unread = [v for v in super().trainable_variables if id(v) in self._unread()]
+        return [*super().non_trainable_variables, *unread]
+
+    @property
+    def non_trainable_weights(self):
+        unread = [v for v in super().trainable_weights if id(v) in self._unread()]
+        return [*super().non_trainable_weights, *unread]
+
+    def _unread(self):
+        unread = not self.pooled and self.bert.pooler is not None
+        return {id(weight) for weight in self.bert.pooler.weights} if unread else set()
+
+    # ---- in a configuration
+
+    def get_config(self):
+        inner = {id(weight) for weight in self.bert.weights}
+        own = frozen([weight for weight in self.weights if id(weight) not in inner])
+        return {"bert": keras.saving.serialize_keras_object(self.bert), **self._config, **own}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = {**config, "bert": keras.saving.deserialize_keras_object(config["bert"])}
+        frozen = config.pop("frozen", ())
+        model = cls(**config)
+        freeze_again(model.weights, frozen)
+        return model
+
+    # ---- arrays are looked at before they meet a compiled step
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        self.check_data(x, y)
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        self.check_data(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        self.check_data(x)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        self.check_data(x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        self.check_data(x, y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
+    def check_data(self, inputs, labels=None):
+        """Raises ValueError where an id, a segment, a position or a label is outside its range.
+
+        Under XLA it would be another row, or a loss of NaN. `fit` and its kin call this with
+        arrays; a `tf.data` data set is looked at by `data.map(lambda x, y: (x, check(y)))`,
+        `check = keras_xfmr.text.check_ids(num_classes, "labels")`.
+        """
+        arrays = arrays_of(inputs if isinstance(inputs, dict) else {"token_ids": inputs})
+        if "token_ids" not in arrays:
+            return  # a data set, or a generator
+        bert, length = self.bert, arrays["token_ids"].shape[-1]
+        check_range("Token ids", arrays["token_ids"], bert.token_embedding.input_dim)
+        check_range("Segments", arrays.get("segment_ids"), bert.segment_embedding.input_dim)
+        check_range("`masked_positions`", arrays.get("masked_positions"), length)
+        if labels is not None:
+            self.check_labels(labels, length)
+
+    def check_labels(self, labels, length):
+        """The labels' part of `check_data`; `length` is T."""
+
+    @classmethod
+    def from_preset(cls, preset, **overrides):
+        """The sizes of a published model, with freshly drawn weights: see `Bert.from_preset`.
+
+        Args:
+            preset: its name.
+            **overrides: arguments of the head and of `Bert`.
+
+        Example::
+
+            model = BertClassifier.from_preset("tiny", num_classes=2)
+        """
+        mine, encoder = cls._divide(overrides)
+        return cls(Bert.from_preset(preset, **encoder), **mine)
+
+    @classmethod
+    def _for_checkpoint(cls, checkpoint, overrides):
+        mine, encoder = cls._divide(overrides)
+        arguments = {**checkpoint.arguments, "pooler": cls.pooled, **encoder}
+        return cls(Bert(**arguments), **{**cls._head_arguments(checkpoint), **mine})
+
+    @classmethod
+    def _head_arguments(cls, checkpoint):
+        """What the published configuration says about the head."""
+        return {}
+
+    @classmethod
+    def _divide(cls, arguments):
+        """Arguments of the head, and those of the encoder; `dropout_rate` is both's."""
+        own = set(cls.argument_names()) - {"bert"}
+        theirs = (set(arguments) - own) | {"dropout_rate"}
+        mine = {key: value for key, value in arguments.items() if key in own}
+        return mine, {key: value for key, value in arguments.items() if key in theirs}
+
+
+def encoder(bert):
+    """The encoder that a head is given, seen to be one."""
+    if not isinstance(bert, Bert):
+        raise TypeError(f"`bert` must be a keras_xfmr.models.Bert. Received: {bert!r}.")
+    return bert
+
+
+def arrays_of(values):
+    """Those of the named values that are arrays, as NumPy's."""
+    arrays = {}
+    for name, value in values.items():
+        if isinstance(value, (list, tuple, np.ndarray, np.generic)) or ops.is_tensor(value):
+            array = np.asarray(value)
+            if array.dtype.kind in "iuf":
+                arrays[name] = array
+    return arrays

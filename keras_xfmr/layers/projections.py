@@ -5,6 +5,7 @@ D features in, N heads, H head_dim
 
 import contextvars
 import math
+import types
 
 import keras
 from keras import ops
@@ -92,7 +93,7 @@ class RowDense(KeepsUpdates, keras.layers.EinsumDense):
 
 
 # id of a layer -> its matrix. Each thread has its own, as several may trace a model at once.
-_prepared = contextvars.ContextVar("prepared", default={})
+_prepared = contextvars.ContextVar("prepared", default=types.MappingProxyType({}))
 
 
 def matrix_of(layer):

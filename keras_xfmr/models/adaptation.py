@@ -1,4 +1,4 @@
-"""Training a part of an encoder's weights: freezing, rates that fall with depth, low-rank updates."""
+"""Training a part of an encoder: freezing, rates that fall with depth, low-rank updates."""
 
 import collections
 import numbers

@@ -223,5 +223,5 @@ def test_tokenizers_that_do_not_fit_are_refused(model, tokenizers, tmp_path):
         (model, tokenizers[0], "the pair \\(source, target\\)"),
     ):
         with pytest.raises(ValueError, match=expected):
-            export_saved_model(wrong, pair, tmp_path / "m", max_length=LENGTH)
+            serving.export_saved_model(wrong, pair, tmp_path / "m", max_length=LENGTH)
     assert not (tmp_path / "m").exists()

@@ -160,11 +160,12 @@ def from_stored(array, name):
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def check_disjoint(ranges):
+def check_disjoint(ranges, parts="arrays"):
     """Refuses parts of a file that share bytes: n of them would be n times the file.
 
     Args:
         ranges: pairs (first byte, byte after the last).
+        parts: what they are, for the message.
 
     Raises:
         ValueError: two of them overlap.
@@ -172,5 +173,5 @@ def check_disjoint(ranges):
     end_before = 0
     for start, end in sorted(part for part in ranges if part[0] < part[1]):
         if start < end_before:
-            raise ValueError(f"Two arrays overlap at byte {start}.")
+            raise ValueError(f"Two {parts} overlap at byte {start}.")
         end_before = end

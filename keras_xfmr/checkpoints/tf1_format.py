@@ -103,20 +103,28 @@ def _table(path):
     if len(footer) < FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != TABLE_MAGIC:
         raise ValueError("not an index of a TensorFlow checkpoint.")
     _, position = _handle(footer, 0)
-    (start, size), _ = _handle(footer, position)
-    entries, previous, names_bytes = {}, None, 0
-    for _, handle in _block(content, start, size):
-        (start, size), _ = _handle(handle, 0)
+    top, _ = _handle(footer, position)
+    blocks = [_handle(handle, 0)[0] for _, handle in _pairs(content, [top])]
+    # Else a byte of the file would stand in the values of many blocks.
+    check_disjoint([(start, start + size) for start, size in blocks], "blocks")
+    entries, previous = {}, None
+    for key, value in _pairs(content, blocks):
+        if previous is not None and key <= previous:
+            raise ValueError("The index is not sorted.")
+        entries[key] = value
+        previous = key
+    return entries
+
+
+def _pairs(content, blocks):
+    """Pairs (key, value) of blocks (start, size), one after another."""
+    names_bytes = 0
+    for start, size in blocks:
         for key, value in _block(content, start, size):
-            # Strictly rising keys: no block can be named twice.
-            if previous is not None and key <= previous:
-                raise ValueError("The index is not sorted.")
             names_bytes += len(key)
             if names_bytes > MAX_NAMES_BYTES:
                 raise ValueError(f"The names take more than {MAX_NAMES_BYTES} bytes.")
-            entries[key] = value
-            previous = key
-    return entries
+            yield key, value
 
 
 def _block(content, start, size):

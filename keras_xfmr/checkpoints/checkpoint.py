@@ -24,6 +24,8 @@ class Checkpoint(collections.abc.Mapping):
         path: the file, or the index of files.
         format: `"safetensors"`, `"torch"` or `"tf1"`.
         shapes: name -> shape, known without reading an array.
+        dtypes: name -> type as stored, such as `"bfloat16"`.
+        file_bytes: the size of all files together.
 
     Raises:
         KeyError: the name is not in the file.
@@ -39,7 +41,7 @@ class Checkpoint(collections.abc.Mapping):
 
     def __init__(self, path):
         self.path = path
-        self.shapes = {}
+        self.shapes, self.dtypes, self.file_bytes = {}, {}, 0
         self._resources = contextlib.ExitStack()
         # A checkpoint that nobody closed closes its files when it is collected, without a warning.
         self._finalizer = weakref.finalize(self, self._resources.close)
@@ -53,7 +55,9 @@ class Checkpoint(collections.abc.Mapping):
         return self[name]
 
     def _open(self, path):
-        return self._resources.enter_context(open(path, "rb"))
+        file = self._resources.enter_context(open(path, "rb"))
+        self.file_bytes += size_of(file)
+        return file
 
     def close(self):
         """Closes the file. Arrays that were read stay."""

@@ -61,15 +61,16 @@ class TF1Checkpoint(Checkpoint):
             if dtype not in DTYPES:
                 continue
             self.shapes[name] = _shape(entry)
-            self._places[name] = shard, start, DTYPES[dtype]
+            self.dtypes[name] = DTYPES[dtype]
+            self._places[name] = shard, start
             self._check(name, size)
             ranges.setdefault(shard, []).append((start, start + size))
         for parts in ranges.values():
             check_disjoint(parts)
 
     def _check(self, name, size):
-        shard, start, dtype = self._places[name]
-        itemsize = stored_dtype(dtype).itemsize
+        shard, start = self._places[name]
+        itemsize = stored_dtype(self.dtypes[name]).itemsize
         expected = count_elements(self.shapes[name], itemsize) * itemsize
         if size != expected:
             raise ValueError(f"{name!r} has {size} bytes. Expected {expected} of its shape.")
@@ -83,8 +84,8 @@ class TF1Checkpoint(Checkpoint):
             raise ValueError(f"{name!r} reaches beyond the end of the data file.")
 
     def _read(self, name):
-        shard, start, dtype = self._places[name]
-        shape = self.shapes[name]
+        shard, start = self._places[name]
+        shape, dtype = self.shapes[name], self.dtypes[name]
         count = count_elements(shape, 1)
         file = self._files[shard]
         return read_elements(file, start, count, dtype, self._byteorder).reshape(shape)

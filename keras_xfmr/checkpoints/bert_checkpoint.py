@@ -14,7 +14,7 @@ from keras_xfmr.checkpoints.bert_config import (
 )
 from keras_xfmr.checkpoints.bert_names import DECODER_BIAS, canonical, encoder_shapes
 from keras_xfmr.checkpoints.checkpoint import stored_dtype
-from keras_xfmr.checkpoints.files import read_checkpoint
+from keras_xfmr.checkpoints.files import is_there, read_checkpoint
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Of the weights to the file. torch lets weights share bytes, which a model's own do not.
@@ -41,6 +41,12 @@ def open_bert(source, *, num_labels=None):
         config, tensors = read_backbone(source)
         return BertCheckpoint(config, tensors, out_in=False, num_labels=num_labels)
     path = pathlib.Path(source)
+    if not is_there(path):
+        raise FileNotFoundError(
+            f"Expected a folder on this disk, or a checkpoint in one. Received: {str(source)!r}, "
+            "which is not there. Nothing is downloaded: fetch a published model first, e.g. by "
+            f"`huggingface-cli download {source} --local-dir FOLDER`, and give that FOLDER."
+        )
     folder = path if path.is_dir() else path.parent
     config, tensors = read_config(folder), read_checkpoint(path)
     return BertCheckpoint(config, tensors, out_in=tensors.format != "tf1", num_labels=num_labels)

@@ -12,10 +12,19 @@ DECODER_BIAS = "cls.predictions.decoder.bias"
 NOT_WEIGHTS = re.compile(
     r"embeddings\.(position_ids|token_type_ids)|.*[./]adam_[mv]|global_step|cls\.predictions\.decoder\.\w+"
 )
+# Heads as run_classifier.py and run_squad.py of google-research/bert name them.
+GOOGLE_HEADS = {
+    "output_weights": "classifier.weight",
+    "output_bias": "classifier.bias",
+    "cls/squad/output_weights": "qa_outputs.weight",
+    "cls/squad/output_bias": "qa_outputs.bias",
+}
 
 
 def canonical(name):
     """A name of TensorFlow 1, of old or new PyTorch files, in one spelling."""
+    if name in GOOGLE_HEADS:
+        return GOOGLE_HEADS[name]
     if "/" in name:  # TensorFlow 1
         name = name.replace("/", ".")
         name = re.sub(r"\blayer_(\d+)\.", r"layer.\1.", name)

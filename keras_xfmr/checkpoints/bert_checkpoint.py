@@ -1,5 +1,6 @@
 """Published BERT weights by canonical name, checked against their configuration, unread."""
 
+import functools
 import math
 import pathlib
 import re
@@ -15,6 +16,7 @@ from keras_xfmr.checkpoints.bert_config import (
 from keras_xfmr.checkpoints.bert_names import DECODER_BIAS, canonical, encoder_shapes
 from keras_xfmr.checkpoints.checkpoint import stored_dtype
 from keras_xfmr.checkpoints.files import is_there, read_checkpoint
+from keras_xfmr.checkpoints.sentence_modules import read_pooling
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Of the weights to the file. torch lets weights share bytes, which a model's own do not.
@@ -49,7 +51,9 @@ def open_bert(source, *, num_labels=None):
         )
     folder = path if path.is_dir() else path.parent
     config, tensors = read_config(folder), read_checkpoint(path)
-    return BertCheckpoint(config, tensors, out_in=tensors.format != "tf1", num_labels=num_labels)
+    return BertCheckpoint(
+        config, tensors, out_in=tensors.format != "tf1", num_labels=num_labels, folder=folder
+    )
 
 
 class BertCheckpoint:
@@ -60,21 +64,24 @@ class BertCheckpoint:
         tensors: a `Checkpoint`.
         out_in: whether matrices are stored (out, in).
         num_labels: classes of a head, in the place of what the source says.
+        folder: where `modules.json` of sentence-transformers may lie.
 
     Attributes:
         arguments: of `keras_xfmr.models.Bert`.
         num_labels: classes of a head.
         labels: their names, or None where there are none or another number of them.
+        pooling: None, `"mean"`, `"cls"` or `"other"`, of sentence-transformers.
+        normalize: whether its vectors have the length 1, or None.
         names: canonical name -> name in the file.
 
     Raises:
         ValueError: a configuration that is no BERT's or does not fit the weights. `num_labels`,
-            where it cannot be believed.
+            where it cannot be believed; `pooling` and `normalize`, where `modules.json` is damaged.
     """
 
-    def __init__(self, config, tensors, *, out_in, num_labels=None):
+    def __init__(self, config, tensors, *, out_in, num_labels=None, folder=None):
         self._config, self._tensors, self._out_in = config, tensors, out_in
-        self._num_labels = num_labels
+        self._num_labels, self._folder = num_labels, folder
         self.names = {}
         for name in tensors:
             known = self.names.setdefault(canonical(name), name)
@@ -114,6 +121,18 @@ class BertCheckpoint:
     @property
     def labels(self):
         return label_names(self._config, self.num_labels)
+
+    @property
+    def pooling(self):
+        return self._pooling[0]
+
+    @property
+    def normalize(self):
+        return self._pooling[1]
+
+    @functools.cached_property
+    def _pooling(self):
+        return (None, None) if self._folder is None else read_pooling(self._folder)
 
     def shape(self, name):
         """As stored."""

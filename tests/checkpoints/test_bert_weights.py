@@ -378,3 +378,5 @@ def test_minilm_gives_the_published_similarities():
     vectors = model(packer(sentences))
     found = numpy_of(model.similarity(vectors, vectors))[np.triu_indices(3, 1)]
     np.testing.assert_allclose(found, [0.6660, 0.1046, 0.1411], rtol=0, atol=5e-5)
+    with checkpoints.open_bert(folder) as checkpoint:
+        assert (checkpoint.pooling, checkpoint.normalize) == ("mean", True)

@@ -4,7 +4,8 @@ The readers know formats and no model. They need neither torch nor TensorFlow, r
 file, and no array takes more memory than what the file holds of it (twice that for float16).
 """
 
-from keras_xfmr.checkpoints.bert import LoadReport, load_bert, open_bert, save_bert
+from keras_xfmr.checkpoints.bert import LoadReport, load_bert, save_bert
+from keras_xfmr.checkpoints.bert_checkpoint import open_bert
 from keras_xfmr.checkpoints.checkpoint import Checkpoint
 from keras_xfmr.checkpoints.files import read_checkpoint
 from keras_xfmr.checkpoints.safetensors_format import write_safetensors

@@ -24,6 +24,8 @@ class Checkpoint(collections.abc.Mapping):
         path: the file, or the index of files.
         format: `"safetensors"`, `"torch"` or `"tf1"`.
         shapes: name -> shape, known without reading an array.
+        dtypes: name -> type as stored, such as `"bfloat16"`.
+        file_bytes: the size of all files together.
 
     Raises:
         KeyError: the name is not in the file.
@@ -39,7 +41,7 @@ class Checkpoint(collections.abc.Mapping):
 
     def __init__(self, path):
         self.path = path
-        self.shapes = {}
+        self.shapes, self.dtypes, self.file_bytes = {}, {}, 0
         self._resources = contextlib.ExitStack()
         # A checkpoint that nobody closed closes its files when it is collected, without a warning.
         self._finalizer = weakref.finalize(self, self._resources.close)
@@ -53,7 +55,9 @@ class Checkpoint(collections.abc.Mapping):
         return self[name]
 
     def _open(self, path):
-        return self._resources.enter_context(open(path, "rb"))
+        file = self._resources.enter_context(open(path, "rb"))
+        self.file_bytes += size_of(file)
+        return file
 
     def close(self):
         """Closes the file. Arrays that were read stay."""
@@ -160,11 +164,12 @@ def from_stored(array, name):
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def check_disjoint(ranges):
+def check_disjoint(ranges, parts="arrays"):
     """Refuses parts of a file that share bytes: n of them would be n times the file.
 
     Args:
         ranges: pairs (first byte, byte after the last).
+        parts: what they are, for the message.
 
     Raises:
         ValueError: two of them overlap.
@@ -172,5 +177,5 @@ def check_disjoint(ranges):
     end_before = 0
     for start, end in sorted(part for part in ranges if part[0] < part[1]):
         if start < end_before:
-            raise ValueError(f"Two arrays overlap at byte {start}.")
+            raise ValueError(f"Two {parts} overlap at byte {start}.")
         end_before = end

@@ -45,7 +45,7 @@ def read_checkpoint(path):
     path = pathlib.Path(path)
     if path.is_dir():
         path = _in_folder(path)
-    elif not path.is_file() and not _index(path).is_file():
+    elif not is_there(path):
         raise FileNotFoundError(
             f"No weights at {str(path)!r}: neither a file, nor a folder, nor "
             "the prefix of a TensorFlow checkpoint."
@@ -54,6 +54,11 @@ def read_checkpoint(path):
         with naming(path):
             return ShardedCheckpoint(path)
     return _read_one(path)
+
+
+def is_there(path):
+    """Whether `path` is a folder, a file, or the prefix of a TensorFlow checkpoint."""
+    return path.is_dir() or path.is_file() or _index(path).is_file()
 
 
 def _index(prefix):
@@ -117,11 +122,12 @@ class ShardedCheckpoint(Checkpoint):
             if not (path.parent / file).is_file():
                 raise FileNotFoundError(f"{path} names the file {file!r}, which is missing.")
             self._files[file] = self._resources.enter_context(_read_one(path.parent / file))
+            self.file_bytes += self._files[file].file_bytes
         self._shard_of = {name: self._files[file] for name, file in weight_map.items()}
         for name, shard in self._shard_of.items():
             if name not in shard:
                 raise ValueError(f"{name!r} is not in {shard.path.name}, where the index says.")
-            self.shapes[name] = shard.shapes[name]
+            self.shapes[name], self.dtypes[name] = shard.shapes[name], shard.dtypes[name]
             self.format = shard.format
 
     def view(self, name):

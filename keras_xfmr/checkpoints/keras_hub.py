@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 
+from keras_xfmr.checkpoints.checkpoint import Checkpoint
+
 SIZES = {
     "vocabulary_size": "vocab_size",
     "num_layers": "num_hidden_layers",
@@ -33,6 +35,22 @@ PARTS = (
 )
 
 
+class BackboneCheckpoint(Checkpoint):
+    """Arrays that are in memory already, by their published names."""
+
+    format = "keras_hub"
+
+    def __init__(self, name, arrays):
+        super().__init__(name)
+        self._arrays = arrays
+        self.shapes = {name: array.shape for name, array in arrays.items()}
+        self.dtypes = {name: array.dtype.name for name, array in arrays.items()}
+        self.file_bytes = sum(array.nbytes for array in arrays.values())
+
+    def _read(self, name):
+        return self._arrays[name]
+
+
 def read_backbone(backbone):
     """The configuration and the weights, matrices as (in, out), of a KerasHub `BertBackbone`.
 
@@ -51,7 +69,7 @@ def read_backbone(backbone):
     arguments = {theirs: config[ours] for ours, theirs in SIZES.items()}
     arguments["attention_probs_dropout_prob"] = config["dropout"]
     arguments |= {"hidden_act": "gelu_new", "layer_norm_eps": 1e-12}
-    tensors = {}
+    arrays = {}
     for variable in backbone.weights:
         name = variable.path
         for pattern, replacement in PARTS:
@@ -62,5 +80,5 @@ def read_backbone(backbone):
             array = array.reshape(int(np.prod(array.shape[:inputs])), -1)
         elif name.endswith("bias"):
             array = array.reshape(-1)
-        tensors[name] = array
-    return arguments, tensors
+        arrays[name] = array
+    return arguments, BackboneCheckpoint(backbone.name, arrays)

@@ -36,6 +36,10 @@ class SafetensorsCheckpoint(Checkpoint):
         self._bytes = np.memmap(path, mode="r")
         self._first = 8 + int.from_bytes(self._bytes[:8].tobytes(), "little")
         self._entries = json.loads(self._bytes[8 : self._first].tobytes())
+        for name in self.shapes:
+            kind = self._entries[name]["dtype"]
+            self.dtypes[name] = TYPES.get(kind, kind)
+        self.file_bytes = self._bytes.size
         self._resources.callback(self._entries.clear)
 
     def view(self, name):

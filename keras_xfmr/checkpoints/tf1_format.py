@@ -61,15 +61,16 @@ class TF1Checkpoint(Checkpoint):
             if dtype not in DTYPES:
                 continue
             self.shapes[name] = _shape(entry)
-            self._places[name] = shard, start, DTYPES[dtype]
+            self.dtypes[name] = DTYPES[dtype]
+            self._places[name] = shard, start
             self._check(name, size)
             ranges.setdefault(shard, []).append((start, start + size))
         for parts in ranges.values():
             check_disjoint(parts)
 
     def _check(self, name, size):
-        shard, start, dtype = self._places[name]
-        itemsize = stored_dtype(dtype).itemsize
+        shard, start = self._places[name]
+        itemsize = stored_dtype(self.dtypes[name]).itemsize
         expected = count_elements(self.shapes[name], itemsize) * itemsize
         if size != expected:
             raise ValueError(f"{name!r} has {size} bytes. Expected {expected} of its shape.")
@@ -83,8 +84,8 @@ class TF1Checkpoint(Checkpoint):
             raise ValueError(f"{name!r} reaches beyond the end of the data file.")
 
     def _read(self, name):
-        shard, start, dtype = self._places[name]
-        shape = self.shapes[name]
+        shard, start = self._places[name]
+        shape, dtype = self.shapes[name], self.dtypes[name]
         count = count_elements(shape, 1)
         file = self._files[shard]
         return read_elements(file, start, count, dtype, self._byteorder).reshape(shape)
@@ -103,20 +104,28 @@ def _table(path):
     if len(footer) < FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != TABLE_MAGIC:
         raise ValueError("not an index of a TensorFlow checkpoint.")
     _, position = _handle(footer, 0)
-    (start, size), _ = _handle(footer, position)
-    entries, previous, names_bytes = {}, None, 0
-    for _, handle in _block(content, start, size):
-        (start, size), _ = _handle(handle, 0)
+    top, _ = _handle(footer, position)
+    blocks = [_handle(handle, 0)[0] for _, handle in _pairs(content, [top])]
+    # Else a byte of the file would stand in the values of many blocks.
+    check_disjoint([(start, start + size) for start, size in blocks], "blocks")
+    entries, previous = {}, None
+    for key, value in _pairs(content, blocks):
+        if previous is not None and key <= previous:
+            raise ValueError("The index is not sorted.")
+        entries[key] = value
+        previous = key
+    return entries
+
+
+def _pairs(content, blocks):
+    """Pairs (key, value) of blocks (start, size), one after another."""
+    names_bytes = 0
+    for start, size in blocks:
         for key, value in _block(content, start, size):
-            # Strictly rising keys: no block can be named twice.
-            if previous is not None and key <= previous:
-                raise ValueError("The index is not sorted.")
             names_bytes += len(key)
             if names_bytes > MAX_NAMES_BYTES:
                 raise ValueError(f"The names take more than {MAX_NAMES_BYTES} bytes.")
-            entries[key] = value
-            previous = key
-    return entries
+            yield key, value
 
 
 def _block(content, start, size):

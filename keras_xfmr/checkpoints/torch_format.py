@@ -47,7 +47,7 @@ class TorchCheckpoint(Checkpoint):
         self._views = _tensors(state)
         for name, view in self._views.items():
             _check_inside(view)
-            self.shapes[name] = view.shape
+            self.shapes[name], self.dtypes[name] = view.shape, view.storage.dtype
 
     def _read(self, name):
         view = self._views[name]

@@ -14,6 +14,9 @@ from keras_xfmr.checkpoints.checkpoint import MAX_AXES
 # A dictionary of 10,000 tensors takes about 2 MB and 250,000 instructions.
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_INSTRUCTIONS = 300_000
+# An optimizer numbers its parameters. Python looks numbers up by their value modulo 2**61 - 1, so
+# that a file could choose keys which all meet; of 64 bits no more than nine do.
+MAX_NUMBERS_AS_KEYS = 4096
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +128,7 @@ class Unpickler:
     def __init__(self, content):
         self.storages = {}
         self._stream = _Stream(content)
-        self._left = MAX_INSTRUCTIONS
+        self._left, self._numbers_left = MAX_INSTRUCTIONS, MAX_NUMBERS_AS_KEYS
 
     @property
     def position(self):
@@ -210,8 +213,11 @@ class Unpickler:
         target, keys = self._stack[-1], items[::2]
         if type(target) is not dict or len(items) % 2:
             raise TypeError
-        if not all(type(key) in (str, int) for key in keys):
-            raise ValueError("Expected a dictionary whose keys are names.")
+        if not all(type(key) is str or _is_number(key) for key in keys):
+            raise ValueError("Expected a dictionary whose keys are names, or numbers of 64 bits.")
+        self._numbers_left -= sum(type(key) is int for key in keys)
+        if self._numbers_left < 0:
+            raise ValueError(f"More than {MAX_NUMBERS_AS_KEYS} numbers as keys of dictionaries.")
         target.update(zip(keys, items[1::2]))
 
     def _build(self):
@@ -240,6 +246,10 @@ class Unpickler:
         if (known.dtype, known.size) != (storage.dtype, storage.size):
             raise ValueError(f"The storage {key!r} is described in two ways.")
         self._stack.append(known)
+
+
+def _is_number(key):
+    return type(key) is int and -(2**63) <= key < 2**63
 
 
 def _find(module, name):

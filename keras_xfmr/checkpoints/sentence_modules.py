@@ -1,0 +1,56 @@
+"""How a folder of sentence-transformers makes one vector of a text: its `modules.json`."""
+
+from keras_xfmr.checkpoints.bert_config import read_json
+
+KINDS = ("Transformer", "Pooling", "Normalize")
+MODES = {("pooling_mode_mean_tokens",): "mean", ("pooling_mode_cls_token",): "cls"}
+
+
+def read_pooling(folder):
+    """How vectors of positions become one, and whether it gets the length 1.
+
+    Returns:
+        pooling: None where nothing is said; `"mean"` or `"cls"`; `"other"` where neither of the
+            two gives that vector: another mode, several, or further modules such as a dense layer.
+        normalize: True or False, None without a `modules.json`.
+
+    Raises:
+        FileNotFoundError: the pooling's configuration is missing.
+        ValueError: a damaged file, or a pooling outside of the folder.
+    """
+    file = folder / "modules.json"
+    if not file.is_file():
+        return None, None
+    modules = read_json(file, list)
+    if not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules):
+        raise ValueError(f"{str(file)!r} must list objects, each with a `type`.")
+    kinds = [module["type"].rpartition(".")[2] for module in modules]
+    paths = [module.get("path") for module, kind in zip(modules, kinds) if kind == "Pooling"]
+    pooling = _mode(folder, paths[0]) if paths else None
+    if len(paths) > 1 or not set(kinds) <= set(KINDS):
+        pooling = "other"
+    return pooling, "Normalize" in kinds
+
+
+def _mode(folder, path):
+    """The mode in the pooling's own configuration."""
+    if not isinstance(path, str) or not _inside(path):
+        raise ValueError(
+            f"{str(folder / 'modules.json')!r} must name a folder inside its own as that of the "
+            f"pooling. Received: {path!r}."
+        )
+    file = folder / path / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{str(file)!r} is missing, which says how vectors are pooled. Fetch it, or say so "
+            "yourself: pooling='mean' or 'cls'."
+        )
+    config = read_json(file, dict)
+    chosen = tuple(key for key, value in config.items() if "pooling_mode" in key and value)
+    return MODES.get(chosen, "other")
+
+
+def _inside(path):
+    """Whether a path leads down into a folder, whatever the system."""
+    parts = path.split("/")
+    return not any(part in ("", ".", "..") for part in parts) and not set(path) & set("\\:\0")

@@ -152,8 +152,14 @@ def _check_tied(checkpoint):
 
 def save_bert(model, folder):
     """Writes `config.json` and `model.safetensors`, each aside and renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
     bert = getattr(model, "bert", model)
+    if bert is not model and model.pooled and bert.pooler is None:
+        raise ValueError(
+            "`transformers` has no head on position 0 as it is, without a pooler, and would draw "
+            f"one. Build the encoder with pooler=True. Received: a {type(model).__name__} on an "
+            "encoder with pooler=False."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     inner = bert is not model and "BertModel" not in model.hub_config()["architectures"]
     tensors = {}
     for weight in weight_map(model):
@@ -169,6 +175,12 @@ def save_bert(model, folder):
     arguments = bert.get_config()
     config = {theirs: arguments[ours] for theirs, (ours, _) in ARGUMENTS.items()}
     config = {"model_type": "bert", **config, **model.hub_config()}
-    aside = folder / f".config.json.{os.getpid()}"
-    aside.write_text(json.dumps(config, indent=2) + "\n", "utf8")
-    os.replace(aside, folder / "config.json")
+    for path, content in {**model.hub_files(), "config.json": config}.items():
+        _write_json(folder / path, content)
+
+
+def _write_json(path, content):
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2) + "\n", "utf8")
+    os.replace(aside, path)

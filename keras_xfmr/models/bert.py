@@ -288,9 +288,15 @@ def _check(config):
         config[name] = whole_number(name, config[name], least=name != "num_layers")
     config["pad_token_id"] = whole_number("pad_token_id", config["pad_token_id"], least=0)
     check_rates(config, ("dropout_rate", "attention_dropout_rate"))
-    for name in ("layer_norm_eps", "initializer_range"):
-        if not 0 < config[name] < math.inf:
-            raise ValueError(f"`{name}` must be positive and finite. Received: {config[name]!r}.")
+    if not 0 < config["layer_norm_eps"] < math.inf:
+        raise ValueError(
+            f"`layer_norm_eps` must be positive. Received: {config['layer_norm_eps']!r}."
+        )
+    if not 0 <= config["initializer_range"] < math.inf:
+        raise ValueError(
+            "`initializer_range` must be a finite number, at least 0. "
+            f"Received: {config['initializer_range']!r}."
+        )
     if config["d_model"] % config["num_heads"]:
         raise ValueError(
             "`num_heads` must divide `d_model`. "

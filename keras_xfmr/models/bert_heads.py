@@ -91,7 +91,30 @@ class BertPretrainer(BertHead):
 
 
 class _ClassHead(BertHead):
-    """A head over `num_classes` classes."""
+    """A head over `num_classes` classes, which may have names."""
+
+    def _set_classes(self, num_classes, labels, **config):
+        self.num_classes = whole_number("num_classes", num_classes)
+        self.labels = None if labels is None else list(labels)
+        if self.labels and len(self.labels) != self.num_classes:
+            raise ValueError(
+                f"`labels` must name the {self.num_classes} classes. Received: {labels!r}."
+            )
+        self._config = dict(num_classes=self.num_classes, labels=self.labels, **config)
+
+    @classmethod
+    def _head_arguments(cls, checkpoint):
+        count, labels = checkpoint.num_labels, checkpoint.labels
+        named = labels != [f"LABEL_{i}" for i in range(count)]
+        return {"num_classes": count, "labels": labels if named else None}
+
+    def label_config(self, architecture):
+        labels = self.labels or [f"LABEL_{i}" for i in range(self.num_classes)]
+        return {
+            "architectures": [architecture],
+            "id2label": {str(i): label for i, label in enumerate(labels)},
+            "label2id": {label: i for i, label in enumerate(labels)},
+        }
 
     def check_labels(self, labels, length):
         labels = arrays_of({"labels": labels}).get("labels")
@@ -114,6 +137,8 @@ class BertClassifier(_ClassHead):
     Args:
         bert: the encoder.
         num_classes: C; 1 for regression.
+        labels: names of the classes in their order, for `save_pretrained` and `export_encoder`; a
+            published model brings its own.
         dropout_rate: by default the encoder's.
 
     Returns:
@@ -131,20 +156,24 @@ class BertClassifier(_ClassHead):
 
     pooled = True
 
-    def __init__(self, bert, num_classes=2, *, dropout_rate=None, name="bert_classifier", **kwargs):
+    def __init__(
+        self,
+        bert,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        name="bert_classifier",
+        **kwargs,
+    ):
         self.bert = encoder(bert)
-        self.num_classes = num_classes = whole_number("num_classes", num_classes)
-        self._config = dict(num_classes=num_classes, dropout_rate=dropout_rate, name=name)
+        self._set_classes(num_classes, labels, dropout_rate=dropout_rate, name=name)
         self.dropout = _dropout(bert, dropout_rate)
-        self.classifier = self._dense(bert, num_classes, "classifier")
+        self.classifier = self._dense(bert, self.num_classes, "classifier")
         self._graph(bert, lambda _, x, __: self.classifier(self.dropout(x)), name, **kwargs)
 
-    @classmethod
-    def _head_arguments(cls, checkpoint):
-        return {"num_classes": checkpoint.num_labels}
-
     def hub_config(self):
-        return _label_config("BertForSequenceClassification", self.num_classes)
+        return self.label_config("BertForSequenceClassification")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -154,6 +183,7 @@ class BertTokenClassifier(_ClassHead):
     Args:
         bert: the encoder.
         num_classes: C, the tags.
+        labels: names of the tags in their order, as for `BertClassifier`.
         dropout_rate: by default the encoder's.
 
     Returns:
@@ -167,21 +197,23 @@ class BertTokenClassifier(_ClassHead):
     """
 
     def __init__(
-        self, bert, num_classes=2, *, dropout_rate=None, name="bert_token_classifier", **kwargs
+        self,
+        bert,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        name="bert_token_classifier",
+        **kwargs,
     ):
         self.bert = encoder(bert)
-        self.num_classes = num_classes = whole_number("num_classes", num_classes)
-        self._config = dict(num_classes=num_classes, dropout_rate=dropout_rate, name=name)
+        self._set_classes(num_classes, labels, dropout_rate=dropout_rate, name=name)
         self.dropout = _dropout(bert, dropout_rate)
-        self.classifier = self._dense(bert, num_classes, "classifier")
+        self.classifier = self._dense(bert, self.num_classes, "classifier")
         self._graph(bert, lambda x, *_: self.classifier(self.dropout(x)), name, **kwargs)
 
-    @classmethod
-    def _head_arguments(cls, checkpoint):
-        return {"num_classes": checkpoint.num_labels}
-
     def hub_config(self):
-        return _label_config("BertForTokenClassification", self.num_classes)
+        return self.label_config("BertForTokenClassification")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -271,7 +303,10 @@ class BertEmbedder(BertHead):
 
     def __init__(self, bert, *, pooling="mean", normalize=True, name="bert_embedder", **kwargs):
         if pooling not in ("mean", "cls"):
-            raise ValueError(f"`pooling` must be 'mean' or 'cls'. Received: {pooling!r}.")
+            raise ValueError(
+                "`pooling` must be 'mean' or 'cls'. A published folder that says 'other' makes its "
+                f"vectors in a way that is not here. Received: {pooling!r}."
+            )
         self.bert = encoder(bert)
         self._config = dict(pooling=pooling, normalize=normalize, name=name)
         self.pooling, self.normalize = pooling, normalize
@@ -290,6 +325,25 @@ class BertEmbedder(BertHead):
             vectors = ops.sum(vectors * weight, axis=1) / count
         return functional.l2_normalize(vectors) if self.normalize else vectors
 
+    @classmethod
+    def _head_arguments(cls, checkpoint):
+        said = {"pooling": checkpoint.pooling, "normalize": checkpoint.normalize}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def hub_files(self):
+        kinds = ["Transformer", "Pooling", *(["Normalize"] if self.normalize else [])]
+        paths = ["", "1_Pooling", "2_Normalize"]
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(zip(kinds, paths))
+        ]
+        pooling = {
+            "word_embedding_dimension": self.bert.d_model,
+            "pooling_mode_cls_token": self.pooling == "cls",
+            "pooling_mode_mean_tokens": self.pooling == "mean",
+        }
+        return {"1_Pooling/config.json": pooling, "modules.json": modules}
+
     @staticmethod
     def similarity(a, b):
         """Cosines `[A, B]` of vectors `[A, D]` and `[B, D]`."""
@@ -298,9 +352,3 @@ class BertEmbedder(BertHead):
 
 def _dropout(bert, rate):
     return Dropout(bert.dropout_rate if rate is None else rate, dtype=bert.dtype_policy)
-
-
-def _label_config(architecture, num_classes):
-    names = {str(i): f"LABEL_{i}" for i in range(num_classes)}
-    ids = {name: int(i) for i, name in names.items()}
-    return {"architectures": [architecture], "id2label": names, "label2id": ids}

@@ -80,7 +80,12 @@ class Pretrained(NamedArguments):
     def save_pretrained(self, path):
         """Writes `config.json` and `model.safetensors` as Hugging Face's `transformers` reads them.
 
-        Low-rank updates are merged. Each file is written aside and renamed.
+        Low-rank updates are merged. A `BertEmbedder` also writes what sentence-transformers reads
+        (`modules.json`, `1_Pooling/config.json`). Each file is written aside and renamed.
+
+        Raises:
+            ValueError: a head that reads the [CLS] vector of an encoder without a pooler, which
+                that library does not have.
 
         Example::
 
@@ -94,6 +99,10 @@ class Pretrained(NamedArguments):
     def _for_checkpoint(cls, checkpoint, overrides):
         """A model of the checkpoint's sizes."""
         return cls(**{**checkpoint.arguments, **overrides})
+
+    def hub_files(self):
+        """Further JSON files of the folder: path in it -> content."""
+        return {}
 
     def hub_config(self):
         """What `config.json` says besides the encoder's sizes: the architecture, labels."""

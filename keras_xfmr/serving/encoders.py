@@ -54,7 +54,7 @@ def export_encoder(
         packer: the `keras_xfmr.text.SentencePacker` that the model was trained with; of a
             `BertSpanPredictor` the `keras_xfmr.text.QuestionPacker`.
         path: the model's folder.
-        labels: names of the classes in their order; their numbers by default.
+        labels: names of the classes in their order; by default the model's own, or their numbers.
         pairs: whether the model reads two sentences. A `BertSpanPredictor` always does.
         max_answer_length: tokens of the longest answer of a `BertSpanPredictor`.
         top: K of a `BertPretrainer`.
@@ -71,7 +71,7 @@ def export_encoder(
         export_encoder(classifier, packer, "models/reviews", labels=["bad", "good"])
     """
     endpoints = _endpoints(model, packer, labels, pairs, max_answer_length, top)
-    check_texts = ["one two", "three"] if check_texts is None else list(check_texts)
+    check_texts = ["one two", "three"] if not check_texts else list(check_texts)
     function, signature = endpoints["serving_default"]
     with new_version(path, version) as (folder, final):
         write(endpoints, model, {"tokenizer": packer.tokenizer}, folder)
@@ -117,7 +117,9 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
         return heads.pretrainer(model, packer, pairs=pairs, top=top)
     if isinstance(model, models.BertSpanPredictor):
         return heads.span_predictor(model, packer, max_answer_length=max_answer_length)
-    labels = [str(i) for i in range(model.num_classes)] if labels is None else list(labels)
+    if labels is None:
+        labels = model.labels or [str(i) for i in range(model.num_classes)]
+    labels = [labels] if isinstance(labels, str) else [str(label) for label in labels]
     if len(labels) != model.num_classes:
         raise ValueError(
             f"`labels` must name the model's {model.num_classes} classes. Received: {labels}."

@@ -380,3 +380,45 @@ def test_minilm_gives_the_published_similarities():
     np.testing.assert_allclose(found, [0.6660, 0.1046, 0.1411], rtol=0, atol=5e-5)
     with checkpoints.open_bert(folder) as checkpoint:
         assert (checkpoint.pooling, checkpoint.normalize) == ("mean", True)
+
+
+def test_names_of_classes_come_and_go(tmp_path):
+    names = {str(i): name for i, name in enumerate(["NEG", "NEU", "POS"])}
+    published(tmp_path / "a", config={"id2label": names})
+    for kind in (models.BertClassifier, models.BertTokenClassifier):
+        model = kind.from_pretrained(tmp_path / "a")
+        assert model.labels == ["NEG", "NEU", "POS"] and model.num_classes == 3
+        again = kind.from_config(model.get_config())
+        again.save_pretrained(tmp_path / "b")
+        assert json.loads((tmp_path / "b" / "config.json").read_text())["id2label"] == names
+        assert kind.from_pretrained(tmp_path / "a", num_classes=2).labels is None
+    with pytest.raises(ValueError, match="must name the 3 classes"):
+        models.BertClassifier(again.bert, 3, labels=["a", "b"])
+
+
+def test_pooling_comes_and_goes(tmp_path):
+    for pooling, normalize in (("cls", False), ("mean", True), ("cls", True)):
+        published(tmp_path)
+        arguments = {"pooling": pooling, "normalize": normalize}
+        folder = tmp_path / f"{pooling}{normalize}"
+        bert = models.Bert.from_pretrained(tmp_path)
+        model = models.BertEmbedder(bert, **arguments)
+        model.save_pretrained(folder)
+        loaded = models.BertEmbedder.from_pretrained(folder)
+        assert (loaded.pooling, loaded.normalize) == (pooling, normalize)
+        ids = {"token_ids": example()["token_ids"]}
+        np.testing.assert_allclose(numpy_of(loaded(ids)), numpy_of(model(ids)), atol=1e-6)
+    settings = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    settings["pooling_mode_max_tokens"] = True
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="says 'other' .*not here"):
+        models.BertEmbedder.from_pretrained(folder)
+    assert models.BertEmbedder.from_pretrained(folder, pooling="mean").pooling == "mean"
+
+
+def test_a_head_without_a_pooler_is_not_published(tmp_path):
+    bert = models.Bert(31, d_model=12, num_heads=3, ffn_dim=13, num_layers=1, pooler=False)
+    with pytest.raises(ValueError, match="pooler=True"):
+        models.BertClassifier(bert).save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    models.BertTokenClassifier(bert).save_pretrained(tmp_path / "a")

@@ -141,7 +141,8 @@ def scaled_dot_product_attention(
         key: `[B, S, K, H]`, K a divisor of N.
         value: `[B, S, K, V]`.
         mask: boolean, `[B, T, S]` or `[B, N, T, S]`, True = may attend.
-        bias: added to the scaled scores, `[N, T, S]`, `[B, N, T, S]` or broadcastable to it.
+        bias: added to the scaled scores, `[N, T, S]`, `[B, N, T, S]` or broadcastable to it. -inf
+            hides a place as the mask does; a finite number, however low, does not.
         scale: factor of the scores, by default 1 / sqrt(H).
         drop: function applied to the weights `[B, N, T, S]` before they weigh the values.
         return_weights: also return the weights, as they were before `drop`.

@@ -199,12 +199,23 @@ def update_cache(cache, update, index, axis=1):
 
     The cache has its full length from the start, so that shapes stay static inside a loop.
 
+    Raises:
+        ValueError: index + T is larger than the length of the cache, or `index` negative, wherever
+            they are known. Inside a compiled graph an index cannot be seen.
+
     Example:
 
     >>> cache = keras.ops.zeros((2, 16, 4, 8))
     >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].numpy().tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
+    start, length, width = concrete_value(index), cache.shape[axis], update.shape[axis]
+    known = all(x is not None for x in (start, length, width))
+    if known and not 0 <= int(start) <= length - width:
+        raise ValueError(
+            f"An update must lie inside its cache of {length} positions. Received: {width} "
+            f"positions from {int(start)}. Make the cache as long as the longest sequence."
+        )
     return kernels.write(cache, ops.cast(update, cache.dtype), index, axis)
 
 

@@ -279,6 +279,16 @@ def test_a_cache_is_written_at_its_index_and_nowhere_else(rng, index):
     np.testing.assert_array_equal(as_numpy(written), cache)
 
 
+@pytest.mark.parametrize("index", [5, -1])
+def test_a_write_outside_its_cache_is_an_error(index):
+    cache, update = ops.zeros((B, 7, K, H)), ops.zeros((B, T, K, H))
+    for where in (index, np.int64(index), ops.full((), index, dtype="int32")):
+        with pytest.raises(ValueError, match=f"of 7 positions. Received: 3 positions from {index}"):
+            functional.update_cache(cache, update, where)
+    with pytest.raises(ValueError, match="of 3 positions. Received: 7 positions from 0"):
+        functional.update_cache(update, cache, 0)
+
+
 def test_an_update_is_cast_to_the_dtype_of_its_cache():
     cache = ops.zeros((1, 2, 1, 1), "bfloat16")
     written = functional.update_cache(cache, ops.ones((1, 1, 1, 1)), 1)

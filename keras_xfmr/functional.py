@@ -141,7 +141,8 @@ def scaled_dot_product_attention(
         key: `[B, S, K, H]`, K a divisor of N.
         value: `[B, S, K, V]`.
         mask: boolean, `[B, T, S]` or `[B, N, T, S]`, True = may attend.
-        bias: added to the scaled scores, `[N, T, S]`, `[B, N, T, S]` or broadcastable to it.
+        bias: added to the scaled scores, `[N, T, S]`, `[B, N, T, S]` or broadcastable to it. -inf
+            hides a place as the mask does; a finite number, however low, does not.
         scale: factor of the scores, by default 1 / sqrt(H).
         drop: function applied to the weights `[B, N, T, S]` before they weigh the values.
         return_weights: also return the weights, as they were before `drop`.
@@ -198,12 +199,23 @@ def update_cache(cache, update, index, axis=1):
 
     The cache has its full length from the start, so that shapes stay static inside a loop.
 
+    Raises:
+        ValueError: index + T is larger than the length of the cache, or `index` negative, wherever
+            they are known. Inside a compiled graph an index cannot be seen.
+
     Example:
 
     >>> cache = keras.ops.zeros((2, 16, 4, 8))
     >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].numpy().tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
+    start, length, width = concrete_value(index), cache.shape[axis], update.shape[axis]
+    known = all(x is not None for x in (start, length, width))
+    if known and not 0 <= int(start) <= length - width:
+        raise ValueError(
+            f"An update must lie inside its cache of {length} positions. Received: {width} "
+            f"positions from {int(start)}. Make the cache as long as the longest sequence."
+        )
     return kernels.write(cache, ops.cast(update, cache.dtype), index, axis)
 
 

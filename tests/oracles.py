@@ -221,9 +221,9 @@ def beam_search(next_log_probs, start_id, end_id, max_length, beam_size, alpha, 
     """Beam search with finished hypotheses set aside -> n_best [(ids after start, score)].
 
     Each step ranks the extensions of all live beams by log probability and takes the best
-    2 beam_size. Of these, the ones that end finish, with score log P / length_penalty (Wu et
-    al. 2016, section 7), and the best beam_size others live on; of the finished the best
-    beam_size stay. The search stops when no live beam can beat the worst of a full finished
+    2 beam_size, of a single beam the best alone: it is greedy search. Of these, the ones that end
+    finish, with score log P / length_penalty (Wu et al. 2016, section 7), and the best beam_size
+    others live on; of the finished the best beam_size stay. The search stops when no live beam can beat the worst of a full finished
     set: log P only falls, so its score is at most log P / length_penalty(max_length), for
     alpha >= 0. Beams still alive at max_length finish there. Ties go to the earlier beam,
     then to the lower id.
@@ -237,7 +237,7 @@ def beam_search(next_log_probs, start_id, end_id, max_length, beam_size, alpha, 
             for token, token_log_prob in enumerate(next_log_probs((start_id, *ids))):
                 candidates.append(((*ids, token), log_prob + float(token_log_prob)))
         live = []
-        for ids, log_prob in _best(candidates)[: 2 * beam_size]:
+        for ids, log_prob in _best(candidates)[: 1 if beam_size == 1 else 2 * beam_size]:
             if ids[-1] == end_id:
                 finished.append((ids, log_prob / length_penalty(len(ids), alpha)))
             elif len(live) < beam_size:

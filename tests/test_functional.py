@@ -132,6 +132,93 @@ def test_a_row_that_may_attend_nowhere_gives_exact_zeros(rng, dtype):
     np.testing.assert_allclose(as_numpy(output), expected, rtol=0, atol=ROUNDED[dtype])
 
 
+LOW = {"-1e9": -1e9, "lowest": float(np.finfo("float32").min), "-inf": -np.inf}
+
+
+def run(function, how, *tensors):
+    """The answer of a function: eager, or compiled for the backend in one of two ways."""
+    if how == "eager":
+        return function(*tensors)
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.jit(function)(*tensors)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=how == "xla")(*tensors)
+
+
+@pytest.mark.parametrize("how", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("low", LOW.values(), ids=LOW)
+@pytest.mark.parametrize("dtype", ROUNDED)
+def test_a_low_bias_does_not_uncover_what_the_mask_hides(rng, dtype, low, how):
+    tensors, exact = heads(rng, K, dtype)
+    mask = rng.random((B, T, S)) < 0.6
+    mask[0, 0] = mask[1, 1] = False
+    mask[0, 0, 1] = True  # a row whose only place has the low bias, and one without a place
+    bias = np.zeros((B, 1, 1, S), "float32")
+    bias[:, ..., 1] = low
+    hidden = ~mask[:, None] | np.isneginf(bias)
+
+    def attend(mask, bias, *tensors):
+        return functional.scaled_dot_product_attention(
+            *tensors, mask=mask, bias=bias, return_weights=True
+        )
+
+    output, weights = run(attend, how, *map(ops.convert_to_tensor, (mask, bias)), *tensors)
+    finite = np.maximum(bias.astype("float64"), -1e300)  # the oracle knows no infinity
+    expected, expected_weights = oracles.attention(*exact, mask=~hidden, bias=finite)
+    assert not as_numpy(weights)[np.broadcast_to(hidden, weights.shape)].any()
+    np.testing.assert_allclose(as_numpy(output), expected, rtol=0, atol=ROUNDED[dtype])
+    np.testing.assert_allclose(as_numpy(weights), expected_weights, rtol=0, atol=ROUNDED[dtype])
+    assert not as_numpy(output)[1, 1].any()
+    assert as_numpy(output)[0, 0].any() == np.isfinite(low)
+
+
+def test_a_bias_of_minus_infinity_hides_without_a_mask(rng):
+    tensors, exact = heads(rng)
+    bias = np.where(rng.random((B, 1, T, S)) < 0.4, -np.inf, 0.0).astype("float32")
+    bias[0, :, 1] = -np.inf
+    output = functional.scaled_dot_product_attention(*tensors, bias=ops.convert_to_tensor(bias))
+    expected, _ = oracles.attention(*exact, mask=np.isfinite(bias))
+    np.testing.assert_allclose(as_numpy(output), expected, rtol=0, atol=SUMS)
+    assert not as_numpy(output)[0, 1].any()
+
+
+def test_one_lowest_bias_in_all_places_is_no_mask(rng):
+    tensors, _ = heads(rng)
+    bias = ops.full((1, 1, 1, S), LOW["lowest"], dtype="float32")
+    output = functional.scaled_dot_product_attention(*tensors, bias=bias)
+    # The scores vanish beside the bias, so that all places are alike.
+    expected = np.broadcast_to(as_numpy(tensors[2]).mean(1, keepdims=True), output.shape)
+    np.testing.assert_allclose(as_numpy(output), expected, rtol=0, atol=SUMS)
+
+
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("low", LOW.values(), ids=LOW)
+def test_gradients_stay_finite_whatever_the_bias(rng, low, jit_compile):
+    import tensorflow as tf
+
+    tensors, _ = heads(rng)
+    mask = functional.look_ahead_mask(T, S, offset=S - T)  # the last row sees all
+    bias = np.zeros((B, N, T, S), "float32")
+    bias[..., 0] = bias[0, :, T - 1] = low
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients(*inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            *heads, bias = inputs
+            output = functional.scaled_dot_product_attention(*heads, mask=mask, bias=bias)
+            loss = tf.reduce_sum(output**2)
+        return tape.gradient(loss, inputs)
+
+    found = [as_numpy(x) for x in gradients(*tensors, tf.constant(bias))]
+    assert all(np.isfinite(x).all() and x.any() for x in found)
+    assert not found[3][..., ~ops.convert_to_numpy(mask)[0]].any()
+
+
 def test_a_single_key_takes_all_the_weight_and_none_where_it_is_hidden(rng):
     (query, key, value), _ = heads(rng)
     mask = ops.convert_to_tensor(np.array([[[True]], [[False]]]))
@@ -190,6 +277,16 @@ def test_a_cache_is_written_at_its_index_and_nowhere_else(rng, index):
     )
     cache[:, index : index + T] = update
     np.testing.assert_array_equal(as_numpy(written), cache)
+
+
+@pytest.mark.parametrize("index", [5, -1])
+def test_a_write_outside_its_cache_is_an_error(index):
+    cache, update = ops.zeros((B, 7, K, H)), ops.zeros((B, T, K, H))
+    for where in (index, np.int64(index), ops.full((), index, dtype="int32")):
+        with pytest.raises(ValueError, match=f"of 7 positions. Received: 3 positions from {index}"):
+            functional.update_cache(cache, update, where)
+    with pytest.raises(ValueError, match="of 3 positions. Received: 7 positions from 0"):
+        functional.update_cache(update, cache, 0)
 
 
 def test_an_update_is_cast_to_the_dtype_of_its_cache():

@@ -10,7 +10,7 @@ from keras import ops
 from keras_xfmr import kernels
 from keras_xfmr.decoding.loop import SearchResult, as_prompt, map_state, read_prompt
 
-IMPOSSIBLE = -1e9  # a score below every attainable one
+IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
 
 
 class BeamState(typing.NamedTuple):
@@ -54,7 +54,8 @@ def beam_search(
 
     At each step the 2K most probable extensions are looked at: those that end move to the finished
     set, scored by log P / length_penalty(length, alpha), and stop accumulating; the best K others
-    live on. An element is done when no living beam can still beat its worst finished hypothesis:
+    live on. A single beam looks at one extension, so that it is greedy search whatever alpha. An
+    element is done when no living beam can still beat its worst finished hypothesis:
     as log P only falls, the best that a beam can reach is its log P over the penalty of L.
 
     Args:
@@ -66,7 +67,9 @@ def beam_search(
 
     Returns:
         A `SearchResult` with `token_ids [B, n, L]`, `scores [B, n]` and `lengths [B, n]`, best
-        first. Living beams at L count as finished at that length.
+        first. Living beams at L count as finished at that length. Where there are fewer than n
+        hypotheses, as with a tiny vocabulary, the last rows are empty: the score -1e9, the length
+        0, padding alone.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -92,10 +95,13 @@ def beam_search(
     beams = _first_beams(prompt, state, beam_size, max_length, pad_id)
     longest = length_penalty(max_length, alpha)
 
+    def attainable(live_scores):
+        return ops.where(_possible(live_scores), live_scores / longest, IMPOSSIBLE)
+
     def unfinished(*loop_vars):
         beams = BeamState(*loop_vars)
-        attainable = beams.live_scores[:, 0] / longest  # both sets are sorted, best first
-        return ops.any(beams.done_scores[:, -1] < attainable)
+        # Both sets are sorted, best first.
+        return ops.any(beams.done_scores[:, -1] < attainable(beams.live_scores[:, 0]))
 
     def advance(*loop_vars):
         beams = BeamState(*loop_vars)
@@ -111,14 +117,20 @@ def beam_search(
     )
     # The living beams of an element that is done cannot enter: they score less than its worst.
     live_lengths = ops.full_like(beams.done_lengths, max_length)
-    done = _best(
-        beam_size,
-        ops.concatenate([beams.done_scores, beams.live_scores / longest], axis=1),
+    scores, token_ids, lengths = _best(
+        num_return,
+        ops.concatenate([beams.done_scores, attainable(beams.live_scores)], axis=1),
         ops.concatenate([beams.done_ids, beams.live_ids], axis=1),
         ops.concatenate([beams.done_lengths, live_lengths], axis=1),
     )
-    scores, token_ids, lengths = (x[:, :num_return] for x in done)
-    return SearchResult(token_ids, scores, lengths)
+    found = _possible(scores)
+    token_ids = ops.where(ops.expand_dims(found, -1), token_ids, pad_id)
+    return SearchResult(token_ids, scores, ops.where(found, lengths, 0))
+
+
+def _possible(scores):
+    """Which scores are those of a hypothesis: a placeholder grows worse with each extension."""
+    return scores > IMPOSSIBLE / 2
 
 
 def _first_beams(prompt, state, beam_size, max_length, pad_id):
@@ -142,18 +154,20 @@ def _first_beams(prompt, state, beam_size, max_length, pad_id):
 
 
 def _extensions(beams, logits, beam_size, end_id):
-    """The 2K most probable extensions: ids, summed log-probabilities, parents, who ends."""
+    """The most probable extensions: ids, summed log-probabilities, parents, who ends."""
     vocab_size = logits.shape[-1]
+    # K of 2K may end; a single beam would set an end aside that is only the second best.
+    count = 1 if beam_size == 1 else 2 * beam_size
     logits = ops.cast(logits, "float32")
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)
-    # The best 2K of all are among the best 2K of each beam, so V is searched one beam at a time.
-    width = min(2 * beam_size, vocab_size)
+    # The best of all are among the best of each beam, so V is searched one beam at a time.
+    width = min(count, vocab_size)
     top_logits, top_ids = kernels.top_k(logits, width)  # [B * K, width]
     scores = ops.expand_dims(beams.live_scores, -1) + ops.reshape(
         top_logits - normalizer, (-1, beam_size, width)
     )
     scores, where = ops.top_k(
-        ops.reshape(scores, (-1, beam_size * width)), min(2 * beam_size, beam_size * width)
+        ops.reshape(scores, (-1, beam_size * width)), min(count, beam_size * width)
     )
     where = ops.cast(where, "int32")
     ids = ops.take_along_axis(
@@ -166,11 +180,10 @@ def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
     """Ended extensions compete for the finished set, the others live on."""
     length = beams.index + 1
     prefixes = ops.take_along_axis(beams.live_ids, ops.expand_dims(parents, -1), axis=1)
-    sequences = kernels.write(prefixes, ops.expand_dims(ids, -1), beams.index, axis=2)  # [B, 2K, L]
-    possible = scores > IMPOSSIBLE / 2
-    end_scores = ops.where(
-        ops.logical_and(ends, possible), scores / length_penalty(length, alpha), IMPOSSIBLE
-    )
+    # [B, 2K, L], of a single beam [B, 1, L]
+    sequences = kernels.write(prefixes, ops.expand_dims(ids, -1), beams.index, axis=2)
+    ended = ops.logical_and(ends, _possible(scores))
+    end_scores = ops.where(ended, scores / length_penalty(length, alpha), IMPOSSIBLE)
     done_scores, done_ids, done_lengths = _best(
         beam_size,
         ops.concatenate([beams.done_scores, end_scores], axis=1),

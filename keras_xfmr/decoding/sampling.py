@@ -8,6 +8,10 @@ from keras import ops
 from keras_xfmr import kernels
 from keras_xfmr.decoding.loop import as_prompt, decode_loop
 
+# Logits over a temperature below it could overflow, and inf - inf is NaN. At this one already, two
+# logits near 1 that float32 can tell apart are 10^13 apart.
+LOWEST_TEMPERATURE = 1e-20
+
 
 def sample(
     step,
@@ -29,7 +33,7 @@ def sample(
 
     Args:
         step, prompt, state, end_id, max_length, pad_id: see `greedy_search`.
-        temperature: positive; below 1 sharpens the distribution.
+        temperature: positive; below 1 sharpens the distribution, and the limit is greedy search.
         top_k: keep the k most probable tokens (Fan et al. 2018).
         top_p: in (0, 1]; keep the smallest set of most probable tokens whose mass is at least p
             (Holtzman et al. 2020), taken after `top_k`.
@@ -55,6 +59,7 @@ def sample(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
     rows = ops.shape(as_prompt(prompt, max_length))[0]
+    temperature = max(temperature, LOWEST_TEMPERATURE)
     draws = kernels.uniform((max_length, rows, 1), seed)
 
     def choose(logits, index):

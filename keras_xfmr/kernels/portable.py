@@ -4,10 +4,12 @@ B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, 
 """
 
 import keras
+import numpy as np
 from keras import ops
 
-# Added to a float32 score that must not be seen: exp(-1e9 - max) is exactly 0.
-MASKED_SCORE = -1e9
+# The float32 score of what must not be seen: below every score of a query and a key, and finite, as
+# a row of it alone must not become NaN.
+MASKED_SCORE = float(np.finfo("float32").min)
 
 
 def layer_norm(inputs, gamma, beta, epsilon):
@@ -68,7 +70,7 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
         query: `[B, T, N, H]`.
         key, value: `[B, S, K, H]`; head n of the query reads head n // G.
         mask: boolean, broadcastable to `[B, N, T, S]`, True = attend.
-        bias: broadcastable to `[B, N, T, S]`.
+        bias: broadcastable to `[B, N, T, S]`; -inf hides a place as the mask does.
         drop: function applied to the weights before they meet the values.
 
     Returns:
@@ -77,7 +79,7 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
     query = query * ops.cast(scale, query.dtype)
     scores = ops.cast(_query_key_product(query, key), "float32")
     if bias is not None:
-        scores = scores + ops.cast(bias, "float32")
+        scores, mask = _add_bias(scores, bias, mask)
     if mask is not None:
         scores = ops.where(mask, scores, ops.cast(MASKED_SCORE, "float32"))
     weights = softmax(scores)
@@ -88,6 +90,20 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
     weights = ops.cast(weights, value.dtype)
     dropped = weights if drop is None else drop(weights)
     return _weights_value_product(dropped, value), weights
+
+
+def _add_bias(scores, bias, mask):
+    """Biased scores, the largest of each row that may be seen moved to 0, and who may be seen.
+
+    A bias may be as low as `MASKED_SCORE`, a usual phrasing of padding; in a row of such scores
+    alone, what the mask hides would weigh as much as they do.
+    """
+    scores = scores + ops.cast(bias, "float32")
+    seen = ops.not_equal(scores, -np.inf)
+    seen = seen if mask is None else ops.logical_and(seen, mask)
+    largest = ops.max(ops.where(seen, scores, -np.inf), axis=-1, keepdims=True)
+    largest = ops.where(ops.equal(largest, -np.inf), 0.0, largest)  # inf - inf would be NaN
+    return scores - ops.stop_gradient(largest), seen
 
 
 def _query_key_product(query, key):

@@ -11,6 +11,7 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.dropout import Dropout
+from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import RowDense
 
 
@@ -47,11 +48,12 @@ class MultiHeadAttention(keras.layers.Layer):
 
     Call arguments:
         query: `[B, T, D]`.
-        value: `[B, S, D]`.
+        value: `[B, S, D]`; None where `cache` is the keys and values.
         key: `[B, S, D]`, by default `value`.
         query_mask, value_mask, key_mask: boolean `[B, T]` or `[B, S]`; Keras fills them in from
             implicit masks.
-        attention_mask: boolean, `[B, T, S]` or `[B, N, T, S]` (broadcastable), True = attend.
+        attention_mask: boolean, `[T, S]`, `[B, T, S]` or `[B, N, T, S]` (broadcastable), True =
+            attend.
         return_attention_scores: also return the weights `[B, N, T, S]`.
         use_causal_mask: a query sees keys up to its own position.
         attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`.
@@ -60,7 +62,8 @@ class MultiHeadAttention(keras.layers.Layer):
             and the query attends to the whole cache (mask it, or use `use_causal_mask`). Without,
             the cache is the keys and values: see `project_cache`. The query may then have a batch
             of B times any factor: rows b * factor .. read the cache row b (beams share a source).
-        cache_index: position of the first query, an integer or scalar tensor.
+        cache_index: position of the first query, an integer or scalar tensor. That
+            cache_index + T is at most the cache's length is checked where both are known.
 
     Returns:
         `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` last the new
@@ -169,17 +172,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def build(self, query_shape, value_shape, key_shape=None):
         key_shape = value_shape if key_shape is None else key_shape
-        for name, shape in (("query", query_shape), ("value", value_shape), ("key", key_shape)):
-            if len(shape) < 3:
-                raise ValueError(
-                    f"`{name}` must have the shape [batch, length, features]. "
-                    f"Received: shape {tuple(shape)}."
-                )
-        if tuple(value_shape[1:-1]) != tuple(key_shape[1:-1]):
-            raise ValueError(
-                "`value` and `key` must have the same length. Received: value of shape "
-                f"{tuple(value_shape)}, key of shape {tuple(key_shape)}."
-            )
+        _check_shapes(query_shape, value_shape, key_shape)
         kv_heads = self.num_key_value_heads
         self.query_dense = self._head_projection("query", query_shape, self.num_heads, self.key_dim)
         self.key_dense = self._head_projection("key", key_shape, kv_heads, self.key_dim)
@@ -195,6 +188,15 @@ class MultiHeadAttention(keras.layers.Layer):
             "attention_output", heads_shape, contracted=2, output_axes=output_axes
         )
 
+    def compute_output_shape(self, query_shape, value_shape, key_shape=None):
+        """Of the first output: scores and a cache come on top."""
+        _check_shapes(query_shape, value_shape, value_shape if key_shape is None else key_shape)
+        return (*query_shape[:-1], *(self._output_axes or query_shape[-1:]))
+
+    def compute_output_spec(self, *args, **kwargs):
+        """Of the call itself: `Layer` would ask `compute_output_shape`, which knows one output."""
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
     def _head_projection(self, name, input_shape, heads, head_dim, activation=None):
         return self._projection(name, input_shape, 1, (heads, head_dim), activation)
 
@@ -207,7 +209,7 @@ class MultiHeadAttention(keras.layers.Layer):
             activation=activation,
             name=name,
             dtype=self.dtype_policy,
-            **{name: _copy(value) for name, value in self._projection_arguments.items()},
+            **{name: copy_initializer(x) for name, x in self._projection_arguments.items()},
         )
         layer.supports_masking = True  # positions stay; without it Keras warns of a lost mask
         layer.build(tuple(input_shape))
@@ -322,6 +324,8 @@ class MultiHeadAttention(keras.layers.Layer):
         folded = self._folds(query.shape)
         if folded and (cache is not None or attention_bias is not None):
             raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
+        if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
+            attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
         gate = self.gate_dense(query) if self.use_gate else None
         position = 0 if cache_index is None else cache_index
         if cache is None:
@@ -360,6 +364,9 @@ class MultiHeadAttention(keras.layers.Layer):
         rows, target = ops.shape(query)[0], ops.shape(query)[1]
         if shared:
             query = _group_rows(query, ops.shape(key)[0])
+            if masks["query_mask"] is not None:
+                rows_shape = ops.shape(query)[:2]
+                masks = {**masks, "query_mask": ops.reshape(masks["query_mask"], rows_shape)}
         mask = self.compute_mask_for_scores(
             ops.shape(query)[1], ops.shape(key)[1], masks=[attention_mask], **masks
         )
@@ -424,6 +431,20 @@ def _group_rows(query, batch):
     return ops.reshape(query, (batch, rows * target // nonempty, heads, head_dim))
 
 
+def _check_shapes(query_shape, value_shape, key_shape):
+    for name, shape in (("query", query_shape), ("value", value_shape), ("key", key_shape)):
+        if len(shape) < 3:
+            raise ValueError(
+                f"`{name}` must have the shape [batch, length, features]. "
+                f"Received: shape {tuple(shape)}."
+            )
+    if tuple(value_shape[1:-1]) != tuple(key_shape[1:-1]):
+        raise ValueError(
+            "`value` and `key` must have the same length. Received: value of shape "
+            f"{tuple(value_shape)}, key of shape {tuple(key_shape)}."
+        )
+
+
 def _positive(name, value):
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
@@ -432,10 +453,3 @@ def _positive(name, value):
 
 def _as_tuple(value):
     return (value,) if isinstance(value, int) else None if value is None else tuple(value)
-
-
-def _copy(value):
-    """A fresh copy of an initializer: a shared seeded one would give equal weights."""
-    if isinstance(value, keras.initializers.Initializer):
-        return value.__class__.from_config(value.get_config())
-    return value

@@ -8,6 +8,7 @@ import keras
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
+from keras_xfmr.layers.initializers import copy_initializer
 
 
 class _Block(keras.layers.Layer):
@@ -91,7 +92,7 @@ class _Block(keras.layers.Layer):
             self.feed_forward = PositionWiseFFN(
                 arguments["ffn_dim"],
                 arguments["activation"],
-                kernel_initializer=arguments["kernel_initializer"].clone(),
+                kernel_initializer=copy_initializer(arguments["kernel_initializer"]),
                 dtype=self.dtype_policy,
                 name="feed_forward",
             )
@@ -109,8 +110,13 @@ class _Block(keras.layers.Layer):
         extras = kwargs.get("return_attention_scores") or kwargs.get("cache") is not None
         # Positional arguments beyond the inputs, and the memory, may be any of these.
         if not default or extras or len(args) >= len(self.attentions):
-            return super().compute_output_spec(inputs, *args, **kwargs)
+            # Of the call itself: `Layer` would ask `compute_output_shape`, which knows no extras.
+            return keras.Operation.compute_output_spec(self, inputs, *args, **kwargs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, inputs_shape, memory_shape=None):
+        """Of the first output: scores and caches come on top."""
+        return tuple(inputs_shape)
 
     def _default_attention(self, name, d_model):
         num_heads = self._arguments["num_heads"]
@@ -123,7 +129,7 @@ class _Block(keras.layers.Layer):
             num_heads,
             d_model // num_heads,
             dropout=self._arguments["attention_dropout_rate"],
-            kernel_initializer=self._arguments["kernel_initializer"].clone(),
+            kernel_initializer=copy_initializer(self._arguments["kernel_initializer"]),
             dtype=self.dtype_policy,
             name=name,
         )
@@ -168,7 +174,8 @@ class EncoderBlock(_Block):
             needs one more norm at its end.
         epsilon: of the norms.
         kernel_initializer: of the default sublayers.
-        self_attention: a layer in the place of the default `MultiHeadAttention`.
+        self_attention: a layer in the place of the default `MultiHeadAttention`; Keras' own serves
+            where there is no cache.
         feed_forward: a layer in the place of the default `PositionWiseFFN`.
 
     Call arguments:
@@ -202,6 +209,9 @@ class EncoderBlock(_Block):
     def build(self, inputs_shape):
         super().build(inputs_shape)
 
+    def compute_output_shape(self, inputs_shape):
+        return super().compute_output_shape(inputs_shape)
+
     def call(
         self,
         inputs,
@@ -224,8 +234,7 @@ class EncoderBlock(_Block):
                 return_attention_scores=return_attention_scores,
                 training=training,
                 use_causal_mask=use_causal_mask,
-                cache=cache,
-                cache_index=cache_index,
+                **_given(cache=cache, cache_index=cache_index),
             )
             return _keep_extras(output, extras)
 
@@ -251,7 +260,8 @@ class DecoderBlock(_Block):
             needs one more norm at its end.
         epsilon: of the norms.
         kernel_initializer: of the default sublayers.
-        self_attention, cross_attention: layers in the place of the default `MultiHeadAttention`.
+        self_attention, cross_attention: layers in the place of the default `MultiHeadAttention`;
+            Keras' own serve where there is no cache.
         feed_forward: a layer in the place of the default `PositionWiseFFN`.
 
     Call arguments:
@@ -331,20 +341,19 @@ class DecoderBlock(_Block):
                 return_attention_scores=return_attention_scores,
                 training=training,
                 use_causal_mask=use_causal_mask,
-                cache=self_cache,
-                cache_index=cache_index,
+                **_given(cache=self_cache, cache_index=cache_index),
             )
             return _keep_extras(output, extras)
 
         def attend_memory(x):
             output = self.cross_attention(
                 x,
-                x if cross_cache is not None else memory,
+                memory,
                 value_mask=memory_mask,
                 attention_mask=cross_attention_mask,
                 return_attention_scores=return_attention_scores,
                 training=training,
-                cache=cross_cache,
+                **_given(cache=cross_cache),
             )
             return _keep_extras(output, extras)
 
@@ -356,6 +365,11 @@ class DecoderBlock(_Block):
         # extras: what the self-attention gave besides its output, then the cross-attention's
         half = len(extras) // 2
         return (x, *zip(extras[:half], extras[half:]))
+
+
+def _given(**arguments):
+    """The arguments that are not None: an attention passed in need not know what is never used."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _keep_extras(output, extras):

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_xfmr.layers.dropout import Dropout
+from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import AdaptableDense
 
 
@@ -132,8 +133,8 @@ class PositionWiseFFN(keras.layers.Layer):
         layer = AdaptableDense(
             units,
             use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer.clone(),
-            bias_initializer=self.bias_initializer.clone(),
+            kernel_initializer=copy_initializer(self.kernel_initializer),
+            bias_initializer=copy_initializer(self.bias_initializer),
             dtype=self.dtype_policy,
             name=name,
         )

@@ -6,6 +6,7 @@ B batch, T length, D d_model, V vocab_size
 import keras
 
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
+from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.normalization import LayerNorm
 
 
@@ -62,7 +63,7 @@ class MaskedLMTransform(keras.layers.Layer):
     def build(self, input_shape):
         self.dense = keras.layers.Dense(
             input_shape[-1],
-            kernel_initializer=self.kernel_initializer.clone(),
+            kernel_initializer=copy_initializer(self.kernel_initializer),
             dtype=self.dtype_policy,
             name="dense",
         )

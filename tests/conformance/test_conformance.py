@@ -215,6 +215,12 @@ def test_symbolic_outputs_have_the_shapes_and_dtypes_of_eager_ones(case):
 
 
 @every_layer
+def test_the_shape_is_known_without_a_call(case):
+    expected = case.run(case.make(), case.draw())[0].shape
+    assert tuple(case.make().compute_output_shape(*case.shapes)) == tuple(expected)
+
+
+@every_layer
 @pytest.mark.parametrize("policy, close", [("mixed_bfloat16", 2.0**-4), ("mixed_float16", 2.0**-7)])
 def test_half_precision_is_finite_and_close_to_float32(case, policy, close):
     for options in case.variants():

@@ -122,17 +122,16 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(rng):
         np.testing.assert_allclose(found.scores[row], [s for _, s in expected], rtol=1e-5)
 
 
-def test_one_beam_is_greedy_where_ending_is_never_a_close_second(rng):
-    # A beam also weighs the hypothesis that ends second best; here that is hopeless.
-    chains = Chains(rng)
-    ending = rng.random((B, V, V)) < 0.3
-    chains.logits[..., END] = np.where(ending, 60.0, -60.0)
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 5.0])
+def test_one_beam_is_greedy_search(rng, alpha):
+    chains = Chains(rng, rows=61, end_bias=1.0)
     greedy = chains.run(decoding.greedy_search)
-    beam = chains.run(decoding.beam_search, beam_size=1, alpha=0.0)
+    beam = chains.run(decoding.beam_search, beam_size=1, alpha=alpha)
     np.testing.assert_array_equal(beam.token_ids[:, 0], greedy.token_ids)
     np.testing.assert_array_equal(beam.lengths[:, 0], greedy.lengths)
-    np.testing.assert_allclose(beam.scores[:, 0], greedy.scores, rtol=1e-5, atol=1e-6)
-    assert len(set(greedy.lengths)) > 2
+    penalty = oracles.length_penalty(greedy.lengths, alpha)
+    np.testing.assert_allclose(beam.scores[:, 0], greedy.scores / penalty, rtol=1e-5, atol=1e-6)
+    assert set(greedy.lengths) == set(range(1, L + 1))
 
 
 def test_hypotheses_come_best_first_and_differ(rng):
@@ -142,13 +141,35 @@ def test_hypotheses_come_best_first_and_differ(rng):
         assert len({tuple(ids) for ids in row}) == 5
 
 
-def test_more_beams_than_there_are_sequences_leave_hopeless_ones_last(rng):
+def test_more_beams_than_there_are_sequences_leave_empty_ones_last(rng):
     chains = Chains(rng)
     found = chains.run(decoding.beam_search, beam_size=7, num_return=7, max_length=1)
     for row in range(B):
         expected = oracles.beam_search(chains.log_probs(row), START, END, 1, 7, 0.6, 7)
         assert found.token_ids[row, : len(expected)].tolist() == [list(i) for i, _ in expected]
-    assert len(expected) == V and (found.scores[:, V:] < -1e8).all()
+    assert len(expected) == V and (found.lengths[:, :V] == 1).all()
+    assert_empty(found, V)
+
+
+def assert_empty(found, start):
+    """No hypothesis from `start` on."""
+    assert (found.scores[:, start:] == np.float32(-1e9)).all() and found.scores[:, start:].size
+    assert not found.lengths[:, start:].any() and (found.token_ids[:, start:] == PAD).all()
+
+
+@pytest.mark.parametrize("alpha", [0.6, 5.0])
+@pytest.mark.parametrize("end_id, length", [(0, 1), (END, 3)])
+def test_a_vocabulary_of_one_token_has_one_sequence(end_id, length, alpha):
+    def step(token_ids, index, state):
+        return ops.expand_dims(ops.cast(token_ids, "float32"), -1), state
+
+    options = {"end_id": end_id, "max_length": 3, "pad_id": PAD, "alpha": alpha}
+    found = as_numpy(
+        decoding.beam_search(step, np.zeros(2, "int32"), beam_size=3, num_return=3, **options)
+    )
+    assert (found.lengths[:, 0] == length).all() and not found.scores[:, 0].any()
+    assert found.token_ids[:, 0].tolist() == [[0] * length + [PAD] * (3 - length)] * 2
+    assert_empty(found, 1)
 
 
 @pytest.mark.parametrize("search", [decoding.greedy_search, decoding.sample])

@@ -99,6 +99,23 @@ def test_top_one_is_greedy(rng, table):
         np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
 
 
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}], ids=str)
+@pytest.mark.parametrize("temperature", [1e-9, 1e-20, 1e-38, 1e-45, 5e-324])
+def test_the_limit_of_the_temperature_is_greedy_search(table, temperature, options):
+    table = table * 100.0
+    table[2, 3] = -np.inf  # a token that is ruled out
+
+    def step(token_ids, index, state):
+        return ops.take(ops.convert_to_tensor(table), token_ids, axis=0), state
+
+    start, options = np.arange(V - 1), {**options, "end_id": END, "max_length": 5}
+    found = decoding.sample(step, start, temperature=temperature, **options)
+    greedy = decoding.greedy_search(step, start, end_id=END, max_length=5)
+    for ours, theirs in zip(found, greedy, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
+    assert len(set(ops.convert_to_numpy(found.token_ids)[:, 0])) > 2
+
+
 def test_one_seed_draws_the_same_and_another_draws_anew(table):
     first, again, other = (draw(table, 101, 5, seed=seed).token_ids for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)

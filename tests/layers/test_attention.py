@@ -103,6 +103,8 @@ def test_keras_layer_gives_the_same_numbers(rng, arguments, inputs):
 
 @pytest.mark.parametrize("call", [
     {"use_causal_mask": True}, {"attention_mask": (B, T, S)}, {"attention_mask": (1, T, S)},
+    {"attention_mask": (T, S)}, {"attention_mask": (1, S)}, {"attention_mask": (T, 1)},
+    {"attention_mask": (T, S), "value_mask": (B, S), "use_causal_mask": True},
     {"attention_mask": (B, N, T, S)}, {"value_mask": (B, S)}, {"key_mask": (B, S)},
     {"attention_mask": (B, T, S), "value_mask": (B, S), "use_causal_mask": True},
 ], ids=str)  # fmt: skip
@@ -161,7 +163,9 @@ def test_attention_over_other_axes_needs_no_known_lengths(rng, axes):
     np.testing.assert_allclose(model.predict_on_batch(x), as_numpy(expected), **CLOSE)
 
 
-@pytest.mark.parametrize("axes, shape", [(2, (B, T, S, S)), (1, (B, S, T, T)), ((1, 2), None)])
+@pytest.mark.parametrize("axes, shape", [
+    (2, (B, T, S, S)), (1, (B, S, T, T)), (2, (S, S)), (1, (T, T)), ((1, 2), None),
+])  # fmt: skip
 def test_a_mask_over_other_axes_acts_as_in_keras_layer(rng, axes, shape):
     x = normal(rng, B, T, S, D)
     attention_mask = mask(rng, *(shape or (B, T, S, T, S)))
@@ -301,6 +305,18 @@ def test_what_other_axes_cannot_have_is_an_error(rng, axes, call, message):
     call = {k: mask(rng, *v) if isinstance(v, tuple) else v for k, v in call.items()}
     with pytest.raises(ValueError, match=message):
         MultiHeadAttention(N, H, attention_axes=axes)(x, x, **call)
+
+
+@pytest.mark.parametrize("output_shape", [None, 17, (2, 3)])
+def test_the_output_shape_is_that_of_keras_layer(output_shape):
+    arguments = {"num_heads": N, "key_dim": H, "output_shape": output_shape}
+    shapes = (None, T, D), (None, S, 19), (None, S, 23)
+    layers = [cls(**arguments) for cls in (keras.layers.MultiHeadAttention, MultiHeadAttention)]
+    for given in (shapes[:2], shapes):
+        expected, found = (layer.compute_output_shape(*given) for layer in layers)
+        assert found == expected
+    with pytest.raises(ValueError, match="`value` and `key` must have the same length"):
+        layers[1].compute_output_shape((B, T, D), (B, S, D), (B, T, D))
 
 
 def test_a_mask_of_another_length_is_an_error(rng):

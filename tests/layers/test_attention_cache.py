@@ -106,6 +106,22 @@ def test_shifted_positions_leave_a_rotary_layer_unmoved(rng):
     assert np.abs(as_numpy(unrotated(x, x)) - as_numpy(layer(x, x))).max() > 0.1
 
 
+@pytest.mark.parametrize("factor", [1, 3])
+def test_a_query_mask_hides_its_rows_from_a_shared_cache(rng, factor):
+    layer = MultiHeadAttention(N, H, V, bias_initializer="normal")
+    query, memory = normal(rng, B * factor, T, D), normal(rng, B, S, D)
+    query_mask = mask(rng, B * factor, T)
+    expected = layer(query, ops.repeat(memory, factor, axis=0), query_mask=query_mask)
+    output, _ = layer(query, None, query_mask=query_mask, cache=layer.project_cache(memory))
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+
+
+def test_a_write_past_the_end_of_a_cache_is_an_error(rng):
+    layer, x = built(rng)
+    with pytest.raises(ValueError, match="cache of 7 positions. Received: 5 positions from 3"):
+        layer(x, x, cache=layer.init_cache(B, 7), cache_index=3)
+
+
 def test_rows_that_cannot_share_a_cache_are_an_error(rng):
     layer, x = built(rng, rows=2)
     queries = normal(rng, 3, 2, D)

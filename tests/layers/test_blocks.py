@@ -13,9 +13,11 @@ from keras_xfmr import functional
 from keras_xfmr.layers import (
     DecoderBlock,
     EncoderBlock,
+    MaskedLMTransform,
     MultiHeadAttention,
     PositionWiseFFN,
     RotaryEmbedding,
+    TokenEmbedding,
 )
 
 pytestmark = pytest.mark.portable
@@ -30,6 +32,10 @@ def normal(rng, *shape):
 
 def as_numpy(x):
     return ops.convert_to_numpy(x)
+
+
+def mask(rng, *shape):
+    return ops.convert_to_tensor(rng.random(shape) < 0.7)
 
 
 def built(rng, kind, **arguments):
@@ -164,6 +170,41 @@ def test_sublayers_passed_in_take_the_place_of_the_default_ones(rng):
     assert built(rng, DecoderBlock, cross_attention=cross).cross_attention is cross
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_keras_attention_serves_in_a_block(rng, causal):
+    x, memory, tokens = normal(rng, B, T, D), normal(rng, B, S, D), np.ones((B, S), bool)
+    tokens[0, 2:] = False
+    options = {"use_causal_mask": causal, "return_attention_scores": True}
+    for kind, inputs in ((EncoderBlock, [x]), (DecoderBlock, [x, memory])):
+        outputs = []
+        for attention in (keras.layers.MultiHeadAttention, MultiHeadAttention):
+            layers = {name: attention(2, 4, dropout=0.1) for name in kind.attentions}
+            block = kind(N, F, **layers)
+            block.build(*(y.shape for y in inputs))
+            drawn = np.random.default_rng(5)
+            for variable in (v for v in block.weights if v.dtype == "float32"):
+                variable.assign(drawn.normal(size=variable.shape) / 2)
+            masks = {"memory_mask": tokens} if kind is DecoderBlock else {"mask": tokens[:, :T]}
+            outputs.append(keras.tree.flatten(block(*inputs, **masks, **options)))
+        for theirs, ours in zip(*outputs, strict=True):
+            np.testing.assert_allclose(as_numpy(theirs), as_numpy(ours), **CLOSE)
+
+
+def test_a_function_may_be_the_initializer():
+    def halves(shape, dtype=None):
+        return ops.full(shape, 0.5, dtype=dtype)
+
+    layer = PositionWiseFFN(F, "swiglu", kernel_initializer=halves, bias_initializer=halves)
+    block, transform = EncoderBlock(N, F, kernel_initializer=halves), MaskedLMTransform(
+        kernel_initializer=halves
+    )
+    for each in (layer, block, transform):
+        each.build((B, T, D))
+    kernels = [w for each in (layer, block, transform) for w in each.weights if "kernel" in w.path]
+    assert len(kernels) == 3 + 6 + 1
+    assert all((w.numpy() == 0.5).all() for w in (*kernels, layer.output_dense.bias))
+
+
 def test_any_layer_may_be_the_feed_forward_network(rng):
     x = normal(rng, B, T, D)
     block = EncoderBlock(N, F, feed_forward=keras.layers.Dense(D))
@@ -212,6 +253,24 @@ def test_a_cached_decoder_block_equals_the_whole_one(rng, arguments, beams):
     assert scores[0].shape == (B * beams, N, 1, T)
 
 
+@pytest.mark.parametrize("beams, length", [(1, T), (1, 1), (1, S), (3, 1), (3, T)])
+def test_the_implicit_mask_of_the_targets_does_not_hide_the_cached_memory(rng, beams, length):
+    block, memory = built(rng, DecoderBlock), normal(rng, B, S, D)
+    embedding = TokenEmbedding(13, D, mask_zero=True)
+    ids = rng.integers(1, 13, size=(B * beams, length))
+    ids[1, -1] = ids[0, 2:] = 0
+    x, sources = embedding(ids), mask(rng, B, S)
+    repeated = [ops.repeat(y, beams, axis=0) for y in (memory, sources)]
+    for masks, expected in (
+        ({}, block(x, repeated[0])),
+        ({"memory_mask": sources}, block(x, repeated[0], memory_mask=repeated[1])),
+    ):
+        cache = block.init_cache(memory, B * beams, length)
+        output, _ = block(x, None, cache=cache, cache_index=0, **masks)
+        real = ids != 0  # the cache has no mask of padding in the past, which a causal mask hides
+        np.testing.assert_allclose(as_numpy(output)[real], as_numpy(expected)[real], **CLOSE)
+
+
 @pytest.mark.parametrize("rates", [(0.5, 0.0), (0.0, 0.5)], ids=str)
 def test_a_block_drops_in_training_alone(rng, rates):
     x = normal(rng, B, T, D)
@@ -254,6 +313,18 @@ class TwoOutputs(EncoderBlock):
 def test_symbolic_outputs_of_a_subclass_are_those_of_its_call():
     vectors, first = TwoOutputs(2, 8)(keras.Input((5, 4)))
     assert (vectors.shape, first.shape) == ((None, 5, 4), (None, 4))
+
+
+def test_the_output_shape_is_known_before_the_weights(rng):
+    assert EncoderBlock(N, F).compute_output_shape((None, T, D)) == (None, T, D)
+    assert DecoderBlock(N, F).compute_output_shape((B, None, D), (B, S, 3)) == (B, None, D)
+    assert DecoderBlock(N, F).compute_output_shape((B, T, D)) == (B, T, D)
+    block = EncoderBlock(N, F)
+    frames = keras.layers.TimeDistributed(block)
+    assert frames(keras.Input((3, T, D))).shape == (None, 3, T, D)
+    x = normal(rng, B, 3, T, D)
+    expected = [as_numpy(block(x[:, i])) for i in range(3)]
+    np.testing.assert_allclose(as_numpy(frames(x)), np.stack(expected, 1), **CLOSE)
 
 
 def test_symbolic_outputs_of_a_replaced_sublayer_are_those_of_its_call():

@@ -161,7 +161,7 @@ def main(_):
         shuffle=False,  # the data set shuffles itself
         callbacks=[
             Throughput(FLAGS.batch_size * FLAGS.max_length),
-            training.BackupAndRestore(output / "backup", data=data, save_freq=500),
+            resuming.backup(output, data, save_freq=500),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],
     ).history
@@ -176,6 +176,7 @@ def main(_):
     show_predictions(model, tokenizer, data)
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
+    resuming.finish(output)
     print(f"written to {output}")
 
 

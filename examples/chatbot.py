@@ -90,6 +90,7 @@ def main(_):
     picture = output / "cross_attention.png"
     seq2seq.draw_cross_attention(model, tokenizers, questions[0], replies[0], picture)
     folder, asked = seq2seq.export_and_ask(model, tokenizers, output, questions[:2], **options)
+    resuming.finish(output)
     clock.step(f"{folder} answered in a fresh process: {asked}")
 
 

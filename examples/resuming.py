@@ -1,9 +1,13 @@
-"""What the examples that resume share: is there a killed run of the same command in a folder?"""
+"""What the examples that resume share: a backup that stays until the whole job is done."""
 
 import json
+import os
+import shutil
 import sys
 
 from absl import app, flags
+
+from keras_xfmr import training
 
 FREE = ("output", "jit_compile")  # flags that may differ when a run goes on
 
@@ -30,3 +34,20 @@ def resumes(output):
         )
     print(f"going on with the killed run in {output}")
     return True
+
+
+def backup(output, data, save_freq="epoch"):
+    """The callback for `fit`. It leaves its backup when training ends, for much can happen to a
+    run before its model is saved and exported."""
+    return training.BackupAndRestore(
+        output / "backup", data=data, save_freq=save_freq, delete_checkpoint=False
+    )
+
+
+def finish(output):
+    """Removes the backup at the end of the job, so that the same command begins a new one."""
+    done = output / "backup_of_a_finished_run"  # renamed first: a kill leaves no half of a backup
+    shutil.rmtree(done, ignore_errors=True)
+    if (output / "backup").exists():
+        os.replace(output / "backup", done)
+        shutil.rmtree(done)

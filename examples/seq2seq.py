@@ -13,6 +13,7 @@ import time
 
 import keras
 import numpy as np
+import resuming
 
 import keras_xfmr
 from keras_xfmr import models, text, training, viz
@@ -104,7 +105,8 @@ def load_tokenizers(output):
 def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
     """Builds a Transformer and fits it; resumes where a killed run stopped.
 
-    Writes learning_curve.png, TensorBoard logs and model.keras into `output`.
+    Writes learning_curve.png, TensorBoard logs and model.keras into `output`, and leaves there the
+    backup, which `resuming.finish` removes.
 
     Args:
         files: train.tsv and held_out.tsv.
@@ -152,7 +154,7 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
         epochs=settings["epochs"],
         shuffle=False,  # the data set shuffles itself
         callbacks=[
-            training.BackupAndRestore(output / "backup", data=train),
+            resuming.backup(output, train),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],
     ).history

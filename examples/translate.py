@@ -150,6 +150,7 @@ def main(_):
     folder, asked = seq2seq.export_and_ask(model, tokenizers, output, list(sources[:3]), **options)
     for source, (translation, score) in zip(sources, asked):
         print(f"  {source}\n    -> {translation}  (log P {score:.2f})")
+    resuming.finish(output)
     clock.step(f"{folder} answered in a fresh process; pictures in {output}")
 
 

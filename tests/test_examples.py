@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -93,6 +94,39 @@ def test_as_many_pairs_are_held_out_as_asked_and_no_source_is_on_both_sides(
     assert f"20 pairs held out; other translations of their sources, left out: {left_out}" in (
         capsys.readouterr().out
     )
+
+
+def test_a_run_killed_after_its_training_goes_on_with_the_trained_model(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import resuming
+    import seq2seq
+
+    from keras_xfmr import text
+
+    for name in ("train.tsv", "held_out.tsv"):
+        (tmp_path / name).write_text("".join(f"{n}\t{n}\n" for n in range(7)))
+    settings = {
+        "epochs": 1, "batch_size": 7, "buckets": (3,), "d_model": 6, "num_heads": 2,
+        "num_layers": 1, "dropout": 0.1, "learning_rate": 1e-2, "label_smoothing": 0.0,
+    }  # fmt: skip
+
+    def run():
+        files = tmp_path / "train.tsv", tmp_path / "held_out.tsv"
+        tokenizers = [text.ByteTokenizer()] * 2
+        return seq2seq.fit(files, tokenizers, tmp_path, settings, jit_compile=False)[0]
+
+    trained = run().get_weights()
+    assert (tmp_path / "backup").exists()  # the job is not done
+    (tmp_path / "learning_curve.png").unlink()
+    capsys.readouterr()
+    for found, expected in zip(run().get_weights(), trained, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert "Epoch" not in capsys.readouterr().out
+    assert (tmp_path / "learning_curve.png").stat().st_size > 5000
+    resuming.finish(tmp_path)
+    assert not list(tmp_path.glob("backup*"))
 
 
 def test_sources_longer_than_trained_for_are_answered_too(monkeypatch):

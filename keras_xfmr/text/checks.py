@@ -1,5 +1,7 @@
 """Checks of data before it meets a model."""
 
+import numbers
+
 import tensorflow as tf
 
 
@@ -44,3 +46,29 @@ def check_ids(vocab_size, name="token_ids"):
         return checked[0] if len(checked) == 1 else checked
 
     return check
+
+
+def check_integer(name, value, least=None):
+    """Refuses what is no integer, or less than `least`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or (least is not None and value < least):
+        bound = "" if least is None else f", at least {least}"
+        raise ValueError(f"`{name}` must be an integer{bound}. Received: {value!r}.")
+
+
+def as_strings(texts):
+    """The tensor of strings `[B]` of a tensor or a list.
+
+    Raises:
+        ValueError: something else, such as one string alone.
+    """
+    try:
+        strings = tf.convert_to_tensor(texts, tf.string)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected strings [B]. Received: {texts!r}.") from error
+    if strings.shape.rank not in (1, None):
+        raise ValueError(
+            f"Expected strings [B], such as tf.constant(['a text']). Received: {texts!r} of shape "
+            f"{strings.shape}."
+        )
+    return strings

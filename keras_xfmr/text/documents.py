@@ -4,7 +4,7 @@ import pathlib
 
 import tensorflow as tf
 
-from keras_xfmr.text.streaming import is_utf8, read_lines, strip_lines
+from keras_xfmr.text.streaming import check_line_ends, is_utf8, read_lines, strip_lines
 
 LINES = 2048  # lines that are read by one call
 PART = 32 * 1024  # bytes of text after which a document goes on as another part
@@ -27,7 +27,9 @@ class Documents:
     whatever a file holds; each part knows its document's number.
 
     Args:
-        files: a text file or several, UTF-8. A byte order mark and CRLF are taken off.
+        files: a text file or several, UTF-8. A byte order mark and CRLF are taken off. A carriage
+            return inside a line is refused where a file's first MiB has one; later ones are dropped
+            by TensorFlow's reader.
         heading: None or `"wikitext"`.
         sentence_split: whether a line is cut into sentences: after `.`, `!`, `?` and what closes
             quotes or brackets, where a blank and a capital, a digit or a letter of a script
@@ -41,7 +43,7 @@ class Documents:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, a file without text.
+        ValueError: arguments that do not fit, a file without text or with lines ended by `\\r`.
         tf.errors.InvalidArgumentError: from the iterator, a line that is not UTF-8.
 
     Example::
@@ -198,6 +200,7 @@ def _existing(files):
     for path in files:
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError(f"No file at {str(path)!r} to read text from.")
+        check_line_ends(path)
         with open(path, "rb") as file:
             if not any(line.strip() for line in file):
                 raise ValueError(f"{path} has no text.")

@@ -5,10 +5,19 @@ B batch, S source, T target
 
 import codecs
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from keras_xfmr.text.streaming import Epochs, is_utf8, read_lines, strip_lines
+from keras_xfmr.text.checks import check_integer
+from keras_xfmr.text.streaming import (
+    Epochs,
+    check_line_ends,
+    is_blank,
+    is_utf8,
+    read_lines,
+    strip_lines,
+)
 
 CHUNK = 512  # rows that are parsed and tokenized by one call
 REASONS = ("blank", "fields", "utf8", "empty", "too_long")
@@ -28,7 +37,9 @@ class PairDataset(Epochs):
 
     Args:
         source: a TSV file (or several) with `columns`, or, with `target`, the source sentences.
-        source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each.
+        source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each, of no more ids than
+            the model's tables have rows; `keras_xfmr.text.check_ids` makes sure of a model that was
+            not built from their `vocab_size`.
         target: file (or several) with the target sentences, line by line beside `source`.
         batch_size: rows of a batch.
         buckets: shapes of the batches, rising: lengths, or pairs (source length, target length). A
@@ -37,21 +48,23 @@ class PairDataset(Epochs):
         columns: indices of the source and target column of a TSV.
         skip_header: whether each file begins with a line that is no pair.
         shuffle_buffer: rows to shuffle among; 0 keeps the order of the files.
-        seed: of the shuffle.
+        seed: of the shuffle, an integer.
         on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
             counts it in `skipped`. Bad: another number of fields than the first row of its file,
-            not UTF-8, one side empty, longer than the last bucket. A line that is blank
-            altogether is always skipped and counted; a byte order mark and CRLF are taken off.
+            not UTF-8, one side empty or only white space, longer than the last bucket. A line that
+            is blank altogether is always skipped and counted; a byte order mark and CRLF are taken
+            off. A carriage return inside a line is refused where a file's first MiB has one; later
+            ones are dropped by TensorFlow's reader.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, files that have nothing.
+        ValueError: arguments that do not fit, files that have nothing or lines ended by `\\r`.
         tf.errors.InvalidArgumentError: from the iterator, a bad row.
 
     Example::
 
         pairs = PairDataset("pairs.tsv", tokenizer, tokenizer, batch_size=64, buckets=(16, 32))
-        model.fit(pairs.dataset(), epochs=10)
+        model.fit(pairs.dataset(), epochs=10, shuffle=False)
         print(pairs.skipped)
     """
 
@@ -78,10 +91,11 @@ class PairDataset(Epochs):
             raise ValueError(
                 f"`shuffle_buffer` must be an integer, at least 0. Received: {shuffle_buffer!r}."
             )
-        if len(columns) != 2 or any(not isinstance(c, int) or c < 0 for c in columns):
+        if not _are_columns(columns):
             raise ValueError(f"`columns` must be two indices from 0. Received: {columns!r}.")
         if on_bad_row not in ("raise", "skip"):
             raise ValueError(f"`on_bad_row` must be 'raise' or 'skip'. Received: {on_bad_row!r}.")
+        check_integer("seed", seed)
         self._sources = _files(source)
         self._targets = None if target is None else _files(target)
         if self._targets is not None and len(self._sources) != len(self._targets):
@@ -117,10 +131,11 @@ class PairDataset(Epochs):
 
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
+        first = self._first_batch()
         data = self._iteration(
-            lambda place: self._epoch(place[0]).skip(place[1]), self._begin_epoch
+            lambda place: self._epoch(place[0]).skip(place[1]), lambda: self._begin_epoch(first)
         )
-        return self._batches_of_epoch(data)
+        return self._batches_of_epoch(data, first)
 
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""
@@ -199,17 +214,17 @@ class PairDataset(Epochs):
             wrong_fields = cells.row_lengths() != expected
             cells = cells.to_tensor("", shape=[None, max(self._columns) + 1])
             source, target = (cells[:, column] for column in self._columns)
-            blank = tf.equal(tf.strings.strip(lines), "")
+            blank = is_blank(lines)
         else:
             source, target = strip_lines(lines, numbers), strip_lines(others, numbers)
             wrong_fields = tf.equal(lines, END_OF_FILE) | tf.equal(others, END_OF_FILE)
-            blank = tf.equal(tf.strings.strip(source) + tf.strings.strip(target), "")
+            blank = is_blank(source) & is_blank(target)
         source, target = tf.strings.strip(source), tf.strings.strip(target)
         bad = {
             "blank": blank,
             "fields": wrong_fields,
             "utf8": tf.logical_not(is_utf8(source) & is_utf8(target)),
-            "empty": tf.equal(source, "") | tf.equal(target, ""),
+            "empty": is_blank(source) | is_blank(target),
         }
         where = (files, numbers)
         keep = self._reject(bad, where)
@@ -309,12 +324,14 @@ class PairDataset(Epochs):
 
     def _count_fields(self, path):
         """Fields of the first row that is not blank, which all others must have."""
-        if self._targets is not None:
-            return 1
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 line = line if number else line.removeprefix(codecs.BOM_UTF8)
-                if line.strip() and not (self._skip_header and number == 0):
+                if self._skip_header and number == 0:
+                    continue
+                if line.decode("utf8", errors="replace").strip():
+                    if self._targets is not None:
+                        return 1
                     count = line.rstrip(b"\r\n").count(b"\t") + 1
                     if count <= max(self._columns):
                         raise ValueError(
@@ -328,7 +345,14 @@ class PairDataset(Epochs):
 END_OF_FILE = "\x00end of file\x00"
 
 
+def _are_columns(columns):
+    two = isinstance(columns, Sequence) and len(columns) == 2
+    return two and all(isinstance(column, int) and column >= 0 for column in columns)
+
+
 def _rising_pairs(buckets):
+    if not isinstance(buckets, Iterable):
+        raise ValueError(f"`buckets` must be a sequence, such as (64,). Received: {buckets!r}.")
     pairs = [tuple(b) if isinstance(b, (tuple, list)) else (b, b) for b in buckets]
     rising = all(a != b and a[0] <= b[0] and a[1] <= b[1] for a, b in zip(pairs, pairs[1:]))
     whole = all(len(b) == 2 and all(isinstance(n, int) and n > 0 for n in b) for b in pairs)
@@ -345,6 +369,7 @@ def _files(paths):
     for path in paths:
         if not pathlib.Path(path).is_file():
             raise FileNotFoundError(f"No file at {str(path)!r} to read sentence pairs from.")
+        check_line_ends(path)
     if not paths:
         raise ValueError("`source` names no file.")
     return [str(path) for path in paths]

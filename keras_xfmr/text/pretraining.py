@@ -8,6 +8,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.documents import Documents
 from keras_xfmr.text.instances import (
     Chunk,
@@ -83,7 +84,7 @@ class PretrainingDataset(Epochs):
 
         data = PretrainingDataset("corpus.txt", tokenizer, max_length=128, batch_size=32)
         data.count()  # every epoch then has this number of batches
-        model.fit(data.dataset(), epochs=10)
+        model.fit(data.dataset(), epochs=10, shuffle=False)
     """
 
     def __init__(
@@ -112,10 +113,11 @@ class PretrainingDataset(Epochs):
             raise ValueError(f"`objective` must be 'nsp', 'sop' or None. Received: {objective!r}.")
         if max_predictions is None:
             max_predictions = math.ceil(mask_rate * max_length)
-        _check_integer("max_length", max_length, 5)
-        _check_integer("batch_size", batch_size, 1)
-        _check_integer("max_predictions", max_predictions, 1)
-        _check_integer("shuffle_buffer", shuffle_buffer, 0)
+        check_integer("max_length", max_length, 5)
+        check_integer("batch_size", batch_size, 1)
+        check_integer("max_predictions", max_predictions, 1)
+        check_integer("shuffle_buffer", shuffle_buffer, 0)
+        check_integer("seed", seed)
         if getattr(tokenizer, "mask_id", None) is None:
             raise ValueError(
                 "Masked language modelling needs a tokenizer whose vocabulary has a mask token "
@@ -153,15 +155,17 @@ class PretrainingDataset(Epochs):
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
 
+        first = self._first_batch()
+
         def start(_):
             self._documents.reset()
             self._rows.assign(0)
             self._empty.assign(0)
-            return self._begin_epoch()
+            return self._begin_epoch(first)
 
         data = tf.data.Dataset.range(1).map(start)
         data = data.flat_map(lambda place: self._epoch(place[0], place[1]))
-        return self._batches_of_epoch(data)
+        return self._batches_of_epoch(data, first)
 
     def _epoch(self, epoch, first):
         if self._count is None:
@@ -280,11 +284,6 @@ ONE_DOCUMENT = (
     "document, pass objective='sop' or None, or divide it by blank lines, headings (`heading`) or "
     "lines (`line_documents`); if it is a long one among others, pass a larger `shuffle_buffer`."
 )
-
-
-def _check_integer(name, value, least):
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` must be an integer, at least {least}. Received: {value!r}.")
 
 
 def _without_a_small_one(chunks):

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.tokenizers import Tokenizer, check_tokens
 
 WORD_BEGIN = "\u2581"  # SentencePiece's white space
@@ -173,7 +174,7 @@ class SentencePieceTokenizer(Tokenizer):
         return dict(self._config)
 
     def tokenize(self, texts):
-        return self._own_ids(self._encoder(texts))
+        return self._own_ids(self._encoder(as_strings(texts)))
 
     def tokenize_with_offsets(self, texts):
         """Ids, and where in the texts each one stands.

@@ -1,6 +1,11 @@
 """What the pipelines share: lines of files, and epochs that a run can take up again."""
 
+import re
+
 import tensorflow as tf
+
+BLOCK = 1 << 20  # bytes that are read at a time
+WHITE_SPACE = r"[\x09-\x0d\x1c-\x20\x{85}\p{Z}]"  # what `str.isspace` means by it
 
 
 class Epochs:
@@ -19,9 +24,26 @@ class Epochs:
         """Makes the next iteration start at this batch of this epoch."""
         self._position.assign([epoch, batch])
 
-    def _begin_epoch(self):
-        """(epoch, batch) of an iteration that begins; the next one is the epoch after it."""
+    def _first_batch(self):
+        """The batch at which a data set that is made now begins, if its length is known."""
+        return None if self._count is None else int(self._position[1])
+
+    def _begin_epoch(self, first):
+        """(epoch, batch) of an iteration that begins; the next one is the epoch after it.
+
+        Args:
+            first: what `_first_batch` said when the data set was made.
+        """
         place = self._position.read_value()
+        if first is not None:
+            message = tf.strings.format(
+                f"This data set was made to begin at batch {first}, and has the length for that. "
+                "Call `dataset()` anew after `seek`. Received: batch {} as the next one.",
+                place[1],
+            )
+            check = tf.debugging.Assert(tf.equal(place[1], first), [message])
+            with tf.control_dependencies([check]):
+                place = tf.identity(place)
         self._position.assign(tf.stack([place[0] + 1, 0]))
         return place
 
@@ -34,22 +56,40 @@ class Epochs:
             self._position.assign(position)
         return self._count
 
-    def _batches_of_epoch(self, data):
+    def _batches_of_epoch(self, data, first):
         """The data set as `fit` takes it: deterministic, prefetched, of known length if counted."""
         options = tf.data.Options()
         options.deterministic = True
         # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
-        if self._count is None:
+        if first is None:
             return data
-        rest = self._count - int(self._position[1])
-        return data.apply(tf.data.experimental.assert_cardinality(rest))
+        return data.apply(tf.data.experimental.assert_cardinality(max(self._count - first, 0)))
+
+
+def check_line_ends(path):
+    """Refuses a file whose lines do not end with line feeds, as far as its beginning tells.
+
+    `tf.data.TextLineDataset` leaves every carriage return out, and so joins what stood on both
+    sides of one that is no part of CRLF.
+
+    Raises:
+        ValueError: within the first MiB a carriage return stands inside a line.
+    """
+    with tf.io.gfile.GFile(path, "rb") as file:
+        found = re.search(rb"\r[^\r\n]", file.read(BLOCK))
+    if found:
+        raise ValueError(
+            f"{path} has a carriage return inside a line, at byte {found.start()}; expected lines "
+            "that end with \\n or \\r\\n. If its lines end with \\r alone (classic Mac), rewrite it: "
+            "tr '\\r' '\\n' < FILE > NEW. Otherwise put a blank in the place of the stray ones."
+        )
 
 
 def read_lines(path):
     """`tf.data.Dataset` of a file's lines."""
-    return tf.data.TextLineDataset(path, buffer_size=1 << 20)
+    return tf.data.TextLineDataset(path, buffer_size=BLOCK)
 
 
 def strip_lines(lines, numbers):
@@ -57,6 +97,11 @@ def strip_lines(lines, numbers):
     lines = tf.strings.regex_replace(lines, r"\r+$", "")
     unmarked = tf.strings.regex_replace(lines, "^\ufeff", "")
     return tf.where(tf.equal(numbers, 1), unmarked, lines)
+
+
+def is_blank(texts):
+    """Which strings are nothing but white space of Unicode."""
+    return tf.strings.regex_full_match(texts, f"{WHITE_SPACE}*")
 
 
 def is_utf8(texts):

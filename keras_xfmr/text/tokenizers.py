@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.files import read_bytes, read_json
 from keras_xfmr.text.words import split_words
 
@@ -76,8 +77,12 @@ class Tokenizer(tf.Module, abc.ABC):
         """Ragged ids without special tokens to strings `[B]`."""
 
     def encode(self, texts, *, start=False, end=True):
-        """Strings `[B]` to ragged ids `[B, (T)]`, with the start and end token where asked."""
-        ids = self.tokenize(texts)
+        """Strings `[B]` to ragged ids `[B, (T)]`, with the start and end token where asked.
+
+        Raises:
+            ValueError: no strings `[B]`, such as one string alone.
+        """
+        ids = self.tokenize(as_strings(texts))
         ones = tf.ones((ids.nrows(), 1), tf.int32)
         parts = [ids]
         if start:
@@ -261,7 +266,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
         return split_words(texts, lowercase=lowercase, compose=True)
 
     def tokenize(self, texts):
-        words = without_long_words(self.split(texts, **self.get_config()))
+        words = without_long_words(self.split(as_strings(texts), **self.get_config()))
         return self._pieces.tokenize(words).merge_dims(1, 2)
 
     def continuations(self):
@@ -298,7 +303,7 @@ class CharacterTokenizer(VocabularyTokenizer):
         self._characters = tf.constant(("", "\N{REPLACEMENT CHARACTER}", "", "", *vocabulary[4:]))
 
     def tokenize(self, texts):
-        characters = tf.strings.unicode_split(texts, "UTF-8", errors="replace")
+        characters = tf.strings.unicode_split(as_strings(texts), "UTF-8", errors="replace")
         return tf.ragged.map_flat_values(self._table.lookup, characters)
 
     def _detokenize(self, ids):
@@ -314,7 +319,7 @@ class ByteTokenizer(Tokenizer):
         return len(SPECIAL_TOKENS) + 256
 
     def tokenize(self, texts):
-        characters = tf.strings.bytes_split(texts)
+        characters = tf.strings.bytes_split(as_strings(texts))
         values = tf.io.decode_raw(characters.flat_values, tf.uint8)
         values = tf.cast(tf.reshape(values, [-1]), tf.int32) + len(SPECIAL_TOKENS)
         return characters.with_flat_values(values)

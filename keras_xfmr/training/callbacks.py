@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 
 WEIGHTS, METADATA = "latest.weights.h5", "training_metadata.json"
 
@@ -20,29 +21,38 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     broken.
 
     An epoch that was broken is ended first, by a `fit` of its own, without validation; then the
-    outer `fit` goes on with whole epochs.
+    outer `fit` goes on with whole epochs. The history that `fit` returns has the epochs before the
+    kill too. Of a broken one it has what its rest averages to, and NaN for what was not measured.
 
     Args:
         backup_dir: folder for the backups; removed when training ends, unless
             `delete_checkpoint=False`.
         data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`,
             the batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`.
-            Without it a broken epoch is repeated from its first batch.
-        save_freq: `"epoch"`, or a number of batches (needs `data`).
+            Without it a broken epoch is repeated from its first batch. An epoch of `fit` must be
+            all of it: a smaller `steps_per_epoch` is refused.
+        save_freq: `"epoch"`, or a number of batches, at least 1 (needs `data`).
         delete_checkpoint: whether to remove the backups at the end of training.
 
     Raises:
-        ValueError: a number of batches without `data`.
+        ValueError: a `save_freq` that is neither; a number of batches without `data`; from `fit`,
+            epochs that are not as long as those of `data`.
 
     Example::
 
         pairs = keras_xfmr.text.PairDataset("pairs.tsv", tokenizer, tokenizer, batch_size=64)
         backup = BackupAndRestore("backup", data=pairs, save_freq=100)
-        model.fit(pairs.dataset(), epochs=10, callbacks=[backup])
+        model.fit(pairs.dataset(), epochs=10, shuffle=False, callbacks=[backup])
     """
 
     def __init__(self, backup_dir, data=None, save_freq="epoch", *, delete_checkpoint=True):
         self._root = pathlib.Path(backup_dir)
+        number = isinstance(save_freq, int) and not isinstance(save_freq, bool) and save_freq > 0
+        if save_freq != "epoch" and not number:
+            raise ValueError(
+                "`save_freq` must be 'epoch' or a number of batches, at least 1. "
+                f"Received: {save_freq!r}."
+            )
         super().__init__(str(self._root), save_freq=save_freq)
         if data is None and save_freq != "epoch":
             raise ValueError(
@@ -54,14 +64,33 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._delete = delete_checkpoint
 
     def on_train_begin(self, logs=None):
+        self._epochs = []  # of this run: {"epoch": 0, "logs": {"loss": 0.5}, "broken": False}
+        if self._data is not None:
+            self._check_steps()
         newest = self._newest()
-        if newest is None:
-            return
-        position = json.loads((newest / METADATA).read_text("utf8"))
-        self._restore(newest)
-        if position["batch"]:
-            self._finish_epoch(position["epoch"], position["batch"])
-            self._restore(self._newest())
+        if newest is not None:
+            position = json.loads((newest / METADATA).read_text("utf8"))
+            self._epochs = position.get("epochs", [])
+            self._restore(newest)
+            if position["batch"]:
+                self._finish_epoch(position["epoch"], position["batch"])
+                self._restore(self._newest())
+        self._earlier = len(self._epochs)
+
+    def _check_steps(self):
+        """With `steps_per_epoch` Keras goes through epoch after epoch of the data by one iterator,
+        and does not begin anew where `seek` says."""
+        steps = self.params.get("steps")
+        self._data.seek(0, 0)
+        whole = _length(self._data.dataset())
+        if steps is not None and steps != whole:
+            found = "of unknown length (see `count`)" if whole is None else f"of {whole} batches"
+            raise ValueError(
+                "An epoch of `fit` must be an epoch of `data`, or a broken run could not be taken "
+                "up at its batch. Leave `steps_per_epoch` out, fit `data.dataset()` as it is, or "
+                "pass data with shorter epochs. Received: epochs of "
+                f"{steps} batches in `fit` and {found} in `data`."
+            )
 
     def _restore(self, folder):
         """Lets Keras' own callback load one backup and tell `fit` where to go on."""
@@ -79,18 +108,18 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def _finish_epoch(self, epoch, first):
         """By a `fit` of its own: `train_on_batch` would compile the step for other shapes, which
-        rounds differently. What it averages or reports at its end is undone by what follows."""
+        rounds differently. What it reports at its end is undone by what follows."""
         self._epoch, self._done = epoch, first
         self._data.seek(epoch, first)
         rest = self._data.dataset()
         if next(iter(rest), None) is None:
-            return self._save(epoch + 1, 0)
+            return self._end_broken(epoch, {})
         history = self.model.history
         backup = keras.callbacks.LambdaCallback(
             # Looking whether there is a rest was an iteration, too.
             on_epoch_begin=lambda epoch, logs: self._data.seek(epoch, first),
             on_train_batch_end=lambda batch, logs: self._after_batch(first + batch + 1),
-            on_epoch_end=self.on_epoch_end,
+            on_epoch_end=self._end_broken,
         )
         self.model.fit(
             rest,
@@ -101,6 +130,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             callbacks=[backup],
         )
         self.model.history = history
+
+    def _end_broken(self, epoch, logs):
+        self._end_epoch(epoch, logs, broken=True)
+        self._data.seek(epoch + 1, 0)  # `fit` may have no epoch left that would begin there
 
     def _newest(self):
         """The backup with the furthest position; folders of another form are not ours."""
@@ -121,9 +154,17 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self._save(self._epoch, self._done)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._end_epoch(epoch, logs or {}, broken=False)
+
+    def _end_epoch(self, epoch, logs, *, broken):
+        logs = {name: np.asarray(value).tolist() for name, value in logs.items()}
+        self._epochs.append({"epoch": epoch, "logs": logs, "broken": broken})
         self._save(epoch + 1, 0)
 
     def on_train_end(self, logs=None):
+        earlier = self._epochs[: self._earlier]
+        if earlier:
+            _put_before(earlier, self.model.history)
         if self._delete:
             shutil.rmtree(self._root, ignore_errors=True)
 
@@ -134,10 +175,29 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         aside.mkdir(parents=True)
         self.model.save_weights(aside / WEIGHTS)
         seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]
-        metadata = {"epoch": epoch, "batch": batch, "seeds": seeds}
+        metadata = {"epoch": epoch, "batch": batch, "seeds": seeds, "epochs": self._epochs}
         (aside / METADATA).write_text(json.dumps(metadata), "utf8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         for other in self._root.iterdir():
             if other != final and other.name.startswith(("backup-", "writing-")):
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def _length(data):
+    """Batches of a data set of Keras, or None where it does not know."""
+    if hasattr(data, "cardinality"):  # of tf.data, negative where it is unknown or infinite
+        length = int(data.cardinality())
+        return length if length >= 0 else None
+    return len(data) if hasattr(data, "__len__") else getattr(data, "num_batches", None)
+
+
+def _put_before(epochs, history):
+    """Completes a `History` by epochs that were before its own."""
+    names = dict.fromkeys([*(name for e in epochs for name in e["logs"]), *history.history])
+    for name in names:
+        values = [
+            e["logs"].get(name, np.nan) for e in epochs if e["broken"] or name in e["logs"]
+        ]
+        history.history[name] = values + history.history.get(name, [])
+    history.epoch = [e["epoch"] for e in epochs] + history.epoch

@@ -118,6 +118,8 @@ def test_arguments_that_do_not_fit_are_refused(file, tmp_path):
         Documents([file("a"), tmp_path / "no.txt"])
     with pytest.raises(ValueError, match="a.txt has no text"):
         Documents(file(b"\n \r\n\t\n"))
+    with pytest.raises(ValueError, match="a.txt has a carriage return inside a line, at byte 2;"):
+        Documents(file(b"a.\rb.\r"))
     with pytest.raises(ValueError, match="`files` names no file"):
         Documents([])
     with pytest.raises(ValueError, match="`heading` must be None or 'wikitext'"):

@@ -161,6 +161,22 @@ def test_a_counted_data_set_knows_its_length(many):
     assert pairs.dataset().cardinality() == len(read(pairs)) == 12
 
 
+def test_a_data_set_that_was_made_for_another_place_says_so(many):
+    pairs = pairs_of(many, buckets=(7, 17), batch_size=101)
+    pairs.count()
+    whole = pairs.dataset()
+    pairs.seek(0, 3)
+    rest = pairs.dataset()
+    message = "made to begin at batch 0, .*Call `dataset..` anew after `seek`.* batch 3 as the next"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        next(iter(whole))
+    pairs.seek(1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="begin at batch 3.* batch 0 as"):
+        next(iter(rest))
+    pairs.seek(1)
+    assert len(list(whole)) == 12
+
+
 # ---- what is taken as it should
 
 
@@ -206,6 +222,9 @@ BAD = {
     "fields": (b"a", b"a\tb\tc", "expected 2 tab-separated fields, as in the first row"),
     "utf8": (b"\xff\tb", b"a\t\xed\xa0\x80", "not valid UTF-8"),
     "empty": (b"\tb", b"a\t \r", "the source or the target is empty"),
+    "empty but for white space of Unicode": (
+        "\u3000\u00a0\tb".encode(), "a\t \u2003\x85".encode(), "the source or the target is empty"
+    ),
     "too_long": (b"aaaaaaa\tb", b"a\tbbbbbbb", "more ids than the last bucket holds: 7 .* 7 of"),
 }
 
@@ -229,7 +248,8 @@ def test_a_bad_row_is_left_out_and_counted(reason, tmp_path):
     data = pairs.dataset()
     for _ in range(2):  # the counts are of one iteration
         assert flat(read(pairs, data)) == [("a", "b"), ("c", "d"), ("aaaaaa", "bbbbbb")]
-        counts = {"blank": 1, "fields": 0, "utf8": 0, "empty": 0, "too_long": 0, reason: 3}
+        counts = {"blank": 1, "fields": 0, "utf8": 0, "empty": 0, "too_long": 0}
+        counts[reason.split()[0]] = 3
         assert pairs.skipped == counts
         assert pairs.rows == 3
 
@@ -262,6 +282,27 @@ def test_a_file_without_rows_is_refused(content, tmp_path):
         pairs_of(tmp_path / "a.tsv", skip_header=content.startswith(b"header"))
 
 
+@pytest.mark.parametrize("content", ["", "\n \n\u3000\n"])
+def test_parallel_files_without_rows_are_refused(content, tmp_path):
+    for side in ("en", "ko"):
+        (tmp_path / f"a.{side}").write_text(content, "utf8")
+    with pytest.raises(ValueError, match="a.en has no rows"):
+        pairs_of(tmp_path / "a.en", target=tmp_path / "a.ko")
+
+
+@pytest.mark.parametrize("content", [b"a\tb\rc\td\r", b"a\rx\tb\n"])
+def test_lines_that_a_carriage_return_ends_or_breaks_are_refused(content, tmp_path):
+    (tmp_path / "mac.tsv").write_bytes(content)
+    good = write(tmp_path / "a.tsv", [("a", "b")])
+    place = content.index(b"\r")
+    message = f"mac.tsv has a carriage return inside a line, at byte {place}; .*rewrite it: tr "
+    for options in ({"path": [good, tmp_path / "mac.tsv"]}, {"path": good}):
+        if "mac" not in str(options["path"]):
+            options["target"] = tmp_path / "mac.tsv"
+        with pytest.raises(ValueError, match=message):
+            pairs_of(**options)
+
+
 def test_a_file_with_too_few_columns_is_refused(many):
     with pytest.raises(ValueError, match=r"many.tsv:1: expected at least 4 tab-.*Received: 2"):
         pairs_of(many, columns=(0, 3))
@@ -272,7 +313,8 @@ def test_a_file_with_too_few_columns_is_refused(many):
     [{"buckets": b} for b in ((), (5, 5), (7, 5), (0, 5), ((5, 7), (7, 5)), ((3, 5, 7),), (5.5,))]
     + [{"columns": c} for c in ((-1, 0), (0,), (0, 1, 2), ("a", "b"))]
     + [{"batch_size": 0}, {"batch_size": 2.5}, {"on_bad_row": "ignore"}, {"path": []}]
-    + [{"target": []}, {"shuffle_buffer": -1}],
+    + [{"target": []}, {"shuffle_buffer": -1}, {"buckets": 64}, {"buckets": None}, {"columns": 5}]
+    + [{"seed": None}, {"seed": 1.5}, {"seed": True}],
     ids=str,
 )
 def test_arguments_that_do_not_fit_are_refused(options, many):

@@ -81,6 +81,14 @@ def test_an_empty_batch_stays_empty(tokenizer):
     assert tokenizer.detokenize(tf.zeros((0, 5), tf.int32)).shape == (0,)
 
 
+@pytest.mark.parametrize("texts", ["dog", tf.constant("dog"), [["dog"]], [1, 2]], ids=str)
+def test_one_string_alone_is_refused(texts, tokenizer):
+    for read in (tokenizer.encode, tokenizer.tokenize):
+        with pytest.raises(ValueError, match=r"Expected strings \[B\].* Received"):
+            read(texts)
+    assert tokenizer.encode(["dog"]).to_list() == tokenizer.encode(tf.constant(["dog"])).to_list()
+
+
 def test_what_the_vocabulary_lacks_is_unknown(learned):
     texts = tf.constant(["ж"])
     for kind in ("word_piece", "lower", "character"):

@@ -65,7 +65,8 @@ def fit(model, backup, watch=None, data=None, epochs=EPOCHS):
     watch = watch or Watch()
     data = backup._data if data is None else data
     fitted = model.fit(data, epochs=epochs, verbose=0, shuffle=False, callbacks=[backup, watch])
-    assert fitted.epoch == watch.begun
+    assert fitted.epoch == list(range(epochs))  # those before the kill, too
+    assert len(fitted.history["loss"]) == epochs
     return watch.begun
 
 
@@ -172,6 +173,51 @@ def test_one_callback_serves_two_fits(tmp_path):
     same_weights(second, first.get_weights())
 
 
+@pytest.mark.parametrize("epoch, batch", [(1, 3), (2, 6), (0, 6)])
+def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
+    def run(watch):
+        backup = training.BackupAndRestore(root, data=Data(), save_freq=2, delete_checkpoint=False)
+        return make().fit(
+            backup._data, validation_data=Data(), epochs=EPOCHS, verbose=0, shuffle=False,
+            callbacks=[backup, watch],
+        ).history  # fmt: skip
+
+    root = tmp_path / "unbroken"
+    expected = run(Watch())
+    assert run(Watch()) == expected  # nothing was left to do
+    root = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        run(Watch(epoch, batch))
+    found = run(Watch())
+    assert found.keys() == expected.keys() == {"loss", "val_loss"}
+    assert np.isfinite(found["loss"]).all() and np.isnan(found["val_loss"][epoch])
+    for name, values in found.items():
+        values[epoch] = expected[name][epoch]  # of the broken epoch there is but the rest
+        assert values == expected[name]
+
+
+def test_after_a_run_resumed_in_its_last_epoch_the_data_begin_the_next(tmp_path):
+    root = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        backup = training.BackupAndRestore(root, data=Data(), save_freq=2)
+        fit(make(), backup, Watch(EPOCHS - 1, 4))
+    data = Data()
+    assert fit(make(), training.BackupAndRestore(root, data=data, save_freq=2)) == []
+    after = Data()
+    after.seek(EPOCHS)
+    np.testing.assert_array_equal(data.order, after.order)
+
+
+def test_epochs_that_are_no_epochs_of_the_data_are_refused(tmp_path):
+    data = Data()
+    backup = training.BackupAndRestore(tmp_path / "backup", data=data)
+    with pytest.raises(ValueError, match="Leave `steps_per_epoch` out.*of 4 batches in `fit` and"):
+        make().fit(data, steps_per_epoch=4, epochs=2, verbose=0, callbacks=[backup])
+    data.seek(0, 3)  # the rest of an epoch is none, either
+    with pytest.raises(ValueError, match="of 4 batches in `fit` and of 7 batches in `data`"):
+        make().fit(data, epochs=2, verbose=0, shuffle=False, callbacks=[backup])
+
+
 def test_without_data_a_broken_epoch_is_repeated(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(make(), training.BackupAndRestore(tmp_path / "backup"), Watch(1, 3), data=Data())
@@ -183,5 +229,9 @@ def test_without_data_a_broken_epoch_is_repeated(tmp_path):
 def test_a_number_of_batches_needs_data(tmp_path):
     with pytest.raises(ValueError, match="Pass `data=` .*Received: data=None, save_freq=3"):
         training.BackupAndRestore(tmp_path / "backup", save_freq=3)
-    with pytest.raises(ValueError, match="save_freq"):
-        training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq="batch")
+
+
+@pytest.mark.parametrize("save_freq", ["batch", 0, -1, True, False, 2.5, None])
+def test_how_often_must_be_an_epoch_or_a_number_of_batches(save_freq, tmp_path):
+    with pytest.raises(ValueError, match=f"`save_freq` must be .*Received: {save_freq!r}"):
+        training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq=save_freq)

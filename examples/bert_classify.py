@@ -62,7 +62,13 @@ def read(path):
                 f"{path} has the columns {rows.fieldnames}, not {sorted(missing)}. Name them by "
                 "--text, --text_pair and --label."
             )
-        found = [[(row[column] or "").strip() for column in columns] for row in rows]
+        try:
+            found = [[(row[column] or "").strip() for column in columns] for row in rows]
+        except csv.Error as error:
+            raise app.UsageError(
+                f"{path}:{rows.line_num + 1}: {error}. Texts are cut at --max_length pieces "
+                "anyway: shorten this one, or take the row out."
+            ) from error
     kept = [row for row in found if all(row)]
     print(f"{path}: {len(kept)} texts, {len(found) - len(kept)} left out without a text or label")
     return [row[:-1] for row in kept], [row[-1] for row in kept]

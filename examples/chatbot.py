@@ -46,7 +46,13 @@ def read(path):
         if not {"Q", "A"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{path} needs the columns Q and A. Received: {rows.fieldnames}.")
         for row in rows:
-            yield tuple(" ".join(row[column].split()) for column in "QA")
+            pair = tuple(" ".join((row[column] or "").split()) for column in "QA")
+            if not all(pair):
+                raise ValueError(
+                    f"{path}:{rows.line_num}: expected a question and a reply, separated by a "
+                    f"comma. Received: {dict(row)}. Mend the row or take it out."
+                )
+            yield pair
 
 
 def main(_):

@@ -46,6 +46,8 @@ def split(pairs, output, held_out, seed=0):
     Returns:
         The two paths.
     """
+    if held_out < 1:
+        raise ValueError(f"--held_out must be at least 1. Received: {held_out}.")
     draw, chosen, seen = random.Random(seed), [], 0
     for source, _ in pairs():  # reservoir sampling: memory does not grow with the corpus
         if len(chosen) < held_out:
@@ -60,12 +62,14 @@ def split(pairs, output, held_out, seed=0):
     others = 0
     with open(train, "w", encoding="utf8") as kept, open(held, "w", encoding="utf8") as away:
         for place, (source, target) in enumerate(pairs()):
+            # A tab or line feed inside a text of parallel files would be a field or row more.
+            row = "\t".join(" ".join(text.split()) for text in (source, target)) + "\n"
             if place in places:
-                away.write(f"{source}\t{target}\n")
+                away.write(row)
             elif source in sources:
                 others += 1
             else:
-                kept.write(f"{source}\t{target}\n")
+                kept.write(row)
     print(f"{held_out} pairs held out; other translations of their sources, left out: {others}")
     return train, held
 

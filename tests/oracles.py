@@ -223,10 +223,10 @@ def beam_search(next_log_probs, start_id, end_id, max_length, beam_size, alpha, 
     Each step ranks the extensions of all live beams by log probability and takes the best
     2 beam_size, of a single beam the best alone: it is greedy search. Of these, the ones that end
     finish, with score log P / length_penalty (Wu et al. 2016, section 7), and the best beam_size
-    others live on; of the finished the best beam_size stay. The search stops when no live beam can beat the worst of a full finished
-    set: log P only falls, so its score is at most log P / length_penalty(max_length), for
-    alpha >= 0. Beams still alive at max_length finish there. Ties go to the earlier beam,
-    then to the lower id.
+    others live on; of the finished the best beam_size stay. The search stops when no live beam
+    can beat the worst of a full finished set: log P only falls, so its score is at most
+    log P / length_penalty(max_length), for alpha >= 0. Beams still alive at max_length finish
+    there. Ties go to the earlier beam, then to the lower id.
     """
     if alpha < 0.0:
         raise ValueError("the stopping rule needs alpha >= 0")

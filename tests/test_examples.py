@@ -129,6 +129,49 @@ def test_a_run_killed_after_its_training_goes_on_with_the_trained_model(
     assert not list(tmp_path.glob("backup*"))
 
 
+def test_a_tab_inside_a_text_is_no_further_field(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+
+    pairs = [(f"a\t{n}", f"b\u2028{n}\r") for n in range(9)]
+    files = seq2seq.split(lambda: iter(pairs), tmp_path, 2)
+    found = [pair for file in files for pair in seq2seq.read_pairs(file)]
+    assert sorted(found) == [(f"a {n}", f"b {n}") for n in range(9)]
+    with pytest.raises(ValueError, match="--held_out must be at least 1. Received: 0"):
+        seq2seq.split(lambda: iter(pairs), tmp_path, 0)
+
+
+@pytest.mark.parametrize("row", ["only a question", "a question,"])
+def test_a_row_without_a_reply_is_named(row, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import chatbot
+
+    path = tmp_path / "chat.csv"
+    path.write_text(f"Q,A,label\nfine,yes,0\n{row}\n")
+    with pytest.raises(ValueError, match=r"chat.csv:3: expected a question and a reply"):
+        list(chatbot.read(path))
+
+
+def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():
+    import keras
+    import numpy as np
+
+    import keras_xfmr
+
+    readme = (ROOT / "README.md").read_text("utf8")
+    code = re.findall(r"```python\n(class WindowedAttention.*?)```", readme, re.S)[0]
+    names = {"keras_xfmr": keras_xfmr}
+    exec(code.replace("window=128", "window=3"), names)  # what the README says
+    layer = names["WindowedAttention"](2, 4, bias_initializer="normal")
+    x = keras.random.normal((2, 6, 8), seed=1)
+    expected = keras.ops.convert_to_numpy(layer(x, x, use_causal_mask=True))
+    cache = layer.init_cache(2, 6)
+    for i in range(6):
+        step = x[:, i : i + 1]
+        output, cache = layer(step, step, use_causal_mask=True, cache=cache, cache_index=i)
+        np.testing.assert_allclose(output[:, 0], expected[:, i], rtol=1e-4, atol=1e-5)
+
+
 def test_sources_longer_than_trained_for_are_answered_too(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import seq2seq

@@ -85,7 +85,8 @@ class PositionEmbedding(keras.layers.Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: offset + T is larger than `max_length`, wherever both are known. A length that
+        ValueError: offset + T is larger than `max_length`, or the offset negative, wherever they
+            are known. A length that
             is known only when a compiled graph runs fails there, in the backend's words; an offset
             that is known only then is not checked.
 
@@ -120,8 +121,10 @@ class PositionEmbedding(keras.layers.Layer):
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
         if isinstance(offset, int):
-            # Too few rows cannot be added; a lookup under XLA would take the last one for all.
+            # Too few rows are an error, where a lookup under XLA would take the last one for all;
+            # the shape is given because a single row could be added to any number of positions.
             rows = self.embeddings[offset : offset + length]
+            rows = ops.reshape(rows, (length, self.embeddings.shape[1]))
         else:
             positions = ops.cast(offset, "int32") + ops.arange(length, dtype="int32")
             rows = ops.take(self.embeddings, positions, axis=0)
@@ -130,6 +133,8 @@ class PositionEmbedding(keras.layers.Layer):
     def _check_length(self, length, offset):
         length = functional.concrete_value(length)
         start = functional.concrete_value(offset)
+        if start is not None and int(start) < 0:
+            raise ValueError(f"`offset` must be a position from 0. Received: {start}.")
         last = 0 if start is None or length is None else int(start) + int(length)
         if length is not None and max(int(length), last) > self.max_length:
             raise ValueError(

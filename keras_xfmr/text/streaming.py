@@ -82,8 +82,8 @@ def check_line_ends(path):
     if found:
         raise ValueError(
             f"{path} has a carriage return inside a line, at byte {found.start()}; expected lines "
-            "that end with \\n or \\r\\n. If its lines end with \\r alone (classic Mac), rewrite it: "
-            "tr '\\r' '\\n' < FILE > NEW. Otherwise put a blank in the place of the stray ones."
+            "that end with \\n or \\r\\n. If its lines end with \\r alone (classic Mac), rewrite "
+            "it: tr '\\r' '\\n' < FILE > NEW. Otherwise put a blank in the place of the stray ones."
         )
 
 

@@ -12,6 +12,7 @@ import os
 import tensorflow as tf
 
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
+from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.tokenizers import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
 
@@ -20,7 +21,19 @@ SAMPLE_LINES = 1_000_000
 
 
 def _lines(texts):
-    """A data set of strings from file names, or from a data set of strings as it is."""
+    """A data set of strings from file names, or from a data set of strings as it is.
+
+    Raises:
+        ValueError: there is no text in it.
+    """
+    lines = _unchecked_lines(texts)
+    if not any(line.strip() for line in lines.as_numpy_iterator()):
+        what = "the data set" if isinstance(texts, tf.data.Dataset) else f"{texts!r}"
+        raise ValueError(f"Expected text to learn a vocabulary from. Received: none, in {what}.")
+    return lines
+
+
+def _unchecked_lines(texts):
     if isinstance(texts, tf.data.Dataset):
         return texts.take(SAMPLE_LINES)
     one = isinstance(texts, (str, os.PathLike))
@@ -49,6 +62,8 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
 
     lines = _lines(texts)
 
+    check_integer("vocab_size", vocab_size, 1)
+
     def train(size):
         return keras_nlp.tokenizers.compute_sentence_piece_proto(
             lines, size, model_type=model_type, lowercase=lowercase
@@ -74,6 +89,7 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
     pad, unknown, start, end, mask = BERT_TOKENS.values()
     names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
     lines = _lines(texts)
+    check_integer("vocab_size", vocab_size, 1)
 
     def train(size):
         model = io.BytesIO()
@@ -155,6 +171,7 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
     """
     import keras_nlp
 
+    check_integer("vocab_size", vocab_size, 1)
     split = functools.partial(tokenizer_class.split, **config)
     return keras_nlp.tokenizers.compute_word_piece_vocabulary(
         _lines(texts).batch(4096).map(split),

@@ -29,7 +29,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
         sample_weight: `[B, T]` or `[B, 1]`; the mean is then weighted.
 
     Raises:
-        ValueError: `label_smoothing` outside [0, 1).
+        ValueError: `label_smoothing` outside [0, 1); labels of another shape than the logits'.
 
     Example:
 
@@ -55,6 +55,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
         }
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        check_labels(y_true, y_pred)
         weight = token_weight(y_true, self.pad_id, sample_weight)
         return super().__call__(y_true, y_pred, weight)
 
@@ -70,6 +71,19 @@ class MaskedCrossEntropy(keras.losses.Loss):
         chosen = select_label(logits, y_true)
         eps = self.label_smoothing
         return normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
+
+
+def check_labels(labels, logits):
+    """Raises ValueError where the labels of some logits have another shape, and would broadcast."""
+    given, wanted = tuple(labels.shape), tuple(logits.shape[:-1])
+    same = len(given) == len(wanted) and all(
+        None in (one, other) or one == other for one, other in zip(given, wanted)
+    )
+    if not same:
+        raise ValueError(
+            "Expected a label for each row of logits: labels [B, T] for logits [B, T, V]. "
+            f"Received: labels of shape {given}, logits of shape {tuple(logits.shape)}."
+        )
 
 
 def select_label(values, labels):

@@ -6,7 +6,7 @@ B batch, T length, V vocab_size
 import keras
 from keras import ops
 
-from keras_xfmr.training.losses import MaskedCrossEntropy, token_weight
+from keras_xfmr.training.losses import MaskedCrossEntropy, check_labels, token_weight
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -35,6 +35,7 @@ class MaskedAccuracy(keras.metrics.Mean):
         return {**super().get_config(), "pad_id": self.pad_id}
 
     def update_state(self, y_true, y_pred, sample_weight=None):
+        check_labels(y_true, y_pred)
         hits = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), ops.cast(y_true, "int32"))
         weight = token_weight(y_true, self.pad_id, sample_weight)
         return super().update_state(ops.cast(hits, "float32"), sample_weight=weight)
@@ -66,6 +67,7 @@ class MaskedPerplexity(keras.metrics.Mean):
         return {**super().get_config(), "pad_id": self.pad_id}
 
     def update_state(self, y_true, y_pred, sample_weight=None):
+        check_labels(y_true, y_pred)
         losses = MaskedCrossEntropy(pad_id=self.pad_id).call(y_true, y_pred)
         weight = token_weight(y_true, self.pad_id, sample_weight)
         return super().update_state(losses, sample_weight=weight)

@@ -168,3 +168,32 @@ def test_rotary_embedding_rotates_by_the_position(rng, layout):
     np.testing.assert_allclose(
         as_numpy(layer(x, offset=3)), oracles.rotary(as_numpy(x), 3, 100.0, layout), **CLOSE
     )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("length", [2, 3])
+def test_a_single_row_of_the_table_serves_a_single_position(rng, jit_compile, length):
+    """A slice of one row could be added to any number of positions."""
+    layer, x = PositionEmbedding(4), normal(rng, 2, length, 8)
+    layer.build(x.shape)
+    inputs = keras.Input((None, 8))
+    model = keras.Model(inputs, layer(inputs, offset=3))
+    model.compile(jit_compile=jit_compile)
+    with pytest.raises(Exception, match="(?i)shape|dimension|size"):
+        model.predict_on_batch(x)
+    np.testing.assert_allclose(
+        model.predict_on_batch(x[:, :1]), as_numpy(x[:, :1] + layer.embeddings[3]), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("offset", [-1, ops.convert_to_tensor(-1)], ids=["int", "tensor"])
+def test_a_negative_offset_is_an_error(rng, offset):
+    with pytest.raises(ValueError, match="`offset` must be a position from 0. Received: -1"):
+        PositionEmbedding(4)(normal(rng, 2, 1, 8), offset=offset)
+    with pytest.raises(ValueError, match="max_length=4 rows. Received: 1 positions from 4"):
+        PositionEmbedding(4)(normal(rng, 2, 1, 8), offset=4)
+
+
+def test_whole_numbers_of_another_dtype_keep_their_mask():
+    vectors = TokenEmbedding(7, 3, mask_zero=True)(np.array([[1.0, 0.0]], "float32"))
+    assert as_numpy(vectors._keras_mask).tolist() == [[True, False]]

@@ -227,3 +227,15 @@ def test_steps_that_do_not_fit_are_refused():
     for warmup, total in ((5, 5), (7, 5), (-1, 5)):
         with pytest.raises(ValueError, match=f"warmup_steps={warmup}, total_steps={total}"):
             training.LinearWarmupDecay(1.0, warmup, total)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 3), (3,), (2, 3, 1)])
+@pytest.mark.parametrize("make", [
+    training.MaskedCrossEntropy,
+    lambda: training.MaskedCrossEntropy(0.1),
+    training.MaskedAccuracy,
+    training.MaskedPerplexity,
+])  # fmt: skip
+def test_labels_of_another_shape_do_not_broadcast(make, shape):
+    with pytest.raises(ValueError, match=r"labels of shape .*logits of shape \(2, 3, 5\)"):
+        make()(np.ones(shape, "int32"), np.zeros((2, 3, 5), "float32"))

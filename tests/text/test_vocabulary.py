@@ -1,0 +1,34 @@
+"""Vocabularies are learned from text; without any there is an error."""
+
+import pytest
+import tensorflow as tf
+
+from keras_xfmr import text
+
+LEARN = {
+    "word_piece": lambda texts: text.learn_word_piece(texts, 40),
+    "sentence_piece": lambda texts: text.learn_sentence_piece(texts, 40),
+    "bert_word_piece": lambda texts: text.learn_bert_word_piece(texts, 40),
+    "bert_sentence_piece": lambda texts: text.learn_bert_sentence_piece(texts, 40),
+    "characters": text.learn_characters,
+}
+
+
+@pytest.mark.parametrize("learn", LEARN.values(), ids=LEARN)
+def test_no_text_is_an_error(learn, tmp_path):
+    path = tmp_path / "empty.txt"
+    path.write_text("\n \n")
+    for texts in ([path], path, [], tf.data.Dataset.from_tensor_slices(["", " "])):
+        with pytest.raises(ValueError, match="Expected text to learn a vocabulary from. Received"):
+            learn(texts)
+
+
+@pytest.mark.parametrize("learn", [
+    text.learn_word_piece, text.learn_bert_word_piece, text.learn_sentence_piece,
+    text.learn_bert_sentence_piece,
+])  # fmt: skip
+def test_a_size_that_is_none_is_an_error(learn):
+    lines = tf.data.Dataset.from_tensor_slices(["a text"])
+    for size in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="`vocab_size` must be an integer, at least 1"):
+            learn(lines, size)

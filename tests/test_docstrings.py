@@ -19,6 +19,7 @@ MODULES = sorted(
     if ">>> " in path.read_text("utf8")
 )
 NAMES = {"keras": keras, "np": np, "tf": tf, "keras_xfmr": keras_xfmr}
+NAMES |= {name: getattr(keras_xfmr.models, name) for name in keras_xfmr.models.__all__}
 
 
 class Checker(doctest.OutputChecker):

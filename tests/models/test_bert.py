@@ -430,7 +430,7 @@ def test_arrays_are_looked_at_before_a_compiled_step():
 def test_names_of_other_libraries_are_refused_with_ours():
     with pytest.raises(TypeError, match="Received: hidden_size, n_layers. hidden_size is d_model"):
         make_bert(hidden_size=5, n_layers=7)
-    with pytest.raises(TypeError, match="bert, num_classes, dropout_rate.*num_labels is num_class"):
+    with pytest.raises(TypeError, match="bert, num_classes, labels.*num_labels is num_class"):
         models.BertClassifier(make_bert(), num_labels=7)
     for name in ("token_type_ids", "input_ids"):
         with pytest.raises(ValueError, match=f"{name} is `"):

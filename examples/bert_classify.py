@@ -66,7 +66,7 @@ def read(path):
             found = [[(row[column] or "").strip() for column in columns] for row in rows]
         except csv.Error as error:
             raise app.UsageError(
-                f"{path}:{rows.line_num + 1}: {error}. Texts are cut at --max_length pieces "
+                f"{path}:{rows.reader.line_num}: {error}. Texts are cut at --max_length pieces "
                 "anyway: shorten this one, or take the row out."
             ) from error
     kept = [row for row in found if all(row)]

@@ -45,14 +45,20 @@ def read(path):
         rows = csv.DictReader(file)
         if not {"Q", "A"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{path} needs the columns Q and A. Received: {rows.fieldnames}.")
-        for row in rows:
-            pair = tuple(" ".join((row[column] or "").split()) for column in "QA")
-            if not all(pair):
-                raise ValueError(
-                    f"{path}:{rows.line_num}: expected a question and a reply, separated by a "
-                    f"comma. Received: {dict(row)}. Mend the row or take it out."
-                )
-            yield pair
+        try:
+            for row in rows:
+                pair = tuple(" ".join((row[column] or "").split()) for column in "QA")
+                if not all(pair):
+                    raise ValueError(
+                        f"{path}:{rows.line_num}: expected a question and a reply, separated by a "
+                        f"comma. Received: {dict(row)}. Mend the row or take it out."
+                    )
+                yield pair
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}:{rows.reader.line_num}: {error}. Is there a quotation mark that nothing "
+                "closes, here or before?"
+            ) from error
 
 
 def main(_):

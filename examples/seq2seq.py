@@ -35,7 +35,8 @@ print(json.dumps(list(zip(texts, answer["score"].numpy().tolist()))))
 def split(pairs, output, held_out, seed=0):
     """Writes a stream of pairs to train.tsv and held_out.tsv; no held-out source is trained on.
 
-    Other translations of a held-out source stand in neither file; how many is printed.
+    White space is made single, for a tab or a line end inside a text would divide it. Other
+    translations of a held-out source stand in neither file; how many is printed.
 
     Args:
         pairs: a function that gives a fresh iterator over (source, target).
@@ -45,11 +46,18 @@ def split(pairs, output, held_out, seed=0):
 
     Returns:
         The two paths.
+
+    Raises:
+        ValueError: nothing to hold out, or too few pairs for it.
     """
     if held_out < 1:
         raise ValueError(f"--held_out must be at least 1. Received: {held_out}.")
+
+    def tidy():
+        return (tuple(" ".join(text.split()) for text in pair) for pair in pairs())
+
     draw, chosen, seen = random.Random(seed), [], 0
-    for source, _ in pairs():  # reservoir sampling: memory does not grow with the corpus
+    for source, _ in tidy():  # reservoir sampling: memory does not grow with the corpus
         if len(chosen) < held_out:
             chosen.append((seen, source))
         elif (place := draw.randrange(seen + 1)) < held_out:
@@ -61,15 +69,13 @@ def split(pairs, output, held_out, seed=0):
     train, held = pathlib.Path(output, "train.tsv"), pathlib.Path(output, "held_out.tsv")
     others = 0
     with open(train, "w", encoding="utf8") as kept, open(held, "w", encoding="utf8") as away:
-        for place, (source, target) in enumerate(pairs()):
-            # A tab or line feed inside a text of parallel files would be a field or row more.
-            row = "\t".join(" ".join(text.split()) for text in (source, target)) + "\n"
+        for place, (source, target) in enumerate(tidy()):
             if place in places:
-                away.write(row)
+                away.write(f"{source}\t{target}\n")
             elif source in sources:
                 others += 1
             else:
-                kept.write(row)
+                kept.write(f"{source}\t{target}\n")
     print(f"{held_out} pairs held out; other translations of their sources, left out: {others}")
     return train, held
 

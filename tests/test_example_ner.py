@@ -1,6 +1,5 @@
 """bert_ner.py as a user runs it, on a little corpus, and its counting by hand."""
 
-import importlib
 import itertools
 import os
 import pathlib
@@ -11,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from absl import app
+from test_examples import imported
 
 from keras_xfmr import text
 
@@ -83,10 +83,10 @@ def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
 
 
 @pytest.fixture
-def example(monkeypatch):
+def example():
     """The module, for what needs no flags."""
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    return importlib.import_module("bert_ner")
+    with imported("bert_ner") as module:
+        yield module
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The examples run as a user runs them, with small settings; README's commands are what runs."""
 
 import configparser
+import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -10,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+from absl import app, flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -28,6 +31,20 @@ def run_example(name, *flags, folder):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
+
+
+@contextlib.contextmanager
+def imported(name):
+    """An example as a module. Its flags go with it, for those of others have the same names."""
+    known = set(flags.FLAGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        try:
+            yield importlib.import_module(name)
+        finally:
+            sys.modules.pop(name, None)
+            for flag in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, flag)
 
 
 @pytest.fixture
@@ -141,11 +158,38 @@ def test_a_tab_inside_a_text_is_no_further_field(tmp_path, monkeypatch):
         seq2seq.split(lambda: iter(pairs), tmp_path, 0)
 
 
-def test_a_row_without_a_reply_is_named(tmp_path):
+def test_sources_that_differ_in_white_space_are_one_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+
+    blanks = (" ", "  ", "\t")
+    pairs = [(f"source{blanks[n % 3]}{n // 3}", f"target {n}") for n in range(300)]
+    train, held = (
+        seq2seq.read_pairs(file) for file in seq2seq.split(lambda: iter(pairs), tmp_path, 20)
+    )
+    assert not {source for source, _ in train} & {source for source, _ in held}
+
+
+@pytest.mark.parametrize("row", ["only a question", "a question,"])
+def test_a_row_without_a_reply_is_named(row, tmp_path):
     path = tmp_path / "chat.csv"
-    path.write_text("Q,A,label\nfine,yes,0\nonly a question\n")
-    with pytest.raises(AssertionError, match=r"chat.csv:3: expected a question and a reply"):
-        run_example("chatbot.py", f"--data={path}", folder=tmp_path / "out")
+    path.write_text(f"Q,A,label\nfine,yes,0\n{row}\n")
+    with imported("chatbot") as chatbot:
+        with pytest.raises(ValueError, match=r"chat.csv:3: expected a question and a reply"):
+            list(chatbot.read(path))
+
+
+def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
+    long = "x" * 131_073
+    (tmp_path / "a.csv").write_text(f"Q,A\nfine,yes\n\n{long},yes\n")
+    (tmp_path / "a.tsv").write_text(f"document\tlabel\nfine\t0\n\n{long}\t0\n")
+    with imported("chatbot") as chatbot:
+        with pytest.raises(ValueError, match="a.csv:4: field larger than field limit"):
+            list(chatbot.read(tmp_path / "a.csv"))
+    with imported("bert_classify") as bert_classify:
+        flags.FLAGS(["bert_classify.py", "--train=a.tsv", "--test=a.tsv"])
+        with pytest.raises(app.UsageError, match="a.tsv:4: field larger than field limit"):
+            bert_classify.read(tmp_path / "a.tsv")
 
 
 def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():

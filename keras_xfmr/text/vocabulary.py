@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
 from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.streaming import check_line_ends
 from keras_xfmr.text.tokenizers import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
@@ -24,7 +25,7 @@ def _lines(texts):
     """A data set of strings from file names, or from a data set of strings as it is.
 
     Raises:
-        ValueError: there is no text in it.
+        ValueError: there is no text in it, or a file has lines ended by `\\r`.
     """
     lines = _unchecked_lines(texts)
     if not any(line.strip() for line in lines.as_numpy_iterator()):
@@ -41,6 +42,7 @@ def _unchecked_lines(texts):
     for name in names:
         if not tf.io.gfile.exists(name):
             raise FileNotFoundError(f"No text file at {name!r} to learn a vocabulary from.")
+        check_line_ends(name)
     return tf.data.TextLineDataset(names).take(SAMPLE_LINES)
 
 
@@ -54,15 +56,18 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
         lowercase: whether to fold case.
 
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+
     Example::
 
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
     import keras_nlp
 
-    lines = _lines(texts)
-
     check_integer("vocab_size", vocab_size, 1)
+    lines = _lines(texts)
 
     def train(size):
         return keras_nlp.tokenizers.compute_sentence_piece_proto(
@@ -80,6 +85,10 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
     Args:
         texts, vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
 
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+
     Example::
 
         tokenizer = learn_bert_sentence_piece(["corpus.txt"], vocab_size=8000)
@@ -88,8 +97,8 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
 
     pad, unknown, start, end, mask = BERT_TOKENS.values()
     names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
-    lines = _lines(texts)
     check_integer("vocab_size", vocab_size, 1)
+    lines = _lines(texts)
 
     def train(size):
         model = io.BytesIO()
@@ -132,6 +141,10 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False):
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         lowercase: whether to fold case and strip accents, in the tokenizer too.
 
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+
     Example::
 
         tokenizer = learn_word_piece(["corpus.txt"], vocab_size=8000)
@@ -152,6 +165,10 @@ def learn_bert_word_piece(texts, vocab_size, **config):
         texts: names of text files, or a `tf.data.Dataset` of strings.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         **config: arguments of `BertTokenizer`: `lowercase`, `strip_accents`, `split_cjk`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
 
     Example::
 
@@ -188,6 +205,10 @@ def learn_characters(texts, *, min_count=1):
         texts: names of text files, or a `tf.data.Dataset` of strings.
         min_count: rarer characters become the unknown token.
 
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a file with lines ended by `\\r`, or no character that stands so often.
+
     Example::
 
         tokenizer = learn_characters(["corpus.txt"])
@@ -197,4 +218,9 @@ def learn_characters(texts, *, min_count=1):
         counts.update(b"\n".join(batch).decode("utf8", errors="ignore"))
     counts.pop("\n", None)
     kept = [character for character, count in counts.items() if count >= min_count]
+    if not kept:
+        raise ValueError(
+            f"Expected a character that stands at least {min_count} times among the "
+            f"{len(counts)} of the text; lower it. Received: min_count={min_count}."
+        )
     return CharacterTokenizer([*SPECIAL_TOKENS, *sorted(kept)])

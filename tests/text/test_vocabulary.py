@@ -32,3 +32,15 @@ def test_a_size_that_is_none_is_an_error(learn):
     for size in (0, -1, 2.5):
         with pytest.raises(ValueError, match="`vocab_size` must be an integer, at least 1"):
             learn(lines, size)
+
+
+def test_characters_that_are_all_too_rare_are_an_error():
+    lines = tf.data.Dataset.from_tensor_slices(["a text"])
+    with pytest.raises(ValueError, match="stands at least 3 times.*Received: min_count=3"):
+        text.learn_characters(lines, min_count=3)
+
+
+def test_lines_that_a_carriage_return_ends_are_an_error(tmp_path):
+    (tmp_path / "mac.txt").write_bytes(b"a\rb\r")
+    with pytest.raises(ValueError, match="mac.txt has a carriage return inside a line, at byte 1"):
+        text.learn_characters(tmp_path / "mac.txt")

@@ -29,9 +29,13 @@ def _lines(texts):
     """
     lines = _unchecked_lines(texts)
     if not any(line.strip() for line in lines.as_numpy_iterator()):
-        what = "the data set" if isinstance(texts, tf.data.Dataset) else f"{texts!r}"
-        raise ValueError(f"Expected text to learn a vocabulary from. Received: none, in {what}.")
+        raise _no_text(texts)
     return lines
+
+
+def _no_text(texts):
+    what = "the data set" if isinstance(texts, tf.data.Dataset) else f"{texts!r}"
+    return ValueError(f"Expected text to learn a vocabulary from. Received: none, in {what}.")
 
 
 def _unchecked_lines(texts):
@@ -74,7 +78,7 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
             lines, size, model_type=model_type, lowercase=lowercase
         )
 
-    return SentencePieceTokenizer(_largest_model(train, vocab_size))
+    return SentencePieceTokenizer(_largest_model(train, vocab_size, texts))
 
 
 def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
@@ -113,11 +117,11 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
         )
         return model.getvalue()
 
-    proto = _largest_model(train, vocab_size)
+    proto = _largest_model(train, vocab_size, texts)
     return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
 
 
-def _largest_model(train, vocab_size):
+def _largest_model(train, vocab_size, texts):
     """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows."""
     import sentencepiece
 
@@ -126,6 +130,8 @@ def _largest_model(train, vocab_size):
     try:
         return train(vocab_size)
     except RuntimeError as error:
+        if "all_chars_count" in str(error):  # text, but nothing visible in it
+            raise _no_text(texts) from error
         # "Vocabulary size too high (8000). Please set it to a value <= 3121."
         largest = str(error).rpartition("<=")[2].strip(" .\n")
         if not largest.isdigit():
@@ -190,12 +196,15 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
 
     check_integer("vocab_size", vocab_size, 1)
     split = functools.partial(tokenizer_class.split, **config)
-    return keras_nlp.tokenizers.compute_word_piece_vocabulary(
-        _lines(texts).batch(4096).map(split),
-        vocab_size,
-        split=False,
-        reserved_tokens=list(special_tokens),
-    )
+    try:
+        return keras_nlp.tokenizers.compute_word_piece_vocabulary(
+            _lines(texts).batch(4096).map(split),
+            vocab_size,
+            split=False,
+            reserved_tokens=list(special_tokens),
+        )
+    except StopIteration as error:  # text, but no word in it
+        raise _no_text(texts) from error
 
 
 def learn_characters(texts, *, min_count=1):

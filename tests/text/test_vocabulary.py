@@ -23,6 +23,14 @@ def test_no_text_is_an_error(learn, tmp_path):
             learn(texts)
 
 
+@pytest.mark.parametrize("nothing", ["\u3000", "\u200b\x07"])
+@pytest.mark.parametrize("name", [name for name in LEARN if name != "characters"])
+def test_text_without_a_visible_character_is_an_error(name, nothing):
+    lines = tf.data.Dataset.from_tensor_slices([nothing] * 3)
+    with pytest.raises(ValueError, match="Expected text .*Received: none, in the data set"):
+        LEARN[name](lines)
+
+
 @pytest.mark.parametrize("learn", [
     text.learn_word_piece, text.learn_bert_word_piece, text.learn_sentence_piece,
     text.learn_bert_sentence_piece,

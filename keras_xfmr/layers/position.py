@@ -79,16 +79,15 @@ class PositionEmbedding(keras.layers.Layer):
 
     Call arguments:
         inputs: `[B, T, D]`, T at most `max_length`.
-        offset: position of the first element, an integer or scalar tensor.
+        offset: position of the first element, an integer or scalar tensor, not negative.
 
     Returns:
         `[B, T, D]`.
 
     Raises:
         ValueError: offset + T is larger than `max_length`, or the offset negative, wherever they
-            are known. A length that
-            is known only when a compiled graph runs fails there, in the backend's words; an offset
-            that is known only then is not checked.
+            are known. A length that is known only when a compiled graph runs fails there, in the
+            backend's words; an offset that is known only then is not checked.
 
     Example:
 
@@ -121,10 +120,11 @@ class PositionEmbedding(keras.layers.Layer):
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
         if isinstance(offset, int):
-            # Too few rows are an error, where a lookup under XLA would take the last one for all;
-            # the shape is given because a single row could be added to any number of positions.
-            rows = self.embeddings[offset : offset + length]
-            rows = ops.reshape(rows, (length, self.embeddings.shape[1]))
+            # `slice` fails where there are too few rows. A lookup under XLA would take the last one
+            # for all; an index `[offset : offset + length]` may give a single row, which a sum
+            # gives to all, and a reshape after it is optimized away.
+            table = ops.convert_to_tensor(self.embeddings)
+            rows = ops.slice(table, (offset, 0), (length, table.shape[1]))
         else:
             positions = ops.cast(offset, "int32") + ops.arange(length, dtype="int32")
             rows = ops.take(self.embeddings, positions, axis=0)
@@ -133,14 +133,15 @@ class PositionEmbedding(keras.layers.Layer):
     def _check_length(self, length, offset):
         length = functional.concrete_value(length)
         start = functional.concrete_value(offset)
-        if start is not None and int(start) < 0:
-            raise ValueError(f"`offset` must be a position from 0. Received: {start}.")
-        last = 0 if start is None or length is None else int(start) + int(length)
-        if length is not None and max(int(length), last) > self.max_length:
+        start = 0 if start is None else int(start)
+        if start < 0:
+            raise ValueError(f"`offset` must not be negative. Received: offset={start}.")
+        if start + int(0 if length is None else length) > self.max_length:
+            count = "any number of" if length is None else length
             raise ValueError(
-                f"The position table has max_length={self.max_length} rows. Received: {length} "
-                f"positions from {0 if start is None else start}. Shorten the sequences, or build "
-                "the layer with a larger `max_length`."
+                f"The position table has max_length={self.max_length} rows. Received: {count} "
+                f"positions from {start}. Shorten the sequences, or build the layer with a larger "
+                "`max_length`."
             )
 
     def compute_output_shape(self, input_shape):

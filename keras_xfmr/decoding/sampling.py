@@ -8,9 +8,8 @@ from keras import ops
 from keras_xfmr import kernels
 from keras_xfmr.decoding.loop import as_prompt, decode_loop
 
-# Logits over a temperature below it could overflow, and inf - inf is NaN. At this one already, two
-# logits near 1 that float32 can tell apart are 10^13 apart.
-LOWEST_TEMPERATURE = 1e-20
+# float32 has no smaller normal numbers to divide by.
+LOWEST_TEMPERATURE = 1.2e-38
 
 
 def sample(
@@ -63,7 +62,9 @@ def sample(
     draws = kernels.uniform((max_length, rows, 1), seed)
 
     def choose(logits, index):
-        return choose_token(logits / temperature, draws[index], top_k=top_k, top_p=top_p)
+        # The largest becomes 0 before the division, which could overflow; softmax does not mind.
+        logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / temperature
+        return choose_token(logits, draws[index], top_k=top_k, top_p=top_p)
 
     return decode_loop(
         step, prompt, state, choose, end_id=end_id, max_length=max_length, pad_id=pad_id

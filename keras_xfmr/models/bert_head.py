@@ -40,25 +40,28 @@ class BertHead(Pretrained, keras.Model):
 
     @property
     def trainable_variables(self):
-        return [v for v in super().trainable_variables if id(v) not in self._unread()]
+        return self._divided(super().trainable_variables)[0]
 
     @property
     def trainable_weights(self):
-        return [v for v in super().trainable_weights if id(v) not in self._unread()]
+        return self._divided(super().trainable_weights)[0]
 
     @property
     def non_trainable_variables(self):
-        unread = [v for v in super().trainable_variables if id(v) in self._unread()]
-        return [*super().non_trainable_variables, *unread]
+        return super().non_trainable_variables + self._divided(super().trainable_variables)[1]
 
     @property
     def non_trainable_weights(self):
-        unread = [v for v in super().trainable_weights if id(v) in self._unread()]
-        return [*super().non_trainable_weights, *unread]
+        return super().non_trainable_weights + self._divided(super().trainable_weights)[1]
 
-    def _unread(self):
-        unread = not self.pooled and self.bert.pooler is not None
-        return {id(weight) for weight in self.bert.pooler.weights} if unread else set()
+    def _divided(self, variables):
+        """Those that this head reads, and the others."""
+        pooler = None if self.pooled else self.bert.pooler
+        unread = set() if pooler is None else {id(weight) for weight in pooler.weights}
+        return (
+            [v for v in variables if id(v) not in unread],
+            [v for v in variables if id(v) in unread],
+        )
 
     # ---- in a configuration
 

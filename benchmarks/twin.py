@@ -14,7 +14,8 @@ What differs is each library's own:
 
 - ours multiplies embeddings by sqrt(d_model) and draws them from N(0, 1 / d_model); KerasHub does
   not scale (but see above) and draws from U(-0.05, 0.05);
-- ours adds the paper's sinusoids; the twin's positions are learned unless the flag says otherwise;
+- ours adds the paper's sinusoids, the twin's positions are learned: `--positions=learned` or
+  `--twin_positions=scaled_sine` gives both the same;
 - ours drops sublayer outputs and embedded inputs, as the paper does; KerasHub's layers drop
   attention weights too, at the same rate. `--attention_dropout` makes ours do that as well.
 """
@@ -34,6 +35,7 @@ flags.DEFINE_integer("vocab_size", 32_000, "Size of the vocabulary.")
 flags.DEFINE_integer("source_length", 32, "Source tokens.")
 flags.DEFINE_integer("target_length", 32, "Target tokens.")
 flags.DEFINE_bool("attention_dropout", False, "Whether ours drops attention weights too.")
+flags.DEFINE_enum("positions", "sine", ["sine", "learned"], "Positions of ours.")
 flags.DEFINE_bool("norm_first", False, "Pre-norm blocks, and a norm after each stack.")
 flags.DEFINE_enum(
     "twin_positions", "learned", ["learned", "sine", "scaled_sine"], "Positions of the twin."
@@ -46,14 +48,21 @@ def sizes():
     return {name: FLAGS[name].value for name in names}
 
 
+def _longest():
+    return max(FLAGS.source_length, FLAGS.target_length)
+
+
 def make_ours(dropout):
     """`keras_xfmr.models.Transformer` with the flags' sizes."""
+    learned = FLAGS.positions == "learned"
     return models.Transformer(
         FLAGS.vocab_size,
         **sizes(),
         dropout_rate=dropout,
         attention_dropout_rate=dropout if FLAGS.attention_dropout else 0.0,
         norm_first=FLAGS.norm_first,
+        positions="learned" if learned else "interleaved",
+        max_length=_longest() if learned else None,
     )
 
 
@@ -90,7 +99,7 @@ def _embedding():
     """ids -> vectors with positions, and vectors -> logits by the same table."""
     if FLAGS.twin_positions == "learned":
         embedding = keras_hub.layers.TokenAndPositionEmbedding(
-            FLAGS.vocab_size, max(FLAGS.source_length, FLAGS.target_length), FLAGS.d_model
+            FLAGS.vocab_size, _longest(), FLAGS.d_model
         )
         return embedding, lambda x: embedding.token_embedding(x, reverse=True)
     tokens = keras_hub.layers.ReversibleEmbedding(FLAGS.vocab_size, FLAGS.d_model)

@@ -1,6 +1,5 @@
 """Published BERT weights by canonical name, checked against their configuration, unread."""
 
-import functools
 import math
 import pathlib
 import re
@@ -16,7 +15,7 @@ from keras_xfmr.checkpoints.bert_config import (
 from keras_xfmr.checkpoints.bert_names import DECODER_BIAS, canonical, encoder_shapes
 from keras_xfmr.checkpoints.checkpoint import stored_dtype
 from keras_xfmr.checkpoints.files import is_there, read_checkpoint
-from keras_xfmr.checkpoints.sentence_modules import read_pooling
+from keras_xfmr.checkpoints.sentence_modules import read_normalize, read_pooling
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Of the weights to the file. torch lets weights share bytes, which a model's own do not.
@@ -124,15 +123,11 @@ class BertCheckpoint:
 
     @property
     def pooling(self):
-        return self._pooling[0]
+        return None if self._folder is None else read_pooling(self._folder)
 
     @property
     def normalize(self):
-        return self._pooling[1]
-
-    @functools.cached_property
-    def _pooling(self):
-        return (None, None) if self._folder is None else read_pooling(self._folder)
+        return None if self._folder is None else read_normalize(self._folder)
 
     def shape(self, name):
         """As stored."""

@@ -7,29 +7,42 @@ MODES = {("pooling_mode_mean_tokens",): "mean", ("pooling_mode_cls_token",): "cl
 
 
 def read_pooling(folder):
-    """How vectors of positions become one, and whether it gets the length 1.
+    """How vectors of positions become one.
 
     Returns:
-        pooling: None where nothing is said; `"mean"` or `"cls"`; `"other"` where neither of the
-            two gives that vector: another mode, several, or further modules such as a dense layer.
-        normalize: True or False, None without a `modules.json`.
+        None where nothing is said; `"mean"` or `"cls"`; `"other"` where neither of the two gives
+        that vector: another mode, several, or further modules such as a dense layer.
 
     Raises:
         FileNotFoundError: the pooling's configuration is missing.
         ValueError: a damaged file, or a pooling outside of the folder.
     """
+    modules = _modules(folder) or []
+    paths = [path for kind, path in modules if kind == "Pooling"]
+    mode = _mode(folder, paths[0]) if paths else None
+    strange = len(paths) > 1 or not {kind for kind, _ in modules} <= set(KINDS)
+    return "other" if strange else mode
+
+
+def read_normalize(folder):
+    """Whether vectors get the length 1; None without a `modules.json`.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    modules = _modules(folder)
+    return None if modules is None else "Normalize" in {kind for kind, _ in modules}
+
+
+def _modules(folder):
+    """Kind and path of each module; None without a `modules.json`."""
     file = folder / "modules.json"
     if not file.is_file():
-        return None, None
+        return None
     modules = read_json(file, list)
     if not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules):
         raise ValueError(f"{str(file)!r} must list objects, each with a `type`.")
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
-    paths = [module.get("path") for module, kind in zip(modules, kinds) if kind == "Pooling"]
-    pooling = _mode(folder, paths[0]) if paths else None
-    if len(paths) > 1 or not set(kinds) <= set(KINDS):
-        pooling = "other"
-    return pooling, "Normalize" in kinds
+    return [(module["type"].rpartition(".")[2], module.get("path")) for module in modules]
 
 
 def _mode(folder, path):

@@ -139,11 +139,11 @@ class BertHead(Pretrained, keras.Model):
     def _for_checkpoint(cls, checkpoint, overrides):
         mine, encoder = cls._divide(overrides)
         arguments = {**checkpoint.arguments, "pooler": cls.pooled, **encoder}
-        return cls(Bert(**arguments), **{**cls._head_arguments(checkpoint), **mine})
+        return cls(Bert(**arguments), **{**cls._head_arguments(checkpoint, mine), **mine})
 
     @classmethod
-    def _head_arguments(cls, checkpoint):
-        """What the published configuration says about the head."""
+    def _head_arguments(cls, checkpoint, given):
+        """What the published configuration says about the head, besides what is `given`."""
         return {}
 
     @classmethod

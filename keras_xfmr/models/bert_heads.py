@@ -93,17 +93,31 @@ class BertPretrainer(BertHead):
 class _ClassHead(BertHead):
     """A head over `num_classes` classes, which may have names."""
 
-    def _set_classes(self, num_classes, labels, **config):
+    def __init__(self, bert, num_classes, *, name, labels=None, dropout_rate=None, **kwargs):
+        self.bert = encoder(bert)
         self.num_classes = whole_number("num_classes", num_classes)
         self.labels = None if labels is None else list(labels)
         if self.labels and len(self.labels) != self.num_classes:
             raise ValueError(
                 f"`labels` must name the {self.num_classes} classes. Received: {labels!r}."
             )
-        self._config = dict(num_classes=self.num_classes, labels=self.labels, **config)
+        self._config = dict(
+            num_classes=self.num_classes,
+            labels=self.labels,
+            dropout_rate=dropout_rate,
+            name=name,
+        )
+        rate = bert.dropout_rate if dropout_rate is None else dropout_rate
+        self.dropout = Dropout(rate, dtype=bert.dtype_policy)
+        self.classifier = self._dense(bert, self.num_classes, "classifier")
+
+        def outputs(sequence, pooled, _):
+            return self.classifier(self.dropout(pooled if self.pooled else sequence))
+
+        self._graph(bert, outputs, name, **kwargs)
 
     @classmethod
-    def _head_arguments(cls, checkpoint):
+    def _head_arguments(cls, checkpoint, given):
         count, labels = checkpoint.num_labels, checkpoint.labels
         named = labels != [f"LABEL_{i}" for i in range(count)]
         return {"num_classes": count, "labels": labels if named else None}
@@ -156,21 +170,8 @@ class BertClassifier(_ClassHead):
 
     pooled = True
 
-    def __init__(
-        self,
-        bert,
-        num_classes=2,
-        *,
-        labels=None,
-        dropout_rate=None,
-        name="bert_classifier",
-        **kwargs,
-    ):
-        self.bert = encoder(bert)
-        self._set_classes(num_classes, labels, dropout_rate=dropout_rate, name=name)
-        self.dropout = _dropout(bert, dropout_rate)
-        self.classifier = self._dense(bert, self.num_classes, "classifier")
-        self._graph(bert, lambda _, x, __: self.classifier(self.dropout(x)), name, **kwargs)
+    def __init__(self, bert, num_classes=2, *, name="bert_classifier", **kwargs):
+        super().__init__(bert, num_classes, name=name, **kwargs)
 
     def hub_config(self):
         return self.label_config("BertForSequenceClassification")
@@ -196,21 +197,8 @@ class BertTokenClassifier(_ClassHead):
     (1, 4, 5)
     """
 
-    def __init__(
-        self,
-        bert,
-        num_classes=2,
-        *,
-        labels=None,
-        dropout_rate=None,
-        name="bert_token_classifier",
-        **kwargs,
-    ):
-        self.bert = encoder(bert)
-        self._set_classes(num_classes, labels, dropout_rate=dropout_rate, name=name)
-        self.dropout = _dropout(bert, dropout_rate)
-        self.classifier = self._dense(bert, self.num_classes, "classifier")
-        self._graph(bert, lambda x, *_: self.classifier(self.dropout(x)), name, **kwargs)
+    def __init__(self, bert, num_classes=2, *, name="bert_token_classifier", **kwargs):
+        super().__init__(bert, num_classes, name=name, **kwargs)
 
     def hub_config(self):
         return self.label_config("BertForTokenClassification")
@@ -326,8 +314,9 @@ class BertEmbedder(BertHead):
         return functional.l2_normalize(vectors) if self.normalize else vectors
 
     @classmethod
-    def _head_arguments(cls, checkpoint):
-        said = {"pooling": checkpoint.pooling, "normalize": checkpoint.normalize}
+    def _head_arguments(cls, checkpoint, given):
+        asked = {"pooling", "normalize"} - set(given)  # a damaged file may say what is given
+        said = {name: getattr(checkpoint, name) for name in asked}
         return {name: value for name, value in said.items() if value is not None}
 
     def hub_files(self):
@@ -348,7 +337,3 @@ class BertEmbedder(BertHead):
     def similarity(a, b):
         """Cosines `[A, B]` of vectors `[A, D]` and `[B, D]`."""
         return ops.matmul(functional.l2_normalize(a), ops.transpose(functional.l2_normalize(b)))
-
-
-def _dropout(bert, rate):
-    return Dropout(bert.dropout_rate if rate is None else rate, dtype=bert.dtype_policy)

@@ -5,7 +5,7 @@ import json
 import pytest
 from weight_files import BERT_SIZES, bert_arrays
 
-from keras_xfmr import checkpoints
+from keras_xfmr import checkpoints, models
 
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
 POOLING = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
@@ -85,3 +85,15 @@ def test_a_pooling_that_is_missing_is_named(tmp_path):
     (tmp_path / "1_Pooling" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="1_Pooling.*pooling="):
         read(tmp_path)
+
+
+def test_what_the_user_says_is_not_looked_up(tmp_path):
+    write(tmp_path, **{MEAN: True})
+    (tmp_path / "1_Pooling" / "config.json").unlink()
+    model = models.BertEmbedder.from_pretrained(tmp_path, pooling="cls")
+    assert (model.pooling, model.normalize) == ("cls", True)
+    (tmp_path / "modules.json").write_bytes(b"{")
+    model = models.BertEmbedder.from_pretrained(tmp_path, pooling="mean", normalize=False)
+    assert (model.pooling, model.normalize) == ("mean", False)
+    with pytest.raises(ValueError, match="modules.json"):
+        models.BertEmbedder.from_pretrained(tmp_path, pooling="mean")

@@ -9,8 +9,9 @@ cross-entropy of a held-out target token, the same function for both.
 
 What is not the same is each library's own: ours draws embeddings from N(0, 1 / d_model) and scales
 them by sqrt(d_model), KerasHub draws from U(-0.05, 0.05) and does not scale; ours has sinusoidal
-positions, the twin learned ones (`--positions`, `--twin_positions`); at `--dropout` above 0 KerasHub also drops
-attention weights, ours with `--attention_dropout` only. See `benchmarks/twin.py`.
+positions, the twin learned ones (`--positions`, `--twin_positions`); at `--dropout` above 0
+KerasHub also drops attention weights, ours with `--attention_dropout` only. See
+`benchmarks/twin.py`.
 
     python -m benchmarks.loss_curve --data=pairs.tsv
     python -m benchmarks.loss_curve --data=pairs.tsv --d_model=256 --num_layers=3 --steps=5000

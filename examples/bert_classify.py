@@ -136,7 +136,7 @@ def main(_):
 
     tokenizer, model = fine_tuning.prepare(
         models.BertClassifier,
-        len(labels),
+        labels,
         [one for row in texts for one in row],
         pretrained=FLAGS.pretrained,
         dropout=FLAGS.dropout,
@@ -159,7 +159,6 @@ def main(_):
         model,
         packer,
         output / "saved_model",
-        labels=labels,
         pairs=len(inputs) > 1,
         check_texts=inputs["text"],
     )

@@ -214,7 +214,7 @@ def main(_):
 
     tokenizer, model = fine_tuning.prepare(
         models.BertTokenClassifier,
-        len(labels),
+        labels,
         [" ".join(words) for words, _ in train],
         pretrained=FLAGS.pretrained,
         dropout=FLAGS.dropout,
@@ -240,7 +240,7 @@ def main(_):
     shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]
     texts = [" ".join(words) for words, _ in shown]
     folder = serving.export_encoder(
-        model, packer, output / "saved_model", labels=labels, check_texts=texts[:3]
+        model, packer, output / "saved_model", check_texts=texts[:3]
     )
     answer = fine_tuning.ask(folder, text=texts)
     for asked, row, tags, (words, true) in zip(texts, answer["words"], answer["tags"], shown):

@@ -3,15 +3,17 @@
 Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
 
     python examples/bert_pretrain.py --files=corpus.txt
-    python examples/bert_pretrain.py --files=wiki.valid.txt,wiki.test.txt --heading=wikitext
+    python examples/bert_pretrain.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
+        --heading=wikitext
 
 A vocabulary is learned from the files; instances are made while the model trains and masked anew in
-each epoch. The log has the loss and the accuracy of either task, the picture their curves; beside
-them stands what always naming the most frequent word would reach. Documents are divided by blank
-lines, or by headings as WikiText has them; with --line_documents each line is one (reviews,
-tweets). Lines that belong to no document take --objective=none. Everything is written to --output:
-vocabulary, checkpoints, TensorBoard logs, learning_curve.png, model.keras and hub/, a folder that
-`Bert.from_pretrained` and `transformers` open. A run that was killed goes on where it stopped.
+each epoch. The log has the loss and the accuracy of either task, of --validation_files too, the
+picture their curves; beside them stands what always naming the most frequent word would reach.
+Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
+each line is one (reviews, tweets). Lines that belong to no document take --objective=none.
+Everything is written to --output: vocabulary, checkpoints, TensorBoard logs, learning_curve.png,
+model.keras and hub/, a folder of weights and tokenizer that `Bert.from_pretrained` and
+`transformers` open. A run that was killed goes on where it stopped.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -28,6 +30,7 @@ from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
+flags.DEFINE_list("validation_files", [], "Text files that are measured and not trained on.")
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
 flags.DEFINE_bool("line_documents", False, "Each line is a document.")
 flags.DEFINE_enum("objective", "nsp", ["nsp", "sop", "none"], "The task beside masked words.")
@@ -39,7 +42,7 @@ flags.DEFINE_string("preset", "tiny", "Sizes of the model: see `Bert.from_preset
 flags.DEFINE_integer("max_length", 128, "Pieces of an instance.")
 flags.DEFINE_integer("batch_size", 32, "Instances of a step.")
 flags.DEFINE_integer("epochs", 10, "Passes over the files.")
-flags.DEFINE_integer("held_out", 1, "Batches of one more epoch to measure on, in hundreds.")
+flags.DEFINE_integer("measured_batches", 100, "Batches that losses are measured on, at most.")
 flags.DEFINE_float("learning_rate", 1e-3, "Highest rate; 1e-4 for a base model.")
 flags.DEFINE_float("dropout", 0.1, "Rate. Small models, which do not overfit, learn more at 0.")
 flags.DEFINE_integer("seed", 1, "Of weights, masks and data order.")
@@ -86,15 +89,20 @@ def make_tokenizer(output, sentences):
     return tokenizer
 
 
-def majority(dataset, batches):
-    """What always answering the most frequent label reaches: (mlm, nsp or None)."""
-    words, pairs = collections.Counter(), collections.Counter()
-    for _, labels, weights in dataset.take(batches).as_numpy_iterator():
+def look(dataset, batches):
+    """Tokens of a batch, and what always answering the most frequent label reaches.
+
+    Returns:
+        Tokens without padding, the share of masked words, and that of pairs, or None.
+    """
+    words, pairs, tokens = collections.Counter(), collections.Counter(), 0
+    for inputs, labels, weights in dataset.take(batches).as_numpy_iterator():
+        tokens += int(inputs["attention_mask"].sum())
         words.update(labels["mlm"][weights["mlm"] > 0].tolist())
         if "nsp" in labels:
             pairs.update(labels["nsp"][weights["nsp"] > 0].tolist())
     share = [max(c.values()) / c.total() if c else None for c in (words, pairs)]
-    return tuple(share)
+    return tokens / batches, *share
 
 
 def compile_model(model, steps):
@@ -108,7 +116,7 @@ def compile_model(model, steps):
         weighted["nsp"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     schedule = training.LinearWarmupDecay(FLAGS.learning_rate, max(steps // 10, 1), steps)
     model.compile(
-        training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0),
+        training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, global_clipnorm=1.0),
         loss=losses,
         metrics=metrics,
         weighted_metrics=weighted or None,
@@ -125,21 +133,29 @@ def main(_):
     objective = None if FLAGS.objective == "none" else FLAGS.objective
     reading = {"heading": heading, "line_documents": FLAGS.line_documents}
     tokenizer = make_tokenizer(output, text.Documents(FLAGS.files, **reading).sentences())
-    data = text.PretrainingDataset(
-        FLAGS.files,
-        tokenizer,
-        max_length=FLAGS.max_length,
-        batch_size=FLAGS.batch_size,
-        whole_word=FLAGS.whole_word,
-        objective=objective,
-        **reading,
-        seed=FLAGS.seed,
-    )
+
+    def instances(files):
+        return text.PretrainingDataset(
+            files,
+            tokenizer,
+            max_length=FLAGS.max_length,
+            batch_size=FLAGS.batch_size,
+            whole_word=FLAGS.whole_word,
+            objective=objective,
+            **reading,
+            seed=FLAGS.seed,
+        )
+
+    data = instances(FLAGS.files)
+    validation = None
+    if FLAGS.validation_files:
+        unseen = instances(FLAGS.validation_files)
+        validation = unseen.dataset().take(min(unseen.count(), FLAGS.measured_batches))
     batches = data.count()
     steps = batches * FLAGS.epochs
     print(f"{tokenizer.vocab_size} pieces; {data.rows} instances an epoch, {steps} steps")
     print(f"lines left out: {data.skipped}")
-    words, pairs = majority(data.dataset(), batches)
+    tokens, words, pairs = look(data.dataset(), batches)
     print(
         f"the most frequent word is {words:.2%} of the masked ones"
         + ("" if pairs is None else f", the more frequent answer {pairs:.2%} of the pairs")
@@ -157,10 +173,11 @@ def main(_):
     compile_model(model, steps)
     history = model.fit(
         data.dataset(),
+        validation_data=validation,
         epochs=FLAGS.epochs,
         shuffle=False,  # the data set shuffles itself
         callbacks=[
-            Throughput(FLAGS.batch_size * FLAGS.max_length),
+            Throughput(tokens),
             resuming.backup(output, data, save_freq=500),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],
@@ -168,27 +185,29 @@ def main(_):
     if history:
         curves = {name: values for name, values in history.items() if name != "tokens/s"}
         viz.learning_curve(curves, output / "learning_curve.png")
-    data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
-    measures = model.evaluate(
-        data.dataset().take(100 * FLAGS.held_out), return_dict=True, verbose=0
-    )
-    print("masked anew, without dropout:", {k: round(float(v), 4) for k, v in measures.items()})
-    show_predictions(model, tokenizer, data)
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
+    tokenizer.save(output / "hub")
+    if validation is None:
+        data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
+        validation = data.dataset().take(min(batches, FLAGS.measured_batches))
+        print("no --validation_files: measured on the text of the training, masked anew")
+    measures = model.evaluate(validation, return_dict=True, verbose=0)
+    print("without dropout:", {name: round(float(v), 4) for name, v in measures.items()})
+    show_predictions(model, tokenizer, validation)
     resuming.finish(output)
     print(f"written to {output}")
 
 
-def show_predictions(model, tokenizer, data):
+def show_predictions(model, tokenizer, batches):
     """Prints what the model puts in the place of some masks."""
-    inputs, labels, _ = next(iter(data.dataset()))
+    inputs, labels, _ = next(iter(batches))
     logits = model.predict_on_batch(inputs)["mlm"]
 
     def word(token_id):
         return tokenizer.detokenize([[int(token_id)]]).numpy()[0].decode("utf8")
 
-    for row in range(3):
+    for row in range(min(3, FLAGS.batch_size)):
         print(" ", tokenizer.detokenize(inputs["token_ids"][row : row + 1]).numpy()[0].decode())
         found = [
             f"{word(label)} <- {word(np.argmax(scores))}"

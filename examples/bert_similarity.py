@@ -30,7 +30,9 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string("corpus", None, "Text file, a sentence a line, to search in.")
 flags.DEFINE_multi_string("query", [], "What to search for in --corpus.")
 flags.DEFINE_integer("top", 3, "Hits of a search.")
-flags.DEFINE_enum("pooling", "mean", ["mean", "cls"], "How a sentence's vector is made.")
+flags.DEFINE_enum(
+    "pooling", None, ["mean", "cls"], "How a sentence's vector is made; by default as DIR says."
+)
 flags.DEFINE_integer("max_length", 128, "Word pieces of the longest sentence.")
 flags.DEFINE_string("output", "runs/similarity", "Folder for everything that is written.")
 
@@ -38,10 +40,14 @@ flags.DEFINE_string("output", "runs/similarity", "Folder for everything that is 
 def embed(model, packer, sentences, batch_size=64):
     """Vectors `[N, D]`, in batches of similar lengths."""
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
-    vectors = np.zeros((len(sentences), model.output_shape[-1]), "float32")
+    vectors, cut = np.zeros((len(sentences), model.output_shape[-1]), "float32"), 0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        vectors[rows] = model.predict_on_batch(packer(tf.constant([sentences[i] for i in rows])))
+        packed = packer(tf.constant([sentences[i] for i in rows]))
+        cut += np.count_nonzero(packed["truncated"])
+        vectors[rows] = model.predict_on_batch(packed)
+    if cut:
+        print(f"{cut} of {len(sentences)} sentences were cut at --max_length={packer.max_length}")
     return vectors
 
 
@@ -50,9 +56,11 @@ def main(_):
     if bool(FLAGS.corpus) != bool(FLAGS.query):
         raise app.UsageError("Pass --corpus=FILE together with --query=TEXT.")
     tokenizer = text.load_pretrained_tokenizer(FLAGS.pretrained)
-    packer = text.SentencePacker(tokenizer, FLAGS.max_length)
-    model = models.BertEmbedder.from_pretrained(FLAGS.pretrained, pooling=FLAGS.pooling)
-    print(f"{model.count_params():,} weights; {model.load_report}")
+    packer = text.SentencePacker(tokenizer, FLAGS.max_length, report_truncation=True)
+    model = models.BertEmbedder.from_pretrained(
+        FLAGS.pretrained, **({"pooling": FLAGS.pooling} if FLAGS.pooling else {})
+    )
+    print(f"{model.count_params():,} weights; {model.pooling} pooling; {model.load_report}")
 
     vectors = embed(model, packer, FLAGS.sentence)
     for sentence, row in zip(FLAGS.sentence, model.similarity(vectors, vectors)):

@@ -25,7 +25,7 @@ print(json.dumps(rows, default=bytes.decode))
 
 def prepare(
     kind,
-    num_classes,
+    labels,
     texts,
     *,
     pretrained=None,
@@ -39,7 +39,7 @@ def prepare(
 
     Args:
         kind: class of the model.
-        num_classes: of its head.
+        labels: names of the classes.
         texts: what a vocabulary is learned from, from scratch.
         pretrained: None, or a Hugging Face BERT folder, or the --output of bert_pretrain.py.
         dropout: rate, of attention weights too.
@@ -47,16 +47,24 @@ def prepare(
         preset, vocab_size, max_length: sizes, from scratch.
     """
     arguments = {
-        "num_classes": num_classes,
+        "num_classes": len(labels),
+        "labels": labels,
         "dropout_rate": dropout,
         "attention_dropout_rate": dropout,
     }
     if pretrained:
         folder = pathlib.Path(pretrained)
-        ours = (folder / "hub").is_dir()  # of bert_pretrain.py
-        tokenizer = text.load_pretrained_tokenizer(folder / "tokenizer" if ours else folder)
-        model = kind.from_pretrained(folder / "hub" if ours else folder, **arguments)
+        if (folder / "hub").is_dir():  # of bert_pretrain.py
+            folder = folder / "hub"
+        tokenizer = text.load_pretrained_tokenizer(folder)
+        model = kind.from_pretrained(folder, **arguments)
         print(model.load_report)
+        rows = model.bert.token_embedding.input_dim
+        if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
+            raise app.UsageError(
+                f"{folder} has a tokenizer of {tokenizer.vocab_size} pieces with padding "
+                f"{tokenizer.pad_id}, and a model of {rows} with {model.bert.pad_token_id}."
+            )
         return tokenizer, model
     learn = {
         "word_piece": text.learn_bert_word_piece,
@@ -84,9 +92,9 @@ def count_steps(texts, batch_size, epochs):
 
 
 def optimizer(rate, steps):
-    """BERT's: a warm-up over a tenth of the steps, then a linear decay to 0."""
+    """BERT's: a warm-up over a tenth of the steps, a linear decay to 0, the global norm clipped."""
     schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
-    return training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, clipnorm=1.0)
+    return training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, global_clipnorm=1.0)
 
 
 def ask(folder, **texts):

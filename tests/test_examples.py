@@ -294,7 +294,7 @@ def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
         env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    described = tmp_path / "models/en_ko/1/assets.extra/source/tokenizer.json"
+    described = tmp_path / "models/en_ko/1/assets.extra/source/keras_xfmr_tokenizer.json"
     assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
 
 
@@ -331,9 +331,12 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     ]
     corpus.write_text("\n\n".join(documents))
     small = ("--vocab_size=60", "--max_length=32", "--batch_size=16", "--epochs=1")
-    flags = (f"--files={corpus}", *small, "--nojit_compile")
+    unseen = tmp_path / "unseen.txt"
+    unseen.write_text("\n\n".join(document.replace("sees", "is") for document in documents[:9]))
+    flags = (f"--files={corpus}", f"--validation_files={unseen}", *small, "--nojit_compile")
     printed = run_example("bert_pretrain.py", *flags, folder=tmp_path / "bert")
-    for name in ("mlm_accuracy", "nsp_accuracy", "mlm_loss", "nsp_loss", "tokens/s"):
+    names = ("mlm_accuracy", "nsp_accuracy", "mlm_loss", "nsp_loss", "tokens/s")
+    for name in (*names, "val_mlm_loss", "val_nsp_accuracy"):
         assert name in printed
     assert re.search(r"the most frequent word is \d+\.\d\d% of the masked ones", printed)
     assert (tmp_path / "bert" / "learning_curve.png").stat().st_size > 5000

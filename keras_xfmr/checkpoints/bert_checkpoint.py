@@ -7,7 +7,9 @@ import re
 from keras import ops
 
 from keras_xfmr.checkpoints.bert_config import (
+    architecture,
     bert_arguments,
+    classifier_dropout,
     label_count,
     label_names,
     read_config,
@@ -69,6 +71,9 @@ class BertCheckpoint:
         arguments: of `keras_xfmr.models.Bert`.
         num_labels: classes of a head.
         labels: their names, or None where there are none or another number of them.
+        multi_label: whether a text has several of them.
+        classifier_dropout: of a head; None where nothing is said.
+        architecture: the class of transformers that the weights are of, or None.
         pooling: None, `"mean"`, `"cls"` or `"other"`, of sentence-transformers.
         normalize: whether its vectors have the length 1, or None.
         names: canonical name -> name in the file.
@@ -120,6 +125,18 @@ class BertCheckpoint:
     @property
     def labels(self):
         return label_names(self._config, self.num_labels)
+
+    @property
+    def multi_label(self):
+        return self._config.get("problem_type") == "multi_label_classification"
+
+    @property
+    def classifier_dropout(self):
+        return classifier_dropout(self._config)
+
+    @property
+    def architecture(self):
+        return architecture(self._config)
 
     @property
     def pooling(self):

@@ -95,6 +95,29 @@ def bert_arguments(config):
     return arguments
 
 
+def classifier_dropout(config):
+    """The dropout rate of a head, None where it is the encoder's.
+
+    Raises:
+        ValueError: it is no rate.
+    """
+    rate = config.get("classifier_dropout")
+    fits, expected = RANGES["hidden_dropout_prob"]
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if rate is not None and not (number and fits(rate)):
+        raise ValueError(
+            f"`classifier_dropout` in the configuration is {rate!r}. Expected: {expected}."
+        )
+    return rate
+
+
+def architecture(config):
+    """The class of transformers that the weights are of, or None."""
+    named = config.get("architectures")
+    single = isinstance(named, list) and len(named) == 1 and isinstance(named[0], str)
+    return named[0] if single else None
+
+
 def label_count(config):
     """The number of labels by the configuration.
 

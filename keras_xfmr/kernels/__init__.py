@@ -9,9 +9,9 @@ import keras
 from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax, top_k
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.kernels.tensorflow import dropout, empty, layer_norm, uniform, write
+    from keras_xfmr.kernels.tensorflow import dropout, empty, layer_norm, uniform, watched, write
 else:
-    from keras_xfmr.kernels.portable import dropout, empty, layer_norm, uniform, write
+    from keras_xfmr.kernels.portable import dropout, empty, layer_norm, uniform, watched, write
 
 __all__ = [
     "MASKED_SCORE",
@@ -23,5 +23,6 @@ __all__ = [
     "softmax",
     "top_k",
     "uniform",
+    "watched",
     "write",
 ]

@@ -78,6 +78,38 @@ def write(tensor, update, index, axis):
     return tf.where(inside, update, tensor)
 
 
+def watched(data, ranges):
+    """The data set, which fails at a batch with a value outside its range; others as they are.
+
+    A compiled step has no way to say so. The input pipeline runs before it, on the CPU.
+
+    Args:
+        data: what a model is trained with; looked at where it is a `tf.data.Dataset`.
+        ranges: a function from the parts of a batch to tuples (name, values, size, advice, value
+            that is allowed besides, or None), where values must lie in 0 .. size - 1.
+    """
+    if not isinstance(data, tf.data.Dataset):
+        return data
+
+    def check(*batch):
+        with tf.control_dependencies([_assert_range(*parts) for parts in ranges(*batch)]):
+            batch = tf.nest.map_structure(tf.identity, batch)
+        return batch if len(batch) > 1 else batch[0]
+
+    return data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _assert_range(name, values, size, advice, ignored):
+    outside = tf.logical_or(values < 0, values >= tf.cast(size, values.dtype))
+    if ignored is not None:
+        outside = tf.logical_and(outside, tf.not_equal(values, tf.cast(ignored, values.dtype)))
+    message = tf.strings.format(
+        f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: {{}}.",
+        tf.boolean_mask(values, outside)[:5],
+    )
+    return tf.debugging.Assert(tf.logical_not(tf.reduce_any(outside)), [message])
+
+
 def uniform(shape, seed):
     """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
     if isinstance(seed, keras.random.SeedGenerator):

@@ -12,7 +12,7 @@ from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.adaptation import Adaptable
-from keras_xfmr.models.arguments import check_rates, whole_number
+from keras_xfmr.models.arguments import check_rates, named_inputs, whole_number
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
@@ -41,12 +41,6 @@ SIZES = (
     "vocab_size", "d_model", "num_heads", "ffn_dim", "num_layers", "max_length", "type_vocab_size",
 )  # fmt: skip
 INPUTS = ("token_ids", "segment_ids", "attention_mask")
-# What others call them, which Keras would leave unread without an error.
-TRANSFORMERS_INPUTS = {
-    "input_ids": "`token_ids`",
-    "token_type_ids": "`segment_ids`",
-    "position_ids": "the place in the row, and no input",
-}
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -229,21 +223,18 @@ class Bert(Adaptable, Pretrained, keras.Model):
         # Training on JAX comes here directly.
         return super().call(self.complete_inputs(inputs), training=training, mask=mask)
 
-    def complete_inputs(self, inputs):
-        """All three inputs, from `token_ids` alone or a dictionary that has at least those."""
-        inputs = dict(inputs) if isinstance(inputs, dict) else {"token_ids": inputs}
-        token_ids = inputs.get("token_ids")
-        foreign = sorted(inputs.keys() & TRANSFORMERS_INPUTS.keys())
-        if foreign or token_ids is None:
-            names = "; ".join(f"{name} is {TRANSFORMERS_INPUTS[name]} here" for name in foreign)
-            raise ValueError(
-                "Expected `token_ids`, and perhaps `segment_ids` and `attention_mask`. Received: "
-                f"inputs {sorted(inputs)}. {names}"
-            )
+    def complete_inputs(self, inputs, further=()):
+        """All three inputs, from `token_ids` alone or a dictionary that has at least those.
+
+        Args:
+            inputs: what the model was called with.
+            further: names of inputs that are needed besides, of a head.
+        """
+        inputs = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
+        inputs = named_inputs(inputs, ("token_ids", *further), INPUTS[1:])
         inputs = {
             name: value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value)
             for name, value in inputs.items()
-            if value is not None
         }
         token_ids = inputs["token_ids"]
         if len(token_ids.shape) == 2 and token_ids.shape[1] == 0:
@@ -259,6 +250,7 @@ class Bert(Adaptable, Pretrained, keras.Model):
             inputs["attention_mask"] = ops.cast(
                 ops.not_equal(token_ids, self.pad_token_id), "int32"
             )
+        _check_inputs(inputs)
         return inputs
 
     def encode(self, token_ids, segment_ids, attention_mask, training=None):
@@ -280,6 +272,25 @@ class Bert(Adaptable, Pretrained, keras.Model):
 def symbolic_inputs():
     """The three `keras.Input`s of a BERT model."""
     return {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
+
+
+def _check_inputs(inputs):
+    """Shapes that are equal, not such as broadcast, and integers."""
+    shape = tuple(inputs["token_ids"].shape)
+    for name in INPUTS:
+        found = tuple(inputs[name].shape)
+        alike = len(found) == len(shape) and all(
+            a == b or None in (a, b) for a, b in zip(found, shape)
+        )
+        if not alike:
+            raise ValueError(
+                f"`{name}` must have the shape of `token_ids`, {shape}. Received: shape {found}."
+            )
+        dtype = keras.backend.standardize_dtype(inputs[name].dtype)
+        if name != "attention_mask" and "int" not in dtype:
+            raise ValueError(
+                f"`{name}` must be integers; others would be cut off. Received: dtype {dtype}."
+            )
 
 
 def _check(config):

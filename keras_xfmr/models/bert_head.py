@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xfmr import kernels
 from keras_xfmr.models.adaptation import freeze_again, frozen
 from keras_xfmr.models.bert import Bert, check_range, symbolic_inputs
 from keras_xfmr.models.pretrained import Pretrained
@@ -13,6 +14,7 @@ class BertHead(Pretrained, keras.Model):
     """Inputs, configuration, looking at data, making the encoder."""
 
     pooled = False  # whether the head reads the pooled vector
+    further_inputs = ()  # names, besides the encoder's
 
     def _graph(self, bert, outputs_of, name, extra_inputs=None, **kwargs):
         """Builds the functional graph `outputs_of(sequence, pooled, inputs)`."""
@@ -25,11 +27,15 @@ class BertHead(Pretrained, keras.Model):
         self.dtype_policy = bert.dtype_policy
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.bert.complete_inputs(inputs), *args, **kwargs)
+        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         # Training on JAX comes here directly.
-        return super().call(self.bert.complete_inputs(inputs), training=training, mask=mask)
+        return super().call(self.complete_inputs(inputs), training=training, mask=mask)
+
+    def complete_inputs(self, inputs):
+        """As `Bert.complete_inputs`."""
+        return self.bert.complete_inputs(inputs, self.further_inputs)
 
     def _dense(self, bert, units, name):
         return keras.layers.Dense(
@@ -78,19 +84,21 @@ class BertHead(Pretrained, keras.Model):
         freeze_again(model.weights, frozen)
         return model
 
-    # ---- arrays are looked at before they meet a compiled step
+    # ---- data are looked at before they meet a compiled step
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
-        return super().fit(x, y, *args, **kwargs)
+        if "validation_data" in kwargs:
+            kwargs["validation_data"] = self._watched(kwargs["validation_data"])
+        return super().fit(self._watched(x), y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+        return super().evaluate(self._watched(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         self.check_data(x)
-        return super().predict(x, *args, **kwargs)
+        return super().predict(self._watched(x), *args, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self.check_data(x, y)
@@ -100,25 +108,55 @@ class BertHead(Pretrained, keras.Model):
         self.check_data(x, y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
+    def predict_on_batch(self, x):
+        self.check_data(x)
+        return super().predict_on_batch(x)
+
     def check_data(self, inputs, labels=None):
         """Raises ValueError where an id, a segment, a position or a label is outside its range.
 
         Under XLA it would be another row, or a loss of NaN. `fit` and its kin call this with
-        arrays; a `tf.data` data set is looked at by `data.map(lambda x, y: (x, check(y)))`,
-        `check = keras_xfmr.text.check_ids(num_classes, "labels")`.
+        arrays. The batches of a `tf.data.Dataset` are looked at as they come, where
+        `tf.errors.InvalidArgumentError` is raised; those of a Python generator are not.
         """
-        arrays = arrays_of(inputs if isinstance(inputs, dict) else {"token_ids": inputs})
-        if "token_ids" not in arrays:
-            return  # a data set, or a generator
-        bert, length = self.bert, arrays["token_ids"].shape[-1]
-        check_range("Token ids", arrays["token_ids"], bert.token_embedding.input_dim)
-        check_range("Segments", arrays.get("segment_ids"), bert.segment_embedding.input_dim)
-        check_range("`masked_positions`", arrays.get("masked_positions"), length)
-        if labels is not None:
-            self.check_labels(labels, length)
+        arrays = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
+        arrays = arrays_of(arrays)
+        if "token_ids" in arrays:  # no data set, nor a generator
+            single = not isinstance(labels, dict)
+            labels = arrays_of({"labels": labels} if single else labels)
+            labels = labels.get("labels") if single else labels
+            for parts in self.ranges(arrays, labels):
+                check_range(*parts)
 
-    def check_labels(self, labels, length):
-        """The labels' part of `check_data`; `length` is T."""
+    def _watched(self, data):
+        return kernels.watched(data, self.ranges)
+
+    def ranges(self, inputs, labels=None, weights=None):
+        """What must lie where in a batch: (name, values, size, advice, ignored value) of each.
+
+        Args:
+            inputs: of the call, arrays or tensors.
+            labels: None, an array or a tensor, or a dictionary of them.
+            weights: of the examples; not looked at.
+        """
+        inputs = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
+        if inputs.get("token_ids") is None:
+            return  # the call says so
+        bert, length = self.bert, inputs["token_ids"].shape[-1]
+        sizes = {
+            "token_ids": ("Token ids", bert.token_embedding.input_dim),
+            "segment_ids": ("Segments", bert.segment_embedding.input_dim),
+            "masked_positions": ("`masked_positions`", length),
+        }
+        for key, (name, size) in sizes.items():
+            if inputs.get(key) is not None and size is not None:
+                yield name, inputs[key], size, "", None
+        if labels is not None:
+            yield from self.label_ranges(labels, length)
+
+    def label_ranges(self, labels, length):
+        """The labels' part of `ranges`; `length` is T, None where it is not known yet."""
+        return ()
 
     @classmethod
     def from_preset(cls, preset, **overrides):
@@ -160,6 +198,11 @@ def encoder(bert):
     if not isinstance(bert, Bert):
         raise TypeError(f"`bert` must be a keras_xfmr.models.Bert. Received: {bert!r}.")
     return bert
+
+
+def ignored_label(loss):
+    """The label that a loss leaves out, or None."""
+    return getattr(loss, "pad_id", getattr(loss, "ignore_class", None))
 
 
 def arrays_of(values):

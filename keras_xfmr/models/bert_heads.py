@@ -9,8 +9,7 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
 from keras_xfmr.models.arguments import whole_number
-from keras_xfmr.models.bert import check_range
-from keras_xfmr.models.bert_head import BertHead, arrays_of, encoder
+from keras_xfmr.models.bert_head import BertHead, encoder, ignored_label
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -32,7 +31,7 @@ class BertPretrainer(BertHead):
 
         model = BertPretrainer(Bert.from_preset("tiny", vocab_size=tokenizer.vocab_size))
         model.compile(
-            training.AdamW(training.LinearWarmupDecay(1e-4, 1000, 10000), clipnorm=1.0),
+            training.AdamW(training.LinearWarmupDecay(1e-4, 1000, 10000), global_clipnorm=1.0),
             loss={
                 "mlm": training.MaskedCrossEntropy(pad_id=model.bert.pad_token_id),
                 "nsp": keras.losses.SparseCategoricalCrossentropy(
@@ -43,6 +42,8 @@ class BertPretrainer(BertHead):
         )
         model.fit(text.PretrainingDataset("corpus.txt", tokenizer).dataset(), shuffle=False)
     """
+
+    further_inputs = ("masked_positions",)
 
     def __init__(self, bert, *, next_sentence=True, name="bert_pretrainer", **kwargs):
         self.bert, self._config = encoder(bert), {"next_sentence": next_sentence, "name": name}
@@ -68,23 +69,22 @@ class BertPretrainer(BertHead):
         positions = keras.Input((None,), dtype="int32", name="masked_positions")
         self._graph(bert, outputs, name, {"masked_positions": positions}, **kwargs)
 
-    def __call__(self, inputs, *args, **kwargs):
-        if not isinstance(inputs, dict) or inputs.get("masked_positions") is None:
-            raise ValueError(
-                "`masked_positions` [B, P] is needed besides `token_ids`: logits are computed at "
-                "the masked positions only."
-            )
-        return super().__call__(inputs, *args, **kwargs)
-
     @classmethod
     def _for_checkpoint(cls, checkpoint, overrides):
         overrides = {"pooler": overrides.get("next_sentence", True), **overrides}
         return super()._for_checkpoint(checkpoint, overrides)
 
-    def check_labels(self, labels, length):
-        arrays = arrays_of(labels if isinstance(labels, dict) else {})
-        check_range("Labels of `mlm`", arrays.get("mlm"), self.bert.token_embedding.input_dim)
-        check_range("Labels of `nsp`", arrays.get("nsp"), 2)
+    def label_ranges(self, labels, length):
+        labels = labels if isinstance(labels, dict) else {}
+        loss = getattr(self, "loss", None)
+        loss = loss.get("mlm") if isinstance(loss, dict) else None
+        sizes = {
+            "mlm": (self.bert.token_embedding.input_dim, ignored_label(loss)),
+            "nsp": (2, None),
+        }
+        for name, (size, ignored) in sizes.items():
+            if labels.get(name) is not None:
+                yield f"Labels of `{name}`", labels[name], size, "", ignored
 
     def hub_config(self):
         return {"architectures": ["BertForPreTraining" if self.nsp_dense else "BertForMaskedLM"]}
@@ -93,10 +93,10 @@ class BertPretrainer(BertHead):
 class _ClassHead(BertHead):
     """A head over `num_classes` classes, which may have names."""
 
-    def __init__(self, bert, num_classes, *, name, labels=None, dropout_rate=None, **kwargs):
+    def _make(self, bert, num_classes, labels, dropout_rate, name, kwargs, **config):
         self.bert = encoder(bert)
         self.num_classes = whole_number("num_classes", num_classes)
-        self.labels = None if labels is None else list(labels)
+        self.labels = None if labels is None else [str(label) for label in labels]
         if self.labels and len(self.labels) != self.num_classes:
             raise ValueError(
                 f"`labels` must name the {self.num_classes} classes. Received: {labels!r}."
@@ -106,6 +106,7 @@ class _ClassHead(BertHead):
             labels=self.labels,
             dropout_rate=dropout_rate,
             name=name,
+            **config,
         )
         rate = bert.dropout_rate if dropout_rate is None else dropout_rate
         self.dropout = Dropout(rate, dtype=bert.dtype_policy)
@@ -120,28 +121,28 @@ class _ClassHead(BertHead):
     def _head_arguments(cls, checkpoint, given):
         count, labels = checkpoint.num_labels, checkpoint.labels
         named = labels != [f"LABEL_{i}" for i in range(count)]
-        return {"num_classes": count, "labels": labels if named else None}
+        return {
+            "num_classes": count,
+            "labels": labels if named else None,
+            "dropout_rate": checkpoint.classifier_dropout,
+        }
 
     def label_config(self, architecture):
         labels = self.labels or [f"LABEL_{i}" for i in range(self.num_classes)]
         return {
             "architectures": [architecture],
+            "classifier_dropout": self._config["dropout_rate"],
             "id2label": {str(i): label for i, label in enumerate(labels)},
             "label2id": {label: i for i, label in enumerate(labels)},
         }
 
-    def check_labels(self, labels, length):
-        labels = arrays_of({"labels": labels}).get("labels")
-        probabilities = (
-            labels is not None
-            and labels.dtype.kind == "f"
-            and labels.ndim == len(self.output_shape)
-            and labels.shape[-1] == self.num_classes
-        )
+    def label_ranges(self, labels, length):
+        dtype = keras.backend.standardize_dtype(labels.dtype)
+        outputs = len(labels.shape) == len(self.output_shape)
+        probabilities = outputs and labels.shape[-1] == self.num_classes and "float" in dtype
         if self.num_classes > 1 and not probabilities:
-            ignored = getattr(getattr(self, "loss", None), "pad_id", None)
-            advice = f"num_classes={self.num_classes}"
-            check_range("Labels", labels, self.num_classes, advice, ignored)
+            ignored = ignored_label(getattr(self, "loss", None))
+            yield "Labels", labels, self.num_classes, f"num_classes={self.num_classes}", ignored
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -154,6 +155,8 @@ class BertClassifier(_ClassHead):
         labels: names of the classes in their order, for `save_pretrained` and `export_encoder`; a
             published model brings its own.
         dropout_rate: by default the encoder's.
+        multi_label: whether a text may have several classes, or none: each logit is then that of
+            its own yes or no (`BinaryCrossentropy(from_logits=True)`), and labels are `[B, C]`.
 
     Returns:
         Logits `[B, C]`; for regression the value `[B, 1]`.
@@ -170,11 +173,34 @@ class BertClassifier(_ClassHead):
 
     pooled = True
 
-    def __init__(self, bert, num_classes=2, *, name="bert_classifier", **kwargs):
-        super().__init__(bert, num_classes, name=name, **kwargs)
+    def __init__(
+        self,
+        bert,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        multi_label=False,
+        name="bert_classifier",
+        **kwargs,
+    ):
+        self.multi_label = multi_label
+        self._make(
+            bert, num_classes, labels, dropout_rate, name, kwargs, multi_label=multi_label
+        )
+
+    @classmethod
+    def _head_arguments(cls, checkpoint, given):
+        said = super()._head_arguments(checkpoint, given)
+        return {**said, "multi_label": checkpoint.multi_label}
+
+    def label_ranges(self, labels, length):
+        return () if self.multi_label else super().label_ranges(labels, length)
 
     def hub_config(self):
-        return self.label_config("BertForSequenceClassification")
+        config = self.label_config("BertForSequenceClassification")
+        kind = {"problem_type": "multi_label_classification"} if self.multi_label else {}
+        return {**config, **kind}
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -197,8 +223,17 @@ class BertTokenClassifier(_ClassHead):
     (1, 4, 5)
     """
 
-    def __init__(self, bert, num_classes=2, *, name="bert_token_classifier", **kwargs):
-        super().__init__(bert, num_classes, name=name, **kwargs)
+    def __init__(
+        self,
+        bert,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        name="bert_token_classifier",
+        **kwargs,
+    ):
+        self._make(bert, num_classes, labels, dropout_rate, name, kwargs)
 
     def hub_config(self):
         return self.label_config("BertForTokenClassification")
@@ -228,9 +263,10 @@ class BertSpanPredictor(BertHead):
 
         self._graph(bert, outputs, name, **kwargs)
 
-    def check_labels(self, labels, length):
-        for name, array in arrays_of(labels if isinstance(labels, dict) else {}).items():
-            check_range(f"Labels of `{name}`", array, length, "positions of a row")
+    def label_ranges(self, labels, length):
+        for name, values in (labels if isinstance(labels, dict) else {}).items():
+            if length is not None:
+                yield f"Labels of `{name}`", values, length, "positions of a row", None
 
     def hub_config(self):
         return {"architectures": ["BertForQuestionAnswering"]}

@@ -71,6 +71,14 @@ class Pretrained(NamedArguments):
             finally:
                 weights_follow.reset(following)
             model.load_report = checkpoints.load_bert(model, checkpoint)
+        theirs, ours = checkpoint.architecture, model.hub_config()["architectures"][0]
+        if "classifier.weight" in model.load_report.loaded and theirs not in (None, ours):
+            logging.warning(
+                "The checkpoint's `classifier` is that of a %s and was loaded into a %s: names "
+                "and sizes are alike, the task is another.",
+                theirs,
+                cls.__name__,
+            )
         if model.load_report.missing:
             logging.warning(
                 "Not in the checkpoint and freshly drawn: %s", ", ".join(model.load_report.missing)

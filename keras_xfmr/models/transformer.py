@@ -20,7 +20,7 @@ from keras_xfmr.layers import (
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.adaptation import freeze_again, frozen
-from keras_xfmr.models.arguments import NamedArguments, check_rates, whole_number
+from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs, whole_number
 from keras_xfmr.models.generator import Generator, Untracked
 
 PRESETS = {
@@ -166,6 +166,21 @@ class Transformer(NamedArguments, keras.Model):
         if preset not in PRESETS:
             raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
         return cls(source_vocab_size, target_vocab_size, **{**PRESETS[preset], **overrides})
+
+    # ---- the call
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self._named(inputs), *args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        # Training on JAX comes here directly.
+        return super().call(self._named(inputs), training=training, mask=mask)
+
+    def _named(self, inputs):
+        names = ("source_ids", "target_ids")
+        if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
+            inputs = dict(zip(names, inputs))
+        return named_inputs(inputs, names) if isinstance(inputs, dict) else inputs
 
     # ---- the two halves
 

@@ -6,6 +6,7 @@ B batch, T length, W words, P positions, C classes, K predictions, D d_model
 import tensorflow as tf
 
 from keras_xfmr import models, text
+from keras_xfmr.models.arguments import whole_number
 from keras_xfmr.serving import heads
 from keras_xfmr.serving.publish import check_answers, new_version, write
 
@@ -27,13 +28,16 @@ def export_encoder(
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`, and answers
 
     - `BertClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`; with one class,
-      a regression, `value [B]`;
+      a regression, `value [B]`; with `multi_label` each of the `scores` is that of a class by
+      itself, and `label` the most probable one;
     - `BertTokenClassifier`: of the words between blanks, `words [B, W]`, `tags [B, W]` and
       `scores [B, W]`, padded with empty strings; a word that was cut away has an empty tag;
     - `BertEmbedder`: `vector [B, D]`;
     - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
       the context as it stands there, characters `start [B]` to `end [B]` (behind the last one);
-      `score [B]`, the probability of its first token times that of its last in their window; and
+      `score [B]`, the probability of its first token times that of its last in their window;
+      `no_answer [B]`, that of both at `[CLS]`, the least of all windows, of a model that
+      was trained with such questions: there is none where it is above `score`; and
       `truncated [B]`, whether the end of the question was cut away. The answer is the span of at
       most `max_answer_length` tokens whose logits have the largest sum, in any window of the
       context; it is empty where there is no context;
@@ -43,11 +47,11 @@ def export_encoder(
 
     `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
     `segment_ids`) and answers the numbers: `scores`, `value` or `vector`; for spans `first [B]` and
-    `last [B]`, token positions in the row, -1 without a context, and `score`. A `BertPretrainer`
-    also takes `masked_positions [B, P]` and answers `top_ids` and `top_scores` `[B, P, K]`, the
-    most probable first, and with `pairs=True` `follows`. Only the first `lengths` ids of a row are
-    read, so whatever a server pads its batches with does no harm. Written, checked and renamed as
-    by `export_saved_model`.
+    `last [B]`, token positions in the row, -1 without a context, `score` and `no_answer`. A
+    `BertPretrainer` also takes `masked_positions [B, P]` and answers `top_ids` and `top_scores`
+    `[B, P, K]`, the most probable first, and with `pairs=True` `follows`. Only the first `lengths`
+    ids of a row are read, so whatever a server pads its batches with does no harm. Written, checked
+    and renamed as by `export_saved_model`.
 
     Args:
         model: one of the above.
@@ -114,9 +118,10 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
     if isinstance(model, models.BertPretrainer):
         if pairs and model.nsp_dense is None:
             raise ValueError("A BertPretrainer without `next_sentence` reads no `pairs`.")
-        return heads.pretrainer(model, packer, pairs=pairs, top=top)
+        return heads.pretrainer(model, packer, pairs=pairs, top=whole_number("top", top))
     if isinstance(model, models.BertSpanPredictor):
-        return heads.span_predictor(model, packer, max_answer_length=max_answer_length)
+        most = whole_number("max_answer_length", max_answer_length)
+        return heads.span_predictor(model, packer, max_answer_length=most)
     if labels is None:
         labels = model.labels or [str(i) for i in range(model.num_classes)]
     labels = [labels] if isinstance(labels, str) else [str(label) for label in labels]

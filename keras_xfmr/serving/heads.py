@@ -27,8 +27,10 @@ def classifier(model, packer, *, pairs, names):
     if model.num_classes == 1:
         return _endpoints(packer, pairs, lambda inputs: {"value": _float32(model(inputs)[:, 0])})
 
+    probabilities = tf.sigmoid if model.multi_label else tf.nn.softmax
+
     def of_inputs(inputs):
-        return {"scores": tf.nn.softmax(_float32(model(inputs)))}
+        return {"scores": probabilities(_float32(model(inputs)))}
 
     def of_texts(*texts):
         scores = of_inputs(_packed(packer, *texts))["scores"]
@@ -71,18 +73,20 @@ def span_predictor(model, packer, *, max_answer_length):
         first, last, total = models.best_spans(
             start, end, context, max_answer_length=max_answer_length
         )
-        score = tf.gather(tf.nn.softmax(start), first, batch_dims=1)
-        score *= tf.gather(tf.nn.softmax(end), last, batch_dims=1)
+        start, end = tf.nn.softmax(start), tf.nn.softmax(end)
+        score = tf.gather(start, first, batch_dims=1) * tf.gather(end, last, batch_dims=1)
         there = tf.reduce_any(context, axis=1)
         return {
             "first": tf.where(there, tf.cast(first, tf.int32), -1),
             "last": tf.where(there, tf.cast(last, tf.int32), -1),
             "score": tf.where(there, score, 0.0),
+            "no_answer": tf.where(there, start[:, 0] * end[:, 0], 1.0),  # both at [CLS]
         }, total
 
     def of_texts(question, context):
         packed = packer.pack(question, context)
         found, total = spans({name: packed[name] for name in INPUTS})
+        no_answer = tf.RaggedTensor.from_row_lengths(found.pop("no_answer"), packed["windows"])
         # The window of each context with the best span.
         totals = tf.RaggedTensor.from_row_lengths(total, packed["windows"])
         best = totals.row_starts() + tf.argmax(totals.to_tensor(total.dtype.min), axis=1)
@@ -101,6 +105,7 @@ def span_predictor(model, packer, *, max_answer_length):
         return {
             "answer": answer,
             "score": found["score"],
+            "no_answer": tf.reduce_min(no_answer, axis=1),
             "start": start,
             "end": start + _characters(answer),
             "truncated": packed["truncated"],

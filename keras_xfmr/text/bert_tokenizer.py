@@ -1,11 +1,17 @@
 """BERT's tokenizer: WordPiece with the normalization and special tokens of published models."""
 
+import json
 import pathlib
 
 import tensorflow as tf
 
 from keras_xfmr.text.files import read_lines
-from keras_xfmr.text.tokenizers import WORD_LIMIT, WordPieceTokenizer, without_long_words
+from keras_xfmr.text.tokenizers import (
+    WORD_LIMIT,
+    WordPieceTokenizer,
+    without_long_words,
+    write_whole,
+)
 from keras_xfmr.text.words import split_words, split_words_with_offsets
 
 BERT_TOKENS = {
@@ -14,6 +20,12 @@ BERT_TOKENS = {
     "start_id": "[CLS]",
     "end_id": "[SEP]",
     "mask_id": "[MASK]",
+}
+# Our argument: the name in a published tokenizer_config.json.
+PUBLISHED_SETTINGS = {
+    "lowercase": "do_lower_case",
+    "strip_accents": "strip_accents",
+    "split_cjk": "tokenize_chinese_chars",
 }
 
 
@@ -74,6 +86,8 @@ class BertTokenizer(WordPieceTokenizer):
     [[2, 5, 6, 3]]
     """
 
+    vocabulary_file = "vocab.txt"
+
     def __init__(self, vocabulary, *, lowercase=True, strip_accents=None, split_cjk=True):
         super().__init__(vocabulary, lowercase=lowercase)
         self.strip_accents = strip_accents
@@ -111,6 +125,16 @@ class BertTokenizer(WordPieceTokenizer):
             "strip_accents": self.strip_accents,
             "split_cjk": self.split_cjk,
         }
+
+    def save(self, folder):
+        """As `Tokenizer.save`; also `tokenizer_config.json`, for Hugging Face's `AutoTokenizer`."""
+        super().save(folder)
+        config = {
+            "tokenizer_class": "BertTokenizer",
+            **{theirs: getattr(self, ours) for ours, theirs in PUBLISHED_SETTINGS.items()},
+        }
+        content = json.dumps(config, indent=2).encode("utf8")
+        write_whole(pathlib.Path(folder) / "tokenizer_config.json", content)
 
     @staticmethod
     def split(texts, **config):

@@ -1,17 +1,23 @@
 """Tokenizers of published BERT models, read from the folders they are published in."""
 
 import pathlib
+import re
 
-from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
+from keras_xfmr.text.bert_tokenizer import (
+    BERT_TOKENS,
+    PUBLISHED_SETTINGS,
+    BertTokenizer,
+    bert_special_ids,
+)
 from keras_xfmr.text.files import read_bytes, read_json, read_lines
 from keras_xfmr.text.sentence_piece import NORMAL, SentencePieceTokenizer, read_pieces
-from keras_xfmr.text.tokenizers import load_tokenizer
+from keras_xfmr.text.tokenizers import DESCRIPTION, load_tokenizer
 
-# Our argument: the name in tokenizer_config.json, the name in tokenizer.json's normalizer.
-SETTINGS = {
-    "lowercase": ("do_lower_case", "lowercase"),
-    "strip_accents": ("strip_accents", "strip_accents"),
-    "split_cjk": ("tokenize_chinese_chars", "handle_chinese_chars"),
+# Our argument: the name in tokenizer.json's normalizer.
+NORMALIZER = {
+    "lowercase": "lowercase",
+    "strip_accents": "strip_accents",
+    "split_cjk": "handle_chinese_chars",
 }
 MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 
@@ -21,7 +27,7 @@ def load_pretrained_tokenizer(folder):
 
     The first of these that the folder has:
 
-    1. `tokenizer.json` that `Tokenizer.save` wrote: what `load_tokenizer` makes of it.
+    1. `keras_xfmr_tokenizer.json` that `Tokenizer.save` wrote: what `load_tokenizer` makes of it.
     2. A SentencePiece model (`spiece.model`, `tokenizer_*.model`, `*.model`), as KoBERT has it:
        a `SentencePieceTokenizer`. A `vocab.txt` beside it gives the ids, else the model does.
     3. `tokenizer.json` of the `tokenizers` package with a WordPiece model, or
@@ -29,7 +35,9 @@ def load_pretrained_tokenizer(folder):
 
     For 3 and 4 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
     `tokenize_chinese_chars`), then those of `tokenizer.json`, then the defaults of Hugging Face's
-    `BertTokenizer`: uncased. The special tokens are found by BERT's names (`bert_special_ids`).
+    `BertTokenizer`: uncased. A folder that has neither file, such as Google's, is cased where its
+    vocabulary has capital letters, which no uncased text would find. The special tokens are found
+    by BERT's names (`bert_special_ids`).
 
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
     before SentencePiece sees it; here the model alone does, as in the original.
@@ -46,9 +54,9 @@ def load_pretrained_tokenizer(folder):
         tokenizer = load_pretrained_tokenizer("bert-base-multilingual-cased")
     """
     folder = pathlib.Path(folder)
-    fast = _optional_json(folder / "tokenizer.json")
-    if "class" in fast:
+    if (folder / DESCRIPTION).is_file():
         return load_tokenizer(folder)
+    fast = _optional_json(folder / "tokenizer.json")
     config = _optional_json(folder / "tokenizer_config.json")
     model = _model_file(folder)
     if model is not None:
@@ -61,7 +69,7 @@ def load_pretrained_tokenizer(folder):
         raise FileNotFoundError(
             f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
         )
-    return BertTokenizer(vocabulary, **_settings(config, fast))
+    return BertTokenizer(vocabulary, **_settings(config, fast, vocabulary))
 
 
 def _optional_json(path):
@@ -134,16 +142,20 @@ def _fast_vocabulary(fast):
     return sorted(ids, key=ids.get)
 
 
-def _settings(config, fast):
+def _settings(config, fast, vocabulary):
     """Arguments of `BertTokenizer` from `tokenizer_config.json` and `tokenizer.json`."""
     _check(config, {"do_basic_tokenize": True, "never_split": None}, "tokenizer_config.json")
-    settings = {"lowercase": True, "strip_accents": None, "split_cjk": True}
+    words = (token for token in vocabulary if not token.startswith("["))  # no [CLS]
+    capitals = any(re.search("[A-Z]", word) for word in words)
+    lowercase = bool(config or fast) or not capitals
+    settings = {"lowercase": lowercase, "strip_accents": None, "split_cjk": True}
     normalizer = _part(fast, "normalizer") if fast else {}
     if fast:
         _check(normalizer, {"type": "BertNormalizer", "clean_text": True}, "normalizer")
         _check(_part(fast, "pre_tokenizer"), {"type": "BertPreTokenizer"}, "pre_tokenizer")
-    for argument, (config_name, fast_name) in SETTINGS.items():
-        value = config.get(config_name, normalizer.get(fast_name, settings[argument]))
+    for argument, config_name in PUBLISHED_SETTINGS.items():
+        said = normalizer.get(NORMALIZER[argument], settings[argument])
+        value = config.get(config_name, said)
         if not isinstance(value, bool) and (value is not None or argument != "strip_accents"):
             raise ValueError(f"Expected true or false as {config_name!r}. Received: {value!r}.")
         settings[argument] = value

@@ -20,6 +20,8 @@ from keras_xfmr.text.words import split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
 PAD, UNKNOWN, START, END = range(4)
+# Not tokenizer.json, by which others read a tokenizer of theirs in the same folder.
+DESCRIPTION = "keras_xfmr_tokenizer.json"
 WORD_LIMIT = 100  # characters of the longest word that is cut into pieces
 
 
@@ -122,20 +124,24 @@ class Tokenizer(tf.Module, abc.ABC):
         return {}
 
     def save(self, folder):
-        """Writes `tokenizer.json` and the vocabulary file into `folder`, made if missing."""
+        """Writes `keras_xfmr_tokenizer.json` and the vocabulary file.
+
+        Args:
+            folder: made if missing.
+        """
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.vocabulary_file is not None:
-            _write(folder / self.vocabulary_file, self._vocabulary_bytes())
+            write_whole(folder / self.vocabulary_file, self._vocabulary_bytes())
         description = {"class": type(self).__name__, "config": self.get_config()}
-        _write(folder / "tokenizer.json", json.dumps(description, indent=1).encode("utf8"))
+        write_whole(folder / DESCRIPTION, json.dumps(description, indent=1).encode("utf8"))
 
 
 def load_tokenizer(folder):
     """The tokenizer that `Tokenizer.save` wrote to `folder`.
 
     Args:
-        folder: holds `tokenizer.json` and the vocabulary file.
+        folder: holds `keras_xfmr_tokenizer.json` and the vocabulary file.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -146,11 +152,14 @@ def load_tokenizer(folder):
         tokenizer.save("tokenizer"); tokenizer = load_tokenizer("tokenizer")
     """
     folder = pathlib.Path(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise FileNotFoundError(f"No tokenizer.json in {str(folder)!r}: not a saved tokenizer.")
-    description = read_json(folder / "tokenizer.json")
+    if not (folder / DESCRIPTION).is_file():
+        raise FileNotFoundError(
+            f"No {DESCRIPTION} in {str(folder)!r}: not a saved tokenizer. Published ones are read "
+            "by `load_pretrained_tokenizer`."
+        )
+    description = read_json(folder / DESCRIPTION)
     if not {"class", "config"} <= set(description):
-        raise ValueError(f"{folder / 'tokenizer.json'} is damaged: it names no tokenizer.")
+        raise ValueError(f"{folder / DESCRIPTION} is damaged: it names no tokenizer.")
     name, config = description["class"], description["config"]
     kinds = {kind.__name__: kind for kind in _all_subclasses(Tokenizer)}
     kinds = {name: kind for name, kind in kinds.items() if not inspect.isabstract(kind)}
@@ -186,7 +195,7 @@ def _all_subclasses(kind):
         yield from _all_subclasses(child)
 
 
-def _write(path, content):
+def write_whole(path, content):
     """Whole or not at all: written beside, then renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content)

@@ -8,9 +8,10 @@ class AdamW(keras.optimizers.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), none on norms and biases.
 
     w <- w - lr * weight_decay * w - lr * m_hat / (sqrt(v_hat) + epsilon). The arguments of
-    `keras.optimizers.AdamW` (also gradient accumulation, clipping and weight averaging: see
-    `gradient_accumulation_steps`, `clipnorm`, `use_ema`). Keras' own
-    `exclude_from_weight_decay` is not saved with a model; `no_decay` is.
+    `keras.optimizers.AdamW`, also gradient accumulation (`gradient_accumulation_steps`), weight
+    averaging (`use_ema`), and clipping: `global_clipnorm` as BERT clips, by the norm of all
+    gradients; `clipnorm` clips each variable by itself. Keras' own `exclude_from_weight_decay` is
+    not saved with a model; `no_decay` is.
 
     Args:
         learning_rate: a number or a schedule.
@@ -23,7 +24,7 @@ class AdamW(keras.optimizers.AdamW):
 
     Example:
 
-    >>> optimizer = AdamW(1e-4, weight_decay=0.01, clipnorm=1.0)
+    >>> optimizer = AdamW(1e-4, weight_decay=0.01, global_clipnorm=1.0)
     >>> optimizer.get_config()["no_decay"]
     ('bias', 'gamma', 'beta', 'scale')
     """

@@ -396,6 +396,56 @@ def test_names_of_classes_come_and_go(tmp_path):
         models.BertClassifier(again.bert, 3, labels=["a", "b"])
 
 
+def test_what_a_classifier_is_comes_and_goes(tmp_path):
+    config = {"problem_type": "multi_label_classification", "classifier_dropout": 0.5}
+    published(tmp_path / "a", config=config)
+    model = models.BertClassifier.from_pretrained(tmp_path / "a")
+    model = models.BertClassifier.from_config(model.get_config())
+    assert model.multi_label and model.dropout.rate == 0.5 and model.bert.dropout_rate == 0.1
+    model.save_pretrained(tmp_path / "b")
+    written = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config.items() <= written.items()
+    model = models.BertClassifier.from_pretrained(tmp_path / "b", dropout_rate=0.3)
+    assert model.multi_label and model.dropout.rate == model.bert.dropout_rate == 0.3
+    published(tmp_path / "c", config={"classifier_dropout": "0.5"})
+    with pytest.raises(ValueError, match="`classifier_dropout` in the configuration is '0.5'"):
+        models.BertClassifier.from_pretrained(tmp_path / "c")
+
+
+def test_numbers_as_names_of_classes_are_published(tmp_path):
+    bert = models.Bert(31, **SIZES)
+    models.BertClassifier(bert, 2, labels=np.array([7, 9])).save_pretrained(tmp_path)
+    assert models.BertClassifier.from_pretrained(tmp_path).labels == ["7", "9"]
+
+
+def test_a_classifier_of_another_task_is_said_to_be_one(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    models.BertTokenClassifier(models.Bert(31, **SIZES), 3).save_pretrained(tmp_path)
+    models.BertTokenClassifier.from_pretrained(tmp_path)
+    assert not said
+    models.BertClassifier.from_pretrained(tmp_path)
+    assert any("that of a BertForTokenClassification and was loaded" in line for line in said)
+
+
+@needs_torch
+def test_a_folder_with_its_tokenizer_is_hugging_face_s(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Ann", "run", "##s", "caf", "##é"]
+    tokenizer = text.BertTokenizer(words, lowercase=False)
+    models.BertEmbedder(models.Bert(len(words), **SIZES)).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    texts = ["Ann runs café", "ann [MASK]"]
+    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    found = tokenizer.encode(texts[:1], start=True, end=True).to_list()
+    assert peer(texts[:1])["input_ids"] == found == [[2, 5, 6, 7, 8, 9, 3]]
+    again = text.load_pretrained_tokenizer(tmp_path)
+    assert not again.lowercase and again.tokenize(texts).to_list() == (
+        tokenizer.tokenize(texts).to_list()
+    )
+    (tmp_path / "keras_xfmr_tokenizer.json").unlink()
+    assert text.load_pretrained_tokenizer(tmp_path).get_config() == tokenizer.get_config()
+
+
 def test_pooling_comes_and_goes(tmp_path):
     for pooling, normalize in (("cls", False), ("mean", True), ("cls", True)):
         published(tmp_path)

@@ -3,6 +3,7 @@
 Sizes are distinct primes where they may be: B 2, T 7, D 12 (4 heads of 3), F 13, V 31.
 """
 
+import functools
 import gc
 import weakref
 
@@ -425,6 +426,89 @@ def test_arrays_are_looked_at_before_a_compiled_step():
     inputs["masked_positions"] -= 1
     with pytest.raises(ValueError, match="Labels of `nsp` must lie in 0 .. 1"):
         pretrainer.fit(inputs, {"mlm": np.array([[5], [6]]), "nsp": labels + 1})
+
+
+def test_an_input_more_changes_no_other():
+    """Keras would take the values of a dictionary in the order of their names."""
+    ids = make_ids()
+    inputs = {"token_ids": ids, "segment_ids": ids % 2, "attention_mask": np.ones_like(ids)}
+    bert = make_bert()
+    for model in (bert, models.BertTokenClassifier(bert)):
+        expected = numpy_of(model(inputs))
+        packed = {"truncated": np.zeros(2, bool), "word_positions": ids, "row": np.arange(2)}
+        for found in (model({**inputs, **packed}), model.predict({**packed, **inputs}, verbose=0)):
+            for one, other in zip(keras.tree.flatten(expected), keras.tree.flatten(found)):
+                np.testing.assert_allclose(numpy_of(other), one, atol=1e-6)
+        for name in ("labels", "segments", "masked_positions"):
+            with pytest.raises(ValueError, match=f"Expected `token_ids`, and perhaps.*'{name}'"):
+                model({**inputs, name: ids})
+            with pytest.raises(ValueError, match=name):
+                model.predict({**inputs, name: ids}, verbose=0)
+    with pytest.raises(ValueError, match="Expected `token_ids` and `masked_positions`"):
+        models.BertPretrainer(make_bert())(inputs)
+
+
+@pytest.mark.parametrize("name", ["segment_ids", "attention_mask"])
+def test_inputs_do_not_broadcast(name):
+    ids = make_ids()
+    for shape in ((2, 1), (1, 7), (7,), (2, 7, 1)):
+        with pytest.raises(ValueError, match=f"`{name}` must have the shape of `token_ids`"):
+            make_bert()({"token_ids": ids, name: np.ones(shape, "int32")})
+
+
+def test_ids_are_integers():
+    for name in ("token_ids", "segment_ids"):
+        with pytest.raises(ValueError, match=f"`{name}` must be integers.*float32"):
+            make_bert()({"token_ids": make_ids(), name: np.full((2, 7), 0.5, "float32")})
+
+
+def test_the_label_that_a_loss_leaves_out_is_no_class():
+    labels = np.array([[1, -100, 0, 2, -100, 1, 1]] * 2)
+    tagger = models.BertTokenClassifier(make_bert(), 3)
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
+    for loss in (keras_loss, training.MaskedCrossEntropy(pad_id=-100)):
+        tagger.compile("sgd", loss)
+        assert np.isfinite(tagger.train_on_batch(make_ids(), labels))
+        with pytest.raises(ValueError, match="Labels must lie in 0 .. 2"):
+            tagger.train_on_batch(make_ids(), labels - 1)
+    pretrainer = models.BertPretrainer(make_bert(), next_sentence=False)
+    pretrainer.compile("sgd", {"mlm": training.MaskedCrossEntropy(pad_id=-100)})
+    inputs = {"token_ids": make_ids(), "masked_positions": make_ids() % 7}
+    assert np.isfinite(pretrainer.train_on_batch(inputs, {"mlm": labels}))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_data_sets_are_looked_at_before_a_compiled_step():
+    import tensorflow as tf
+
+    def batches(inputs, targets):
+        return tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(2)
+
+    model = models.BertClassifier(make_bert(), 2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, jit_compile=True)
+    labels, good = np.array([0, 1]), batches(make_ids(), np.array([0, 1]))
+    named = {"token_ids": make_ids(), "segment_ids": np.full((2, 7), 2)}
+
+    def fit_with(unseen=None):
+        return functools.partial(model.fit, validation_data=unseen, shuffle=False, verbose=0)
+
+    for message, data in (
+        ("Token ids must lie in 0 .. 30. Received: .[34][0-9]", batches(make_ids() + 20, labels)),
+        ("Segments must lie in 0 .. 1. Received: .2 2 2 2 2", batches(named, labels)),
+        ("Labels must lie in 0 .. 1 .num_classes=2.. Received: .5", batches(make_ids(), [0, 5])),
+    ):
+        fit, validate = fit_with(), lambda data: fit_with(data)(good)
+        for call in (fit, model.evaluate, validate):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                call(data)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Token ids must lie"):
+        model.predict(tf.data.Dataset.from_tensors(make_ids() + 20))
+    with pytest.raises(ValueError, match="Token ids must lie"):
+        model.predict_on_batch(make_ids() + 20)
+    assert np.isfinite(fit_with(good)(good).history["val_loss"][0])
+    model.compile("sgd", "binary_crossentropy")
+    fit_with()(batches(make_ids(), np.eye(2, dtype="float32")))
 
 
 def test_names_of_other_libraries_are_refused_with_ours():

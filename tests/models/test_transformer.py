@@ -350,3 +350,16 @@ def test_several_threads_generate_at_once():
         found = list(pool.map(generate, lengths))
     for length, ids in zip(lengths, found):
         np.testing.assert_array_equal(ids, generate(length))
+
+
+def test_an_input_more_is_refused():
+    """Keras would take the values of a dictionary in the order of their names."""
+    model, inputs = tiny(), {"source_ids": SOURCE, "target_ids": TARGET}
+    for name in ("labels", "weights"):
+        with pytest.raises(ValueError, match=f"`source_ids` and `target_ids`.*'{name}'"):
+            model({**inputs, name: SOURCE})
+    with pytest.raises(ValueError, match="Expected `source_ids` and `target_ids`"):
+        model({"source_ids": SOURCE})
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(model([SOURCE, TARGET])), logits_of(model)
+    )

@@ -51,6 +51,15 @@ def test_a_classifier_answers_labels_with_scores(packer, tmp_path):
     assert [x.decode() for x in answer["label"]] == [LABELS[i] for i in expected.argmax(-1)]
 
 
+def test_a_classifier_of_several_labels_answers_each_by_itself(packer, tmp_path):
+    model = make("BertClassifier", num_classes=3, multi_label=True, labels=LABELS)
+    path = serving.export_encoder(model, packer, tmp_path)
+    logits, answer = numbers_of(model, packer, TEXTS), ask(path, text=TEXTS)
+    expected = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
+    assert [x.decode() for x in answer["label"]] == [LABELS[i] for i in logits.argmax(-1)]
+
+
 def test_a_pair_classifier_reads_two_texts(packer, tmp_path):
     model, others = make("BertClassifier"), TEXTS[::-1]
     path = serving.export_encoder(model, packer, tmp_path, pairs=True)

@@ -111,6 +111,7 @@ def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
         question, ids = ids_of([asking])[0].numpy(), ids_of([context])[0].numpy()
         assert found["truncated"][row] == (len(question) > 4)
         question, pieces, candidates = question[:4], CONTEXTS[context], []
+        nothing = []  # of each window
         assert len(ids) == len(pieces)
         for begin, length in windows(question, pieces):
             window = np.array([[2, *question, 3, *ids[begin : begin + length], 3]], "int32")
@@ -127,6 +128,9 @@ def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
             if best is None:
                 continue
             elsewhere += best != best_span(start, end, range(window.shape[1]), longest)
+            none = softmax(start)[0] * softmax(end)[0]
+            assert float(by_ids["no_answer"][0]) == pytest.approx(none, rel=1e-4)
+            nothing.append(none)
             score = softmax(start)[best[0]] * softmax(end)[best[1]]
             assert float(by_ids["score"][0]) == pytest.approx(score, rel=1e-4)
             total, shift = start[best[0]] + end[best[1]], begin - first
@@ -134,11 +138,13 @@ def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
         if not candidates:
             assert found["answer"][row] == b"" and found["score"][row] == 0
             assert (found["start"][row], found["end"][row]) == (0, 0)
+            assert found["no_answer"][row] == 1
             continue
         _, score, first, last, begin = max(candidates)
         later += begin > 0
         lengths.add(last - first)
         assert found["score"][row] == pytest.approx(score, rel=1e-4)
+        assert found["no_answer"][row] == pytest.approx(min(nothing), rel=1e-4)
         begin, behind = pieces[first][0], pieces[last][1]
         assert (found["start"][row], found["end"][row]) == (begin, behind)
         assert found["answer"][row].decode() == context[begin:behind]
@@ -276,6 +282,10 @@ def test_what_does_not_fit(packer, question_packer, tmp_path):
         assert not (tmp_path / "m").exists()
 
     refused("next_sentence", make("BertPretrainer", next_sentence=False), pairs=True)
+    for name in ("BertPretrainer", "BertSpanPredictor"):
+        option = "top" if name == "BertPretrainer" else "max_answer_length"
+        fitting = packer if name == "BertPretrainer" else question_packer
+        refused(f"`{option}` must be an integer, at least 1", make(name), fitting, **{option: 0})
     refused("Expected one of .*Received: Bert.", make("BertEmbedder").bert)
     refused("Received: SentencePacker for a BertSpanPredictor", make("BertSpanPredictor"))
     refused("Received: QuestionPacker for a BertEmb", make("BertEmbedder"), question_packer)

@@ -44,17 +44,27 @@ def kobert():
 # ---- WordPiece
 
 
+@pytest.mark.parametrize("word, lowercase", [("Ann", False), ("ann", True)])
+def test_a_vocabulary_alone_says_whether_it_is_cased(word, lowercase, tmp_path):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", word]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf8")
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.lowercase is lowercase
+    assert tokenizer.tokenize(["Ann"]).to_list() == [[6]]
+    (tmp_path / "tokenizer_config.json").write_text('{"strip_accents": null}')
+    assert text.load_pretrained_tokenizer(tmp_path).lowercase  # as Hugging Face's
+
+
 def test_a_published_folder_loads(folder, reference):
     expected = peers.peer_ids(reference, list(CASES))
     config = {"lowercase": True, "strip_accents": None, "split_cjk": True}
     both = text.load_pretrained_tokenizer(folder)
     os.remove(folder / "tokenizer.json")
     plain = text.load_pretrained_tokenizer(str(folder))
-    os.remove(folder / "tokenizer_config.json")
-    alone = text.load_pretrained_tokenizer(folder)
-    for tokenizer in (both, plain, alone):
+    for tokenizer in (both, plain):
         assert tokenizer.get_config() == config and tokenizer.special_ids == (0, 2, 3, 4)
         assert peers.ids_of(tokenizer, list(CASES)) == expected
+    os.remove(folder / "tokenizer_config.json")
     os.remove(folder / "vocab.txt")
     with pytest.raises(FileNotFoundError, match="Expected tokenizer.json, vocab.txt or a Sent"):
         text.load_pretrained_tokenizer(folder)

@@ -23,7 +23,7 @@ def test_a_saved_tokenizer_loads_as_it_was(tokenizer, tmp_path):
 def test_saving_again_overwrites_and_leaves_nothing_beside(learned, tmp_path):
     learned["word_piece"].save(tmp_path)
     learned["character"].save(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["tokenizer.json", "vocabulary.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["keras_xfmr_tokenizer.json", "vocabulary.txt"]
     same_answers(learned["character"], text.load_tokenizer(str(tmp_path)))
 
 
@@ -35,7 +35,7 @@ def test_saved_files_are_as_readable_as_others(tokenizer, tmp_path):
 
 
 def test_a_missing_file_is_named(learned, tmp_path):
-    with pytest.raises(FileNotFoundError, match="No tokenizer.json in .*: not a saved tokenizer"):
+    with pytest.raises(FileNotFoundError, match="No keras_xfmr_tok.*: not a saved tokenizer"):
         text.load_tokenizer(tmp_path)
     for kind, name in (("sentence_piece", "sentencepiece.model"), ("lower", "vocabulary.txt")):
         learned[kind].save(tmp_path)
@@ -50,7 +50,7 @@ def test_a_missing_file_is_named(learned, tmp_path):
     + [json.dumps({"class": "ByteTokenizer", "config": c}) for c in ({"x": 1}, None, 5)],
 )
 def test_a_damaged_description_is_called_so(description, tmp_path):
-    (tmp_path / "tokenizer.json").write_text(description)
+    (tmp_path / "keras_xfmr_tokenizer.json").write_text(description)
     text.ByteTokenizer().save(tmp_path / "good")
     (tmp_path / "vocabulary.bytes").write_bytes(b"")
     with pytest.raises(ValueError, match="damaged"):
@@ -61,7 +61,7 @@ def test_a_damaged_description_is_called_so(description, tmp_path):
     "name", ["Popen", "Tokenizer", "VocabularyTokenizer", "", 3, ["ByteTokenizer"]]
 )
 def test_a_foreign_class_is_refused(name, tmp_path):
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"class": name, "config": {}}))
+    (tmp_path / "keras_xfmr_tokenizer.json").write_text(json.dumps({"class": name, "config": {}}))
     with pytest.raises(ValueError, match="Expected a tokenizer among .*'ByteTokenizer'.*Received"):
         text.load_tokenizer(tmp_path)
 

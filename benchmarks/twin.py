@@ -12,8 +12,8 @@ the embeddings by sqrt(d_model) first, which is the paper's model and ours.
 
 What differs is each library's own:
 
-- ours multiplies embeddings by sqrt(d_model) and draws them from N(0, 1 / d_model); KerasHub does
-  not scale (but see above) and draws from U(-0.05, 0.05);
+- ours multiplies embeddings by sqrt(d_model) (`--noscale_embeddings`: it does not) and draws them
+  from N(0, 1 / d_model); KerasHub does not scale (but see above) and draws from U(-0.05, 0.05);
 - ours adds the paper's sinusoids, the twin's positions are learned: `--positions=learned` or
   `--twin_positions=scaled_sine` gives both the same;
 - ours drops sublayer outputs and embedded inputs, as the paper does; KerasHub's layers drop
@@ -36,6 +36,7 @@ flags.DEFINE_integer("source_length", 32, "Source tokens.")
 flags.DEFINE_integer("target_length", 32, "Target tokens.")
 flags.DEFINE_bool("attention_dropout", False, "Whether ours drops attention weights too.")
 flags.DEFINE_enum("positions", "sine", ["sine", "learned"], "Positions of ours.")
+flags.DEFINE_bool("scale_embeddings", True, "Whether ours multiplies embeddings by sqrt(D).")
 flags.DEFINE_bool("norm_first", False, "Pre-norm blocks, and a norm after each stack.")
 flags.DEFINE_enum(
     "twin_positions", "learned", ["learned", "sine", "scaled_sine"], "Positions of the twin."
@@ -63,6 +64,7 @@ def make_ours(dropout):
         norm_first=FLAGS.norm_first,
         positions="learned" if learned else "interleaved",
         max_length=_longest() if learned else None,
+        scale_embeddings=FLAGS.scale_embeddings,
     )
 
 

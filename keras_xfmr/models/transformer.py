@@ -58,6 +58,8 @@ class Transformer(NamedArguments, keras.Model):
         norm_first: pre-norm blocks, with one more norm after each stack.
         positions: a layout of `PositionalEncoding`, or `"learned"` with `max_length` positions.
         max_length: longest sequence, for learned positions only.
+        scale_embeddings: whether embeddings are multiplied by sqrt(D), as in the paper, so that
+            sinusoids do not drown them. Learned positions can do without.
         pad_id, start_id, end_id: of the tokenizers.
         dtype: dtype policy of the layers.
 
@@ -93,6 +95,7 @@ class Transformer(NamedArguments, keras.Model):
         norm_first=False,
         positions="interleaved",
         max_length=None,
+        scale_embeddings=True,
         pad_id=0,
         start_id=2,
         end_id=3,
@@ -110,13 +113,14 @@ class Transformer(NamedArguments, keras.Model):
 
         # ---- layers
         self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
+        scaling = {"scale": scale_embeddings, "dtype": policy}
         self.source_embedding = TokenEmbedding(
-            source_vocab_size, d_model, dtype=policy, name="source_embedding"
+            source_vocab_size, d_model, **scaling, name="source_embedding"
         )
         self.target_embedding = (
             self.source_embedding
             if target_vocab_size is None
-            else TokenEmbedding(target_vocab_size, d_model, dtype=policy, name="target_embedding")
+            else TokenEmbedding(target_vocab_size, d_model, **scaling, name="target_embedding")
         )
         self.source_positions = _positions(config, policy, "source_positions")
         self.target_positions = _positions(config, policy, "target_positions")

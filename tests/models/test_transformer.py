@@ -363,3 +363,13 @@ def test_an_input_more_is_refused():
     np.testing.assert_array_equal(
         ops.convert_to_numpy(model([SOURCE, TARGET])), logits_of(model)
     )
+
+
+def test_embeddings_may_go_unscaled():
+    model = tiny(scale_embeddings=False)
+    again = Transformer.from_config(model.get_config())
+    for layer in (again.source_embedding, again.target_embedding):
+        assert layer.scale is False
+    vectors = ops.convert_to_numpy(again.source_embedding(SOURCE))
+    table = ops.convert_to_numpy(again.source_embedding.embeddings)
+    np.testing.assert_allclose(vectors, table[SOURCE], rtol=1e-6)

@@ -70,6 +70,7 @@ def main(_):
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizer, _ = seq2seq.load_tokenizers(output)
     else:
+        seq2seq.refuse_own_files(output, [FLAGS.data])
         files = seq2seq.split(lambda: read(FLAGS.data), output, FLAGS.held_out, FLAGS.seed)
         reader = text.ByteTokenizer()
         corpus = text.PairDataset(files[0], reader, reader)

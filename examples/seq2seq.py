@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import time
 import keras
 import numpy as np
 import resuming
+from absl import app
 
 import keras_xfmr
 from keras_xfmr import models, text, training, viz
@@ -67,8 +69,8 @@ def split(pairs, output, held_out, seed=0):
         raise ValueError(f"{seen} pairs are too few to hold out {held_out}; lower --held_out.")
     places, sources = (set(part) for part in zip(*chosen))
     train, held = pathlib.Path(output, "train.tsv"), pathlib.Path(output, "held_out.tsv")
-    others = 0
-    with open(train, "w", encoding="utf8") as kept, open(held, "w", encoding="utf8") as away:
+    aside, others = [path.with_suffix(".part") for path in (train, held)], 0
+    with open(aside[0], "w", encoding="utf8") as kept, open(aside[1], "w", encoding="utf8") as away:
         for place, (source, target) in enumerate(tidy()):
             if place in places:
                 away.write(f"{source}\t{target}\n")
@@ -76,8 +78,21 @@ def split(pairs, output, held_out, seed=0):
                 others += 1
             else:
                 kept.write(f"{source}\t{target}\n")
+    for part, path in zip(aside, (train, held)):
+        os.replace(part, path)
     print(f"{held_out} pairs held out; other translations of their sources, left out: {others}")
     return train, held
+
+
+def refuse_own_files(output, paths):
+    """Raises UsageError where a corpus lies where `split` would write."""
+    own = [pathlib.Path(output, name).resolve() for name in ("train.tsv", "held_out.tsv")]
+    for path in paths:
+        if path and pathlib.Path(path).resolve() in own:
+            raise app.UsageError(
+                f"{path} would be written over by the part of it that is trained on or held out. "
+                "Give another --output."
+            )
 
 
 def read_pairs(path):
@@ -98,6 +113,7 @@ def fitting(pairs, tokenizers, bucket):
 def save_tokenizers(tokenizers, output):
     """Writes both tokenizers; one that serves both sides is written once."""
     tokenizers[0].save(output / "source_tokenizer")
+    shutil.rmtree(output / "target_tokenizer", ignore_errors=True)  # of a job before
     if tokenizers[1] is not tokenizers[0]:
         tokenizers[1].save(output / "target_tokenizer")
 
@@ -208,17 +224,21 @@ def answer(model, tokenizers, sources, *, length, batch_size=64, **options):
     return answers
 
 
+def piece(tokenizer, token_id):
+    """How a picture names an id."""
+    special = {tokenizer.start_id: "[START]", tokenizer.end_id: "[END]"}
+    text = tokenizer.detokenize([[token_id]]).numpy()[0].decode("utf8")
+    return special.get(int(token_id)) or text or "▁"  # the beginning of a word
+
+
 def draw_cross_attention(model, tokenizers, source, target, path):
     """The last decoder block's view of the source while it writes the target."""
     source_ids = tokenizers[0].encode([source]).to_tensor()
     target_ids = tokenizers[1].encode([target], start=True, end=False).to_tensor()
     weights = model.attention_weights(source_ids, target_ids)["cross"][-1][0]
     labels = [
-        [tokenizer.detokenize([[i]]).numpy()[0].decode("utf8") or special for i in ids[0].numpy()]
-        for tokenizer, ids, special in (
-            (tokenizers[0], source_ids, "[END]"),
-            (tokenizers[1], target_ids, "[START]"),
-        )
+        [piece(tokenizer, i) for i in ids[0].numpy()]
+        for tokenizer, ids in zip(tokenizers, (source_ids, target_ids))
     ]
     viz.attention_map(np.asarray(weights), *labels, path, title=f"{source} → {target}")
 

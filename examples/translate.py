@@ -81,6 +81,7 @@ def prepare_dates(output, clock):
 
 def prepare_corpus(output, clock):
     """Splits the user's corpus and learns a subword vocabulary for each side."""
+    seq2seq.refuse_own_files(output, [FLAGS.data, FLAGS.source, FLAGS.target])
     reader = text.ByteTokenizer()
     corpus = text.PairDataset(
         FLAGS.data or FLAGS.source, reader, reader, target=FLAGS.target, on_bad_row="skip"

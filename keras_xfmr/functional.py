@@ -98,7 +98,7 @@ def combine_masks(*masks):
         One boolean tensor, or None when every mask is None.
 
     Raises:
-        ValueError: a mask has another rank.
+        ValueError: a mask has another rank; where its values are known, negative numbers.
 
     Example:
 
@@ -117,11 +117,25 @@ def combine_masks(*masks):
     rank = max((len(mask.shape) for mask in masks), default=0)
     combined = None
     for mask in masks:
-        mask = ops.cast(mask, "bool")
+        mask = _as_boolean(mask)
         if len(mask.shape) < rank:
             mask = ops.expand_dims(mask, 1)
         combined = mask if combined is None else ops.logical_and(combined, mask)
     return combined
+
+
+def _as_boolean(mask):
+    """The mask; a number that is to be added to scores would be read as its opposite."""
+    if keras.backend.standardize_dtype(mask.dtype) == "bool":
+        return mask
+    values = concrete_value(mask)
+    if values is not None and (values < 0).any():
+        raise ValueError(
+            "A mask must be boolean, or numbers of which 0 hides. Received: numbers from "
+            f"{values.min()} to {values.max()}. What is added to the scores (0 and -1e9) is an "
+            "attention bias: `attention_bias=`."
+        )
+    return ops.cast(mask, "bool")
 
 
 # ---- attention
@@ -170,27 +184,27 @@ def scaled_dot_product_attention(
             "The number of query heads must be a multiple of the number of key/value heads. "
             f"Received: {query.shape[2]} and {key.shape[2]}."
         )
-    target, source = query.shape[1], key.shape[1]
+    scores = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
     if mask is not None:
         mask = combine_masks(mask)
-        check_broadcast("mask", mask.shape, target, source)
         if len(mask.shape) == 3:
             mask = ops.expand_dims(mask, 1)
+        check_broadcast("mask", mask.shape, scores)
     if bias is not None:
-        check_broadcast("bias", bias.shape, target, source)
+        check_broadcast("bias", bias.shape, scores)
     scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
     output, weights = kernels.attention(query, key, value, mask, bias, scale, drop)
     return (output, weights) if return_weights else output
 
 
-def check_broadcast(name, shape, target, source):
-    """Raises ValueError unless the last two axes of `shape` broadcast to `(target, source)`."""
-    for axis, expected in ((-2, target), (-1, source)):
-        size = shape[axis]
+def check_broadcast(name, shape, scores):
+    """Raises ValueError unless `shape` broadcasts to the scores' `[B, N, T, S]`, where known."""
+    for size, expected in zip(reversed(shape), reversed(scores)):
         if size not in (None, 1) and expected is not None and size != expected:
             raise ValueError(
-                f"The attention {name} must broadcast to [..., {target}, {source}] (target "
-                f"length, source length). Received: shape {tuple(shape)}."
+                f"The attention {name} must broadcast to [..., {scores[2]}, {scores[3]}] (target "
+                f"length, source length), for all batches and heads to {tuple(scores)}. Received: "
+                f"shape {tuple(shape)}."
             )
 
 

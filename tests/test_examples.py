@@ -113,6 +113,47 @@ def test_as_many_pairs_are_held_out_as_asked_and_no_source_is_on_both_sides(
     )
 
 
+@pytest.mark.parametrize("name", ["train.tsv", "held_out.tsv"])
+@pytest.mark.parametrize("example", ["translate", "chatbot"])
+def test_a_corpus_is_not_written_over(example, name, tmp_path):
+    corpus = tmp_path / name
+    corpus.write_text("".join(f"a {n}\tb {n}\n" for n in range(50)))
+    before = corpus.read_bytes()
+    with pytest.raises(AssertionError, match="would be written over.*another --output"):
+        run_example(f"{example}.py", f"--data={corpus}", "--held_out=5", folder=tmp_path)
+    assert corpus.read_bytes() == before
+
+
+def test_one_tokenizer_for_both_sides_leaves_no_second_of_a_job_before(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+
+    from keras_xfmr import text
+
+    special = ["[PAD]", "[UNK]", "[START]", "[END]"]
+    tokenizers = [text.CharacterTokenizer([*special, *letters]) for letters in ("ab", "abc")]
+    seq2seq.save_tokenizers(tokenizers, tmp_path)
+    assert [t.vocab_size for t in seq2seq.load_tokenizers(tmp_path)] == [6, 7]
+    seq2seq.save_tokenizers((tokenizers[1], tokenizers[1]), tmp_path)
+    source, target = seq2seq.load_tokenizers(tmp_path)
+    assert source is target and source.vocab_size == 7
+
+
+def test_pieces_have_their_names_in_a_picture(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+    import tensorflow as tf
+
+    from keras_xfmr import text
+
+    lines = tf.data.Dataset.from_tensor_slices(["the dog 세 계", "a cat 세계"] * 9)
+    tokenizer = text.learn_sentence_piece(lines, 30)
+    ids = tokenizer.encode(["the 세 계"], start=True).to_list()[0]
+    names = [seq2seq.piece(tokenizer, i) for i in ids]
+    assert names[0] == "[START]" and names[-1] == "[END]"
+    assert not {"[START]", "[END]", ""} & set(names[1:-1]) and "▁" in names
+
+
 def test_a_run_killed_after_its_training_goes_on_with_the_trained_model(
     tmp_path, monkeypatch, capsys
 ):

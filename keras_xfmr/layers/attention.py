@@ -4,6 +4,7 @@ B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim
 """
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -13,6 +14,7 @@ from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import RowDense
+from keras_xfmr.layers.shared_rows import SharedRows
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -61,9 +63,12 @@ class MultiHeadAttention(keras.layers.Layer):
             and values of this call are written there at positions cache_index .. cache_index + T
             and the query attends to the whole cache (mask it, or use `use_causal_mask`). Without,
             the cache is the keys and values: see `project_cache`. The query may then have a batch
-            of B times any factor: rows b * factor .. read the cache row b (beams share a source).
+            of B times any factor: rows b * factor .. read the cache row b (beams share a source),
+            and a mask or bias the rows of either.
         cache_index: position of the first query, an integer or scalar tensor. That
             cache_index + T is at most the cache's length is checked where both are known.
+        position: of the first query, by default 0, where `cache` is the keys and values: for rotary
+            positions, causal and sliding masks.
 
     Returns:
         `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` last the new
@@ -109,9 +114,9 @@ class MultiHeadAttention(keras.layers.Layer):
         self.supports_masking = True
         self.num_heads = _positive("num_heads", num_heads)
         self.key_dim = _positive("key_dim", key_dim)
-        self.value_dim = key_dim if value_dim is None else _positive("value_dim", value_dim)
+        self.value_dim = self.key_dim if value_dim is None else _positive("value_dim", value_dim)
         self.num_key_value_heads = (
-            num_heads
+            self.num_heads
             if num_key_value_heads is None
             else _positive("num_key_value_heads", num_key_value_heads)
         )
@@ -318,6 +323,7 @@ class MultiHeadAttention(keras.layers.Layer):
         attention_bias=None,
         cache=None,
         cache_index=None,
+        position=None,
     ):
         if return_attention_scores and self.flash_attention:
             raise ValueError("`flash_attention=True` never forms the attention scores to return.")
@@ -327,11 +333,16 @@ class MultiHeadAttention(keras.layers.Layer):
         if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
             attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
         gate = self.gate_dense(query) if self.use_gate else None
-        position = 0 if cache_index is None else cache_index
+        reads_cache = cache is not None and cache_index is None
+        if position is not None and not reads_cache:
+            raise ValueError("`position` is for a cache that is read; one written to has an index.")
+        if cache_index is not None:
+            position = cache_index
+        position = 0 if position is None else position
         if cache is None:
             heads = self.project(query, value, key, position)
-        elif cache_index is None:
-            heads = (self.project_query(query), *_from_cache(cache))
+        elif reads_cache:
+            heads = (self.project_query(query, position), *_from_cache(cache))
         else:
             query_heads, *update = self.project(query, value, key, position)
             keys, values = _to_cache(*update)
@@ -346,10 +357,8 @@ class MultiHeadAttention(keras.layers.Layer):
         if folded:
             output, weights = self._folded_attention(heads, attention_mask, masks, training)
         else:
-            shared = cache is not None and cache_index is None
-            output, weights = self._attend(
-                heads, attention_mask, attention_bias, masks, training, shared
-            )
+            attend = self._attend_shared if reads_cache else self._attend
+            output, weights = attend(heads, attention_mask, attention_bias, masks, training)
         if gate is not None:
             output = output * gate
         results = [self.output_dense(output)]
@@ -359,21 +368,28 @@ class MultiHeadAttention(keras.layers.Layer):
             results.append(cache)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _attend(self, heads, attention_mask, bias, masks, training, shared):
-        query, key, value = heads
-        rows, target = ops.shape(query)[0], ops.shape(query)[1]
-        if shared:
-            query = _group_rows(query, ops.shape(key)[0])
-            if masks["query_mask"] is not None:
-                rows_shape = ops.shape(query)[:2]
-                masks = {**masks, "query_mask": ops.reshape(masks["query_mask"], rows_shape)}
+    def _attend(self, heads, attention_mask, bias, masks, training):
         mask = self.compute_mask_for_scores(
-            ops.shape(query)[1], ops.shape(key)[1], masks=[attention_mask], **masks
+            ops.shape(heads[0])[1], ops.shape(heads[1])[1], masks=[attention_mask], **masks
         )
-        output, weights = self.compute_attention(query, key, value, mask, bias, training)
-        if shared:
-            output = ops.reshape(output, (rows, target, self.num_heads, self.value_dim))
-        return output, weights
+        return self.compute_attention(*heads, mask, bias, training)
+
+    def _attend_shared(self, heads, attention_mask, bias, masks, training):
+        """Attention of queries, several of which may read one row of the keys and values."""
+        query, key, value = heads
+        rows = SharedRows(query, ops.shape(key)[0])
+        if (masks["use_causal_mask"] or self.sliding_window) and not rows.is_single:
+            raise ValueError(
+                "`use_causal_mask` and `sliding_window` need as many query rows as the cache has: "
+                f"rows that share keys have no order among them. Received: {query.shape[0]} rows "
+                f"for a cache of {key.shape[0]}."
+            )
+        if masks["query_mask"] is not None:
+            masks = {**masks, "query_mask": rows.group(masks["query_mask"])}
+        attention_mask, bias = rows.group_mask(attention_mask), rows.group_mask(bias)
+        heads = rows.group(query), key, value
+        output, weights = self._attend(heads, attention_mask, bias, masks, training)
+        return rows.ungroup(output), rows.ungroup_weights(weights)
 
     # ---- attention over other axes than the second of three
 
@@ -418,19 +434,6 @@ def _from_cache(cache):
     return ops.transpose(cache[0], (0, 3, 1, 2)), ops.transpose(cache[1], (0, 2, 1, 3))
 
 
-def _group_rows(query, batch):
-    """`[B * factor, T, N, H]` -> `[B, factor * T, N, H]`: rows that read the same cache row."""
-    rows, target, heads, head_dim = (ops.shape(query)[axis] for axis in range(4))
-    known = isinstance(batch, int) and isinstance(rows, int)
-    nonempty = max(batch, 1) if known else ops.maximum(batch, 1)
-    if known and rows % nonempty:
-        raise ValueError(
-            "The query must have a batch of the cache's times any factor. "
-            f"Received: {rows} rows for a cache of {batch}."
-        )
-    return ops.reshape(query, (batch, rows * target // nonempty, heads, head_dim))
-
-
 def _check_shapes(query_shape, value_shape, key_shape):
     for name, shape in (("query", query_shape), ("value", value_shape), ("key", key_shape)):
         if len(shape) < 3:
@@ -446,9 +449,9 @@ def _check_shapes(query_shape, value_shape, key_shape):
 
 
 def _positive(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value <= 0:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
-    return value
+    return int(value)  # NumPy's cannot be saved in a configuration
 
 
 def _as_tuple(value):

@@ -13,6 +13,7 @@ from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbeddin
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.adaptation import Adaptable
 from keras_xfmr.models.arguments import check_rates, named_inputs, whole_number
+from keras_xfmr.models.checked_data import check_range
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
@@ -321,18 +322,4 @@ def _check(config):
         raise ValueError(
             "`pad_token_id` must be a row of the token table. Received: "
             f"pad_token_id={config['pad_token_id']}, vocab_size={config['vocab_size']}."
-        )
-
-
-def check_range(name, array, size, advice="", ignored=None):
-    """Raises ValueError where a value of an array is not among 0 .. size - 1, nor `ignored`."""
-    if array is None or not array.size:
-        return
-    outside = (array < 0) | (array >= size)
-    if ignored is not None:
-        outside &= array != ignored
-    if outside.any():
-        raise ValueError(
-            f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: "
-            f"{name.lower()} from {array.min()} to {array.max()}."
         )

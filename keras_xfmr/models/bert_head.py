@@ -1,16 +1,14 @@
 """What the models on top of `Bert` share."""
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_xfmr import kernels
 from keras_xfmr.models.adaptation import freeze_again, frozen
-from keras_xfmr.models.bert import Bert, check_range, symbolic_inputs
+from keras_xfmr.models.bert import Bert, symbolic_inputs
+from keras_xfmr.models.checked_data import ChecksData
 from keras_xfmr.models.pretrained import Pretrained
 
 
-class BertHead(Pretrained, keras.Model):
+class BertHead(Pretrained, ChecksData, keras.Model):
     """Inputs, configuration, looking at data, making the encoder."""
 
     pooled = False  # whether the head reads the pooled vector
@@ -84,62 +82,13 @@ class BertHead(Pretrained, keras.Model):
         freeze_again(model.weights, frozen)
         return model
 
-    # ---- data are looked at before they meet a compiled step
+    # ---- data are looked at
 
-    def fit(self, x=None, y=None, *args, **kwargs):
-        self.check_data(x, y)
-        if "validation_data" in kwargs:
-            kwargs["validation_data"] = self._watched(kwargs["validation_data"])
-        return super().fit(self._watched(x), y, *args, **kwargs)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        self.check_data(x, y)
-        return super().evaluate(self._watched(x), y, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        self.check_data(x)
-        return super().predict(self._watched(x), *args, **kwargs)
-
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        self.check_data(x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
-
-    def test_on_batch(self, x, y=None, *args, **kwargs):
-        self.check_data(x, y)
-        return super().test_on_batch(x, y, *args, **kwargs)
-
-    def predict_on_batch(self, x):
-        self.check_data(x)
-        return super().predict_on_batch(x)
-
-    def check_data(self, inputs, labels=None):
-        """Raises ValueError where an id, a segment, a position or a label is outside its range.
-
-        Under XLA it would be another row, or a loss of NaN. `fit` and its kin call this with
-        arrays. The batches of a `tf.data.Dataset` are looked at as they come, where
-        `tf.errors.InvalidArgumentError` is raised; those of a Python generator are not.
-        """
-        arrays = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
-        arrays = arrays_of(arrays)
-        if "token_ids" in arrays:  # no data set, nor a generator
-            single = not isinstance(labels, dict)
-            labels = arrays_of({"labels": labels} if single else labels)
-            labels = labels.get("labels") if single else labels
-            for parts in self.ranges(arrays, labels):
-                check_range(*parts)
-
-    def _watched(self, data):
-        return kernels.watched(data, self.ranges)
+    def named(self, inputs):
+        return inputs if isinstance(inputs, dict) else {"token_ids": inputs}
 
     def ranges(self, inputs, labels=None, weights=None):
-        """What must lie where in a batch: (name, values, size, advice, ignored value) of each.
-
-        Args:
-            inputs: of the call, arrays or tensors.
-            labels: None, an array or a tensor, or a dictionary of them.
-            weights: of the examples; not looked at.
-        """
-        inputs = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
+        inputs = self.named(inputs)
         if inputs.get("token_ids") is None:
             return  # the call says so
         bert, length = self.bert, inputs["token_ids"].shape[-1]
@@ -198,19 +147,3 @@ def encoder(bert):
     if not isinstance(bert, Bert):
         raise TypeError(f"`bert` must be a keras_xfmr.models.Bert. Received: {bert!r}.")
     return bert
-
-
-def ignored_label(loss):
-    """The label that a loss leaves out, or None."""
-    return getattr(loss, "pad_id", getattr(loss, "ignore_class", None))
-
-
-def arrays_of(values):
-    """Those of the named values that are arrays, as NumPy's."""
-    arrays = {}
-    for name, value in values.items():
-        if isinstance(value, (list, tuple, np.ndarray, np.generic)) or ops.is_tensor(value):
-            array = np.asarray(value)
-            if array.dtype.kind in "iuf":
-                arrays[name] = array
-    return arrays

@@ -9,7 +9,8 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
 from keras_xfmr.models.arguments import whole_number
-from keras_xfmr.models.bert_head import BertHead, encoder, ignored_label
+from keras_xfmr.models.bert_head import BertHead, encoder
+from keras_xfmr.models.checked_data import ignored_label
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")

@@ -4,6 +4,7 @@ B batch, S source, T target, N heads, D d_model, V vocab_size
 """
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -21,6 +22,7 @@ from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.adaptation import freeze_again, frozen
 from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs, whole_number
+from keras_xfmr.models.checked_data import ChecksData, ignored_label
 from keras_xfmr.models.generator import Generator, Untracked
 
 PRESETS = {
@@ -33,10 +35,11 @@ PRESETS = {
         "dropout_rate": 0.3,
     },
 }
+INPUTS = ("source_ids", "target_ids")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Transformer(NamedArguments, keras.Model):
+class Transformer(NamedArguments, ChecksData, keras.Model):
     """The Transformer (Vaswani et al. 2017, figure 1) as a functional model that gives logits.
 
     memory = encode(source); logits = decode(target, memory). Trained with teacher forcing: the
@@ -181,10 +184,24 @@ class Transformer(NamedArguments, keras.Model):
         return super().call(self._named(inputs), training=training, mask=mask)
 
     def _named(self, inputs):
-        names = ("source_ids", "target_ids")
-        if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
-            inputs = dict(zip(names, inputs))
-        return named_inputs(inputs, names) if isinstance(inputs, dict) else inputs
+        inputs = self.named(inputs)
+        return named_inputs(inputs, INPUTS) if isinstance(inputs, dict) else inputs
+
+    # ---- data are looked at
+
+    def named(self, inputs):
+        pair = isinstance(inputs, (list, tuple)) and len(inputs) == len(INPUTS)
+        return dict(zip(INPUTS, inputs)) if pair else inputs
+
+    def ranges(self, inputs, labels=None, weights=None):
+        inputs = self.named(inputs)
+        if not isinstance(inputs, dict) or not set(INPUTS) <= set(inputs):
+            return  # the call says so
+        for name, table in zip(INPUTS, (self.source_embedding, self.target_embedding)):
+            yield f"`{name}`", inputs[name], table.input_dim, "", None
+        if labels is not None:
+            ignored = ignored_label(getattr(self, "loss", None))
+            yield "Labels", labels, self.target_embedding.input_dim, "", ignored
 
     # ---- the two halves
 
@@ -310,7 +327,7 @@ class Transformer(NamedArguments, keras.Model):
         """Target ids for source ids, by a compiled search with cached keys and values.
 
         Args:
-            source_ids: integers `[B, S]`, padded with `pad_id`.
+            source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
             max_length: the most tokens to generate, the end token included; by default S + 50, or
                 as many as there are learned positions.
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
@@ -332,15 +349,18 @@ class Transformer(NamedArguments, keras.Model):
         >>> found["token_ids"].shape
         (1, 1, 8)
         """
+        if hasattr(source_ids, "to_tensor"):  # ragged
+            source_ids = source_ids.to_tensor(self.pad_id)
         source_ids = ops.convert_to_numpy(source_ids)
         self._check_source(source_ids)
         if max_length is None:
             max_length = min(source_ids.shape[1] + 50, self._longest_target())
+        max_length = whole_number("max_length", max_length)
         options = {"max_length": max_length, **options}
         # A seed is state and no part of the program: another one must not compile another.
         seed = options.get("seed")
-        if isinstance(seed, int) and search == "sample":
-            del options["seed"]
+        if isinstance(seed, numbers.Integral) and search == "sample":
+            seed = int(options.pop("seed"))
         else:
             seed = None
         key = (search, jit_compile, seed is None, repr(sorted(options.items())))

@@ -76,10 +76,13 @@ def export_encoder(
     """
     endpoints = _endpoints(model, packer, labels, pairs, max_answer_length, top)
     check_texts = ["one two", "three"] if not check_texts else list(check_texts)
-    function, signature = endpoints["serving_default"]
+    asked = {
+        name: _check_inputs(signature, packer, check_texts)
+        for name, (_, signature) in endpoints.items()
+    }
     with new_version(path, version) as (folder, final):
         write(endpoints, model, {"tokenizer": packer.tokenizer}, folder)
-        check_answers(folder, function, **_check_inputs(signature, packer, check_texts))
+        check_answers(folder, endpoints, asked)
     return str(final)
 
 
@@ -138,12 +141,16 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
 
 
 def _check_inputs(signature, packer, texts):
-    """The texts as inputs of `serving_default`, in their order."""
+    """The texts as inputs of a signature, in their order."""
     if signature[0].dtype == tf.string:
         return {spec.name: texts for spec in signature}
-    packed = packer(tf.constant(texts))
-    return {
+    both = isinstance(packer, text.QuestionPacker) or "segment_ids" in {s.name for s in signature}
+    packed = packer(tf.constant(texts), *([tf.constant(texts)] if both else []))
+    rows = tf.shape(packed["token_ids"])[0]
+    inputs = {
         "token_ids": packed["token_ids"],
         "lengths": tf.reduce_sum(packed["attention_mask"], axis=1),
-        "masked_positions": tf.ones([len(texts), 1], tf.int32),
+        "segment_ids": packed["segment_ids"],
+        "masked_positions": tf.ones([rows, 1], tf.int32),
     }
+    return {spec.name: inputs[spec.name] for spec in signature}

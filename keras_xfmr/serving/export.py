@@ -27,7 +27,8 @@ def export_saved_model(
 
     - `serving_default`: `text [B]` string -> `output_text [B]` string, `score [B]` float32;
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`,
-      `output_lengths [B]`, `score [B]`. Only the first `lengths` ids of a row are read, so whatever
+      `output_lengths [B]`, `score [B]`. A row ends with the end token, as `Tokenizer.encode` makes
+      it. Only the first `lengths` ids of a row are read, so whatever
       a server pads its batches with does no harm.
     - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled twins. The model server
       has XLA switched off by default, and a compiled signature then fails at request time; the
@@ -77,7 +78,16 @@ def export_saved_model(
         if check_texts is None:
             first = tf.range(4, min(9, source_tokenizer.vocab_size), dtype=tf.int32)[None]
             check_texts = [source_tokenizer.detokenize(first).numpy()[0]]
-        check_answers(folder, endpoints["serving_default"][0], text=check_texts)
+        ids = source_tokenizer.encode(check_texts)
+        asked = {
+            "serving_default": {"text": check_texts},
+            "ids": {
+                "token_ids": tf.cast(ids.to_tensor(model.pad_id), tf.int32),
+                "lengths": tf.cast(ids.row_lengths(), tf.int32),
+            },
+        }
+        asked |= {f"{name}_xla": inputs for name, inputs in asked.items()}
+        check_answers(folder, endpoints, asked)
     return str(final)
 
 

@@ -59,26 +59,32 @@ def write(endpoints, model, tokenizers, folder):
         tokenizer.save(folder / "assets.extra" / name)
 
 
-def check_answers(folder, expected_function, **inputs):
+def check_answers(folder, endpoints, inputs):
     """Loads what was written and compares its answers with those of the model in memory.
+
+    Args:
+        folder: of the SavedModel.
+        endpoints: name -> (function, input signature), as they were written.
+        inputs: name of an endpoint -> its inputs by name, in the order of its signature.
 
     Raises:
         RuntimeError: they differ.
     """
-    inputs = {name: tf.constant(value) for name, value in inputs.items()}
-    expected = expected_function(*inputs.values())
-    answers = tf.saved_model.load(str(folder)).signatures["serving_default"](**inputs)
-    for name, answer in answers.items():
-        if answer.dtype == tf.string:
-            same = np.array_equal(answer, expected[name])
-        else:
-            same = np.allclose(answer, expected[name], rtol=1e-3, atol=1e-3)
-        if not same:
-            raise RuntimeError(
-                "The written model does not answer as the model in memory, and was not put in "
-                f"place. Expected {name} {expected[name].numpy()!r}. Received: "
-                f"{answer.numpy()!r}."
-            )
+    signatures = tf.saved_model.load(str(folder)).signatures
+    for endpoint, (function, _) in endpoints.items():
+        asked = {name: tf.constant(value) for name, value in inputs[endpoint].items()}
+        expected, answers = function(*asked.values()), signatures[endpoint](**asked)
+        for name, answer in answers.items():
+            if answer.dtype == tf.string:
+                same = np.array_equal(answer, expected[name])
+            else:
+                same = np.allclose(answer, expected[name], rtol=1e-3, atol=1e-3)
+            if not same:
+                raise RuntimeError(
+                    "The written model does not answer as the model in memory, and was not put in "
+                    f"place. Expected of {endpoint!r} {name} {expected[name].numpy()!r}. Received: "
+                    f"{answer.numpy()!r}."
+                )
 
 
 def _next_version(path):

@@ -4,6 +4,7 @@ B batch, S source, T target
 """
 
 import codecs
+import collections
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -33,7 +34,9 @@ class PairDataset(Epochs):
     An element is `({"source_ids": [B, S], "target_ids": [B, T]}, labels [B, T])`: the source ends
     with the end token; target ids begin with the start token, labels end with the end token. Every
     batch of a bucket has the same shape; the last one is filled up with rows of padding, which
-    `MaskedCrossEntropy` leaves out.
+    `MaskedCrossEntropy` leaves out. Keras weighs all batches alike in the `loss` of an epoch, those
+    with few real rows too; `training.MaskedPerplexity` is the mean over all tokens, and what early
+    stopping and the choice of a checkpoint should look at.
 
     Args:
         source: a TSV file (or several) with `columns`, or, with `target`, the source sentences.
@@ -50,11 +53,11 @@ class PairDataset(Epochs):
         shuffle_buffer: rows to shuffle among; 0 keeps the order of the files.
         seed: of the shuffle, an integer.
         on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
-            counts it in `skipped`. Bad: another number of fields than the first row of its file,
-            not UTF-8, one side empty or only white space, longer than the last bucket. A line that
-            is blank altogether is always skipped and counted; a byte order mark and CRLF are taken
-            off. A carriage return inside a line is refused where a file's first MiB has one; later
-            ones are dropped by TensorFlow's reader.
+            counts it in `skipped`. Bad: another number of fields than most of the first rows of its
+            file, not UTF-8, one side empty or only white space, longer than the last bucket. A line
+            that is blank altogether is always skipped and counted; a byte order mark and CRLF are
+            taken off. A carriage return inside a line is refused where a file's first MiB has one;
+            later ones are dropped by TensorFlow's reader.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -85,12 +88,8 @@ class PairDataset(Epochs):
     ):
         super().__init__()
         self.buckets = _rising_pairs(buckets)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-        if not isinstance(shuffle_buffer, int) or shuffle_buffer < 0:
-            raise ValueError(
-                f"`shuffle_buffer` must be an integer, at least 0. Received: {shuffle_buffer!r}."
-            )
+        check_integer("batch_size", batch_size, 1)
+        check_integer("shuffle_buffer", shuffle_buffer, 0)
         if not _are_columns(columns):
             raise ValueError(f"`columns` must be two indices from 0. Received: {columns!r}.")
         if on_bad_row not in ("raise", "skip"):
@@ -273,7 +272,8 @@ class PairDataset(Epochs):
         """`pairs.tsv:17: expected 2 fields ...` for one row."""
         if self._targets is None:
             fields = tf.strings.format(
-                "expected {} tab-separated fields, as in the first row", self._fields_of(file)
+                "expected {} tab-separated fields, as in most of the first rows",
+                self._fields_of(file),
             )
         else:
             fields = tf.constant("one of the two files ends here, the other goes on")
@@ -323,7 +323,8 @@ class PairDataset(Epochs):
         return inputs, target_ids[:, 1:]
 
     def _count_fields(self, path):
-        """Fields of the first row that is not blank, which all others must have."""
+        """Fields that most of a file's first rows have, blank ones aside, and all others must."""
+        counts = collections.Counter()
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 line = line if number else line.removeprefix(codecs.BOM_UTF8)
@@ -332,16 +333,21 @@ class PairDataset(Epochs):
                 if line.decode("utf8", errors="replace").strip():
                     if self._targets is not None:
                         return 1
-                    count = line.rstrip(b"\r\n").count(b"\t") + 1
-                    if count <= max(self._columns):
-                        raise ValueError(
-                            f"{path}:{number + 1}: expected at least {max(self._columns) + 1} "
-                            f"tab-separated fields for columns={self._columns}. Received: {count}."
-                        )
-                    return count
-        raise ValueError(f"{path} has no rows.")
+                    counts[line.rstrip(b"\r\n").count(b"\t") + 1] += 1
+                if counts.total() == FIRST_ROWS:
+                    break
+        if not counts:
+            raise ValueError(f"{path} has no rows.")
+        [(count, _)] = counts.most_common(1)
+        if count <= max(self._columns):
+            raise ValueError(
+                f"{path}: expected at least {max(self._columns) + 1} tab-separated fields for "
+                f"columns={self._columns}. Received: {count} in most of the first rows."
+            )
+        return count
 
 
+FIRST_ROWS = 100
 END_OF_FILE = "\x00end of file\x00"
 
 

@@ -1,13 +1,14 @@
 """Vocabularies learned from text, by the trainers of keras-nlp and SentencePiece.
 
 Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. Those
-for BERT go on with the mask token, id 4.
+for BERT go on with the mask token, id 4. They are learned from the first `SAMPLE_LINES` of a text.
 """
 
 import collections
 import functools
 import io
 import os
+import re
 
 import tensorflow as tf
 
@@ -47,7 +48,8 @@ def _unchecked_lines(texts):
         if not tf.io.gfile.exists(name):
             raise FileNotFoundError(f"No text file at {name!r} to learn a vocabulary from.")
         check_line_ends(name)
-    return tf.data.TextLineDataset(names).take(SAMPLE_LINES)
+    lines = tf.data.TextLineDataset(names).take(SAMPLE_LINES)
+    return lines.map(lambda line: tf.strings.regex_replace(line, "^\ufeff", ""))
 
 
 def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
@@ -134,6 +136,13 @@ def _largest_model(train, vocab_size, texts):
             raise _no_text(texts) from error
         # "Vocabulary size too high (8000). Please set it to a value <= 3121."
         largest = str(error).rpartition("<=")[2].strip(" .\n")
+        # "Vocabulary size is smaller than required_chars. 20 vs 44. Increase vocab_size or ..."
+        needed = re.search(r"required_chars\D*\d+ vs (\d+)", str(error))
+        if needed:
+            raise ValueError(
+                f"`vocab_size` must be at least {needed[1]} for the characters of this text. "
+                f"Received: {vocab_size}."
+            ) from error
         if not largest.isdigit():
             raise
         return train(int(largest))

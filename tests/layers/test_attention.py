@@ -323,3 +323,31 @@ def test_a_mask_of_another_length_is_an_error(rng):
     layer, x = built(rng)
     with pytest.raises(ValueError, match=r"mask must broadcast to \[..., 5, 5\]"):
         layer(x, x, attention_mask=ops.ones((B, T, S), "bool"))
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 5), (4, 1, 5, 5), (2, 2, 5, 5)])
+def test_a_mask_of_another_batch_or_number_of_heads_is_an_error(rng, shape):
+    layer = MultiHeadAttention(3, 4)
+    for rows in (1, 2):
+        x = normal(rng, rows, 5, 13)
+        with pytest.raises(ValueError, match="The attention mask must broadcast to"):
+            layer(x, x, attention_mask=np.ones(shape, bool))
+
+
+def test_a_bias_is_no_mask(rng):
+    layer, x = MultiHeadAttention(3, 4), normal(rng, 2, 5, 13)
+    additive = np.where(np.tri(5, dtype=bool), 0.0, -1e9).astype("float32")
+    with pytest.raises(ValueError, match="boolean, or numbers of which 0 hides.*attention_bias"):
+        layer(x, x, attention_mask=additive)
+    expected = layer(x, x, use_causal_mask=True)
+    for mask in (np.tri(5), np.tri(5, dtype="int32")):
+        np.testing.assert_array_equal(as_numpy(layer(x, x, attention_mask=mask)), expected)
+    found = layer(x, x, attention_bias=additive[None, None])
+    np.testing.assert_allclose(as_numpy(found), expected, atol=1e-6)
+
+
+def test_numpy_s_integers_are_sizes(rng):
+    layer, x = MultiHeadAttention(np.int64(3), np.int32(4)), normal(rng, 2, 5, 13)
+    layer(x, x)
+    assert MultiHeadAttention.from_config(layer.get_config()).key_dim == 4
+    assert type(layer.get_config()["num_heads"]) is int

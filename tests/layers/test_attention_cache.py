@@ -92,6 +92,49 @@ def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
     assert cache[0].shape == (B, N, H, S) and cache[1].shape == (B, N, S, V)
 
 
+@pytest.mark.parametrize("rotary", [None, RotaryEmbedding()])
+@pytest.mark.parametrize("rows, heads", [(6, 1), (6, N), (2, N), (1, 1)])
+@pytest.mark.parametrize("length", [1, T])
+def test_masks_biases_and_weights_of_beams(rng, rows, heads, length, rotary):
+    """Of the query's rows, of the cache's, or of one; the weights are those of each query row."""
+    layer = MultiHeadAttention(N, H, V, rotary=rotary, bias_initializer="normal")
+    query, memory = normal(rng, 6, T, D), normal(rng, 2, S, D)
+    hidden, bias = mask(rng, rows, heads, length, S), normal(rng, rows, heads, length, S)
+    factor = 6 // rows if rows > 1 else 1
+    whole = [ops.repeat(x, factor, axis=0) for x in (hidden, bias)]
+    expected, weights = layer(
+        query,
+        ops.repeat(memory, 3, axis=0),
+        attention_mask=whole[0],
+        attention_bias=whole[1],
+        return_attention_scores=True,
+    )
+    options = {"attention_mask": hidden, "attention_bias": bias, "return_attention_scores": True}
+    output, found, _ = layer(query, None, cache=layer.project_cache(memory), **options)
+    np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+    np.testing.assert_allclose(as_numpy(found), as_numpy(weights), **CLOSE)
+
+
+@pytest.mark.parametrize("options", [{"rotary": RotaryEmbedding()}, {"sliding_window": 2}, {}])
+def test_one_query_at_a_time_reads_a_cache_from_its_place(rng, options):
+    layer = MultiHeadAttention(N, H, V, **options)
+    query, memory = normal(rng, B, T, D), normal(rng, B, T, D)
+    expected = as_numpy(layer(query, memory, use_causal_mask=True))
+    cache = layer.project_cache(memory)
+    whole, _ = layer(query, None, cache=cache, use_causal_mask=True)
+    np.testing.assert_allclose(as_numpy(whole), expected, **CLOSE)
+    for t in range(T):
+        one, _ = layer(
+            query[:, t : t + 1], None, cache=cache, position=t, use_causal_mask=True
+        )
+        np.testing.assert_allclose(as_numpy(one)[:, 0], expected[:, t], **CLOSE)
+    beams = normal(rng, 3 * B, T, D)
+    with pytest.raises(ValueError, match="no order among them"):
+        layer(beams, None, cache=cache, use_causal_mask=True)
+    with pytest.raises(ValueError, match="`position` is for a cache that is read"):
+        layer(query, memory, position=1)
+
+
 def test_shifted_positions_leave_a_rotary_layer_unmoved(rng):
     layer, x = built(rng, rotary=RotaryEmbedding())
     cache = layer.init_cache(B, 11)

@@ -12,6 +12,7 @@ import oracles
 import pytest
 from keras import ops
 
+from keras_xfmr import training
 from keras_xfmr.models import Transformer
 
 pytestmark = pytest.mark.portable
@@ -373,3 +374,56 @@ def test_embeddings_may_go_unscaled():
     vectors = ops.convert_to_numpy(again.source_embedding(SOURCE))
     table = ops.convert_to_numpy(again.source_embedding.embeddings)
     np.testing.assert_allclose(vectors, table[SOURCE], rtol=1e-6)
+
+
+def compiled():
+    model = tiny()
+    model.compile("sgd", training.MaskedCrossEntropy(), jit_compile=True)
+    return model
+
+
+BAD_IDS = (
+    ("`source_ids` must lie in 0 .. 12", SOURCE + 12, TARGET, TARGET),
+    ("`target_ids` must lie in 0 .. 16", SOURCE, TARGET - 1, TARGET),
+    ("Labels must lie in 0 .. 16", SOURCE, TARGET, TARGET + 8),
+    ("Labels must lie in 0 .. 16", SOURCE, TARGET, np.where(TARGET, TARGET, -100)),
+)
+
+
+@pytest.mark.parametrize("message, source, target, labels", BAD_IDS)
+def test_arrays_are_looked_at_before_a_compiled_step(message, source, target, labels):
+    model, inputs = compiled(), {"source_ids": source, "target_ids": target}
+    for call in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match=message):
+            call(inputs, labels)
+    if labels is TARGET:
+        for call in (model.predict, model.predict_on_batch):
+            with pytest.raises(ValueError, match=message):
+                call(inputs)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+@pytest.mark.parametrize("message, source, target, labels", BAD_IDS)
+def test_data_sets_are_looked_at_before_a_compiled_step(message, source, target, labels):
+    import tensorflow as tf
+
+    model, inputs = compiled(), {"source_ids": source, "target_ids": target}
+    data = tf.data.Dataset.from_tensors((inputs, labels))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        model.fit(data, shuffle=False, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        model.evaluate(data, verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_ragged_sources_are_padded_with_the_padding_of_the_model():
+    import tensorflow as tf
+
+    model = Transformer(SOURCE_VOCAB, **SIZES, pad_id=1, start_id=2, end_id=3)
+    rows = [[5, 7, 4, 11], [8, 9]]
+    padded = np.array([[5, 7, 4, 11], [8, 9, 1, 1]])
+    options = {"max_length": np.int64(4), "jit_compile": False}
+    expected = model.generate(padded, **options)
+    found = model.generate(tf.ragged.constant(rows), **options)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])

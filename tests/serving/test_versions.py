@@ -70,6 +70,26 @@ def test_nothing_appears_when_the_written_model_answers_otherwise(model, tmp_pat
     assert list((tmp_path / "model").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["serving_default", "ids", "serving_default_xla", "ids_xla"])
+def test_every_signature_is_asked(name, model, tmp_path, monkeypatch):
+    make = export._endpoints
+
+    def make_wrongly(*arguments):
+        endpoints = make(*arguments)
+        function, signature = endpoints[name]
+        def answers(*inputs):
+            found = function(*inputs)
+            if tf.executing_eagerly():  # the model in memory
+                found = {**found, "score": found["score"] + 1}
+            return found
+
+        return {**endpoints, name: (answers, signature)}
+
+    monkeypatch.setattr(export, "_endpoints", make_wrongly)
+    with pytest.raises(RuntimeError, match=f"Expected of '{name}' score"):
+        write(model, tmp_path / "model", xla=True, check_texts=["abc", "g"])
+
+
 def test_nothing_appears_when_writing_fails(model, tmp_path, monkeypatch):
     def fail(folder):
         raise OSError("No space left on device")

@@ -219,7 +219,7 @@ def test_two_files_are_read_side_by_side(tmp_path):
 # ---- bad rows
 
 BAD = {
-    "fields": (b"a", b"a\tb\tc", "expected 2 tab-separated fields, as in the first row"),
+    "fields": (b"a", b"a\tb\tc", "expected 2 tab-separated fields, as in most of the"),
     "utf8": (b"\xff\tb", b"a\t\xed\xa0\x80", "not valid UTF-8"),
     "empty": (b"\tb", b"a\t \r", "the source or the target is empty"),
     "empty but for white space of Unicode": (
@@ -252,6 +252,20 @@ def test_a_bad_row_is_left_out_and_counted(reason, tmp_path):
         counts[reason.split()[0]] = 3
         assert pairs.skipped == counts
         assert pairs.rows == 3
+
+
+def test_one_malformed_row_at_the_top_makes_no_other_malformed(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"a\tb\tnote\n" + b"c\td\n" * 5)
+    pairs = pairs_of(tmp_path / "a.tsv", on_bad_row="skip")
+    assert flat(read(pairs)) == [("c", "d")] * 5 and pairs.skipped["fields"] == 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a.tsv:1: expected 2 tab-separated"):
+        read(pairs_of(tmp_path / "a.tsv"))
+
+
+def test_numpy_s_integers_are_sizes(many):
+    for size in (np.int64(2), np.int32(2)):
+        sizes = {"batch_size": size, "shuffle_buffer": size}
+        assert len(read(pairs_of(many, on_bad_row="skip", **sizes))) > 1
 
 
 @pytest.mark.parametrize("longer", ["en", "ko"])
@@ -304,7 +318,7 @@ def test_lines_that_a_carriage_return_ends_or_breaks_are_refused(content, tmp_pa
 
 
 def test_a_file_with_too_few_columns_is_refused(many):
-    with pytest.raises(ValueError, match=r"many.tsv:1: expected at least 4 tab-.*Received: 2"):
+    with pytest.raises(ValueError, match=r"many.tsv: expected at least 4 tab-.*Received: 2"):
         pairs_of(many, columns=(0, 3))
 
 

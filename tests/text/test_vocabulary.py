@@ -48,6 +48,20 @@ def test_characters_that_are_all_too_rare_are_an_error():
         text.learn_characters(lines, min_count=3)
 
 
+@pytest.mark.parametrize("learn", [text.learn_sentence_piece, text.learn_bert_sentence_piece])
+def test_fewer_pieces_than_characters_are_an_error(learn):
+    lines = tf.data.Dataset.from_tensor_slices(["가나다라마바사아자차카타파하 abcdefghijk"] * 9)
+    with pytest.raises(ValueError, match="`vocab_size` must be at least [234].*Received: 12"):
+        learn(lines, 12)
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbfab\n")
+    tokenizer = text.learn_characters([tmp_path / "a.txt", tmp_path / "b.txt"])
+    assert tokenizer.get_vocabulary()[4:] == ["a", "b"]
+
+
 def test_lines_that_a_carriage_return_ends_are_an_error(tmp_path):
     (tmp_path / "mac.txt").write_bytes(b"a\rb\r")
     with pytest.raises(ValueError, match="mac.txt has a carriage return inside a line, at byte 1"):

@@ -3,6 +3,7 @@
 B batch, K beams, L max_length, V vocab_size
 """
 
+import numbers
 import typing
 
 from keras import ops
@@ -80,7 +81,7 @@ def beam_search(
     >>> beam_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[[4, 5, 6, 0, 0]]]
     """
-    if not isinstance(beam_size, int) or beam_size < 1:
+    if not isinstance(beam_size, numbers.Integral) or beam_size < 1:
         raise ValueError(f"`beam_size` must be a positive integer. Received: {beam_size!r}.")
     if not 1 <= num_return <= beam_size:
         raise ValueError(

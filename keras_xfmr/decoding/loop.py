@@ -3,6 +3,7 @@
 B batch, P prompt length, L max_length, V vocab_size
 """
 
+import numbers
 import typing
 
 import keras
@@ -64,7 +65,7 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
 
 def as_prompt(prompt, max_length):
     """`[B]` or `[B, P]` to int32 `[B, P]`, with the arguments checked."""
-    if not isinstance(max_length, int) or max_length < 1:
+    if not isinstance(max_length, numbers.Integral) or max_length < 1:
         raise ValueError(f"`max_length` must be a positive integer. Received: {max_length!r}.")
     prompt = ops.cast(prompt, "int32")
     if len(prompt.shape) == 1:

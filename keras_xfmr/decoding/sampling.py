@@ -3,6 +3,8 @@
 B batch, L max_length, V vocab_size
 """
 
+import numbers
+
 from keras import ops
 
 from keras_xfmr import kernels
@@ -53,7 +55,7 @@ def sample(
     """
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+    if top_k is not None and (not isinstance(top_k, numbers.Integral) or top_k < 1):
         raise ValueError(f"`top_k` must be a positive integer. Received: {top_k!r}.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")

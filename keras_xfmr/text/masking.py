@@ -3,6 +3,8 @@
 B batch, T length, P max_predictions, V vocab_size
 """
 
+import numbers
+
 import tensorflow as tf
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
@@ -58,7 +60,7 @@ def mask_tokens(
     """
     if not 0 < mask_rate <= 1:
         raise ValueError(f"`mask_rate` must lie in (0, 1]. Received: {mask_rate!r}.")
-    if not isinstance(max_predictions, int) or max_predictions < 1:
+    if not isinstance(max_predictions, numbers.Integral) or max_predictions < 1:
         raise ValueError(
             f"`max_predictions` must be a positive integer. Received: {max_predictions!r}."
         )

@@ -3,6 +3,8 @@
 B batch, T length, W words, M ids of a row that are no special tokens
 """
 
+import numbers
+
 import tensorflow as tf
 
 
@@ -39,7 +41,7 @@ class SentencePacker(tf.Module):
 
     def __init__(self, tokenizer, max_length, *, pad_to_max_length=False, report_truncation=False):
         super().__init__()
-        if not isinstance(max_length, int) or max_length < 3:
+        if not isinstance(max_length, numbers.Integral) or max_length < 3:
             raise ValueError(
                 "`max_length` must be an integer of at least 3: [CLS] and two [SEP]. "
                 f"Received: {max_length!r}."

@@ -57,10 +57,10 @@ def make_ours(batch_size, beam_size, jit_compile):
         FLAGS.vocab_size,
         **twin.sizes(),
         activation=FLAGS.activation,
-        pad_id=NOT_WRITTEN,
         start_id=START,
-        end_id=NO_TOKEN,
     )
+    # A model is not built with such ids; a search takes them, and so generates every position.
+    model.pad_id, model.end_id = NOT_WRITTEN, NO_TOKEN
     ids = source_ids(batch_size)
     options = {"search": "beam", "beam_size": beam_size} if beam_size else {"search": "greedy"}
     options.update(max_length=FLAGS.target_length, jit_compile=jit_compile)

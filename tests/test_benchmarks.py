@@ -71,6 +71,22 @@ def test_bert_times_pytorch(bert):
     assert "keras_xfmr is" in printed and "times as fast as HF-PyTorch" in printed
 
 
+@pytest.mark.parametrize("name, case", [
+    ("training_step", "training step, dropout 0"),
+    ("decoding", "greedy, batch 1"),
+    ("decoding", "beam 4, batch 2"),
+])  # fmt: skip
+@pytest.mark.parametrize("peer", ["keras_xfmr", "KerasHub"])
+def test_one_side_of_a_comparison_alone(name, case, peer):
+    """What the parent starts to measure memory."""
+    printed = run_benchmark(
+        name, "--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97",
+        "--source_length=7", "--target_length=5", "--batch_size=2", f"--only_case={case}",
+        f"--only_side={peer}/graph",
+    )  # fmt: skip
+    assert re.search(r"\d{3,}", printed.splitlines()[-1])  # bytes
+
+
 def test_pretraining_data_compares_making_with_training(tmp_path):
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
     pieces = [a + b for a in "bdfgklmnprst" for b in "aeiou"]

@@ -49,8 +49,9 @@ def corpus(tmp_path_factory):
     """train, dev and test; the last test sentence is 30 words of one piece each."""
     folder = tmp_path_factory.mktemp("corpus")
     pairs = [sentence(*pair) for pair in itertools.product(NAMES, PLACES)]
+    dots = "\n".join([". O"] * 18)  # what the model sees of the last test sentence
     files = {
-        "train": ["-DOCSTART- -X- O", *pairs * 8],
+        "train": ["-DOCSTART- -X- O", *[*pairs, dots] * 8],
         "dev": pairs[1::3],
         "test": [*pairs[::3], "\n".join([". O", *[". NN O"] * 28, "dan\tB-person"])],
     }
@@ -65,7 +66,7 @@ def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
     done = run(*flags, *small, "--vocab_size=70", "--nojit_compile", f"--output={tmp_path}")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     printed = done.stdout
-    assert "128 sentences, 704 words, entities: location, person" in printed
+    assert "136 sentences, 848 words, entities: location, person" in printed
     # Of 30 words, 18 fit between [CLS] and [SEP].
     assert "train: 0 words cut away at 20 pieces, 0 without any" in printed
     assert "test: 12 words cut away at 20 pieces, 0 without any" in printed

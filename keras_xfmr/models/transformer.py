@@ -355,7 +355,6 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         self._check_source(source_ids)
         if max_length is None:
             max_length = min(source_ids.shape[1] + 50, self._longest_target())
-        max_length = whole_number("max_length", max_length)
         options = {"max_length": max_length, **options}
         # A seed is state and no part of the program: another one must not compile another.
         seed = options.get("seed")

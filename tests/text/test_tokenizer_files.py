@@ -115,7 +115,7 @@ def test_a_vocabulary_shrinks_when_the_text_is_small(learned):
     assert learned["word_piece"].vocab_size < 499
     small = text.learn_sentence_piece(corpus(), 101, model_type="bpe")
     assert small.vocab_size == 101
-    with pytest.raises(RuntimeError, match="smaller than required_chars"):
+    with pytest.raises(ValueError, match="at least 75 for the characters.*Received: 11"):
         text.learn_sentence_piece(corpus(), 11)
 
 

@@ -432,8 +432,7 @@ def test_an_input_more_changes_no_other():
     """Keras would take the values of a dictionary in the order of their names."""
     ids = make_ids()
     inputs = {"token_ids": ids, "segment_ids": ids % 2, "attention_mask": np.ones_like(ids)}
-    bert = make_bert()
-    for model in (bert, models.BertTokenClassifier(bert)):
+    for model in (make_bert(), models.BertTokenClassifier(make_bert())):
         expected = numpy_of(model(inputs))
         packed = {"truncated": np.zeros(2, bool), "word_positions": ids, "row": np.arange(2)}
         for found in (model({**inputs, **packed}), model.predict({**packed, **inputs}, verbose=0)):
@@ -442,8 +441,9 @@ def test_an_input_more_changes_no_other():
         for name in ("labels", "segments", "masked_positions"):
             with pytest.raises(ValueError, match=f"Expected `token_ids`, and perhaps.*'{name}'"):
                 model({**inputs, name: ids})
-            with pytest.raises(ValueError, match=name):
-                model.predict({**inputs, name: ids}, verbose=0)
+        # Once, for Keras on JAX leaves a model without its values where `predict` fails.
+        with pytest.raises(ValueError, match="labels"):
+            model.predict({**inputs, "labels": ids}, verbose=0)
     with pytest.raises(ValueError, match="Expected `token_ids` and `masked_positions`"):
         models.BertPretrainer(make_bert())(inputs)
 

@@ -339,6 +339,32 @@ def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
     assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
 
 
+def test_readme_code_learns_answers_and_finds_them(capsys):
+    import keras
+    import tensorflow as tf
+
+    import keras_xfmr
+    from keras_xfmr import models, text
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    labels, answers = (x for x in blocks if "QuestionPacker(" in x or "packer.answers" in x)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "?", "ann", "runs", "far"]
+    bert = models.Bert(10, d_model=16, num_heads=2, ffn_dim=16, num_layers=1, dropout_rate=0.0)
+    model, contexts = models.BertSpanPredictor(bert), ["Ann runs far", "far  runs ANN"]
+    squad = (["who?"] * 32, contexts * 16, ["Ann", "ANN"] * 16, [0, 10] * 16)
+    names = {
+        "keras_xfmr": keras_xfmr, "text": text, "tokenizer": text.BertTokenizer(words),
+        "questions": ["who?"] * 2, "contexts": contexts, "model": model,
+        "squad": tf.data.Dataset.from_tensor_slices(squad),
+    }  # fmt: skip
+    exec(labels, names)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
+    model.fit(*next(iter(names["data"])), epochs=30, verbose=0)
+    exec(answers, names)
+    assert "[b'Ann' b'ANN']" in capsys.readouterr().out
+
+
 def test_similarity_searches_and_serves_raw_text(tmp_path):
     import keras
 

@@ -34,10 +34,12 @@ class Generator(keras.Model):
         self.max_length = max_length
         self.search = search if callable(search) else SEARCHES[search]
         self.options = options
+        self.seed_generator = None
         if self.search is decoding.sample and options.get("seed") is None:
             # Owned here, so that a compiled call draws anew each time.
             self.seed_generator = keras.random.SeedGenerator()
             self.options = {**options, "seed": self.seed_generator}
+        self._one_at_a_time = threading.Lock()
         self.built = True  # it has no weights of its own
 
     def call(self, inputs):
@@ -45,10 +47,14 @@ class Generator(keras.Model):
         found = self.search(step, prompt, state, max_length=self.max_length, **self.options)
         return found._asdict()
 
-
-    def seed_with(self, seed):
-        """Lets the next call draw as one with this seed does."""
-        self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
+    def run(self, inputs, seed=None):
+        """The result as NumPy arrays; with an integer, drawn as any other call with it draws."""
+        if self.seed_generator is None:
+            return self.predict_on_batch(inputs)
+        with self._one_at_a_time:  # the seed is state: another thread's call would go on from it
+            if seed is not None:
+                self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
+            return self.predict_on_batch(inputs)
 
 
 class Untracked:

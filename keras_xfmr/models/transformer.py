@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.decoding import sample
 from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
@@ -357,11 +358,9 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             max_length = min(source_ids.shape[1] + 50, self._longest_target())
         options = {"max_length": max_length, **options}
         # A seed is state and no part of the program: another one must not compile another.
-        seed = options.get("seed")
-        if isinstance(seed, numbers.Integral) and search == "sample":
+        seed = None
+        if search in ("sample", sample) and isinstance(options.get("seed"), numbers.Integral):
             seed = int(options.pop("seed"))
-        else:
-            seed = None
         key = (search, jit_compile, seed is None, repr(sorted(options.items())))
 
         def make():
@@ -369,10 +368,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             generator.compile(jit_compile=jit_compile)
             return generator
 
-        generator = self._generators.get(key, make)
-        if seed is not None:
-            generator.seed_with(seed)
-        return generator.predict_on_batch(source_ids.astype("int32"))
+        return self._generators.get(key, make).run(source_ids.astype("int32"), seed)
 
     def make_generator(self, *, max_length, search="greedy", **options):
         """A model from `source_ids` to the result of a search, to be called, compiled or exported.

@@ -8,9 +8,9 @@ B batch, T length, W words, P positions, C classes, K predictions
 import tensorflow as tf
 
 from keras_xfmr import models
+from keras_xfmr.text.questions import context_mask
 
 INPUTS = ("token_ids", "segment_ids", "attention_mask")
-BLANKS = r"[\s\pZ]+"
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
 LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
 SEGMENT_IDS = tf.TensorSpec([None, None], tf.int32, name="segment_ids")
@@ -69,7 +69,7 @@ def span_predictor(model, packer, *, max_answer_length):
         shown, logits = inputs["attention_mask"], model(inputs)
         start = tf.where(shown > 0, _float32(logits["start"]), -1e9)
         end = tf.where(shown > 0, _float32(logits["end"]), -1e9)
-        context = _context(inputs)
+        context = context_mask(inputs)
         first, last, total = models.best_spans(
             start, end, context, max_answer_length=max_answer_length
         )
@@ -86,28 +86,14 @@ def span_predictor(model, packer, *, max_answer_length):
     def of_texts(question, context):
         packed = packer.pack(question, context)
         found, total = spans({name: packed[name] for name in INPUTS})
-        no_answer = tf.RaggedTensor.from_row_lengths(found.pop("no_answer"), packed["windows"])
-        # The window of each context with the best span.
-        totals = tf.RaggedTensor.from_row_lengths(total, packed["windows"])
-        best = totals.row_starts() + tf.argmax(totals.to_tensor(total.dtype.min), axis=1)
-        found, shift = (
-            tf.nest.map_structure(lambda x: tf.gather(x, best), part)
-            for part in (found, packed["first_piece"] - packed["context_start"])
-        )
-        there = found["first"] >= 0
-        start = _at(packed["starts"], tf.where(there, found["first"] + shift, -1))
-        end = _at(packed["ends"], tf.where(there, found["last"] + shift, -1))
-        answer = tf.strings.substr(context, start, end - start)
-        word = tf.strings.regex_replace(answer, f"^{BLANKS}", "")
-        start += tf.cast(tf.strings.length(answer) - tf.strings.length(word), tf.int64)
-        answer = tf.strings.regex_replace(word, f"{BLANKS}$", "")
-        start = _characters(tf.strings.substr(context, tf.zeros_like(start), start))
+        no_answer = tf.RaggedTensor.from_row_lengths(found["no_answer"], packed["windows"])
+        answers = packer.answers(packed, context, found["first"], found["last"], total)
         return {
-            "answer": answer,
-            "score": found["score"],
+            "answer": answers["answer"],
+            "score": tf.gather(found["score"], answers["window"]),
             "no_answer": tf.reduce_min(no_answer, axis=1),
-            "start": start,
-            "end": start + _characters(answer),
+            "start": answers["start"],
+            "end": answers["end"],
             "truncated": packed["truncated"],
         }
 
@@ -171,23 +157,6 @@ def _shown(token_ids, lengths, segment_ids=None):
     mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1], tf.int32)
     inputs = {"token_ids": token_ids * mask, "attention_mask": mask}
     return inputs if segment_ids is None else {**inputs, "segment_ids": segment_ids * mask}
-
-
-def _context(inputs):
-    """Where the second text stands: its segment without the `[SEP]` at its end."""
-    last = tf.reduce_sum(inputs["attention_mask"], axis=1, keepdims=True) - 1
-    place = tf.range(tf.shape(inputs["segment_ids"])[1])
-    return tf.logical_and(inputs["segment_ids"] > 0, place < last)
-
-
-def _at(offsets, index):
-    """`offsets[b, index[b]]`, 0 where there is no such piece."""
-    padded = tf.pad(offsets.to_tensor(), [[0, 0], [0, 1]])
-    return tf.where(index >= 0, tf.gather(padded, tf.maximum(index, 0), batch_dims=1), 0)
-
-
-def _characters(strings):
-    return tf.strings.length(strings, unit="UTF8_CHAR")
 
 
 def _float32(values):

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from keras_xfmr.text.packing import SentencePacker
 
+BLANKS = r"[\s\pZ]+"
+
 
 class QuestionPacker(tf.Module):
     """Questions beside contexts of any length, in overlapping windows, in graph.
@@ -103,9 +105,9 @@ class QuestionPacker(tf.Module):
         Returns:
             What `__call__` returns without an answer; `context_start`, int32 `[R]`, the position
             of a window's first piece of context; `first_piece`, int32 `[R]`, which piece of the
-            context that is; `windows`, int64 `[B]`; `starts` and `ends`, ragged int64 `[B, (C)]`,
-            where the pieces stand in the context, in bytes; `truncated`, bool `[B]`, whether the
-            question was cut.
+            context that is; `in_context`, bool `[R, T]`, where an answer may lie; `windows`, int64
+            `[B]`; `starts` and `ends`, ragged int64 `[B, (C)]`, where the pieces stand in the
+            context, in bytes; `truncated`, bool `[B]`, whether the question was cut.
         """
         questions = self.tokenizer.tokenize(question)
         truncated = questions.row_lengths() > self.max_question_length
@@ -126,6 +128,7 @@ class QuestionPacker(tf.Module):
         context_ids = taken.with_flat_values(tf.gather(ids.flat_values, taken.flat_values))
         packed = self._packer.pack_ids(tf.gather(questions, row), context_ids)
         return packed | {
+            "in_context": context_mask(packed),
             "row": row,
             "context_start": tf.cast(tf.gather(asked, row), tf.int32) + 2,
             "first_piece": tf.cast(first, tf.int32),
@@ -135,11 +138,58 @@ class QuestionPacker(tf.Module):
             "truncated": truncated,
         }
 
+    def answers(self, packed, context, first, last, scores):
+        """The answers that a model found, cut from their contexts as they stand there.
+
+        Args:
+            packed: what `pack` made of the contexts.
+            context: strings `[B]`.
+            first, last: integers `[R]`, the positions of each window's best span, as
+                `models.best_spans` finds them. A window without context has none.
+            scores: `[R]`, by which the windows of one context compete.
+
+        Returns:
+            A dictionary of `answer`, strings `[B]`, empty where a context is; `start` and `end`,
+            int32 `[B]`, the characters of the context between which it stands; `window`, int64
+            `[B]`, the row of the inputs that it was found in.
+
+        Example:
+
+        >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "?", "ann", "runs", "far"]
+        >>> packer = QuestionPacker(
+        ...     keras_xfmr.text.BertTokenizer(words), max_length=7, stride=1, max_question_length=2
+        ... )
+        >>> packed = packer.pack(["who?"], ["Ann runs far"])  # in two windows of two words
+        >>> found = packer.answers(packed, ["Ann runs far"], [4, 5], [4, 5], [0.1, 0.9])
+        >>> found["answer"].numpy().tolist(), int(found["start"][0])
+        ([b'far'], 9)
+        """
+        context, scores = tf.convert_to_tensor(context), tf.convert_to_tensor(scores)
+        scores = tf.RaggedTensor.from_row_lengths(scores, packed["windows"])
+        window = scores.row_starts() + tf.argmax(scores.to_tensor(scores.dtype.min), axis=1)
+        there = tf.gather(tf.reduce_any(packed["in_context"], axis=1), window)
+        shift = tf.gather(packed["first_piece"] - packed["context_start"], window)
+        first, last = (
+            tf.where(there, tf.gather(tf.cast(place, tf.int32), window) + shift, -1)
+            for place in (first, last)
+        )
+        begin, behind = _at(packed["starts"], first), _at(packed["ends"], last)
+        answer = tf.strings.substr(context, begin, behind - begin)
+        word = tf.strings.regex_replace(answer, f"^{BLANKS}", "")
+        begin += tf.cast(tf.strings.length(answer) - tf.strings.length(word), tf.int64)
+        answer = tf.strings.regex_replace(word, f"{BLANKS}$", "")
+        start = _characters(tf.strings.substr(context, tf.zeros_like(begin), begin))
+        return {
+            "answer": answer,
+            "start": start,
+            "end": start + _characters(answer),
+            "window": window,
+        }
+
     def _labels(self, packed, context, answer, answer_start):
         context, answer = tf.convert_to_tensor(context), tf.convert_to_tensor(answer)
         answer_start = tf.where(answer == "", 0, tf.cast(answer_start, tf.int32))
-        characters = tf.strings.length(answer, unit="UTF8_CHAR")
-        stands = tf.strings.substr(context, answer_start, characters, unit="UTF8_CHAR")
+        stands = tf.strings.substr(context, answer_start, _characters(answer), unit="UTF8_CHAR")
         tf.debugging.assert_equal(
             stands, answer, "Expected answers that stand at the character `answer_start`."
         )
@@ -157,6 +207,30 @@ class QuestionPacker(tf.Module):
         inside = (start >= packed["context_start"]) & (end < final) & (start <= end)
         inside &= tf.gather(answer != "", row)
         return tf.where(inside, start, 0), tf.where(inside, end, 0)
+
+
+def context_mask(inputs):
+    """Where the second text stands: its segment without the `[SEP]` at its end.
+
+    Args:
+        inputs: a model's `segment_ids` and `attention_mask`, `[R, T]`.
+
+    Returns:
+        bool `[R, T]`.
+    """
+    last = tf.reduce_sum(inputs["attention_mask"], axis=1, keepdims=True) - 1
+    place = tf.range(tf.shape(inputs["segment_ids"])[1])
+    return tf.logical_and(inputs["segment_ids"] > 0, place < last)
+
+
+def _at(offsets, index):
+    """`offsets[b, index[b]]`, 0 where there is no such piece."""
+    padded = tf.pad(offsets.to_tensor(), [[0, 0], [0, 1]])
+    return tf.where(index >= 0, tf.gather(padded, tf.maximum(index, 0), batch_dims=1), 0)
+
+
+def _characters(strings):
+    return tf.strings.length(strings, unit="UTF8_CHAR")
 
 
 def _count(ragged):

@@ -12,7 +12,7 @@ import oracles
 import pytest
 from keras import ops
 
-from keras_xfmr import training
+from keras_xfmr import decoding, training
 from keras_xfmr.models import Transformer
 
 pytestmark = pytest.mark.portable
@@ -351,6 +351,21 @@ def test_several_threads_generate_at_once():
         found = list(pool.map(generate, lengths))
     for length, ids in zip(lengths, found):
         np.testing.assert_array_equal(ids, generate(length))
+
+
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("search", ["sample", decoding.sample])
+def test_threads_that_sample_draw_what_their_seed_says(search):
+    model, seeds = tiny(), list(range(4)) * 10
+    options = {"search": search, "max_length": 7, "jit_compile": False, "temperature": 3.0}
+
+    def draw(seed):
+        return model.generate(SOURCE, seed=seed, **options)["token_ids"].tolist()
+
+    expected = [draw(seed) for seed in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(draw, seeds)) == expected * 10
+    assert expected[0] != expected[1]
 
 
 def test_an_input_more_is_refused():

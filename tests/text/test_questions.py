@@ -64,6 +64,25 @@ def test_answers_are_where_their_pieces_are(tokenizer):
     assert list(found) == [labels for case in cases.values() for labels in case]
 
 
+def test_spans_lead_back_to_the_answers_that_they_were_made_from(tokenizer):
+    packer = text.QuestionPacker(tokenizer, 8, stride=2, max_question_length=1)
+    contexts = ["é 누구 a, bk c", "c  누구\u3000누 ", "", "a\tbk"]
+    answers, places = ["bk", "누구\u3000누", "", "a"], [8, 3, 0, 0]
+    questions = ["?"] * 4
+    labels = packer(questions, contexts, answer=answers, answer_start=places)
+    packed = packer.pack(questions, contexts)
+    found = packer.answers(
+        packed, contexts, labels["start"], labels["end"], tf.cast(labels["start"] > 0, "float32")
+    )
+    assert [answer.decode() for answer in found["answer"].numpy()] == answers
+    np.testing.assert_array_equal(found["start"], places)
+    np.testing.assert_array_equal(found["end"], np.add(places, [len(x) for x in answers]))
+    in_context = packed["in_context"].numpy()
+    assert [int(row.sum()) for row in in_context] == [4, 4, 4, 4, 0, 3]
+    assert packed["row"].numpy()[found["window"]].tolist() == [0, 1, 2, 3]
+    assert not in_context[:, :3].any()  # [CLS] ? [SEP]
+
+
 def test_it_works_inside_a_data_set(tokenizer):
     packer = text.QuestionPacker(
         tokenizer, 12, stride=4, max_question_length=2, pad_to_max_length=True

@@ -159,6 +159,13 @@ def save_bert(model, folder):
             f"one. Build the encoder with pooler=True. Received: a {type(model).__name__} on an "
             "encoder with pooler=False."
         )
+    for weight in weight_map(model):
+        mode = getattr(weight.layer, "quantization_mode", None)
+        if mode:
+            raise ValueError(
+                "Expected weights in floating point: save the model before it is quantized. "
+                f"Received: {weight.name} as {mode}."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     inner = bert is not model and "BertModel" not in model.hub_config()["architectures"]
     tensors = {}

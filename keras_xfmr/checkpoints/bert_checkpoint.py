@@ -71,7 +71,7 @@ class BertCheckpoint:
         arguments: of `keras_xfmr.models.Bert`.
         num_labels: classes of a head.
         labels: their names, or None where there are none or another number of them.
-        multi_label: whether a text has several of them.
+        problem_type: what transformers trains a classifier for, or None.
         classifier_dropout: of a head; None where nothing is said.
         architecture: the class of transformers that the weights are of, or None.
         pooling: None, `"mean"`, `"cls"` or `"other"`, of sentence-transformers.
@@ -127,8 +127,8 @@ class BertCheckpoint:
         return label_names(self._config, self.num_labels)
 
     @property
-    def multi_label(self):
-        return self._config.get("problem_type") == "multi_label_classification"
+    def problem_type(self):
+        return self._config.get("problem_type")
 
     @property
     def classifier_dropout(self):

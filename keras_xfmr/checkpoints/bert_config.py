@@ -1,6 +1,6 @@
 """A published BERT's `config.json` (Hugging Face) or `bert_config.json` (Google)."""
 
-import json
+from keras_xfmr.checkpoints.checkpoint import read_json
 
 # Hugging Face's name of each size -> our argument, and the default where a file is silent.
 ARGUMENTS = {
@@ -23,11 +23,11 @@ RANGES = {
     "hidden_dropout_prob": (lambda rate: 0 <= rate < 1, "from 0 to below 1"),
     "attention_probs_dropout_prob": (lambda rate: 0 <= rate < 1, "from 0 to below 1"),
     "layer_norm_eps": (lambda epsilon: 0 < epsilon < 1, "between 0 and 1"),
+    "num_hidden_layers": (lambda count: count >= 0, "from 0"),
     "initializer_range": (lambda deviation: 0 <= deviation <= 1e30, "finite and not negative"),
     "pad_token_id": (lambda row: row >= 0, "from 0"),
 }
 CONFIG_FILES = ("config.json", "bert_config.json")
-CONFIG_BYTES = 16 << 20  # id2label of a large classifier is long, but not longer
 MOST_LABELS = 1_000_000
 
 
@@ -42,24 +42,6 @@ def read_config(folder):
         if (folder / name).is_file():
             return read_json(folder / name, dict)
     raise FileNotFoundError(f"No {' or '.join(CONFIG_FILES)} in {str(folder)!r}.")
-
-
-def read_json(file, kind):
-    """What a small JSON file holds, a `dict` or a `list`.
-
-    Raises:
-        ValueError: it is larger than `CONFIG_BYTES`, no JSON, or of another kind.
-    """
-    if file.stat().st_size > CONFIG_BYTES:
-        raise ValueError(f"{str(file)!r} is too large for a configuration.")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(file)!r} is not JSON: {error}") from error
-    if not isinstance(content, kind):
-        expected = {dict: "an object", list: "a list"}[kind]
-        raise ValueError(f"{str(file)!r} must hold {expected}. Received: {type(content).__name__}.")
-    return content
 
 
 def bert_arguments(config):

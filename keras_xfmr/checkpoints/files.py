@@ -1,9 +1,8 @@
 """Which file holds the weights, and which reader reads it."""
 
-import json
 import pathlib
 
-from keras_xfmr.checkpoints.checkpoint import Checkpoint, naming
+from keras_xfmr.checkpoints.checkpoint import Checkpoint, naming, read_json
 from keras_xfmr.checkpoints.safetensors_format import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.tf1_format import TF1Checkpoint
 from keras_xfmr.checkpoints.torch_format import TorchCheckpoint
@@ -139,10 +138,7 @@ class ShardedCheckpoint(Checkpoint):
 
 def _weight_map(path):
     """name -> name of a file in the same folder."""
-    try:
-        weight_map = json.loads(path.read_bytes())["weight_map"]
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError('Expected an index {"weight_map": {name: file}}.') from error
+    weight_map = read_json(path, dict).get("weight_map")
     if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
         raise ValueError('Expected an index {"weight_map": {name: file}}.')
     for file in set(weight_map.values()):

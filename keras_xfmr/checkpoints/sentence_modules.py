@@ -1,9 +1,10 @@
 """How a folder of sentence-transformers makes one vector of a text: its `modules.json`."""
 
-from keras_xfmr.checkpoints.bert_config import read_json
+from keras_xfmr.checkpoints.checkpoint import read_json
 
 KINDS = ("Transformer", "Pooling", "Normalize")
-MODES = {("pooling_mode_mean_tokens",): "mean", ("pooling_mode_cls_token",): "cls"}
+# Flags that are set: the mode. None is what sentence-transformers takes for the mean.
+FLAGS = {(): "mean", ("pooling_mode_mean_tokens",): "mean", ("pooling_mode_cls_token",): "cls"}
 
 
 def read_pooling(folder):
@@ -59,8 +60,13 @@ def _mode(folder, path):
             "yourself: pooling='mean' or 'cls'."
         )
     config = read_json(file, dict)
+    modes = config.get("pooling_mode")
+    if modes is not None:  # as sentence-transformers writes it since 5.4: a name or several
+        return {"mean": "mean", "cls": "cls"}.get(
+            modes[0] if isinstance(modes, list) and len(modes) == 1 else str(modes), "other"
+        )
     chosen = tuple(key for key, value in config.items() if "pooling_mode" in key and value)
-    return MODES.get(chosen, "other")
+    return FLAGS.get(chosen, "other")
 
 
 def _inside(path):

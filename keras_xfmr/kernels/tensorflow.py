@@ -100,6 +100,8 @@ def watched(data, ranges):
 
 
 def _assert_range(name, values, size, advice, ignored):
+    if not values.dtype.is_floating:
+        values = tf.cast(values, tf.int64)  # the size may lie beyond a smaller type
     outside = tf.logical_or(values < 0, values >= tf.cast(size, values.dtype))
     if ignored is not None:
         outside = tf.logical_and(outside, tf.not_equal(values, tf.cast(ignored, values.dtype)))

@@ -90,5 +90,5 @@ def whole_number(name, value, least=1):
 def check_rates(config, names):
     """Raises ValueError where a dropout rate is none."""
     for name in names:
-        if not 0 <= config[name] <= 1:
-            raise ValueError(f"`{name}` must lie in [0, 1]. Received: {config[name]!r}.")
+        if not 0 <= config[name] < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1). Received: {config[name]!r}.")

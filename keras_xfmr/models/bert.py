@@ -300,9 +300,9 @@ def _check(config):
         config[name] = whole_number(name, config[name], least=name != "num_layers")
     config["pad_token_id"] = whole_number("pad_token_id", config["pad_token_id"], least=0)
     check_rates(config, ("dropout_rate", "attention_dropout_rate"))
-    if not 0 < config["layer_norm_eps"] < math.inf:
+    if not 0 < config["layer_norm_eps"] < 1:
         raise ValueError(
-            f"`layer_norm_eps` must be positive. Received: {config['layer_norm_eps']!r}."
+            f"`layer_norm_eps` must lie in (0, 1). Received: {config['layer_norm_eps']!r}."
         )
     if not 0 <= config["initializer_range"] < math.inf:
         raise ValueError(

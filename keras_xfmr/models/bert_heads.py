@@ -192,8 +192,14 @@ class BertClassifier(_ClassHead):
 
     @classmethod
     def _head_arguments(cls, checkpoint, given):
-        said = super()._head_arguments(checkpoint, given)
-        return {**said, "multi_label": checkpoint.multi_label}
+        said, kind = super()._head_arguments(checkpoint, given), checkpoint.problem_type
+        if kind == "regression" and said["num_classes"] > 1:
+            raise ValueError(
+                "Expected a regression of one value. Received: problem_type='regression' with "
+                f"{said['num_classes']} in the configuration. For classes, take it out there; for "
+                "one new value, give num_classes=1."
+            )
+        return {**said, "multi_label": kind == "multi_label_classification"}
 
     def label_ranges(self, labels, length):
         return () if self.multi_label else super().label_ranges(labels, length)

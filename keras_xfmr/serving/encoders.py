@@ -3,10 +3,11 @@
 B batch, T length, W words, P positions, C classes, K predictions, D d_model
 """
 
+import inspect
+
 import tensorflow as tf
 
 from keras_xfmr import models, text
-from keras_xfmr.models.arguments import whole_number
 from keras_xfmr.serving import heads
 from keras_xfmr.serving.publish import check_answers, new_version, write
 
@@ -17,9 +18,9 @@ def export_encoder(
     path,
     *,
     labels=None,
-    pairs=False,
-    max_answer_length=30,
-    top=5,
+    pairs=None,
+    max_answer_length=None,
+    top=None,
     version=None,
     check_texts=None,
 ):
@@ -58,10 +59,12 @@ def export_encoder(
         packer: the `keras_xfmr.text.SentencePacker` that the model was trained with; of a
             `BertSpanPredictor` the `keras_xfmr.text.QuestionPacker`.
         path: the model's folder.
-        labels: names of the classes in their order; by default the model's own, or their numbers.
-        pairs: whether the model reads two sentences. A `BertSpanPredictor` always does.
-        max_answer_length: tokens of the longest answer of a `BertSpanPredictor`.
-        top: K of a `BertPretrainer`.
+        labels: names of the classes in their order, of a `BertClassifier` or a
+            `BertTokenClassifier`; by default the model's own, or their numbers.
+        pairs: whether the model reads two sentences, False by default; of a `BertClassifier`, a
+            `BertEmbedder` or a `BertPretrainer`. A `BertSpanPredictor` always does.
+        max_answer_length: tokens of the longest answer of a `BertSpanPredictor`, by default 30.
+        top: K of a `BertPretrainer`, by default 5.
         version: a positive integer; by default one more than the highest in `path`.
         check_texts: what the written model is asked.
 
@@ -74,7 +77,9 @@ def export_encoder(
 
         export_encoder(classifier, packer, "models/reviews", labels=["bad", "good"])
     """
-    endpoints = _endpoints(model, packer, labels, pairs, max_answer_length, top)
+    options = dict(labels=labels, pairs=pairs, max_answer_length=max_answer_length, top=top)
+    given = {name: value for name, value in options.items() if value is not None}
+    endpoints = _endpoints(model, packer, given)
     check_texts = ["one two", "three"] if not check_texts else list(check_texts)
     asked = {
         name: _check_inputs(signature, packer, check_texts)
@@ -86,18 +91,34 @@ def export_encoder(
     return str(final)
 
 
-def _endpoints(model, packer, labels, pairs, max_answer_length, top):
+HEADS = {
+    models.BertClassifier: heads.classifier,
+    models.BertEmbedder: heads.embedder,
+    models.BertPretrainer: heads.pretrainer,
+    models.BertSpanPredictor: heads.span_predictor,
+    models.BertTokenClassifier: heads.tagger,
+}
+
+
+def _endpoints(model, packer, options):
     """name -> (function, input signature), after a look at what fits together."""
-    kinds = (
-        models.BertClassifier,
-        models.BertEmbedder,
-        models.BertPretrainer,
-        models.BertSpanPredictor,
-        models.BertTokenClassifier,
-    )
-    if not isinstance(model, kinds):
-        names = ", ".join(kind.__name__ for kind in kinds)
+    found = [head for kind, head in HEADS.items() if isinstance(model, kind)]
+    if not found:
+        names = ", ".join(kind.__name__ for kind in HEADS)
         raise ValueError(f"Expected one of {names}. Received: {type(model).__name__}.")
+    known = inspect.getfullargspec(found[0]).kwonlyargs
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The export of a {type(model).__name__} takes {', '.join(known) or 'no options'}. "
+            f"Received: {', '.join(unknown)}."
+        )
+    _check_packer(model, packer)
+    return found[0](model, packer, **options)
+
+
+def _check_packer(model, packer):
+    """Raises ValueError where a packer makes what the model does not read."""
     tokenizer, rows = packer.tokenizer, model.bert.token_embedding.input_dim
     if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
         raise ValueError(
@@ -116,28 +137,6 @@ def _endpoints(model, packer, labels, pairs, max_answer_length, top):
             f"The packer makes up to {packer.max_length} tokens, the model has positions for "
             f"{longest}. Give the packer a smaller `max_length`."
         )
-    if isinstance(model, models.BertEmbedder):
-        return heads.embedder(model, packer, pairs=pairs)
-    if isinstance(model, models.BertPretrainer):
-        if pairs and model.nsp_dense is None:
-            raise ValueError("A BertPretrainer without `next_sentence` reads no `pairs`.")
-        return heads.pretrainer(model, packer, pairs=pairs, top=whole_number("top", top))
-    if isinstance(model, models.BertSpanPredictor):
-        most = whole_number("max_answer_length", max_answer_length)
-        return heads.span_predictor(model, packer, max_answer_length=most)
-    if labels is None:
-        labels = model.labels or [str(i) for i in range(model.num_classes)]
-    labels = [labels] if isinstance(labels, str) else [str(label) for label in labels]
-    if len(labels) != model.num_classes:
-        raise ValueError(
-            f"`labels` must name the model's {model.num_classes} classes. Received: {labels}."
-        )
-    names = tf.constant(labels)
-    if isinstance(model, models.BertClassifier):
-        return heads.classifier(model, packer, pairs=pairs, names=names)
-    if pairs:
-        raise ValueError("A BertTokenClassifier tags the words of one text. Leave out `pairs`.")
-    return heads.tagger(model, packer, names=names)
 
 
 def _check_inputs(signature, packer, texts):

@@ -8,23 +8,25 @@ B batch, T length, W words, P positions, C classes, K predictions
 import tensorflow as tf
 
 from keras_xfmr import models
+from keras_xfmr.models.arguments import whole_number
+from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.text.questions import context_mask
 
-INPUTS = ("token_ids", "segment_ids", "attention_mask")
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
 LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
 SEGMENT_IDS = tf.TensorSpec([None, None], tf.int32, name="segment_ids")
 POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 
 
-def embedder(model, packer, *, pairs):
+def embedder(model, packer, *, pairs=False):
     """Vectors."""
     return _endpoints(packer, pairs, lambda inputs: {"vector": model(inputs)})
 
 
-def classifier(model, packer, *, pairs, names):
+def classifier(model, packer, *, pairs=False, labels=None):
     """Classes; the value of a regression."""
-    if model.num_classes == 1:
+    names = _class_names(model, labels)
+    if model.num_classes == 1 and not model.multi_label:
         return _endpoints(packer, pairs, lambda inputs: {"value": _float32(model(inputs)[:, 0])})
 
     probabilities = tf.sigmoid if model.multi_label else tf.nn.softmax
@@ -40,8 +42,9 @@ def classifier(model, packer, *, pairs, names):
     return _endpoints(packer, pairs, of_inputs, of_texts)
 
 
-def tagger(model, packer, *, names):
+def tagger(model, packer, *, labels=None):
     """Tags of words."""
+    names = _class_names(model, labels)
 
     def of_inputs(inputs):
         return {"scores": tf.nn.softmax(_float32(model(inputs)))}
@@ -62,8 +65,9 @@ def tagger(model, packer, *, names):
     return _endpoints(packer, False, of_inputs, of_text)
 
 
-def span_predictor(model, packer, *, max_answer_length):
+def span_predictor(model, packer, *, max_answer_length=30):
     """Answers that stand in a text."""
+    max_answer_length = whole_number("max_answer_length", max_answer_length)
 
     def spans(inputs):
         shown, logits = inputs["attention_mask"], model(inputs)
@@ -104,8 +108,11 @@ def span_predictor(model, packer, *, max_answer_length):
     }
 
 
-def pretrainer(model, packer, *, pairs, top):
+def pretrainer(model, packer, *, pairs=False, top=5):
     """Words in the places of masks; whether one text follows another."""
+    top = whole_number("top", top)
+    if pairs and model.nsp_dense is None:
+        raise ValueError("A BertPretrainer without `next_sentence` reads no `pairs`.")
 
     def follows(logits):
         return {"follows": tf.nn.softmax(_float32(logits["nsp"]))[:, 0]}
@@ -131,6 +138,17 @@ def pretrainer(model, packer, *, pairs, top):
         "serving_default": (of_pair, _strings("text", "text_pair")),
         "ids": (of_ids, ids),
     }
+
+
+def _class_names(model, labels):
+    if labels is None:
+        labels = model.labels or [str(i) for i in range(model.num_classes)]
+    labels = [labels] if isinstance(labels, str) else [str(label) for label in labels]
+    if len(labels) != model.num_classes:
+        raise ValueError(
+            f"`labels` must name the model's {model.num_classes} classes. Received: {labels}."
+        )
+    return tf.constant(labels)
 
 
 def _endpoints(packer, pairs, of_inputs, of_texts=None):

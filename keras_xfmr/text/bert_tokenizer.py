@@ -127,7 +127,18 @@ class BertTokenizer(WordPieceTokenizer):
         }
 
     def save(self, folder):
-        """As `Tokenizer.save`; also `tokenizer_config.json`, for Hugging Face's `AutoTokenizer`."""
+        """As `Tokenizer.save`; also `tokenizer_config.json`, for Hugging Face's `AutoTokenizer`.
+
+        Raises:
+            FileExistsError: the folder has a `tokenizer.json`, which `AutoTokenizer` would read in
+                the place of what is written.
+        """
+        other = pathlib.Path(folder) / "tokenizer.json"
+        if other.exists():
+            raise FileExistsError(
+                f"{str(other)!r} is another tokenizer, which Hugging Face's libraries would read "
+                "in the place of this one. Take it away, or save to another folder."
+            )
         super().save(folder)
         config = {
             "tokenizer_class": "BertTokenizer",

@@ -19,6 +19,14 @@ NORMALIZER = {
     "strip_accents": "strip_accents",
     "split_cjk": "handle_chinese_chars",
 }
+# Classes of transformers that are BERT's tokenizer, or stand for whatever a folder holds.
+READ_ALIKE = (
+    "BertTokenizer",
+    "DistilBertTokenizer",
+    "ElectraTokenizer",
+    "PreTrainedTokenizer",
+    "TokenizersBackend",
+)
 MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 
 
@@ -64,7 +72,9 @@ def load_pretrained_tokenizer(folder):
     if fast:
         vocabulary = _fast_vocabulary(fast)
     elif (folder / "vocab.txt").is_file():
+        _check_class(config, _optional_json(folder / "config.json"))
         vocabulary = read_lines(folder / "vocab.txt")
+        vocabulary = _with_added(vocabulary, _added_beside(folder, config))
     else:
         raise FileNotFoundError(
             f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
@@ -124,27 +134,74 @@ def _fast_vocabulary(fast):
     ids = model.get("vocab")
     if not isinstance(ids, dict) or not isinstance(added, list):
         raise ValueError("tokenizer.json is damaged: its model has no vocabulary.")
-    ids = dict(ids)
+    return _in_order({**ids}, added)
+
+
+def _added_beside(folder, config):
+    """Tokens that were added to a `vocab.txt`, as `tokenizer.json` would list them."""
+    decoder, added = config.get("added_tokens_decoder") or {}, []
+    if not isinstance(decoder, dict):
+        raise ValueError("tokenizer_config.json is damaged: `added_tokens_decoder` is no object.")
+    for index, token in decoder.items():
+        index = int(index) if index.isdecimal() and len(index) < 10 else index
+        added.append({**token, "id": index} if isinstance(token, dict) else token)
+    said = {token["id"] for token in added if isinstance(token, dict)}
+    for content, index in _optional_json(folder / "added_tokens.json").items():
+        if index not in said:
+            added.append({"content": content, "id": index, "special": False})
+    return added
+
+
+def _with_added(vocabulary, added):
+    ids = dict(zip(vocabulary, range(len(vocabulary))))
+    return _in_order(ids, added) if added and len(ids) == len(vocabulary) else vocabulary
+
+
+def _in_order(ids, added):
+    """The tokens in the order of their ids, the special ones that were added included.
+
+    Args:
+        ids: token -> id.
+        added: objects of `content`, `id` and `special`.
+    """
     for token in added:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise ValueError("tokenizer.json is damaged: an added token has no content.")
+            raise ValueError("The tokenizer's files are damaged: an added token has no content.")
         if not token.get("special"):
             raise ValueError(
                 "Expected added tokens to be special. Received: "
                 f"{token['content']!r}, which WordPiece cannot find in a text."
             )
         if ids.setdefault(token["content"], token.get("id")) != token.get("id"):
-            raise ValueError(f"tokenizer.json gives {token['content']!r} two ids.")
+            raise ValueError(f"The tokenizer's files give {token['content']!r} two ids.")
     if any(type(index) is not int for index in ids.values()):
-        raise ValueError("tokenizer.json is damaged: an id is no integer.")
+        raise ValueError("The tokenizer's files are damaged: an id is no integer.")
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"Expected each id 0 .. {len(ids) - 1} once in tokenizer.json's model.")
+        raise ValueError(f"Expected each id 0 .. {len(ids) - 1} once in the tokenizer's files.")
     return sorted(ids, key=ids.get)
+
+
+def _check_class(*configs):
+    """Refuses tokenizers that read a `vocab.txt` in another way, such as Japanese BERT's."""
+    for config in configs:
+        name = config.get("tokenizer_class")
+        name = name.removesuffix("Fast") if isinstance(name, str) else name
+        if name is not None and name not in READ_ALIKE:
+            raise ValueError(
+                f"Expected tokenizer_class to be one of {', '.join(READ_ALIKE)}. Received: "
+                f"{name!r}, which cuts words in another way."
+            )
 
 
 def _settings(config, fast, vocabulary):
     """Arguments of `BertTokenizer` from `tokenizer_config.json` and `tokenizer.json`."""
-    _check(config, {"do_basic_tokenize": True, "never_split": None}, "tokenizer_config.json")
+    expected = {"do_basic_tokenize": True, "word_tokenizer_type": None}
+    _check(config, {**expected, "subword_tokenizer_type": None}, "tokenizer_config.json")
+    if config.get("never_split"):
+        raise ValueError(
+            "Expected never_split in tokenizer_config.json to be empty. Received: "
+            f"{config['never_split']!r}."
+        )
     words = (token for token in vocabulary if not token.startswith("["))  # no [CLS]
     capitals = any(re.search("[A-Z]", word) for word in words)
     lowercase = bool(config or fast) or not capitals

@@ -412,6 +412,29 @@ def test_what_a_classifier_is_comes_and_goes(tmp_path):
         models.BertClassifier.from_pretrained(tmp_path / "c")
 
 
+def test_a_regression_of_several_values_is_refused(tmp_path):
+    published(tmp_path, config={"problem_type": "regression"})
+    with pytest.raises(ValueError, match="a regression of one value.* with 2"):
+        models.BertClassifier.from_pretrained(tmp_path)
+
+
+def test_an_encoder_without_blocks_comes_and_goes(tmp_path):
+    model = models.Bert(31, **{**SIZES, "num_layers": 0})
+    model.save_pretrained(tmp_path)
+    again = models.Bert.from_pretrained(tmp_path)
+    ids = np.array([[2, 5, 3]])
+    np.testing.assert_array_equal(*(np.asarray(m(ids)[0]) for m in (model, again)))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantized_weights_are_not_published(mode, tmp_path):
+    model = models.BertClassifier(models.Bert(31, **SIZES), 3)
+    model.classifier.quantize(mode)
+    with pytest.raises(ValueError, match=f"before it is quantized.*classifier.weight as {mode}"):
+        model.save_pretrained(tmp_path / "a")
+    assert not list(tmp_path.glob("a/*"))
+
+
 def test_numbers_as_names_of_classes_are_published(tmp_path):
     bert = models.Bert(31, **SIZES)
     models.BertClassifier(bert, 2, labels=np.array([7, 9])).save_pretrained(tmp_path)

@@ -36,6 +36,13 @@ def test_pooling_and_normalization(tmp_path):
     assert read(write(tmp_path, [TRANSFORMER])) == (None, False)
 
 
+def test_pooling_as_newer_releases_write_it(tmp_path):
+    """A name or a list of names; the flags beside it do not count, and mean is what is not said."""
+    assert read(write(tmp_path, pooling_mode="mean")) == ("mean", True)
+    assert read(write(tmp_path, pooling_mode=["cls"], **{MEAN: True})) == ("cls", True)
+    assert read(write(tmp_path)) == ("mean", True)
+
+
 def test_a_folder_without_modules(tmp_path):
     write(tmp_path, **{MEAN: True})
     (tmp_path / "modules.json").unlink()
@@ -45,7 +52,9 @@ def test_a_folder_without_modules(tmp_path):
 def test_vectors_that_mean_and_cls_do_not_give_are_others(tmp_path):
     assert read(write(tmp_path, **{MAX: True})) == ("other", True)
     assert read(write(tmp_path, **{MEAN: True, CLS: True})) == ("other", True)
-    assert read(write(tmp_path, pooling_mode="mean")) == ("other", True)
+    assert read(write(tmp_path, pooling_mode="max")) == ("other", True)
+    assert read(write(tmp_path, pooling_mode=["mean", "cls"])) == ("other", True)
+    assert read(write(tmp_path, pooling_mode=[["mean"]])) == ("other", True)
     assert read(write(tmp_path, [TRANSFORMER, POOLING, DENSE], **{MEAN: True})) == ("other", False)
     assert read(write(tmp_path, [TRANSFORMER, POOLING, POOLING], **{MEAN: True}))[0] == "other"
 

@@ -511,6 +511,19 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
     fit_with()(batches(make_ids(), np.eye(2, dtype="float32")))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "uint16", "int64"])
+def test_sizes_beyond_the_type_of_the_data_are_no_error(dtype):
+    import tensorflow as tf
+
+    model = models.BertClassifier(models.Bert(65536, **SIZES), num_classes=256)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = tf.data.Dataset.from_tensors((make_ids().astype(dtype), np.array([0, 1], dtype)))
+    if dtype == "bool":  # of the labels
+        data = tf.data.Dataset.from_tensors((make_ids(), np.array([False, True])))
+    assert np.isfinite(model.evaluate(data, verbose=0))
+
+
 def test_names_of_other_libraries_are_refused_with_ours():
     with pytest.raises(TypeError, match="Received: hidden_size, n_layers. hidden_size is d_model"):
         make_bert(hidden_size=5, n_layers=7)
@@ -526,7 +539,7 @@ def test_names_of_other_libraries_are_refused_with_ours():
 @pytest.mark.parametrize("name, value", [
     ("num_layers", -1), ("num_heads", 0), ("max_length", 0), ("ffn_dim", 1.5), ("ffn_dim", True),
     ("layer_norm_eps", -1.0), ("layer_norm_eps", float("nan")), ("initializer_range", np.inf),
-    ("dropout_rate", 1.5),
+    ("dropout_rate", 1.5), ("dropout_rate", 1.0), ("layer_norm_eps", 1.0),
 ])  # fmt: skip
 def test_sizes_are_checked(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must .*Received: {value!r}"):

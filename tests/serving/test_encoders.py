@@ -60,6 +60,13 @@ def test_a_classifier_of_several_labels_answers_each_by_itself(packer, tmp_path)
     assert [x.decode() for x in answer["label"]] == [LABELS[i] for i in logits.argmax(-1)]
 
 
+def test_a_classifier_of_one_label_answers_its_probability(packer, tmp_path):
+    model = make("BertClassifier", num_classes=1, multi_label=True, labels=["spam"])
+    answer = ask(serving.export_encoder(model, packer, tmp_path), text=TEXTS)
+    expected = 1 / (1 + np.exp(-numbers_of(model, packer, TEXTS)))
+    np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_pair_classifier_reads_two_texts(packer, tmp_path):
     model, others = make("BertClassifier"), TEXTS[::-1]
     path = serving.export_encoder(model, packer, tmp_path, pairs=True)
@@ -119,6 +126,9 @@ def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
     [
         ("BertClassifier", {}, {"labels": ["one"]}, "2 classes"),
         ("BertTokenClassifier", {}, {"pairs": True}, "pairs"),
+        ("BertEmbedder", {}, {"labels": ["no", "yes"]}, "BertEmbedder takes.*Received: labels"),
+        ("BertClassifier", {}, {"top": 3}, "BertClassifier takes.*pairs, labels.*Received: top"),
+        ("BertPretrainer", {}, {"max_answer_length": 3}, "Received: max_answer_length"),
     ],
 )
 def test_what_does_not_fit(kind, options, export, message, packer, tmp_path):

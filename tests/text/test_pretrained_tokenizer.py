@@ -188,13 +188,70 @@ def test_a_foreign_tokenizer_json_is_refused(path, value, message, tmp_path):
 
 @pytest.mark.parametrize(
     "name, value",
-    [("do_basic_tokenize", False), ("never_split", ["x"]), ("do_lower_case", "yes")],
+    [
+        ("do_basic_tokenize", False),
+        ("never_split", ["x"]),
+        ("do_lower_case", "yes"),
+        ("word_tokenizer_type", "mecab"),
+        ("subword_tokenizer_type", "character"),
+        ("tokenizer_class", "BertJapaneseTokenizer"),
+        ("tokenizer_class", ["BertTokenizer"]),
+    ],
 )
 def test_a_foreign_configuration_is_refused(name, value, tmp_path):
     (tmp_path / "vocab.txt").write_bytes(LINES)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: value}))
     with pytest.raises(ValueError, match=f"Expected .*{name}.*Received"):
         text.load_pretrained_tokenizer(tmp_path)
+
+
+def test_a_configuration_of_the_model_may_name_the_class(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    (tmp_path / "config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    with pytest.raises(ValueError, match="cuts words in another way"):
+        text.load_pretrained_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text('{"tokenizer_class": "ElectraTokenizerFast"}')
+    assert text.load_pretrained_tokenizer(tmp_path).get_vocabulary() == BERT
+
+
+def added(tmp_path, decoder, beside):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    (tmp_path / "added_tokens.json").write_text(json.dumps(beside))
+    return tmp_path
+
+
+def test_special_tokens_that_were_added_to_a_vocabulary_have_their_ids(tmp_path):
+    decoder = {str(i): {"content": token, "special": True} for i, token in enumerate(BERT)}
+    decoder |= {"6": {"content": "[E2]", "special": True}, "5": {"content": "a", "special": True}}
+    tokenizer = text.load_pretrained_tokenizer(added(tmp_path, decoder, {"[E2]": 6, "a": 5}))
+    assert tokenizer.get_vocabulary() == [*BERT, "a", "[E2]"]
+
+
+@pytest.mark.parametrize(
+    "decoder, beside, message",
+    [
+        ({"5": {"content": "new", "special": False}}, {}, "Expected added tokens to be special.*new"),
+        ({}, {"new": 5}, "Expected added tokens to be special.*new"),
+        ({"6": {"content": "a", "special": True}}, {}, "Expected each id 0 .. 5 once"),
+        ({"4": {"content": "a", "special": True}}, {}, "Expected each id 0 .. 5 once"),
+        ({"3": {"content": "[MASK]", "special": True}}, {}, "two ids"),
+        ({"x": {"content": "a", "special": True}}, {}, "an id is no integer"),
+        ({"9" * 5000: {"content": "a", "special": True}}, {}, "an id is no integer"),
+        ({"5": "a"}, {}, "an added token has no content"),
+        ([1], {}, "`added_tokens_decoder` is no object"),
+    ],
+)
+def test_tokens_that_cannot_be_added_are_refused(decoder, beside, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        text.load_pretrained_tokenizer(added(tmp_path, decoder, beside))
+
+
+def test_another_tokenizer_in_the_folder_is_not_left_in_charge(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="another tokenizer"):
+        text.BertTokenizer(BERT).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
 # ---- SentencePiece, as KoBERT has it

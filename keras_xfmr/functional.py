@@ -290,8 +290,19 @@ def _positions(length, offset):
 def rotary_angles(length, head_dim, *, offset=0, max_wavelength=10000.0):
     """The angles m * theta_i with theta_i = max_wavelength^(-2i / H) (Su et al. 2021, eq. 15).
 
+    Args:
+        length: number of positions, an integer or scalar tensor.
+        head_dim: H, even.
+        offset: the first position, a number or a tensor; a tensor `[B]` gives one start a row.
+        max_wavelength: the base of the geometric progression.
+
     Returns:
         float32 `[length, H / 2]`, or `[B, length, H / 2]` where `offset` is `[B]`.
+
+    Example:
+
+    >>> rotary_angles(5, 8).shape
+    (5, 4)
     """
     frequency = np.power(max_wavelength, -np.arange(0, head_dim, 2) / head_dim).astype("float32")
     return ops.expand_dims(_positions(length, offset), -1) * frequency
@@ -309,12 +320,22 @@ def apply_rotary(x, angles, layout="halves"):
     Returns:
         `[B, T, N, H]` in the dtype of `x`; the rotation itself is float32.
 
+    Raises:
+        ValueError: an unknown layout, or an odd H.
+
     Example:
 
     >>> x = keras.random.normal((2, 5, 4, 8))
     >>> apply_rotary(x, rotary_angles(5, 8)).shape
     (2, 5, 4, 8)
     """
+    if layout not in ROTARY_LAYOUTS:
+        raise ValueError(f"`layout` must be one of {ROTARY_LAYOUTS}. Received: {layout!r}.")
+    if x.shape[-1] % 2:
+        raise ValueError(
+            "Rotary positions need an even head_dim: features turn in pairs. "
+            f"Received: head_dim={x.shape[-1]}."
+        )
     cosine, sine = (ops.expand_dims(f(angles), -2) for f in (ops.cos, ops.sin))
     wide = ops.cast(x, "float32")
     half = x.shape[-1] // 2
@@ -341,6 +362,4 @@ def l2_normalize(x, epsilon=1e-12):
     >>> l2_normalize(np.array([[3.0, 4.0]])).numpy().tolist()[0]
     [0.6000000238418579, 0.800000011920929]
     """
-    x = ops.cast(x, "float32")
-    norm = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
-    return x / ops.maximum(norm, epsilon)
+    return ops.normalize(ops.cast(x, "float32"), epsilon=epsilon)

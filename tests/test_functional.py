@@ -20,9 +20,14 @@ ROUNDED = {"float32": SUMS, "bfloat16": 4 * 2.0**-8, "float16": 4 * 2.0**-11}
 
 
 def heads(rng, kv_heads=N, dtype="float32"):
-    """Query, key and value as tensors of `dtype`, and the same rounded numbers in float64."""
+    """Query, key and value as tensors of `dtype`, and the same rounded numbers in float64.
+
+    Values of about 1 and below, for tolerances are absolute and rounding is relative.
+    """
     shapes = (B, T, N, H), (B, S, kv_heads, H), (B, S, kv_heads, V)
-    tensors = [ops.cast(rng.normal(size=shape).astype("float32"), dtype) for shape in shapes]
+    drawn = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    drawn[2] /= 2
+    tensors = [ops.cast(x, dtype) for x in drawn]
     return tensors, [as_numpy(tensor).astype("float64") for tensor in tensors]
 
 
@@ -395,3 +400,11 @@ def test_a_value_that_is_being_traced_is_not_concrete(jit_compile):
 
         tf.function(look, jit_compile=jit_compile)(tf.constant([2]))
     assert seen and all(value is None for value in seen)
+
+
+def test_a_rotation_says_what_it_cannot_take(rng):
+    x = ops.ones((2, 3, 1, 4))
+    with pytest.raises(ValueError, match="`layout` must be one of .* Received: 'hlaves'"):
+        functional.apply_rotary(x, functional.rotary_angles(3, 4), "hlaves")
+    with pytest.raises(ValueError, match="even head_dim.* Received: head_dim=3"):
+        functional.apply_rotary(x[..., :3], functional.rotary_angles(3, 4))

@@ -6,10 +6,11 @@ B batch, K beams, L max_length, V vocab_size
 import numbers
 import typing
 
+import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.decoding.loop import SearchResult, as_prompt, map_state, read_prompt
+from keras_xfmr.decoding.loop import SearchResult, as_prompt, check_end, read_prompt
 
 IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
 
@@ -91,6 +92,7 @@ def beam_search(
     if alpha < 0:
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
     prompt = as_prompt(prompt, max_length)
+    check_end(end_id)
     first = prompt.shape[1] - 1
     state = read_prompt(step, prompt, state)
     beams = _first_beams(prompt, state, beam_size, max_length, pad_id)
@@ -108,7 +110,7 @@ def beam_search(
         beams = BeamState(*loop_vars)
         # Here and not at the end of the last step, where it would be a pass over the caches of its
         # own: a compiler joins it with the step's write.
-        model = map_state(lambda x: ops.take(x, beams.rows, axis=0), beams.model)
+        model = keras.tree.map_structure(lambda x: ops.take(x, beams.rows, axis=0), beams.model)
         logits, model = step(beams.last, beams.index + first, model)
         ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
         return tuple(_split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id))
@@ -150,7 +152,7 @@ def _first_beams(prompt, state, beam_size, max_length, pad_id):
         done_scores=ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32"),
         done_lengths=ops.zeros((batch, beam_size), "int32"),
         rows=ops.arange(batch * beam_size, dtype="int32"),
-        model=map_state(lambda x: ops.repeat(x, beam_size, axis=0), state),
+        model=keras.tree.map_structure(lambda x: ops.repeat(x, beam_size, axis=0), state),
     )
 
 

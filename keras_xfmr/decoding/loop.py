@@ -6,7 +6,6 @@ B batch, P prompt length, L max_length, V vocab_size
 import numbers
 import typing
 
-import keras
 from keras import ops
 
 from keras_xfmr import kernels
@@ -44,7 +43,8 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
         A `SearchResult`.
 
     Raises:
-        ValueError: `max_length` is not positive, or the prompt has another rank.
+        ValueError: `max_length` is not positive, `end_id` is no integer, or the prompt has
+            another rank.
 
     Example:
 
@@ -78,6 +78,12 @@ def as_prompt(prompt, max_length):
     return prompt
 
 
+def check_end(end_id):
+    """Raises ValueError where `end_id` is not one token."""
+    if isinstance(end_id, bool) or not isinstance(end_id, numbers.Integral):
+        raise ValueError(f"`end_id` must be an integer, one token. Received: {end_id!r}.")
+
+
 def read_prompt(step, prompt, state):
     """Runs the step function over all of the prompt but its last token."""
     for index in range(prompt.shape[1] - 1):
@@ -88,6 +94,7 @@ def read_prompt(step, prompt, state):
 def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):
     """The loop of greedy search and sampling; `choose(logits, index)` gives the next tokens."""
     prompt = as_prompt(prompt, max_length)
+    check_end(end_id)
     first = prompt.shape[1] - 1
     rows = ops.shape(prompt)[0]
     state = read_prompt(step, prompt, state)
@@ -124,8 +131,3 @@ def take_one(logits, token_ids):
     """`logits [R, V]` at `token_ids [R]`."""
     indices = ops.expand_dims(token_ids, -1)
     return ops.squeeze(ops.take_along_axis(logits, indices, axis=-1), -1)
-
-
-def map_state(function, state):
-    """Applies a function to every tensor of a nested state."""
-    return keras.tree.map_structure(function, state)

@@ -5,6 +5,7 @@ B batch, T length, D d_model
 
 import keras
 
+from keras_xfmr.layers.composite import stay_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
 
@@ -74,19 +75,23 @@ class AddNorm(keras.layers.Layer):
         return cls(**{**config, "norm": norm})
 
     def build(self, inputs_shape, sublayer_output_shape=None):
-        if sublayer_output_shape is not None and inputs_shape[-1] != sublayer_output_shape[-1]:
-            raise ValueError(
-                "The sublayer must keep the size of its input, or nothing can be added. "
-                f"Received: input {tuple(inputs_shape)}, output {tuple(sublayer_output_shape)}."
-            )
         if not self.norm.built:
             self.norm.build(inputs_shape)
+        stay_frozen(self)
 
     def call(self, inputs, sublayer_output, training=None):
         return self.normalize(self.add(inputs, sublayer_output, training=training))
 
     def add(self, inputs, sublayer_output, training=None):
         """x + Dropout(sublayer output)."""
+        given, kept = tuple(inputs.shape), tuple(sublayer_output.shape)
+        if len(given) != len(kept) or any(
+            None not in sizes and sizes[0] != sizes[1] for sizes in zip(given, kept)
+        ):
+            raise ValueError(
+                "The sublayer must keep the shape of its input. Received: input "
+                f"{given}, output {kept}."
+            )
         return inputs + self.dropout(sublayer_output, training=training)
 
     def normalize(self, inputs):

@@ -4,13 +4,13 @@ B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim
 """
 
 import math
-import numbers
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers.attention_axes import AxisFolding
+from keras_xfmr.layers.composite import positive, stay_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import RowDense
@@ -38,7 +38,8 @@ class MultiHeadAttention(keras.layers.Layer):
         output_shape: last axes of the output; by default D of the query.
         attention_axes: axes that attend to each other; by default all but the first and last.
         sliding_window: if given, a query sees keys less than this many positions away.
-        flash_attention: True asks the backend for its flash kernel (JAX on a GPU).
+        flash_attention: False or None; True is refused, for Keras' flash kernels give no zeros
+            where a row may attend nowhere.
         use_gate: multiplies the heads by a sigmoid of a projected query (Qiu et al. 2025).
         seed: seed of the dropout.
         num_key_value_heads: K, a divisor of N; fewer heads of keys and values (Ainslie et al.
@@ -112,13 +113,13 @@ class MultiHeadAttention(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.num_heads = _positive("num_heads", num_heads)
-        self.key_dim = _positive("key_dim", key_dim)
-        self.value_dim = self.key_dim if value_dim is None else _positive("value_dim", value_dim)
+        self.num_heads = positive("num_heads", num_heads)
+        self.key_dim = positive("key_dim", key_dim)
+        self.value_dim = self.key_dim if value_dim is None else positive("value_dim", value_dim)
         self.num_key_value_heads = (
             self.num_heads
             if num_key_value_heads is None
-            else _positive("num_key_value_heads", num_key_value_heads)
+            else positive("num_key_value_heads", num_key_value_heads)
         )
         if num_heads % self.num_key_value_heads:
             raise ValueError(
@@ -127,15 +128,12 @@ class MultiHeadAttention(keras.layers.Layer):
             )
         if not 0 <= dropout <= 1:
             raise ValueError(f"`dropout` must lie in [0, 1]. Received: {dropout}.")
-        if flash_attention and (dropout or keras.config.backend() == "tensorflow"):
-            raise ValueError(
-                "`flash_attention=True` needs dropout=0 and a backend that has the kernel; "
-                "TensorFlow has none. Leave it out."
-            )
+        if flash_attention:
+            raise ValueError("`flash_attention=True` is not supported here. Leave it out.")
         self.dropout = dropout
         self.use_bias = use_bias
         self.sliding_window = (
-            None if sliding_window is None else _positive("sliding_window", sliding_window)
+            None if sliding_window is None else positive("sliding_window", sliding_window)
         )
         self.flash_attention = flash_attention
         self.use_gate = use_gate
@@ -192,6 +190,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.output_dense = self._projection(
             "attention_output", heads_shape, contracted=2, output_axes=output_axes
         )
+        stay_frozen(self)
 
     def compute_output_shape(self, query_shape, value_shape, key_shape=None):
         """Of the first output: scores and a cache come on top."""
@@ -285,13 +284,6 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
         """Heads to heads: output `[B, T, N, V]` and weights `[B, N, T, S]`."""
-        if self.flash_attention:
-            if mask is not None and len(mask.shape) == 3:
-                mask = ops.expand_dims(mask, 1)
-            output = ops.dot_product_attention(
-                query, key, value, bias=bias, mask=mask, flash_attention=True
-            )
-            return output, None
         drop = None
         if self.dropout:
             drop = lambda weights: self.dropout_layer(weights, training=training)  # noqa: E731
@@ -325,8 +317,6 @@ class MultiHeadAttention(keras.layers.Layer):
         cache_index=None,
         position=None,
     ):
-        if return_attention_scores and self.flash_attention:
-            raise ValueError("`flash_attention=True` never forms the attention scores to return.")
         folded = self._folds(query.shape)
         if folded and (cache is not None or attention_bias is not None):
             raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
@@ -418,8 +408,7 @@ class MultiHeadAttention(keras.layers.Layer):
             **masks,
         )
         output, weights = self.compute_attention(*folding.heads, mask, None, training)
-        weights = None if weights is None else folding.unfold_weights(weights)
-        return folding.unfold_output(output), weights
+        return folding.unfold_output(output), folding.unfold_weights(weights)
 
 
 # A cache has the layout that the two products of a step read, keys [B, K, H, S] and values
@@ -446,12 +435,6 @@ def _check_shapes(query_shape, value_shape, key_shape):
             "`value` and `key` must have the same length. Received: value of shape "
             f"{tuple(value_shape)}, key of shape {tuple(key_shape)}."
         )
-
-
-def _positive(name, value):
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
-    return int(value)  # NumPy's cannot be saved in a configuration
 
 
 def _as_tuple(value):

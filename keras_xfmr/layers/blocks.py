@@ -3,10 +3,13 @@
 B batch, T target, S source, D d_model
 """
 
+import inspect
+
 import keras
 
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
+from keras_xfmr.layers.composite import positive, stay_frozen
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 
@@ -40,8 +43,8 @@ class _Block(keras.layers.Layer):
             )
         self.supports_masking = True
         self._arguments = {
-            "num_heads": num_heads,
-            "ffn_dim": ffn_dim,
+            "num_heads": positive("num_heads", num_heads),
+            "ffn_dim": positive("ffn_dim", ffn_dim),
             "dropout_rate": dropout_rate,
             "attention_dropout_rate": attention_dropout_rate,
             "activation": activation,
@@ -85,7 +88,7 @@ class _Block(keras.layers.Layer):
             if getattr(self, name) is None:
                 setattr(self, name, self._default_attention(name, d_model))
             layer = getattr(self, name)
-            if not layer.built:
+            if not layer.built and len(inspect.signature(layer.build).parameters) > 1:
                 keys = memory_shape if name == "cross_attention" else inputs_shape
                 layer.build(inputs_shape, keys or inputs_shape)
         if self.feed_forward is None:
@@ -100,6 +103,7 @@ class _Block(keras.layers.Layer):
             self.feed_forward.build(inputs_shape)
         for name in (*self.attentions, "feed_forward"):
             getattr(self, f"{name}_add_norm").build(inputs_shape)
+        stay_frozen(self)
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         """Of the default sublayers without tracing them, which would take a tenth of a second for
@@ -175,7 +179,8 @@ class EncoderBlock(_Block):
         epsilon: of the norms.
         kernel_initializer: of the default sublayers.
         self_attention: a layer in the place of the default `MultiHeadAttention`; Keras' own serves
-            where there is no cache.
+            where there is no cache. It is called as `layer(x, x)` with what of the arguments of
+            Keras' layer is asked for: `value_mask`, `attention_mask`, `training`, ...
         feed_forward: a layer in the place of the default `PositionWiseFFN`.
 
     Call arguments:
@@ -229,12 +234,15 @@ class EncoderBlock(_Block):
             output = self.self_attention(
                 x,
                 x,
-                value_mask=mask,
-                attention_mask=attention_mask,
-                return_attention_scores=return_attention_scores,
-                training=training,
-                use_causal_mask=use_causal_mask,
-                **_given(cache=cache, cache_index=cache_index),
+                **_asked(
+                    value_mask=mask,
+                    attention_mask=attention_mask,
+                    return_attention_scores=return_attention_scores,
+                    training=training,
+                    use_causal_mask=use_causal_mask,
+                    cache=cache,
+                    cache_index=cache_index,
+                ),
             )
             return _keep_extras(output, extras)
 
@@ -261,7 +269,8 @@ class DecoderBlock(_Block):
         epsilon: of the norms.
         kernel_initializer: of the default sublayers.
         self_attention, cross_attention: layers in the place of the default `MultiHeadAttention`;
-            Keras' own serve where there is no cache.
+            Keras' own serve where there is no cache. They are called as `layer(x, memory)`: see
+            `EncoderBlock`.
         feed_forward: a layer in the place of the default `PositionWiseFFN`.
 
     Call arguments:
@@ -304,6 +313,8 @@ class DecoderBlock(_Block):
         Raises:
             ValueError: the cross-attention has positions (`rotary`, `sliding_window`).
         """
+        if not self.built:
+            raise ValueError("Build the block before its caches: call it once, or `build` it.")
         cross = self.cross_attention
         if getattr(cross, "rotary", None) or getattr(cross, "sliding_window", None):
             raise ValueError(
@@ -329,6 +340,8 @@ class DecoderBlock(_Block):
         cache=None,
         cache_index=None,
     ):
+        if memory is None and cache is None:
+            raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
         extras = []
         self_cache, cross_cache = (None, None) if cache is None else cache
 
@@ -336,12 +349,15 @@ class DecoderBlock(_Block):
             output = self.self_attention(
                 x,
                 x,
-                value_mask=inputs_mask,
-                attention_mask=attention_mask,
-                return_attention_scores=return_attention_scores,
-                training=training,
-                use_causal_mask=use_causal_mask,
-                **_given(cache=self_cache, cache_index=cache_index),
+                **_asked(
+                    value_mask=inputs_mask,
+                    attention_mask=attention_mask,
+                    return_attention_scores=return_attention_scores,
+                    training=training,
+                    use_causal_mask=use_causal_mask,
+                    cache=self_cache,
+                    cache_index=cache_index,
+                ),
             )
             return _keep_extras(output, extras)
 
@@ -349,11 +365,13 @@ class DecoderBlock(_Block):
             output = self.cross_attention(
                 x,
                 memory,
-                value_mask=memory_mask,
-                attention_mask=cross_attention_mask,
-                return_attention_scores=return_attention_scores,
-                training=training,
-                **_given(cache=cross_cache),
+                **_asked(
+                    value_mask=memory_mask,
+                    attention_mask=cross_attention_mask,
+                    return_attention_scores=return_attention_scores,
+                    training=training,
+                    cache=cross_cache,
+                ),
             )
             return _keep_extras(output, extras)
 
@@ -367,9 +385,9 @@ class DecoderBlock(_Block):
         return (x, *zip(extras[:half], extras[half:]))
 
 
-def _given(**arguments):
-    """The arguments that are not None: an attention passed in need not know what is never used."""
-    return {name: value for name, value in arguments.items() if value is not None}
+def _asked(**arguments):
+    """Those that ask for something: an attention of another kind need not know the others."""
+    return {key: value for key, value in arguments.items() if not (value is None or value is False)}
 
 
 def _keep_extras(output, extras):

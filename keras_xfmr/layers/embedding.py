@@ -129,8 +129,8 @@ class TokenEmbedding(keras.layers.Embedding):
 
     def compute_mask(self, inputs, mask=None):
         # Vectors on their way to logits keep the mask they come with.
-        reverse = len(inputs.shape) > 2 and inputs.shape[-1] == self.output_dim
-        is_reverse = reverse and "float" in keras.backend.standardize_dtype(inputs.dtype)
+        vectors = len(inputs.shape) > 1 and inputs.shape[-1] == self.output_dim
+        is_reverse = vectors and "float" in keras.backend.standardize_dtype(inputs.dtype)
         return mask if is_reverse else super().compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape, reverse=False):

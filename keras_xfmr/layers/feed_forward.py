@@ -6,27 +6,12 @@ B batch, T length, D d_model, F ffn_dim
 import keras
 from keras import ops
 
+from keras_xfmr.layers.activations import gelu_exact, get_activation
+from keras_xfmr.layers.composite import positive, stay_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import AdaptableDense
 
-
-def gelu_exact(x):
-    """x Phi(x), with the error function (Hendrycks and Gimpel 2016)."""
-    return ops.gelu(x, approximate=False)
-
-
-def gelu_tanh(x):
-    """The tanh approximation of GELU, `gelu_new` in published configurations."""
-    return ops.gelu(x, approximate=True)
-
-
-ACTIVATIONS = {
-    "gelu": gelu_exact,
-    "gelu_exact": gelu_exact,
-    "gelu_tanh": gelu_tanh,
-    "gelu_new": gelu_tanh,
-}
 GATES = {"glu": ops.sigmoid, "reglu": ops.relu, "swiglu": ops.silu, "geglu": gelu_exact}
 
 
@@ -79,7 +64,7 @@ class PositionWiseFFN(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.ffn_dim = ffn_dim
+        self.ffn_dim = positive("ffn_dim", ffn_dim)
         self.activation = activation
         self.dropout_rate = dropout_rate
         self.use_bias = use_bias
@@ -88,21 +73,9 @@ class PositionWiseFFN(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
         self.gated = isinstance(activation, str) and activation in GATES
-        self._activate = self.resolve_activation(activation)
-
-    @staticmethod
-    def resolve_activation(activation):
-        if isinstance(activation, str):
-            known = {**ACTIVATIONS, **GATES}
-            if activation in known:
-                return known[activation]
-        try:
-            return keras.activations.get(activation)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"`activation` must be one of {sorted({**ACTIVATIONS, **GATES})}, the name of a "
-                f"Keras activation or a function. Received: {activation!r}."
-            ) from error
+        self._activate = (
+            GATES[activation] if self.gated else get_activation(activation, further=GATES)
+        )
 
     def get_config(self):
         activation = self.activation
@@ -128,6 +101,7 @@ class PositionWiseFFN(keras.layers.Layer):
             self.gate_dense = self._dense("gate", self.ffn_dim, input_shape)
         self.dropout = Dropout(self.dropout_rate, seed=self.seed, dtype=self.dtype_policy)
         self.output_dense = self._dense("output", output_dim, inner_shape)
+        stay_frozen(self)
 
     def _dense(self, name, units, input_shape):
         layer = AdaptableDense(

@@ -5,7 +5,8 @@ B batch, T length, D d_model, V vocab_size
 
 import keras
 
-from keras_xfmr.layers.feed_forward import PositionWiseFFN
+from keras_xfmr.layers.activations import get_activation
+from keras_xfmr.layers.composite import stay_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.normalization import LayerNorm
 
@@ -20,7 +21,7 @@ class MaskedLMTransform(keras.layers.Layer):
         logits = token_embedding(transform(x), reverse=True) + bias
 
     Args:
-        activation: a name of `PositionWiseFFN`.
+        activation: a name of `PositionWiseFFN` without a gate, any Keras activation, or a function.
         epsilon: of the norm.
         kernel_initializer: of W.
 
@@ -50,7 +51,7 @@ class MaskedLMTransform(keras.layers.Layer):
         self.activation = activation
         self.epsilon = epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self._activate = PositionWiseFFN.resolve_activation(activation)
+        self._activate = get_activation(activation)
 
     def get_config(self):
         return {
@@ -70,6 +71,7 @@ class MaskedLMTransform(keras.layers.Layer):
         self.dense.build(input_shape)
         self.norm = LayerNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
         self.norm.build(input_shape)
+        stay_frozen(self)
 
     def call(self, inputs):
         return self.norm(self._activate(self.dense(inputs)))

@@ -56,6 +56,7 @@ class PositionalEncoding(keras.layers.Layer):
 
     def call(self, inputs, offset=0):
         _check_rank("inputs", inputs, 3)
+        _check_offset(offset)
         codes = functional.sinusoidal_encoding(
             ops.shape(inputs)[1],
             inputs.shape[-1],
@@ -197,11 +198,7 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def call(self, inputs, offset=0):
         _check_rank("inputs", inputs, 4)
-        if inputs.shape[-1] % 2:
-            raise ValueError(
-                "Rotary positions need an even head_dim: features turn in pairs. "
-                f"Received: head_dim={inputs.shape[-1]}."
-            )
+        _check_offset(offset)
         angles = functional.rotary_angles(
             ops.shape(inputs)[1],
             inputs.shape[-1],
@@ -212,6 +209,13 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def _check_offset(offset):
+    """Refuses what Keras has cast to half precision, where position 257 is 256."""
+    dtype = keras.backend.standardize_dtype(getattr(offset, "dtype", "int32"))
+    if "float16" in dtype:
+        raise ValueError(f"`offset` must be a number or integers here. Received: dtype {dtype}.")
 
 
 def _check_rank(name, tensor, rank):

@@ -2,6 +2,7 @@
 
 import collections
 import numbers
+import os
 
 
 class Adaptable:
@@ -111,17 +112,24 @@ class Adaptable:
 
 def frozen(weights):
     """Which weights are not trained, whoever froze them, as an entry of a configuration."""
-    paths = [weight.path for weight in weights if not weight.trainable]
+    paths = [path for path, weight in _paths(weights).items() if not weight.trainable]
     return {"frozen": paths} if paths else {}
 
 
 def freeze_again(weights, paths):
     """What `frozen` noted."""
-    if lost := set(paths) - {weight.path for weight in weights}:
+    weights = _paths(weights)
+    if lost := set(paths) - set(weights):
         raise ValueError(f"The model has no weights {sorted(lost)[:3]} to keep frozen.")
-    for weight in weights:
-        if weight.path in paths:
-            weight.trainable = False
+    for path in paths:
+        weights[path].trainable = False
+
+
+def _paths(weights):
+    """Weights by their paths, from where these part: a layer around a model comes before that."""
+    parts = [weight.path.split("/") for weight in weights]
+    shared = len(os.path.commonprefix([part[:-1] for part in parts]))
+    return {"/".join(part[shared:]): weight for part, weight in zip(parts, weights)}
 
 
 def projections(block):

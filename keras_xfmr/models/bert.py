@@ -191,8 +191,6 @@ class Bert(Adaptable, Pretrained, keras.Model):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         adaptations = {key: config.pop(key) for key in ("lora", "frozen") if key in config}
-        if isinstance(config.get("dtype"), dict):
-            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         model = cls(**config)
         model._adapt(**adaptations)
         return model

@@ -70,8 +70,7 @@ class BertHead(Pretrained, ChecksData, keras.Model):
     # ---- in a configuration
 
     def get_config(self):
-        inner = {id(weight) for weight in self.bert.weights}
-        own = frozen([weight for weight in self.weights if id(weight) not in inner])
+        own = frozen(self._own_weights())
         return {"bert": keras.saving.serialize_keras_object(self.bert), **self._config, **own}
 
     @classmethod
@@ -79,8 +78,12 @@ class BertHead(Pretrained, ChecksData, keras.Model):
         config = {**config, "bert": keras.saving.deserialize_keras_object(config["bert"])}
         frozen = config.pop("frozen", ())
         model = cls(**config)
-        freeze_again(model.weights, frozen)
+        freeze_again(model._own_weights(), frozen)
         return model
+
+    def _own_weights(self):
+        inner = {id(weight) for weight in self.bert.weights}
+        return [weight for weight in self.weights if id(weight) not in inner]
 
     # ---- data are looked at
 

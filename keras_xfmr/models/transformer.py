@@ -155,8 +155,6 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        if isinstance(config.get("dtype"), dict):
-            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         paths = config.pop("frozen", ())
         model = cls(**config)
         freeze_again(model.weights, paths)
@@ -208,49 +206,49 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
     def encode(self, source_ids, training=None):
         """Memory `[B, S, D]` of source ids `[B, S]`; padding is seen by no one."""
+        return self._encode(source_ids, training)
+
+    def decode(self, target_ids, memory, source_ids, training=None):
+        """Logits `[B, T, V]` of the token after each of `target_ids [B, T]`."""
+        return self._decode(target_ids, memory, source_ids, training)
+
+    def attention_weights(self, source_ids, target_ids):
+        """The attention weights of every block, without dropout.
+
+        Args:
+            source_ids, target_ids: integers `[B, S]` and `[B, T]`.
+
+        Returns:
+            `{"encoder": [...], "decoder": [...], "cross": [...]}`, one tensor a block:
+            `[B, N, S, S]`, `[B, N, T, T]`, `[B, N, T, S]`.
+        """
+        encoder, decoder = [], []
+        memory = self._encode(source_ids, False, encoder)
+        self._decode(target_ids, memory, source_ids, False, decoder)
+        of_targets, cross = zip(*decoder) if decoder else ((), ())
+        return {"encoder": encoder, "decoder": list(of_targets), "cross": list(cross)}
+
+    def _encode(self, source_ids, training, scores=None):
+        """Also appends each block's attention weights to `scores`, where it is a list."""
         mask = functional.padding_mask(source_ids, self.pad_id)
         x = self.source_positions(self.source_embedding(source_ids))
         x = self.source_dropout(x, training=training)
         for block in self.encoder_blocks:
-            x = block(x, attention_mask=mask, training=training)
+            x = _kept(scores, block, x, attention_mask=mask, training=training)
         return x if self.encoder_norm is None else self.encoder_norm(x)
 
-    def decode(self, target_ids, memory, source_ids, training=None):
-        """Logits `[B, T, V]` of the token after each of `target_ids [B, T]`."""
+    def _decode(self, target_ids, memory, source_ids, training, scores=None):
         mask = functional.padding_mask(source_ids, self.pad_id)
         x = self.target_positions(self.target_embedding(target_ids))
         x = self.target_dropout(x, training=training)
         for block in self.decoder_blocks:
-            x = block(x, memory, cross_attention_mask=mask, training=training)
+            x = _kept(scores, block, x, memory, cross_attention_mask=mask, training=training)
         return self._logits(x)
 
     def _logits(self, x):
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
         return self.target_embedding(x, reverse=True)
-
-    def attention_weights(self, source_ids, target_ids):
-        """The attention weights of every block, without dropout.
-
-        Returns:
-            `{"encoder": [...], "decoder": [...], "cross": [...]}`, one tensor a block:
-            `[B, N, S, S]`, `[B, N, T, T]`, `[B, N, T, S]`.
-        """
-        mask = functional.padding_mask(source_ids, self.pad_id)
-        weights = {"encoder": [], "decoder": [], "cross": []}
-        x = self.source_positions(self.source_embedding(source_ids))
-        for block in self.encoder_blocks:
-            x, scores = block(x, attention_mask=mask, return_attention_scores=True)
-            weights["encoder"].append(scores)
-        memory = x if self.encoder_norm is None else self.encoder_norm(x)
-        x = self.target_positions(self.target_embedding(target_ids))
-        for block in self.decoder_blocks:
-            x, (decoder, cross) = block(
-                x, memory, cross_attention_mask=mask, return_attention_scores=True
-            )
-            weights["decoder"].append(decoder)
-            weights["cross"].append(cross)
-        return weights
 
     # ---- decoding
 
@@ -361,7 +359,9 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         seed = None
         if search in ("sample", sample) and isinstance(options.get("seed"), numbers.Integral):
             seed = int(options.pop("seed"))
-        key = (search, jit_compile, seed is None, repr(sorted(options.items())))
+        # What else a program is made of: low-rank updates are variables that were not there.
+        made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
+        key = (search, jit_compile, seed is None, made_of, repr(sorted(options.items())))
 
         def make():
             generator = self.make_generator(search=search, **options)
@@ -383,6 +383,15 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             pad_id=self.pad_id,
             **options,
         )
+
+
+def _kept(scores, block, *inputs, **arguments):
+    """A block's output; its attention weights go to `scores`, where they are wanted."""
+    if scores is None:
+        return block(*inputs, **arguments)
+    output, weights = block(*inputs, return_attention_scores=True, **arguments)
+    scores.append(weights)
+    return output
 
 
 def _positions(config, policy, name):

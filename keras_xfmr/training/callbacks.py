@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import keras
 import numpy as np
 
 WEIGHTS, METADATA = "latest.weights.h5", "training_metadata.json"
+BACKUP = re.compile(r"backup-(\d{6,})-(\d{9,})")  # of an epoch and a batch
 
 
 class BackupAndRestore(keras.callbacks.BackupAndRestore):
@@ -23,6 +25,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     An epoch that was broken is ended first, by a `fit` of its own, without validation; then the
     outer `fit` goes on with whole epochs. The history that `fit` returns has the epochs before the
     kill too. Of a broken one it has what its rest averages to, and NaN for what was not measured.
+    Other callbacks do not see that rest: what changes the training at every batch, such as a
+    schedule of the learning rate, belongs in the optimizer, and weights in the data, not in
+    `class_weight`.
 
     Args:
         backup_dir: folder for the backups; removed when training ends, unless
@@ -35,8 +40,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         delete_checkpoint: whether to remove the backups at the end of training.
 
     Raises:
-        ValueError: a `save_freq` that is neither; a number of batches without `data`; from `fit`,
-            epochs that are not as long as those of `data`.
+        ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
+            without these methods; a folder that is no local one; from `fit`, epochs that are not
+            as long as those of `data`.
 
     Example::
 
@@ -46,6 +52,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, backup_dir, data=None, save_freq="epoch", *, delete_checkpoint=True):
+        if "://" in str(backup_dir):
+            raise ValueError(f"`backup_dir` must be a local folder. Received: {str(backup_dir)!r}.")
         self._root = pathlib.Path(backup_dir)
         number = isinstance(save_freq, int) and not isinstance(save_freq, bool) and save_freq > 0
         if save_freq != "epoch" and not number:
@@ -59,6 +67,11 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 "A backup inside an epoch can only be taken up again by data that can start "
                 "there. Pass `data=` with the methods `seek` and `dataset`, or save_freq='epoch'. "
                 f"Received: data=None, save_freq={save_freq!r}."
+            )
+        if data is not None and not (hasattr(data, "seek") and hasattr(data, "dataset")):
+            raise ValueError(
+                "`data` must have the methods `seek` and `dataset`. Received: a "
+                f"{type(data).__name__}; `save_freq` is given by name."
             )
         self._data = data
         self._delete = delete_checkpoint
@@ -137,8 +150,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def _newest(self):
         """The backup with the furthest position; folders of another form are not ours."""
-        folders = self._root.glob("backup-*-*")
-        return max(folders, key=lambda f: [int(n) for n in f.name.split("-")[1:]], default=None)
+        names = (BACKUP.fullmatch(folder.name) for folder in self._root.glob("backup-*"))
+        newest = max(filter(None, names), key=lambda m: (int(m[1]), int(m[2])), default=None)
+        return newest and self._root / newest[0]
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._done = epoch, 0
@@ -180,7 +194,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         for other in self._root.iterdir():
-            if other != final and other.name.startswith(("backup-", "writing-")):
+            ours = BACKUP.fullmatch(other.name) or other.name.startswith("writing-")
+            if other != final and ours:
                 shutil.rmtree(other, ignore_errors=True)
 
 

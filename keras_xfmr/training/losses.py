@@ -4,6 +4,7 @@ B batch, T length, V vocab_size
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -55,7 +56,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
         }
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        check_labels(y_true, y_pred)
+        y_true, y_pred = check_labels(y_true, y_pred)
         weight = token_weight(y_true, self.pad_id, sample_weight)
         return super().__call__(y_true, y_pred, weight)
 
@@ -74,7 +75,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
 
 def check_labels(labels, logits):
-    """Raises ValueError where the labels of some logits have another shape, and would broadcast."""
+    """Both as arrays; ValueError where the labels have another shape, and would broadcast."""
+    labels, logits = (np.asarray(x) if isinstance(x, list) else x for x in (labels, logits))
     given, wanted = tuple(labels.shape), tuple(logits.shape[:-1])
     same = len(given) == len(wanted) and all(
         None in (one, other) or one == other for one, other in zip(given, wanted)
@@ -84,6 +86,7 @@ def check_labels(labels, logits):
             "Expected a label for each row of logits: labels [B, T] for logits [B, T, V]. "
             f"Received: labels of shape {given}, logits of shape {tuple(logits.shape)}."
         )
+    return labels, logits
 
 
 def select_label(values, labels):

@@ -9,8 +9,34 @@ from keras import ops
 from keras_xfmr.training.losses import MaskedCrossEntropy, check_labels, token_weight
 
 
+class _TokenMean(keras.metrics.MeanMetricWrapper):
+    """The mean over target tokens of what `of_tokens` gives for each.
+
+    Keras' wrapper also leaves out what the implicit mask of the logits hides, as losses do.
+    """
+
+    def __init__(self, *, pad_id=0, name, **kwargs):
+        super().__init__(self.of_tokens, name=name, **kwargs)
+        self.pad_id = pad_id
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype, "pad_id": self.pad_id}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true, y_pred = check_labels(y_true, y_pred)
+        weight = token_weight(y_true, self.pad_id, sample_weight)
+        return super().update_state(y_true, y_pred, weight)
+
+    def of_tokens(self, y_true, y_pred):
+        raise NotImplementedError
+
+
 @keras.saving.register_keras_serializable("keras_xfmr")
-class MaskedAccuracy(keras.metrics.Mean):
+class MaskedAccuracy(_TokenMean):
     """The share of target tokens whose logit is the largest.
 
     Args:
@@ -19,6 +45,7 @@ class MaskedAccuracy(keras.metrics.Mean):
     Call arguments:
         y_true: integers `[B, T]`.
         y_pred: logits `[B, T, V]`.
+        sample_weight: `[B, T]` or `[B]`; the mean is then weighted.
 
     Example:
 
@@ -28,22 +55,16 @@ class MaskedAccuracy(keras.metrics.Mean):
     """
 
     def __init__(self, *, pad_id=0, name="accuracy", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.pad_id = pad_id
+        super().__init__(pad_id=pad_id, name=name, **kwargs)
 
-    def get_config(self):
-        return {**super().get_config(), "pad_id": self.pad_id}
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        check_labels(y_true, y_pred)
+    def of_tokens(self, y_true, y_pred):
         hits = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), ops.cast(y_true, "int32"))
-        weight = token_weight(y_true, self.pad_id, sample_weight)
-        return super().update_state(ops.cast(hits, "float32"), sample_weight=weight)
+        return ops.cast(hits, "float32")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class MaskedPerplexity(keras.metrics.Mean):
-    """exp of the mean cross-entropy of the target tokens, all of them alike.
+class MaskedPerplexity(_TokenMean):
+    """exp of the mean cross-entropy of the target tokens.
 
     Args:
         pad_id: the label that is left out.
@@ -51,6 +72,7 @@ class MaskedPerplexity(keras.metrics.Mean):
     Call arguments:
         y_true: integers `[B, T]`.
         y_pred: logits `[B, T, V]`.
+        sample_weight: `[B, T]` or `[B]`; the mean is then weighted.
 
     Example:
 
@@ -60,17 +82,10 @@ class MaskedPerplexity(keras.metrics.Mean):
     """
 
     def __init__(self, *, pad_id=0, name="perplexity", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.pad_id = pad_id
+        super().__init__(pad_id=pad_id, name=name, **kwargs)
 
-    def get_config(self):
-        return {**super().get_config(), "pad_id": self.pad_id}
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        check_labels(y_true, y_pred)
-        losses = MaskedCrossEntropy(pad_id=self.pad_id).call(y_true, y_pred)
-        weight = token_weight(y_true, self.pad_id, sample_weight)
-        return super().update_state(losses, sample_weight=weight)
+    def of_tokens(self, y_true, y_pred):
+        return MaskedCrossEntropy(pad_id=self.pad_id).call(y_true, y_pred)
 
     def result(self):
         return ops.exp(super().result())

@@ -1,6 +1,7 @@
 """Optimizers whose configuration survives saving."""
 
 import keras
+from absl import logging
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -57,12 +58,20 @@ class AdamW(keras.optimizers.AdamW):
     def build(self, variables):
         super().build(variables)
         self._factor_of = {}
+        unused = set(self.learning_rate_factors)
         for variable in variables:
             layers = variable.path.split("/")
+            unused -= set(layers)
             factors = [f for name, f in self.learning_rate_factors.items() if name in layers]
             # Updates come with the backend's variable on TensorFlow, with Keras' own elsewhere.
             for key in (variable, variable.value):
                 self._factor_of[id(key)] = factors[0] if factors else 1.0
+
+        if unused:
+            logging.warning(
+                "`learning_rate_factors` names what is not trained, or not there: %s.",
+                ", ".join(sorted(unused)),
+            )
 
     def update_step(self, gradient, variable, learning_rate):
         if self.learning_rate_factors:

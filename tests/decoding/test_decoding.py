@@ -271,6 +271,9 @@ def test_the_length_penalty_is_equation_14():
     (decoding.sample, {"top_k": 0}, "`top_k` must be a positive integer. Received: 0"),
     (decoding.sample, {"top_p": 1.5}, r"`top_p` must lie in \(0, 1\]. Received: 1.5"),
     (decoding.sample, {"top_p": 0.0}, r"`top_p` must lie in \(0, 1\]. Received: 0.0"),
+    (decoding.greedy_search, {"end_id": [2, 3]}, "`end_id` must be an integer, one token.*2, 3"),
+    (decoding.beam_search, {"end_id": None}, "`end_id` must be an integer, one token.*None"),
+    (decoding.sample, {"end_id": 2.0}, "`end_id` must be an integer, one token.*2.0"),
 ], ids=lambda x: str(x) if isinstance(x, dict) else "")  # fmt: skip
 def test_a_bad_argument_is_an_error_that_says_what_was_received(rng, search, options, message):
     with pytest.raises(ValueError, match=message):

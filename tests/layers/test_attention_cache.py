@@ -31,7 +31,7 @@ def built(rng, rows=T, **arguments):
     layer = MultiHeadAttention(**{"num_heads": N, "key_dim": H, **arguments})
     x = normal(rng, B, rows, D)
     layer.build(x.shape, x.shape)
-    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
+    layer.set_weights([rng.normal(size=w.shape) / 3 for w in layer.get_weights()])
     return layer, x
 
 

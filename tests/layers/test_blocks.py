@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers import (
+    AddNorm,
     DecoderBlock,
     EncoderBlock,
     MaskedLMTransform,
@@ -335,3 +336,48 @@ def test_symbolic_outputs_of_a_replaced_sublayer_are_those_of_its_call():
     block = EncoderBlock(2, 8, feed_forward=Failing(8))
     with pytest.raises(RuntimeError, match="called"):
         block(keras.Input((5, 4)))
+
+
+class Mean(keras.layers.Layer):
+    """An attention that needs no more than its inputs, and builds itself when it is called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(D)
+
+    def call(self, query, value):
+        return query + self.dense(ops.mean(value, axis=1, keepdims=True))
+
+
+def test_an_attention_of_another_kind_needs_the_inputs_alone(rng):
+    x, memory = normal(rng, B, T, D), normal(rng, B, S, D)
+    encoder, decoder = EncoderBlock(N, F, self_attention=Mean()), DecoderBlock(
+        N, F, self_attention=Mean(), cross_attention=Mean()
+    )
+    assert encoder(x).shape == decoder(x, memory, use_causal_mask=False).shape == (B, T, D)
+    assert len(encoder.self_attention.weights) == 2
+
+
+def test_what_a_decoder_block_needs_is_said():
+    with pytest.raises(ValueError, match="Expected `memory`, or `cache`"):
+        DecoderBlock(N, F)(ops.ones((B, T, D)), None)
+    with pytest.raises(ValueError, match="Build the block before its caches"):
+        DecoderBlock(N, F).init_cache(ops.ones((B, S, D)), B, T)
+
+
+@pytest.mark.parametrize("make", [
+    lambda **options: EncoderBlock(N, F, **options),
+    lambda **options: MultiHeadAttention(N, 2, **options),
+    lambda **options: PositionWiseFFN(F, **options),
+    lambda **options: MaskedLMTransform(**options),
+    lambda **options: AddNorm(**options),
+])  # fmt: skip
+def test_what_is_frozen_before_it_is_built_stays_so(make):
+    late = make()
+    late.trainable = False
+    for layer in (make(trainable=False), late):
+        shapes = [(B, T, D)] * (1 + isinstance(layer, (MultiHeadAttention, AddNorm)))
+        again = type(layer).from_config(layer.get_config())
+        for frozen in (layer, again):
+            frozen.build(*shapes)
+            assert frozen.weights and not frozen.trainable_weights

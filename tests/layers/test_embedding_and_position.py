@@ -211,3 +211,22 @@ def test_rotary_embedding_rotates_by_the_position(rng, layout):
 def test_whole_numbers_of_another_dtype_keep_their_mask():
     vectors = TokenEmbedding(7, 3, mask_zero=True)(np.array([[1.0, 0.0]], "float32"))
     assert as_numpy(vectors._keras_mask).tolist() == [[True, False]]
+
+
+def test_vectors_on_their_way_to_logits_are_no_ids_that_hide_themselves(rng):
+    """Pooled vectors with zeros in them, as many rows as features: `[B, D]`."""
+    table = TokenEmbedding(V, D, mask_zero=True)
+    vectors, labels = ops.relu(normal(rng, D, D)), np.arange(D)
+    logits = table(vectors, reverse=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    expected = loss(labels, ops.convert_to_tensor(as_numpy(logits)))
+    np.testing.assert_allclose(as_numpy(loss(labels, logits)), as_numpy(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer, shape", [
+    (PositionalEncoding(dtype="bfloat16"), (B, T, D)),
+    (RotaryEmbedding(dtype="bfloat16"), (B, T, 3, D)),
+])  # fmt: skip
+def test_an_offset_that_was_rounded_is_an_error(rng, layer, shape):
+    with pytest.raises(ValueError, match="`offset` must be .* Received: dtype bfloat16"):
+        layer(normal(rng, *shape), offset=ops.convert_to_tensor(257.0))

@@ -9,7 +9,14 @@ import oracles
 import pytest
 from keras import ops
 
-from keras_xfmr.layers import AddNorm, Dropout, LayerNorm, PositionWiseFFN, RMSNorm
+from keras_xfmr.layers import (
+    AddNorm,
+    Dropout,
+    LayerNorm,
+    MaskedLMTransform,
+    PositionWiseFFN,
+    RMSNorm,
+)
 
 pytestmark = pytest.mark.portable
 
@@ -171,8 +178,15 @@ def test_add_norm_drops_the_sublayer_and_not_the_residual():
 def test_add_norm_says_what_it_cannot_take(rng):
     with pytest.raises(ValueError, match="`norm` must be a layer or one of .*Received: 'batch'"):
         AddNorm("batch")
-    with pytest.raises(ValueError, match="must keep the size of its input"):
+    with pytest.raises(ValueError, match="must keep the shape of its input"):
         AddNorm()(normal(rng, B, T, D), normal(rng, B, T, 1))
+    layer = AddNorm()
+    layer(normal(rng, B, T, D), normal(rng, B, T, D))
+    with pytest.raises(ValueError, match="input .*, output .*1, 7"):
+        layer(normal(rng, B, T, D), normal(rng, B, 1, D))
+    with pytest.raises(ValueError, match="Received: 'swiglu'"):
+        MaskedLMTransform("swiglu")
+    assert PositionWiseFFN(np.int64(7)).get_config()["ffn_dim"] == 7
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

@@ -442,3 +442,37 @@ def test_ragged_sources_are_padded_with_the_padding_of_the_model():
     found = model.generate(tf.ragged.constant(rows), **options)
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
+
+
+@pytest.mark.requires_tensorflow
+def test_a_search_sees_low_rank_updates_and_other_special_ids():
+    model, options = tiny(), {"max_length": 5, "jit_compile": False}
+    first = model.generate(SOURCE, **options)
+    for block in model.decoder_blocks:
+        block.feed_forward.output_dense.enable_lora(2)
+        block.feed_forward.output_dense.lora_kernel_b.assign(np.eye(2, D))
+    second = model.generate(SOURCE, **options)
+    assert np.abs(second["scores"] - first["scores"]).max() > 1e-3
+    model.end_id = int(second["token_ids"][0, 0])
+    assert model.generate(SOURCE, **options)["lengths"][0] == 1
+
+
+@pytest.mark.requires_tensorflow
+def test_a_frozen_model_is_loaded_inside_a_layer(tmp_path):
+    model = tiny()
+    model.encoder_blocks[0].trainable = False
+    model.save(tmp_path / "model.keras")
+
+    class Outer(keras.layers.Layer):
+        def build(self, input_shape):
+            self.inner = keras.saving.load_model(tmp_path / "model.keras")
+
+        def call(self, ids):
+            return self.inner({"source_ids": ids, "target_ids": ids})
+
+    outer = Outer()
+    outer(SOURCE)
+    count = len(model.encoder_blocks[0].weights)
+    assert len(outer.inner.non_trainable_weights) == count
+    again = Transformer.from_config(outer.inner.get_config())
+    assert len(again.non_trainable_weights) == count

@@ -231,7 +231,7 @@ def test_special_tokens_that_were_added_to_a_vocabulary_have_their_ids(tmp_path)
 @pytest.mark.parametrize(
     "decoder, beside, message",
     [
-        ({"5": {"content": "new", "special": False}}, {}, "Expected added tokens to be special.*new"),
+        ({"5": {"content": "new", "special": False}}, {}, "to be special.*new"),
         ({}, {"new": 5}, "Expected added tokens to be special.*new"),
         ({"6": {"content": "a", "special": True}}, {}, "Expected each id 0 .. 5 once"),
         ({"4": {"content": "a", "special": True}}, {}, "Expected each id 0 .. 5 once"),

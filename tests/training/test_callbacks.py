@@ -235,3 +235,20 @@ def test_a_number_of_batches_needs_data(tmp_path):
 def test_how_often_must_be_an_epoch_or_a_number_of_batches(save_freq, tmp_path):
     with pytest.raises(ValueError, match=f"`save_freq` must be .*Received: {save_freq!r}"):
         training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq=save_freq)
+
+
+def test_folders_of_others_are_let_be(tmp_path):
+    names = ["backup-good", "backup-000001-000000002.keep", "backup-1-2"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    fit(make(), training.BackupAndRestore(tmp_path, data=Data(), delete_checkpoint=False))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*names, f"backup-{EPOCHS:06d}-000000000"]
+    )
+
+
+def test_what_is_no_local_folder_and_no_data_is_refused():
+    with pytest.raises(ValueError, match="`backup_dir` must be a local folder.*'gs://a/b'"):
+        training.BackupAndRestore("gs://a/b")
+    with pytest.raises(ValueError, match="`data` must have the methods .* Received: a str"):
+        training.BackupAndRestore("backup", "epoch")

@@ -239,3 +239,35 @@ def test_steps_that_do_not_fit_are_refused():
 def test_labels_of_another_shape_do_not_broadcast(make, shape):
     with pytest.raises(ValueError, match=r"labels of shape .*logits of shape \(2, 3, 5\)"):
         make()(np.ones(shape, "int32"), np.zeros((2, 3, 5), "float32"))
+
+
+@pytest.mark.parametrize("metric, peer", [
+    (training.MaskedAccuracy, keras.metrics.SparseCategoricalAccuracy),
+    (training.MaskedPerplexity, keras.metrics.SparseCategoricalCrossentropy),
+])  # fmt: skip
+def test_what_an_implicit_mask_hides_does_not_count(metric, peer, logits):
+    """As Keras' own metrics and every loss have it."""
+    right = np.eye(11)[LABELS] * np.array([1, 0, 1, 0, 1])[:, None]
+    logits = (logits + 20 * right).astype("float32")
+
+    class Logits(keras.layers.Layer):
+        def call(self, ids):
+            return keras.ops.where(ids[..., None] < 2, logits, 0.0)
+
+        def compute_mask(self, ids, mask=None):
+            return keras.ops.not_equal(ids, 0)
+
+    ids = np.array([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+    options = {"from_logits": True} if metric is training.MaskedPerplexity else {}
+    masked = Logits()(ids)
+    found, expected = metric(pad_id=-1)(LABELS, masked), peer(**options)(LABELS, masked)
+    expected = np.exp(expected) if options else expected
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not np.isclose(found, metric(pad_id=-1)(LABELS, logits))
+
+
+def test_lists_are_taken_as_keras_takes_them():
+    logits = [[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]]
+    for made in (training.MaskedCrossEntropy(), training.MaskedAccuracy()):
+        found = made([[1, 0]], logits)
+        np.testing.assert_allclose(found, made(np.array([[1, 0]]), np.array(logits)), rtol=1e-6)

@@ -203,3 +203,14 @@ def test_a_fit_in_half_precision_falls_and_stays_finite(policy, rng):
     for weight in model.weights:
         assert keras.backend.standardize_dtype(weight.dtype) == "float32"
         assert np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+
+
+def test_rates_of_what_is_not_there_are_said(monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    model = regression()
+    training.AdamW(1e-3, learning_rate_factors={"d": 0.5}).build(model.trainable_variables)
+    assert not said
+    factors = {"d": 0.5, "encoder0": 0.0}
+    training.AdamW(1e-3, learning_rate_factors=factors).build(model.trainable_variables)
+    assert len(said) == 1 and "encoder0" in said[0] and " d" not in said[0].partition(":")[2]

@@ -1,0 +1,43 @@
+"""Activations by their names in papers and published configurations."""
+
+import keras
+from keras import ops
+
+
+def gelu_exact(x):
+    """x Phi(x), with the error function (Hendrycks and Gimpel 2016)."""
+    return ops.gelu(x, approximate=False)
+
+
+def gelu_tanh(x):
+    """The tanh approximation of GELU, `gelu_new` in published configurations."""
+    return ops.gelu(x, approximate=True)
+
+
+ACTIVATIONS = {
+    "gelu": gelu_exact,
+    "gelu_exact": gelu_exact,
+    "gelu_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
+}
+
+
+def get_activation(activation, further=()):
+    """The function of a name above, of a Keras activation, or the function itself.
+
+    Args:
+        activation: what a layer was given.
+        further: names that the layer knows besides, for the message.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]
+    try:
+        return keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`activation` must be one of {sorted({*ACTIVATIONS, *further})}, the name of a Keras "
+            f"activation or a function. Received: {activation!r}."
+        ) from error

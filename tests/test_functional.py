@@ -408,3 +408,9 @@ def test_a_rotation_says_what_it_cannot_take(rng):
         functional.apply_rotary(x, functional.rotary_angles(3, 4), "hlaves")
     with pytest.raises(ValueError, match="even head_dim.* Received: head_dim=3"):
         functional.apply_rotary(x[..., :3], functional.rotary_angles(3, 4))
+
+
+def test_vectors_are_divided_by_their_length_and_zeros_stay():
+    x = ops.convert_to_tensor([[300.0, 400.0], [0.0, 0.0]], dtype="float16")  # 300^2 is beyond it
+    found = as_numpy(functional.l2_normalize(x))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)

@@ -73,19 +73,20 @@ def assert_same(found, expected, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("arguments", [
-    {}, LEARNED,
-], ids=["post-norm", "pre-norm and learned"])  # fmt: skip
+    {}, LEARNED, {**LEARNED, "seed": 37, "pad_id": 1, "start_id": 3, "end_id": 4},
+], ids=["post-norm", "pre-norm and learned", "other special ids"])  # fmt: skip
 def test_cached_greedy_search_equals_the_loop_over_the_whole_decoder(arguments):
     model = make(**arguments)
+    source = np.where(SOURCE == 0, model.pad_id, SOURCE)
     target = np.full((B, L + 1), model.pad_id)
     target[:, 0], ended, scores = model.start_id, np.zeros(B, bool), np.zeros(B)
     for i in range(L):
-        logits = as_numpy(model({"source_ids": SOURCE, "target_ids": target}))[:, i]
+        logits = as_numpy(model({"source_ids": source, "target_ids": target}))[:, i]
         log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         scores += np.where(ended, 0.0, log_probs.max(-1))
         target[:, i + 1] = np.where(ended, model.pad_id, log_probs.argmax(-1))
         ended |= target[:, i + 1] == model.end_id
-    found = search(model)
+    found = search(model, source)
     np.testing.assert_array_equal(found["token_ids"], target[:, 1:])
     np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-4)
     assert len({tuple(ids) for ids in found["token_ids"]}) > 2 and ended.any()
@@ -149,10 +150,15 @@ def test_another_seed_draws_anew_from_one_compiled_search():
     assert len(model._generators.models) == 1
 
 
-def test_few_compiled_searches_are_kept(model):
-    for i in range(11):
-        model.generate(SOURCE, max_length=1, search="beam", alpha=float(i), jit_compile=False)
-    assert len(model._generators.models) == 8
+def test_the_compiled_searches_used_last_are_kept(monkeypatch):
+    model, kept = make(**LEARNED), []
+    assert model._generators.MOST == 8
+    monkeypatch.setattr(model._generators, "MOST", 2)
+    for length in (1, 2, 1, 3):
+        model.generate(SOURCE, max_length=length, jit_compile=False)
+        kept.append(list(model._generators.models.values()))
+    (first,), (_, second), third, (oldest, newest) = kept
+    assert third == [second, first] and oldest is first and newest is not second
 
 
 def test_a_prompt_is_read_before_the_first_choice(model):
@@ -205,7 +211,8 @@ def test_the_default_length_is_that_of_the_source_and_fifty(arguments, expected)
     (SOURCE, {"search": "best"}, "`search` must be one of .*'beam'.*Received: 'best'"),
     (SOURCE, {"max_length": 0}, "`max_length` must be a positive integer. Received: 0"),
     (SOURCE, {"max_length": 8}, "learned positions for 7 tokens. Received: max_length=8"),
-], ids=["rank", "vocabulary", "floats", "search", "length", "positions"])  # fmt: skip
+    (np.tile(SOURCE, 2), {}, "learned positions for 7 source tokens. Received: 14"),
+], ids=["rank", "vocabulary", "floats", "search", "length", "positions", "source"])  # fmt: skip
 def test_what_generate_cannot_take_is_an_error(model, source, options, message):
     with pytest.raises(ValueError, match=message):
         model.generate(source, **options)

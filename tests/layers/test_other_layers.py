@@ -14,6 +14,7 @@ from keras_xfmr.layers import (
     Dropout,
     LayerNorm,
     MaskedLMTransform,
+    MultiHeadAttention,
     PositionWiseFFN,
     RMSNorm,
 )
@@ -240,3 +241,44 @@ def test_dropout_draws_once_for_what_the_noise_shape_joins():
     layer = Dropout(0.5, noise_shape=(7, 1), seed=3)
     output = as_numpy(layer(ops.ones((7, 11)), training=True))
     assert (output == output[:, :1]).all() and len(np.unique(output)) == 2
+
+
+def ones(x):
+    return ops.ones_like(x)
+
+
+def dropped_features(rate):
+    layer = PositionWiseFFN(997, ones, dropout_rate=rate, use_bias=False, seed=3)
+    layer.build((101, 997))
+    layer.set_weights([np.zeros((997, 997)), np.eye(997)])
+    return layer(ops.ones((101, 997)), training=True)
+
+
+def dropped_weights(rate):
+    """One head whose queries see all keys alike, and whose values tell the keys apart."""
+    options = {"value_dim": 997, "output_shape": 997, "use_bias": False}
+    layer = MultiHeadAttention(1, 1, dropout=rate, seed=3, **options)
+    layer.build((1, 101, 2), (1, 997, 997))
+    for dense in (layer.value_dense, layer.output_dense):
+        dense.kernel.assign(np.eye(997).reshape(dense.kernel.shape))
+    return layer(ops.zeros((1, 101, 2)), ops.eye(997)[None], training=True)
+
+
+@pytest.mark.parametrize("dropped", [dropped_features, dropped_weights])
+def test_inner_features_and_attention_weights_are_dropped_at_their_rate(dropped):
+    output = as_numpy(dropped(0.3))
+    assert (output == 0).mean() == pytest.approx(0.3, abs=5 * (0.3 * 0.7 / output.size) ** 0.5)
+
+
+@pytest.mark.parametrize("call", [
+    lambda x, seed: PositionWiseFFN(F, dropout_rate=0.5, seed=seed)(x, training=True),
+    lambda x, seed: AddNorm(dropout_rate=0.5, seed=seed)(x, x, training=True),
+    lambda x, seed: MultiHeadAttention(3, 4, dropout=0.5, seed=seed)(x, x, training=True),
+], ids=["feed-forward", "add and norm", "attention"])  # fmt: skip
+def test_the_seed_of_a_layer_is_that_of_its_dropout(rng, call):
+    x, draws = normal(rng, B, T, D), []
+    for seed in (3, 3, 4):
+        keras.utils.set_random_seed(5)  # for the weights
+        draws.append(as_numpy(call(x, seed)))
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert (draws[0] != draws[2]).any()

@@ -42,6 +42,19 @@ def test_one_dropout_rate_is_the_heads_and_the_encoders():
     assert (model.dropout.rate, model.bert.dropout_rate, model.num_classes) == (0.3, 0.3, 3)
 
 
+@pytest.mark.parametrize("make", [
+    lambda: make_bert(num_layers=0, dropout_rate=0.5, pooler=False),
+    lambda: make_bert(num_layers=1, dropout_rate=0.0, attention_dropout_rate=0.5),
+    lambda: models.BertClassifier(make_bert(num_layers=0, dropout_rate=0.0), 2, dropout_rate=0.5),
+], ids=["embeddings", "attention", "head"])  # fmt: skip
+def test_each_dropout_acts_in_training(make):
+    model, ids = make(), make_ids()
+    plain, trained = (
+        keras.tree.flatten(numpy_of(model(ids, training=training)))[0] for training in (False, True)
+    )
+    assert np.abs(trained - plain).max() > 1e-4
+
+
 @pytest.mark.parametrize(
     "preset, parameters",  # google-research/bert: 4.4 M, 11.3 M, 29.1 M, 41.7 M, 110 M
     [("tiny", 4_385_920), ("mini", 11_170_560), ("small", 28_763_648), ("medium", 41_373_184)],
@@ -122,6 +135,13 @@ def test_heads_answer_and_survive_a_keras_file(make, shapes, tmp_path):
     model.save(tmp_path / "head.keras")
     loaded = numpy_of(keras.saving.load_model(tmp_path / "head.keras")(ids))
     keras.tree.map_structure(np.testing.assert_array_equal, loaded, expected)
+
+
+def test_heads_are_drawn_in_the_initializer_range():
+    bert = make_bert(num_layers=0, initializer_range=1e-3)
+    for head in (models.BertPretrainer, models.BertClassifier, models.BertSpanPredictor):
+        matrices = [numpy_of(w) for w in head(bert).weights if len(w.shape) > 1]
+        assert len(matrices) > 3 and all(5e-4 < matrix.std() < 2e-3 for matrix in matrices)
 
 
 def test_pretrainer_predicts_at_the_masked_positions_only():
@@ -246,6 +266,19 @@ def test_updates_of_a_file_without_any_are_drawn(tmp_path):
     assert len(updates) == 10 and all(update.any() for update in updates)
 
 
+def test_a_low_rank_update_is_scaled_by_alpha_and_rank(tmp_path):
+    scaled, plain = make_bert(num_layers=1), make_bert(num_layers=1)
+    scaled.enable_lora(2, alpha=8)
+    plain.enable_lora(2)
+    for mine, other in zip(scaled.trainable_weights, plain.trainable_weights):
+        mine.assign(keras.random.normal(mine.shape, seed=1) / 5)
+        other.assign(mine * (4.0 if other.path.endswith("kernel_b") else 1.0))
+    expected = numpy_of(plain(make_ids())[0])
+    scaled.save(tmp_path / "merged.keras")
+    for model in (scaled, keras.saving.load_model(tmp_path / "merged.keras")):
+        np.testing.assert_allclose(numpy_of(model(make_ids())[0]), expected, rtol=1e-5, atol=1e-5)
+
+
 def freeze_by_keras(bert):
     bert.encoder_blocks[0].trainable = bert.pooler.trainable = False
 
@@ -346,8 +379,17 @@ def test_mean_pooling_leaves_padding_out():
     expected = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
     found = numpy_of(models.BertEmbedder(bert)(ids))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    cosines = numpy_of(models.BertEmbedder.similarity(found, found))
+    plain = numpy_of(models.BertEmbedder(bert, normalize=False)(ids))
+    np.testing.assert_allclose(plain, mean, rtol=1e-5, atol=1e-6)
+    cosines = numpy_of(models.BertEmbedder.similarity(3 * found, plain))
     np.testing.assert_allclose(np.diag(cosines), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_vector_of_a_text_without_tokens_is_zero(normalize):
+    model = models.BertEmbedder(make_bert(num_layers=0), normalize=normalize)
+    vectors = model({"token_ids": make_ids(), "attention_mask": np.zeros((2, 7), "int32")})
+    np.testing.assert_array_equal(numpy_of(vectors), np.zeros((2, 12)))
 
 
 def test_best_spans_equal_a_search_over_all():
@@ -509,6 +551,20 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
     assert np.isfinite(fit_with(good)(good).history["val_loss"][0])
     model.compile("sgd", "binary_crossentropy")
     fit_with()(batches(make_ids(), np.eye(2, dtype="float32")))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_the_label_that_a_loss_leaves_out_is_no_class_in_a_data_set_either():
+    import tensorflow as tf
+
+    tagger = models.BertTokenClassifier(make_bert(num_layers=0), 3)
+    tagger.compile("sgd", training.MaskedCrossEntropy(pad_id=-100), jit_compile=False)
+    labels = np.array([[1, -100, 0, 2, -100, 1, 1]] * 2)
+    data = tf.data.Dataset.from_tensors((make_ids(), labels))
+    assert np.isfinite(tagger.evaluate(data, verbose=0))
+    data = tf.data.Dataset.from_tensors((make_ids(), labels - 1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Labels must lie in 0 .. 2"):
+        tagger.evaluate(data, verbose=0)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")

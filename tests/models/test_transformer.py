@@ -193,9 +193,10 @@ def test_a_preset_takes_overrides_and_its_name_must_be_known():
         Transformer.from_preset("huge", V)
 
 
-def test_attention_weights_are_distributions_over_what_may_be_seen():
-    model = tiny(num_layers=2)
-    weights = model.attention_weights(SOURCE, TARGET)
+@pytest.mark.parametrize("pad_id", [0, 1])
+def test_attention_weights_are_distributions_over_what_may_be_seen(pad_id):
+    model = tiny(num_layers=2, pad_id=pad_id)
+    weights = model.attention_weights(np.where(SOURCE == 0, pad_id, SOURCE), TARGET)
     shapes = {"encoder": (B, N, S, S), "decoder": (B, N, T, T), "cross": (B, N, T, S)}
     assert {name: [w.shape for w in each] for name, each in weights.items()} == {
         name: [shape] * 2 for name, shape in shapes.items()
@@ -277,6 +278,17 @@ def test_dropout_acts_in_training_alone():
     assert np.abs(trained - logits_of(model)).max() > 0.1
 
 
+def test_embedded_tokens_are_dropped_on_both_sides():
+    model = tiny(num_layers=0, dropout_rate=0.5)
+    memory = model.encode(SOURCE)
+    for call in (
+        lambda training: model.encode(SOURCE, training=training),
+        lambda training: model.decode(TARGET, memory, SOURCE, training=training),
+    ):
+        plain, trained = (ops.convert_to_numpy(call(training)) for training in (False, True))
+        assert np.abs(trained - plain).max() > 0.1
+
+
 @pytest.mark.parametrize("arguments, message", [
     ({"num_heads": 4}, "`num_heads` must divide `d_model`. Received: d_model=6, num_heads=4"),
     ({"positions": "learned"}, "Learned positions need `max_length`"),
@@ -322,6 +334,7 @@ def test_what_is_frozen_stays_so_in_a_file(tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     ({"end_id": V}, "`end_id` must be in the vocabulary, 0 .. "),
     ({"pad_id": -1}, "`pad_id` must be an integer, at least 0. Received: -1"),
+    ({"pad_id": SOURCE_VOCAB}, "`pad_id` must be in the vocabulary, 0 .. 12. Received: 13"),
     ({"num_heads": 0}, "`num_heads` must be an integer, at least 1"),
     ({"num_layers": 1.0}, "`num_layers` must be an integer, at least 0. Received: 1.0"),
     ({"num_layers": (1, 1, 1)}, "a pair"),

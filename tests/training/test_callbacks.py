@@ -136,12 +136,14 @@ def test_only_the_newest_backup_is_kept_and_where_asked_to_the_end(tmp_path):
     model.fit(Data(), epochs=1, verbose=0, shuffle=False, callbacks=[backup, look])
     third, sixth = ["backup-000000-000000003"], ["backup-000000-000000006"]
     assert seen == [[]] * 2 + [third] * 3 + [sixth] * 2
-    assert [folder.name for folder in root.iterdir()] == ["backup-000001-000000000"]
+    last = ["backup-000001-000000000"]
+    assert [folder.name for folder in root.iterdir()] == last
     again = make()
     backup = training.BackupAndRestore(root, data=Data(), delete_checkpoint=False)
     assert fit(again, backup, epochs=1) == []  # nothing was left to do
     same_weights(again, model.get_weights())
-    assert root.exists()
+    backup.on_epoch_end(0)  # once more at the same place
+    assert [folder.name for folder in root.iterdir()] == last
 
 
 def test_several_steps_an_execution_are_backed_up_when_enough_have_passed(unbroken, tmp_path):
@@ -164,6 +166,23 @@ def test_what_was_half_written_is_passed_over(unbroken, tmp_path):
     model = make()
     fit(model, training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq=5))
     same_weights(model, unbroken)
+
+
+def test_a_backup_that_is_broken_off_leaves_the_one_before(tmp_path, monkeypatch):
+    root, model, paths = tmp_path / "backup", make(), []
+    save = model.save_weights
+
+    def break_off_the_second(path):
+        paths.append(path)
+        if len(paths) == 2:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        save(path)
+
+    monkeypatch.setattr(model, "save_weights", break_off_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, training.BackupAndRestore(root, data=Data()))
+    assert [folder.name for folder in root.glob("backup-*")] == ["backup-000001-000000000"]
 
 
 def test_one_callback_serves_two_fits(tmp_path):

@@ -176,14 +176,18 @@ def test_accuracy_takes_sample_weights_and_half_precision(logits):
     assert (type(again), again.pad_id) == (training.MaskedAccuracy, 7)
 
 
-def test_perplexity_is_the_exponential_of_the_mean_over_all_targets(logits):
-    metric = training.MaskedPerplexity()
-    losses = []
-    for labels in (LABELS, np.where(LABELS > 3, LABELS, 0)):  # 8 and 5 targets
-        metric.update_state(labels, logits)
-        losses += list(token_losses(labels, logits)[labels != PAD])
-    assert len(losses) == 8 + 5
-    np.testing.assert_allclose(metric.result(), np.exp(np.mean(losses)), rtol=1e-5)
+@pytest.mark.parametrize("pad_id", [0, 7])
+def test_perplexity_is_the_exponential_of_the_mean_over_all_targets(pad_id, logits):
+    metric, losses, weights = training.MaskedPerplexity(pad_id=pad_id), [], []
+    for labels, weight in (
+        (LABELS, None),
+        (np.where(LABELS > 3, LABELS, pad_id), np.array([1.0, 3.0, 5.0], "float32")),
+    ):
+        metric.update_state(labels, logits, sample_weight=weight)
+        losses.append(token_losses(labels, logits))
+        weights.append((labels != pad_id) * (1.0 if weight is None else weight[:, None]))
+    expected = np.exp(np.average(losses, weights=weights))
+    np.testing.assert_allclose(metric.result(), expected, rtol=1e-5)
     assert metric.name == "perplexity"
     again = keras.metrics.deserialize(keras.metrics.serialize(training.MaskedPerplexity(pad_id=7)))
     assert (type(again), again.pad_id) == (training.MaskedPerplexity, 7)

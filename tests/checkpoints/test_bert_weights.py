@@ -157,11 +157,14 @@ def test_a_low_rank_update_is_merged_on_the_way_out(tmp_path):
 def test_a_keras_hub_backbone():
     import keras_hub
 
-    backbone = keras_hub.models.BertBackbone(31, 2, 4, 12, 13, max_sequence_length=11)
+    sizes = {"dropout": 0.3, "max_sequence_length": 11}
+    backbone = keras_hub.models.BertBackbone(31, 2, 4, 12, 13, **sizes)
     for seed, weight in enumerate(backbone.weights):
         weight.assign(keras.random.normal(weight.shape, seed=seed) * 0.5)
     model = models.Bert.from_pretrained(backbone)
     assert not model.load_report.missing and not model.load_report.unexpected
+    config = model.get_config()
+    assert config["dropout_rate"] == config["attention_dropout_rate"] == 0.3
     inputs = example()
     expected = backbone({
         "token_ids": inputs["token_ids"],
@@ -283,13 +286,16 @@ def test_heads_that_google_s_scripts_fine_tuned(head, name, published_name, tmp_
     )
 
 
-def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path):
+def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
     published(tmp_path, lambda n, a: (n.replace("pooler.dense.bias", "something.else"), a))
     loaded = models.BertClassifier.from_pretrained(tmp_path, num_classes=5)
     report = loaded.load_report
     assert set(report.missing) == {"pooler.dense.bias", "classifier.weight", "classifier.bias"}
     assert report.unexpected == ("something.else",)
     assert "3 missing" in str(report)
+    assert any("freshly drawn" in line and "classifier.weight" in line for line in said)
     # What the checkpoint must have is not drawn before it is read; what it lacks is.
     assert np.std(loaded.weights[-2]) > 0
 
@@ -325,6 +331,7 @@ def drop(missing):
         (None, {"model_type": "roberta"}, "roberta"),
         (None, {"position_embedding_type": "relative_key"}, "relative_key"),
         (None, {"hidden_act": "quick"}, "hidden_act"),
+        (None, {"is_decoder": True}, "is_decoder=True"),
     ],
 )
 def test_what_does_not_fit_is_refused(rename, config, message, tmp_path):
@@ -495,3 +502,28 @@ def test_a_head_without_a_pooler_is_not_published(tmp_path):
         models.BertClassifier(bert).save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a").exists()
     models.BertTokenClassifier(bert).save_pretrained(tmp_path / "a")
+
+
+@pytest.mark.parametrize("next_sentence, name", [
+    (True, "BertForPreTraining"), (False, "BertForMaskedLM"),
+])  # fmt: skip
+def test_a_pretrainer_is_published_as_the_class_with_its_heads(next_sentence, name, tmp_path):
+    bert = models.Bert(31, **{**SIZES, "num_layers": 0})
+    models.BertPretrainer(bert, next_sentence=next_sentence).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [name]
+
+
+def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path, monkeypatch):
+    write = pathlib.Path.write_text
+
+    def fill(path, content, *encoding):
+        write(path, content[:3], *encoding)
+        raise OSError("No space left on device")
+
+    model = models.Bert(31, **{**SIZES, "num_layers": 0})
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "config.json").read_text()
+    monkeypatch.setattr(pathlib.Path, "write_text", fill)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_text() == before

@@ -99,6 +99,15 @@ def test_a_written_file_replaces_the_old_one_whole(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.safetensors"] and list(read_checkpoint(path)) == ["b"]
 
 
+def test_a_written_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        function = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, n=name, f=function: (calls.append(n), f(*args)))
+    write_safetensors(tmp_path / "a.safetensors", {"a": FLOATS})
+    assert calls == ["fsync", "replace", "fsync"]  # the file, and at last its folder
+
+
 def test_a_written_file_is_as_readable_as_others(tmp_path):
     write_safetensors(tmp_path / "a.safetensors", {"a": FLOATS})
     (tmp_path / "other").write_bytes(b"")

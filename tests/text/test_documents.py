@@ -126,3 +126,15 @@ def test_arguments_that_do_not_fit_are_refused(file, tmp_path):
         Documents(file("a"), heading="markdown")
     with pytest.raises(ValueError, match="`on_bad_line` must be"):
         Documents(file("a"), on_bad_line="ignore")
+
+
+def test_lines_are_counted_from_the_first_chunk_on(file, monkeypatch):
+    monkeypatch.setattr(module, "LINES", 7)
+    path = file(b"a\n" * 16 + b"\xff\n")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"{path}:17: not valid")):
+        read(Documents(path))
+
+
+def test_carriage_returns_are_looked_for_in_the_first_megabyte(file):
+    with pytest.raises(ValueError, match="carriage return inside a line, at byte 1000001"):
+        Documents(file(b"a b\n" * 250_000 + b"c\rd\n"))

@@ -382,3 +382,11 @@ def test_ids_outside_the_table_stop_the_data_set(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match="token_ids must .*from -3 to 5"):
         text.check_ids(7)(tf.constant([[5, -3]]))
     assert text.check_ids(7)(tf.zeros((0, 5), tf.int64)).shape == (0, 5)
+
+
+def test_lines_are_counted_from_the_first_chunk_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_xfmr.text.pairs.CHUNK", 7)
+    path = write(tmp_path / "a.tsv", [("a", "b")] * 16)
+    path.write_bytes(path.read_bytes() + b"c\n")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"{path}:17: expected 2")):
+        read(pairs_of(path))

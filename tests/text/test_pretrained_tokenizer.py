@@ -92,6 +92,8 @@ def test_a_saved_tokenizer_loads_both_ways(tmp_path):
         assert type(again) is text.BertTokenizer and again.get_vocabulary() == vocabulary
         assert again.get_config() == tokenizer.get_config()
         same_answers(tokenizer, again, ["eé É", "[CLS] x"])
+    os.remove(tmp_path / "keras_xfmr_tokenizer.json")  # which others do not read
+    assert text.load_pretrained_tokenizer(tmp_path).get_config() == tokenizer.get_config()
 
 
 def test_a_vocabulary_file_may_come_from_another_machine(tmp_path):

@@ -112,3 +112,9 @@ def test_bad_input_is_refused(tokenizer):
     other = text.WordPieceTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "a"])
     with pytest.raises(ValueError, match="Received: WordPieceTokenizer"):
         text.QuestionPacker(other)
+
+
+def test_a_question_is_truncated_beyond_its_length(tokenizer):
+    packer = text.QuestionPacker(tokenizer, 12, stride=4, max_question_length=2)
+    packed = packer.pack(["a", "a b", "a b c"], ["c"] * 3)
+    assert packed["truncated"].numpy().tolist() == [False, False, True]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 import pytest
 from sentences import SPECIAL, corpus, same_answers, strings
@@ -25,6 +26,20 @@ def test_saving_again_overwrites_and_leaves_nothing_beside(learned, tmp_path):
     learned["character"].save(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["keras_xfmr_tokenizer.json", "vocabulary.txt"]
     same_answers(learned["character"], text.load_tokenizer(str(tmp_path)))
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    write = pathlib.Path.write_bytes
+
+    def fill(path, content):
+        write(path, content[:3])
+        raise OSError("No space left on device")
+
+    text.ByteTokenizer().save(tmp_path)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", fill)
+    with pytest.raises(OSError, match="No space left"):
+        text.ByteTokenizer(pad_id=1, unknown_id=0).save(tmp_path)
+    assert text.load_tokenizer(tmp_path).pad_id == 0
 
 
 def test_saved_files_are_as_readable_as_others(tokenizer, tmp_path):

@@ -66,3 +66,29 @@ def test_lines_that_a_carriage_return_ends_are_an_error(tmp_path):
     (tmp_path / "mac.txt").write_bytes(b"a\rb\r")
     with pytest.raises(ValueError, match="mac.txt has a carriage return inside a line, at byte 1"):
         text.learn_characters(tmp_path / "mac.txt")
+
+
+def test_a_vocabulary_is_learned_from_the_first_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_xfmr.text.vocabulary.SAMPLE_LINES", 2)
+    (tmp_path / "a.txt").write_text("a\nb\nc\n")
+    for texts in (tmp_path / "a.txt", tf.data.Dataset.from_tensor_slices(["a", "b", "c"])):
+        assert text.learn_characters(texts).get_vocabulary()[4:] == ["a", "b"]
+
+
+@pytest.mark.parametrize("learn", [text.learn_sentence_piece, text.learn_bert_sentence_piece])
+def test_sentence_pieces_are_of_the_case_and_the_kind_asked_for(learn):
+    lines = tf.data.Dataset.from_tensor_slices(["The DOG ran", "the dog RAN"] * 9)
+    upper, lower = tf.constant(["THE DOG"]), tf.constant(["the dog"])
+    for lowercase in (True, False):
+        tokenizer = learn(lines, 60, lowercase=lowercase)
+        ids = [tokenizer.tokenize(texts).to_list() for texts in (upper, lower)]
+        assert (ids[0] == ids[1]) is lowercase
+    pieces = learn(lines, 60, model_type="char").get_vocabulary()[5:]
+    assert pieces and all(len(piece) == 1 for piece in pieces)
+
+
+def test_word_pieces_for_bert_keep_how_they_were_cut():
+    config = {"lowercase": True, "strip_accents": False, "split_cjk": False}
+    lines = tf.data.Dataset.from_tensor_slices(["Déjà 東京"] * 9)
+    tokenizer = text.learn_bert_word_piece(lines, 60, **config)
+    assert tokenizer.get_config() == config

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_xfmr import models, serving, text
+from keras_xfmr.serving import encoders
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s", "아주", "좋다"]
 TEXTS = ["good films", "아주 bad film good", ""]
@@ -18,11 +19,12 @@ def packer():
     return text.SentencePacker(text.BertTokenizer(WORDS), max_length=7)
 
 
-def make(kind, **options):
+SIZES = dict(d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=7)
+
+
+def make(kind, dtype=None, **options):
     keras.utils.set_random_seed(5)
-    bert = models.Bert(
-        13, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=7, initializer_range=0.5
-    )
+    bert = models.Bert(13, **SIZES, initializer_range=0.5, dtype=dtype)
     return getattr(models, kind)(bert, **options)
 
 
@@ -145,8 +147,50 @@ def test_a_packer_longer_than_the_models_positions_is_refused(packer, tmp_path):
 
 
 def test_another_padding_id_is_refused(packer, tmp_path):
-    bert = models.Bert(
-        13, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=7, pad_token_id=1
-    )
+    bert = models.Bert(13, **SIZES, pad_token_id=1)
     with pytest.raises(ValueError, match="pad_id=0"):
         serving.export_encoder(models.BertEmbedder(bert), packer, tmp_path)
+
+
+def test_a_tokenizer_larger_than_the_table_is_refused(packer, tmp_path):
+    larger = text.SentencePacker(text.BertTokenizer([*WORDS, "x", "y", "z"]), max_length=7)
+    with pytest.raises(ValueError, match="The tokenizer has 14 ids.*table 13 rows"):
+        serving.export_encoder(make("BertEmbedder"), larger, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """The endpoints of an export that writes nothing and asks nothing."""
+    endpoints = {}
+
+    def keep(found, model, tokenizers, folder):
+        folder.mkdir()
+        endpoints.update(found)
+
+    monkeypatch.setattr(encoders, "write", keep)
+    monkeypatch.setattr(encoders, "check_answers", lambda *arguments: None)
+    return endpoints
+
+
+def test_nothing_appears_when_the_written_model_answers_otherwise(
+    exported, packer, tmp_path, monkeypatch
+):
+    def differ(folder, endpoints, asked):
+        assert folder.exists() and endpoints == exported and asked.keys() == endpoints.keys()
+        raise RuntimeError("other answers")
+
+    monkeypatch.setattr(encoders, "check_answers", differ)
+    with pytest.raises(RuntimeError, match="other answers"):
+        serving.export_encoder(make("BertEmbedder"), packer, tmp_path / "m")
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["BertClassifier", "BertTokenClassifier"])
+def test_half_precision_is_left_before_the_softmax(kind, exported, packer, tmp_path):
+    model = make(kind, dtype="mixed_bfloat16", num_classes=3)
+    serving.export_encoder(model, packer, tmp_path)
+    function, _ = exported["ids"]
+    scores = function(tf.constant([[2, 5, 3]]), tf.constant([3]))["scores"].numpy()
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores.sum(-1), 1.0, rtol=1e-6)

@@ -1,5 +1,8 @@
 """Versions, refusals and other searches of `export_saved_model`, on a model of few weights."""
 
+import functools
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -70,24 +73,28 @@ def test_nothing_appears_when_the_written_model_answers_otherwise(model, tmp_pat
     assert list((tmp_path / "model").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["serving_default", "ids", "serving_default_xla", "ids_xla"])
-def test_every_signature_is_asked(name, model, tmp_path, monkeypatch):
-    make = export._endpoints
+def test_every_signature_is_asked(model, tmp_path, monkeypatch):
+    changes = {
+        "serving_default": ("output_text", "x"), "ids": ("score", 1.0),
+        "serving_default_xla": ("score", 1.0), "ids_xla": ("score", 1.0),
+    }  # fmt: skip
 
-    def make_wrongly(*arguments):
-        endpoints = make(*arguments)
-        function, signature = endpoints[name]
-        def answers(*inputs):
-            found = function(*inputs)
-            if tf.executing_eagerly():  # the model in memory
-                found = {**found, "score": found["score"] + 1}
-            return found
+    def check(folder, endpoints, asked):
+        assert endpoints.keys() == changes.keys()
+        for name, (function, signature) in endpoints.items():
+            output, more = changes[name]
 
-        return {**endpoints, name: (answers, signature)}
+            def answers(*inputs, function=function, output=output, more=more):
+                found = function(*inputs)
+                return {**found, output: found[output] + more}
 
-    monkeypatch.setattr(export, "_endpoints", make_wrongly)
-    with pytest.raises(RuntimeError, match=f"Expected of '{name}' score"):
-        write(model, tmp_path / "model", xla=True, check_texts=["abc", "g"])
+            with pytest.raises(RuntimeError, match=f"Expected of '{name}' {output}"):
+                publish.check_answers(folder, {**endpoints, name: (answers, signature)}, asked)
+
+    monkeypatch.setattr(export, "check_answers", check)
+    monkeypatch.setattr(tf.saved_model, "load", functools.cache(tf.saved_model.load))
+    path = write(model, tmp_path, xla=True, check_texts=["abc", "g"])
+    assert path == str(tmp_path / "1")
 
 
 def test_nothing_appears_when_writing_fails(model, tmp_path, monkeypatch):
@@ -101,6 +108,18 @@ def test_nothing_appears_when_writing_fails(model, tmp_path, monkeypatch):
     assert list((tmp_path / "model").iterdir()) == []
 
 
+def test_a_version_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "rename"):
+        function = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, n=name, f=function: (calls.append(n), f(*args)))
+    with publish.new_version(tmp_path) as (folder, final):
+        folder.mkdir()
+        (folder / "saved_model.pb").write_bytes(b"a model")
+    assert calls == ["fsync", "fsync", "rename", "fsync"]  # the file, its folder; the one above
+    assert (final / "saved_model.pb").read_bytes() == b"a model"
+
+
 def test_a_tokenizer_larger_than_the_table_is_refused(model, tmp_path):
     for side, tokenizers in (
         ("source", (text.ByteTokenizer(), LETTERS)),
@@ -110,6 +129,36 @@ def test_a_tokenizer_larger_than_the_table_is_refused(model, tmp_path):
         with pytest.raises(ValueError, match=message):
             write(model, tmp_path / "model", tokenizers)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_source_tokenizer_with_another_padding_is_refused(model, tmp_path):
+    other = text.CharacterTokenizer(LETTERS.get_vocabulary())
+    other.pad_id = 1
+    with pytest.raises(ValueError, match="source tokenizer has pad_id=1, the model pad_id=0"):
+        write(model, tmp_path / "model", (other, LETTERS))
+    assert not (tmp_path / "model").exists()
+
+
+def test_both_signatures_pad_with_the_padding_of_the_model(tmp_path, monkeypatch):
+    exported, texts = {}, tf.constant(["abc", "g", "", "hello you"])
+
+    def keep(endpoints, model, tokenizers, folder):
+        folder.mkdir()
+        exported.update(endpoints)
+
+    monkeypatch.setattr(export, "write", keep)
+    monkeypatch.setattr(export, "check_answers", lambda *arguments: None)
+    keras.utils.set_random_seed(3)
+    tokenizer = text.ByteTokenizer(pad_id=1, unknown_id=0)
+    model = models.Transformer(260, d_model=6, num_heads=2, ffn_dim=7, num_layers=1, pad_id=1)
+    model.set_weights([3 * weight for weight in model.get_weights()])
+    write(model, tmp_path, (tokenizer, tokenizer), max_length=2)
+    (from_text, _), (from_ids, _) = exported["serving_default"], exported["ids"]
+    ids = tokenizer.encode(texts)
+    expected = model.make_generator(max_length=2)(ids.to_tensor(1))["scores"]
+    np.testing.assert_allclose(from_text(texts)["score"], expected, rtol=1e-4)
+    found = from_ids(ids.to_tensor(7), ids.row_lengths())["score"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_several_hypotheses_are_the_second_axis(model, tmp_path):

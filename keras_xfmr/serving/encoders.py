@@ -31,7 +31,7 @@ def export_encoder(
     - `BertClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`; with one class,
       a regression, `value [B]`; with `multi_label` each of the `scores` is that of a class by
       itself, and `label` the most probable one;
-    - `BertTokenClassifier`: of the words between blanks, `words [B, W]`, `tags [B, W]` and
+    - `BertTokenClassifier`: of the words between white space, `words [B, W]`, `tags [B, W]` and
       `scores [B, W]`, padded with empty strings; a word that was cut away has an empty tag;
     - `BertEmbedder`: `vector [B, D]`;
     - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
@@ -51,8 +51,9 @@ def export_encoder(
     `last [B]`, token positions in the row, -1 without a context, `score` and `no_answer`. A
     `BertPretrainer` also takes `masked_positions [B, P]` and answers `top_ids` and `top_scores`
     `[B, P, K]`, the most probable first, and with `pairs=True` `follows`. Only the first `lengths`
-    ids of a row are read, so whatever a server pads its batches with does no harm. Written, checked
-    and renamed as by `export_saved_model`.
+    ids of a row are read, so whatever a server pads its batches with does no harm; ids below 0 or
+    beyond the vocabulary, and lengths beyond the model's positions, are errors of the request.
+    Written, checked and renamed as by `export_saved_model`.
 
     Args:
         model: one of the above.
@@ -80,15 +81,15 @@ def export_encoder(
     options = dict(labels=labels, pairs=pairs, max_answer_length=max_answer_length, top=top)
     given = {name: value for name, value in options.items() if value is not None}
     endpoints = _endpoints(model, packer, given)
-    check_texts = ["one two", "three"] if not check_texts else list(check_texts)
+    check_texts = tf.convert_to_tensor(["one two", "three"] if check_texts is None else check_texts)
     asked = {
         name: _check_inputs(signature, packer, check_texts)
         for name, (_, signature) in endpoints.items()
     }
-    with new_version(path, version) as (folder, final):
-        write(endpoints, model, {"tokenizer": packer.tokenizer}, folder)
-        check_answers(folder, endpoints, asked)
-    return str(final)
+    with new_version(path, version) as place:
+        write(endpoints, model, {"tokenizer": packer.tokenizer}, place.folder)
+        check_answers(place.folder, endpoints, asked)
+    return str(place.final)
 
 
 HEADS = {
@@ -144,7 +145,7 @@ def _check_inputs(signature, packer, texts):
     if signature[0].dtype == tf.string:
         return {spec.name: texts for spec in signature}
     both = isinstance(packer, text.QuestionPacker) or "segment_ids" in {s.name for s in signature}
-    packed = packer(tf.constant(texts), *([tf.constant(texts)] if both else []))
+    packed = packer(texts, *([texts] if both else []))
     rows = tf.shape(packed["token_ids"])[0]
     inputs = {
         "token_ids": packed["token_ids"],

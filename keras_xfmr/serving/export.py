@@ -5,7 +5,9 @@ B batch, S source, L max_length, n hypotheses
 
 import tensorflow as tf
 
+from keras_xfmr.models.arguments import whole_number
 from keras_xfmr.serving.publish import check_answers, new_version, write
+from keras_xfmr.serving.requests import read_up_to
 
 
 def export_saved_model(
@@ -14,6 +16,7 @@ def export_saved_model(
     path,
     *,
     max_length,
+    max_source_length=None,
     search="beam",
     version=None,
     xla=False,
@@ -25,11 +28,13 @@ def export_saved_model(
     Signatures (every input and output has the batch as its first axis; with `num_return` above 1,
     outputs have n as their second):
 
-    - `serving_default`: `text [B]` string -> `output_text [B]` string, `score [B]` float32;
+    - `serving_default`: `text [B]` string -> `output_text [B]` string, `score [B]` float32,
+      `truncated [B]` bool, whether the end of the text was beyond `max_source_length`;
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`,
       `output_lengths [B]`, `score [B]`. A row ends with the end token, as `Tokenizer.encode` makes
-      it. Only the first `lengths` ids of a row are read, so whatever
-      a server pads its batches with does no harm.
+      it. Only the first `lengths` ids of a row are read, so whatever a server pads its batches
+      with does no harm; a length beyond `max_source_length` and an id outside the vocabulary are
+      errors of the request.
     - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled twins. The model server
       has XLA switched off by default, and a compiled signature then fails at request time; the
       plain ones work everywhere.
@@ -44,6 +49,9 @@ def export_saved_model(
         tokenizers: the pair (source, target) of `keras_xfmr.text` tokenizers.
         path: the model's folder.
         max_length: the most tokens to generate, the end token included.
+        max_source_length: the most tokens of a text that are read, the end token included; by
+            default as many as the model has learned positions, or any number. A request then takes
+            memory that grows with the square of its length: give a bound where strangers ask.
         search: `"greedy"`, `"sample"` or `"beam"`.
         version: a positive integer; by default one more than the highest in `path`.
         xla: whether to add the compiled twins.
@@ -69,16 +77,18 @@ def export_saved_model(
     _check_vocabulary("source", source_tokenizer, model.source_embedding, model, ["pad_id"])
     special = ["pad_id", "start_id", "end_id"]
     _check_vocabulary("target", target_tokenizer, model.target_embedding, model, special)
+    longest = _longest_source(model, max_source_length)
     if search == "beam":
         options = {"beam_size": 4, **options}
-    with new_version(path, version) as (folder, final):
+    with new_version(path, version) as place:
         generator = model.make_generator(max_length=max_length, search=search, **options)
-        endpoints = _endpoints(generator, source_tokenizer, target_tokenizer, model.pad_id, xla)
-        write(endpoints, model, {"source": source_tokenizer, "target": target_tokenizer}, folder)
+        endpoints = _endpoints(generator, tokenizers, model.pad_id, longest, xla)
+        saved = {"source": source_tokenizer, "target": target_tokenizer}
+        write(endpoints, model, saved, place.folder)
         if check_texts is None:
             first = tf.range(4, min(9, source_tokenizer.vocab_size), dtype=tf.int32)[None]
             check_texts = [source_tokenizer.detokenize(first).numpy()[0]]
-        ids = source_tokenizer.encode(check_texts)
+        ids, _ = _encode(source_tokenizer, check_texts, longest)
         asked = {
             "serving_default": {"text": check_texts},
             "ids": {
@@ -87,12 +97,26 @@ def export_saved_model(
             },
         }
         asked |= {f"{name}_xla": inputs for name, inputs in asked.items()}
-        check_answers(folder, endpoints, asked)
-    return str(final)
+        check_answers(place.folder, endpoints, asked)
+    return str(place.final)
 
 
-def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
+def _longest_source(model, max_source_length):
+    learned = getattr(getattr(model, "source_positions", None), "max_length", None)
+    if max_source_length is None:
+        return learned
+    longest = whole_number("max_source_length", max_source_length)
+    if learned is not None and longest > learned:
+        raise ValueError(
+            f"The model has learned positions for {learned} source tokens. Received: "
+            f"max_source_length={max_source_length}."
+        )
+    return longest
+
+
+def _endpoints(generator, tokenizers, pad_id, longest, xla):
     """name -> (function, input signature)."""
+    source_tokenizer, target_tokenizer = tokenizers
 
     def make(search):
         def find(ids):
@@ -102,15 +126,15 @@ def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
             return found
 
         def from_text(text):
-            found = find(source_tokenizer.encode(text).to_tensor(pad_id))
+            ids, truncated = _encode(source_tokenizer, text, longest)
+            found = find(ids.to_tensor(pad_id))
             token_ids = found["token_ids"]
             flat = tf.reshape(token_ids, [-1, token_ids.shape[-1]])
             texts = tf.reshape(target_tokenizer.detokenize(flat), tf.shape(token_ids)[:-1])
-            return {"output_text": texts, "score": found["scores"]}
+            return {"output_text": texts, "score": found["scores"], "truncated": truncated}
 
         def from_ids(token_ids, lengths):
-            inside = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
-            found = find(tf.where(inside, token_ids, pad_id))
+            found = find(read_up_to(token_ids, lengths, longest, pad_id=pad_id)[0])
             return {
                 "output_ids": found["token_ids"],
                 "output_lengths": found["lengths"],
@@ -135,6 +159,14 @@ def _endpoints(generator, source_tokenizer, target_tokenizer, pad_id, xla):
         endpoints["serving_default_xla"] = (from_text, text_signature)
         endpoints["ids_xla"] = (from_ids, ids_signature)
     return endpoints
+
+
+def _encode(tokenizer, texts, longest):
+    """Ids with the end token, at most `longest`, and which texts lost their end."""
+    ids = tokenizer.encode(texts, end=False)
+    room = ids.dtype.max if longest is None else longest - 1
+    end = tf.fill([ids.nrows(), 1], tf.cast(tokenizer.end_id, ids.dtype))
+    return tf.concat([ids[:, :room], end], axis=1), ids.row_lengths() > room
 
 
 def _check_vocabulary(side, tokenizer, embedding, model, special):

@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras_xfmr import models
 from keras_xfmr.models.arguments import whole_number
 from keras_xfmr.models.bert import INPUTS
-from keras_xfmr.text.questions import context_mask
+from keras_xfmr.serving.requests import read_up_to
+from keras_xfmr.text.questions import BLANKS, context_mask
 
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
 LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
@@ -20,14 +21,15 @@ POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 
 def embedder(model, packer, *, pairs=False):
     """Vectors."""
-    return _endpoints(packer, pairs, lambda inputs: {"vector": model(inputs)})
+    return _endpoints(model, packer, pairs, lambda inputs: {"vector": model(inputs)})
 
 
 def classifier(model, packer, *, pairs=False, labels=None):
     """Classes; the value of a regression."""
     names = _class_names(model, labels)
     if model.num_classes == 1 and not model.multi_label:
-        return _endpoints(packer, pairs, lambda inputs: {"value": _float32(model(inputs)[:, 0])})
+        value = lambda inputs: {"value": _float32(model(inputs)[:, 0])}  # noqa: E731
+        return _endpoints(model, packer, pairs, value)
 
     probabilities = tf.sigmoid if model.multi_label else tf.nn.softmax
 
@@ -39,7 +41,7 @@ def classifier(model, packer, *, pairs=False, labels=None):
         label = tf.gather(names, tf.argmax(scores, axis=-1))
         return {"label": label, "score": tf.reduce_max(scores, -1), "scores": scores}
 
-    return _endpoints(packer, pairs, of_inputs, of_texts)
+    return _endpoints(model, packer, pairs, of_inputs, of_texts)
 
 
 def tagger(model, packer, *, labels=None):
@@ -50,7 +52,7 @@ def tagger(model, packer, *, labels=None):
         return {"scores": tf.nn.softmax(_float32(model(inputs)))}
 
     def of_text(text):
-        words = tf.strings.split(text)
+        words = tf.strings.split(tf.strings.regex_replace(text, BLANKS, " "))
         packed = packer.pack_words(words)
         positions = packed["word_positions"]
         scores = of_inputs({name: packed[name] for name in INPUTS})["scores"]
@@ -62,7 +64,7 @@ def tagger(model, packer, *, labels=None):
             "scores": tf.where(known, tf.reduce_max(scores, -1), 0.0),
         }
 
-    return _endpoints(packer, False, of_inputs, of_text)
+    return _endpoints(model, packer, False, of_inputs, of_text)
 
 
 def span_predictor(model, packer, *, max_answer_length=30):
@@ -104,7 +106,7 @@ def span_predictor(model, packer, *, max_answer_length=30):
     ids = [TOKEN_IDS, LENGTHS, SEGMENT_IDS]
     return {
         "serving_default": (of_texts, _strings("question", "context")),
-        "ids": (lambda *numbers: spans(_shown(*numbers))[0], ids),
+        "ids": (lambda *numbers: spans(_shown(model, *numbers))[0], ids),
     }
 
 
@@ -118,7 +120,7 @@ def pretrainer(model, packer, *, pairs=False, top=5):
         return {"follows": tf.nn.softmax(_float32(logits["nsp"]))[:, 0]}
 
     def of_ids(token_ids, lengths, masked_positions, *segment_ids):
-        inputs = _shown(token_ids, lengths, *segment_ids)
+        inputs = _shown(model, token_ids, lengths, *segment_ids)
         logits = model({**inputs, "masked_positions": masked_positions})
         scores = tf.nn.softmax(_float32(logits["mlm"]))  # [B, P, V]
         best = tf.math.top_k(scores, min(top, scores.shape[-1]))
@@ -151,13 +153,13 @@ def _class_names(model, labels):
     return tf.constant(labels)
 
 
-def _endpoints(packer, pairs, of_inputs, of_texts=None):
+def _endpoints(model, packer, pairs, of_inputs, of_texts=None):
     """Raw text, and ids."""
     of_texts = of_texts or (lambda *texts: of_inputs(_packed(packer, *texts)))
     ids = [TOKEN_IDS, LENGTHS, *([SEGMENT_IDS] if pairs else [])]
     return {
         "serving_default": (of_texts, _strings("text", *(["text_pair"] if pairs else []))),
-        "ids": (lambda *numbers: of_inputs(_shown(*numbers)), ids),
+        "ids": (lambda *numbers: of_inputs(_shown(model, *numbers)), ids),
     }
 
 
@@ -170,11 +172,15 @@ def _packed(packer, *texts):
     return {name: packed[name] for name in INPUTS}
 
 
-def _shown(token_ids, lengths, segment_ids=None):
+def _shown(model, token_ids, lengths, segment_ids=None):
     """A model's inputs, of which only the first `lengths` count."""
-    mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1], tf.int32)
-    inputs = {"token_ids": token_ids * mask, "attention_mask": mask}
-    return inputs if segment_ids is None else {**inputs, "segment_ids": segment_ids * mask}
+    token_ids, mask = read_up_to(
+        token_ids, lengths, model.bert.position_embedding.max_length, pad_id=0
+    )
+    inputs = {"token_ids": token_ids, "attention_mask": mask}
+    if segment_ids is None:
+        return inputs
+    return {**inputs, "segment_ids": segment_ids[:, : tf.shape(mask)[1]] * mask}
 
 
 def _float32(values):

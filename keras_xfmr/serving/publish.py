@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import types
 
 import keras
 import numpy as np
@@ -13,26 +14,37 @@ import tensorflow as tf
 
 @contextlib.contextmanager
 def new_version(path, version=None):
-    """A folder to write to, and the name that it gets when the block ends without an error.
+    """A place with the `folder` to write to, and `final`, its name after the block.
+
+    It gets that name when the block ends without an error. Where two are written at once, the
+    second to end gets the next number.
 
     Args:
         path: the model's folder, made if missing.
         version: a positive integer; by default one more than the highest in `path`.
 
     Raises:
-        ValueError: `version` is no positive integer.
+        ValueError: `version` is no positive integer, `path` no local folder.
         FileExistsError: the version is there already.
     """
+    if "://" in str(path):
+        raise ValueError(f"`path` must be a local folder. Received: {str(path)!r}.")
     path = pathlib.Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    final = path / str(_next_version(path) if version is None else _valid_version(version))
-    if final.exists():
-        raise FileExistsError(f"{final} is there already. Leave out `version` for the next one.")
+    _name(path, version)
     aside = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path))
+    place = types.SimpleNamespace(folder=aside / "model", final=None)
     try:
-        yield aside / "model", final
-        _flush(aside / "model")
-        os.rename(aside / "model", final)
+        yield place
+        _flush(place.folder)
+        while place.final is None:
+            final = _name(path, version)
+            try:
+                os.rename(place.folder, final)  # fails where there is a folder of that name
+                place.final = final
+            except OSError:
+                if not final.exists():
+                    raise
         _flush_folder(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -85,6 +97,13 @@ def check_answers(folder, endpoints, inputs):
                     f"place. Expected of {endpoint!r} {name} {expected[name].numpy()!r}. Received: "
                     f"{answer.numpy()!r}."
                 )
+
+
+def _name(path, version):
+    final = path / str(_next_version(path) if version is None else _valid_version(version))
+    if final.exists():
+        raise FileExistsError(f"{final} is there already. Leave out `version` for the next one.")
+    return final
 
 
 def _next_version(path):

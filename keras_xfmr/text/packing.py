@@ -134,6 +134,9 @@ class SentencePacker(tf.Module):
         ids = tf.concat(parts, axis=1)
         width = self.max_length if self.pad_to_max_length else None
         token_ids = ids.to_tensor(self.tokenizer.pad_id, shape=[None, width])
+        # A batch of no rows has a width too, so that a model finds a first position in it.
+        lacking = tf.maximum(1 + len(rows) - tf.shape(token_ids)[1], 0)
+        token_ids = tf.pad(token_ids, [[0, 0], [0, lacking]])
         length = tf.shape(token_ids)[1]
         mask = tf.sequence_mask(ids.row_lengths(), length, tf.int32)
         segments = mask - tf.sequence_mask(first_length, length, tf.int32)

@@ -166,7 +166,10 @@ class QuestionPacker(tf.Module):
         """
         context, scores = tf.convert_to_tensor(context), tf.convert_to_tensor(scores)
         scores = tf.RaggedTensor.from_row_lengths(scores, packed["windows"])
-        window = scores.row_starts() + tf.argmax(scores.to_tensor(scores.dtype.min), axis=1)
+        scores = tf.pad(  # by a column: there is none in a batch of no contexts
+            scores.to_tensor(least := scores.dtype.min), [[0, 0], [0, 1]], constant_values=least
+        )
+        window = tf.cumsum(packed["windows"], exclusive=True) + tf.argmax(scores, axis=1)
         there = tf.gather(tf.reduce_any(packed["in_context"], axis=1), window)
         shift = tf.gather(packed["first_piece"] - packed["context_start"], window)
         first, last = (

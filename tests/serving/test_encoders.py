@@ -34,6 +34,11 @@ def ask(path, signature="serving_default", **inputs):
     return {name: value.numpy() for name, value in answers.items()}
 
 
+def assert_no_answers_to_no_texts(path, *names):
+    answer = ask(path, **{name: tf.constant([], tf.string) for name in names or ["text"]})
+    assert {len(value) for value in answer.values()} == {0}
+
+
 def softmax(x):
     x = np.exp(x - x.max(-1, keepdims=True))
     return x / x.sum(-1, keepdims=True)
@@ -46,11 +51,13 @@ def numbers_of(model, packer, *texts):
 
 def test_a_classifier_answers_labels_with_scores(packer, tmp_path):
     model = make("BertClassifier", num_classes=3)
-    path = serving.export_encoder(model, packer, tmp_path, labels=LABELS, check_texts=TEXTS)
+    texts = np.array(TEXTS)
+    path = serving.export_encoder(model, packer, tmp_path, labels=LABELS, check_texts=texts)
     expected, answer = softmax(numbers_of(model, packer, TEXTS)), ask(path, text=TEXTS)
     np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(answer["score"], expected.max(-1), rtol=1e-5)
     assert [x.decode() for x in answer["label"]] == [LABELS[i] for i in expected.argmax(-1)]
+    assert_no_answers_to_no_texts(path)
 
 
 def test_a_classifier_of_several_labels_answers_each_by_itself(packer, tmp_path):
@@ -111,6 +118,9 @@ def test_a_tagger_answers_a_tag_for_each_word(packer, tmp_path):
         assert answer["scores"][row, word] == pytest.approx(scores.max(), rel=1e-4)
     assert answer["tags"][1, 3] == b"" and answer["scores"][1, 3] == 0
     assert (answer["tags"][0, 2:] == b"").all()
+    answer = ask(path, text=["good\u3000films\u00a0bad\tfilms"])  # any white space
+    assert [word.decode() for word in answer["words"][0]] == ["good", "films", "bad", "films"]
+    assert_no_answers_to_no_texts(path)
 
 
 def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
@@ -119,8 +129,18 @@ def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
     short = np.array([[2, 5, 3]], "int32")
     padded = np.array([[2, 5, 3, 2, 2, 2]], "int32")  # a server pads with the first element
     expected = ask(path, "ids", token_ids=short, lengths=[3])["vector"]
-    found = ask(path, "ids", token_ids=padded, lengths=[3])["vector"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    wide = np.concatenate([padded, np.full((1, 17), -1, "int32")], 1)  # than the model's positions
+    for more in (padded, wide):
+        found = ask(path, "ids", token_ids=more, lengths=[3])["vector"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for token_ids, lengths, message in (
+        ([[2, -7, 3]], [3], "Expected ids from 0 on"),
+        ([[2, 5], [2, 3]], [2], "a length for each row"),
+        (wide, [8], "`lengths` of at most 7"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            ask(path, "ids", token_ids=np.array(token_ids, "int32"), lengths=lengths)
+    assert_no_answers_to_no_texts(path)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_signatures_have_names_types_and_the_batch_in_front(signatures):
     texts = {"text": ("string", [None])}
     ids = {"token_ids": ("int32", [None, None]), "lengths": ("int32", [None])}
     answer = {"output_text": ("string", [None]), "score": ("float32", [None])}
+    answer["truncated"] = ("bool", [None])
     found = {
         "output_ids": ("int32", [None, LENGTH]),
         "output_lengths": ("int32", [None]),
@@ -152,7 +153,7 @@ def test_a_row_of_no_length_has_a_finite_answer_and_disturbs_no_other(signatures
 
 def test_an_empty_batch_has_an_empty_answer(signatures):
     answer = signatures["serving_default"](text=tf.constant([], tf.string))
-    assert answer["output_text"].shape == answer["score"].shape == (0,)
+    assert {value.shape for value in answer.values()} == {(0,)}
     none = tf.zeros((0,), tf.int32)
     answer = signatures["ids"](token_ids=tf.zeros((0, 5), tf.int32), lengths=none)
     assert answer["output_ids"].shape == (0, LENGTH)

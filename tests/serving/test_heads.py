@@ -156,6 +156,8 @@ def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
 
 def test_padding_and_neighbours_change_no_answer(spans):
     _, path = spans[30]
+    nothing = ask(path, question=tf.constant([], tf.string), context=tf.constant([], tf.string))
+    assert {len(value) for value in nothing.values()} == {0}
     service = tf.saved_model.load(path).signatures
     asked = tf.constant(QUESTIONS), tf.constant(list(CONTEXTS))
     together = service["serving_default"](question=asked[0], context=asked[1])

@@ -113,11 +113,11 @@ def test_a_version_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     for name in ("fsync", "rename"):
         function = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, n=name, f=function: (calls.append(n), f(*args)))
-    with publish.new_version(tmp_path) as (folder, final):
-        folder.mkdir()
-        (folder / "saved_model.pb").write_bytes(b"a model")
+    with publish.new_version(tmp_path) as place:
+        place.folder.mkdir()
+        (place.folder / "saved_model.pb").write_bytes(b"a model")
     assert calls == ["fsync", "fsync", "rename", "fsync"]  # the file, its folder; the one above
-    assert (final / "saved_model.pb").read_bytes() == b"a model"
+    assert (place.final / "saved_model.pb").read_bytes() == b"a model"
 
 
 def test_a_tokenizer_larger_than_the_table_is_refused(model, tmp_path):
@@ -180,3 +180,62 @@ def test_a_sampled_answer_is_exported_too_and_drawn_anew(model, tmp_path):
     loaded = tf.saved_model.load(path).signatures["serving_default"]
     answers = {tuple(loaded(text=tf.constant(["abc"] * 7))["output_text"].numpy()) for _ in "abc"}
     assert len(answers) == 3
+
+
+def test_two_that_are_written_at_once_are_two_versions(tmp_path):
+    with publish.new_version(tmp_path) as first:
+        with publish.new_version(tmp_path) as second:
+            for place in (first, second):
+                place.folder.mkdir()
+                (place.folder / "model").write_text("x")
+    assert (second.final.name, first.final.name) == ("1", "2")
+    with pytest.raises(FileExistsError, match="7 is there already"):
+        with publish.new_version(tmp_path, 7) as place:
+            place.folder.mkdir()
+            (tmp_path / "7" / "model").mkdir(parents=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "7"}
+
+
+def test_a_place_that_is_no_local_folder_is_refused(model):
+    with pytest.raises(ValueError, match="`path` must be a local folder. Received: 'gs://a/b'"):
+        write(model, "gs://a/b")
+
+
+@pytest.fixture(scope="module")
+def bounded():
+    """A model with positions for few source tokens."""
+    sizes = dict(d_model=6, num_heads=2, ffn_dim=7, num_layers=1)
+    return models.Transformer(11, **sizes, positions="learned", max_length=6)
+
+
+def test_a_text_beyond_the_model_loses_its_end_and_says_so(bounded, tmp_path):
+    path = write(bounded, tmp_path)
+    answer = ask(path, "abcdeabcdefg", "ab", "abcde")
+    assert answer["truncated"].tolist() == [True, False, False]
+    np.testing.assert_allclose(*answer["score"][::2], rtol=1e-5)  # of 5 tokens and the end
+    ids = tf.saved_model.load(path).signatures["ids"]
+    wide = tf.fill([1, 40], 4)  # as a server pads them
+    found = ids(token_ids=wide, lengths=tf.constant([3]))
+    np.testing.assert_allclose(
+        found["score"], ids(token_ids=wide[:, :3], lengths=tf.constant([3]))["score"], rtol=1e-5
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`lengths` of at most 6"):
+        ids(token_ids=wide, lengths=tf.constant([7]))
+    with pytest.raises(ValueError, match="learned positions for 6 .*max_source_length=7"):
+        write(bounded, tmp_path, max_source_length=7)
+
+
+def test_a_bound_of_the_source_may_be_given(model, tmp_path):
+    path = write(model, tmp_path, max_source_length=3)
+    answer = ask(path, "abc" * 500, "ab")
+    assert answer["truncated"].tolist() == [True, False]
+    np.testing.assert_allclose(*answer["score"], rtol=1e-5)
+    ids = tf.saved_model.load(path).signatures["ids"]
+    for token_ids, lengths, message in (
+        ([[5, -1, 3]], [3], "Expected ids from 0 on"),
+        ([[5, 3], [5, 3]], [2], "a length for each row"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            ids(token_ids=tf.constant(token_ids), lengths=tf.constant(lengths))
+    found = ids(token_ids=tf.constant([[5, 3, -1]]), lengths=tf.constant([2]))
+    assert np.isfinite(found["score"]).all()  # what stands behind a row is not read

@@ -1,0 +1,33 @@
+"""What a service is sent, looked at before a model reads it."""
+
+import tensorflow as tf
+
+
+def read_up_to(token_ids, lengths, longest, *, pad_id):
+    """The first `lengths` ids of each row, padding behind them.
+
+    Args:
+        token_ids: `[B, S]`; what stands behind a row's length is not looked at.
+        lengths: `[B]`.
+        longest: positions of the model, or None where any number will do.
+        pad_id: what is put there.
+
+    Returns:
+        The ids, and a mask of ones and zeros, int32, both as wide as the ids are, `longest` at
+        most: a server may have padded them beyond that.
+
+    Raises:
+        tf.errors.InvalidArgumentError: another number of lengths than of rows; a length beyond
+            `longest`; a negative id, which a table would count from its end.
+    """
+    tf.debugging.assert_equal(
+        tf.shape(token_ids)[0], tf.shape(lengths)[0], "Expected a length for each row of ids."
+    )
+    if longest is not None:
+        message = f"Expected `lengths` of at most {longest}, the positions of the model."
+        tf.debugging.assert_less_equal(lengths, longest, message)
+        token_ids = token_ids[:, :longest]
+    mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
+    token_ids = tf.where(mask, token_ids, pad_id)
+    tf.debugging.assert_non_negative(token_ids, "Expected ids from 0 on.")
+    return token_ids, tf.cast(mask, tf.int32)

@@ -12,7 +12,7 @@ REASONS = ("blank", "heading", "utf8")
 
 # The sign after which a sentence ends, but not after a single capital: "J. Smith". What follows
 # begins like a sentence; Chinese and Japanese stops need no space.
-ENDS = r"""(\P{Lu}[.!?…]+["'”’»)\]]*)\s+(["'“‘«(\[]*[\p{Lu}\p{Lo}\p{N}])"""
+ENDS = r"""(\P{Lu}[.!?…]+["'”’»)\]]*)[ \t\f\r]+(["'“‘«(\[]*[\p{Lu}\p{Lo}\p{N}])"""
 WIDE_ENDS = r"([。！？]+[”’」』）]*)"
 
 
@@ -147,14 +147,13 @@ class Documents:
             return tf.identity(keep)
 
 
-def split_sentences(lines):
-    """Strings `[B]` to ragged sentences `[B, (n)]`, by the rule that `Documents` states."""
-    return tf.strings.split(_mark_ends(lines), "\n")
-
-
 def _mark_ends(lines):
     """Strings `[B]` with a line feed between their sentences."""
-    cut = tf.strings.regex_replace(lines, ENDS, "\\1\n\\2")
+    cut = lines
+    # A match takes the next sentence's first letter with it, which may be all of that sentence.
+    # What is passed over for it is found the second time.
+    for _ in range(2):
+        cut = tf.strings.regex_replace(cut, ENDS, "\\1\n\\2")
     cut = tf.strings.regex_replace(cut, WIDE_ENDS, "\\1\n")
     cut = tf.strings.regex_replace(cut, r"\s*\n\s*", "\n")
     return tf.strings.regex_replace(cut, r"\n+$", "")

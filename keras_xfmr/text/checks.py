@@ -48,12 +48,20 @@ def check_ids(vocab_size, name="token_ids"):
     return check
 
 
-def check_integer(name, value, least=None):
-    """Refuses what is no integer, or less than `least`."""
+def check_integer(name, value, least=None, most=None):
+    """Refuses what is no integer, less than `least` or more than `most`."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or (least is not None and value < least):
-        bound = "" if least is None else f", at least {least}"
-        raise ValueError(f"`{name}` must be an integer{bound}. Received: {value!r}.")
+    below = whole and least is not None and value < least
+    above = whole and most is not None and value > most
+    if not whole or below or above:
+        bounds = "" if least is None else f", at least {least}"
+        bounds += "" if most is None else f", at most {most}"
+        raise ValueError(f"`{name}` must be an integer{bounds}. Received: {value!r}.")
+
+
+def check_seed(seed):
+    """Refuses what is no integer of 64 bits, as which a seed enters a pipeline's graph."""
+    check_integer("seed", seed, -(2**63), 2**63 - 1)
 
 
 def as_strings(texts):

@@ -1,12 +1,11 @@
 """Documents from text files, streaming."""
 
-import pathlib
-
 import tensorflow as tf
 
-from keras_xfmr.text.streaming import check_line_ends, is_utf8, read_lines, strip_lines
+from keras_xfmr.text.streaming import NO_TEXT, is_text, read_lines, strip_lines, text_files
 
 LINES = 2048  # lines that are read by one call
+FILES = 64  # files that take turns; each has a buffer of `streaming.BLOCK`
 PART = 32 * 1024  # bytes of text after which a document goes on as another part
 REASONS = ("blank", "heading", "utf8")
 
@@ -38,13 +37,14 @@ class Documents:
             is a segment.
         line_documents: whether each line is a document (reviews, tweets). One of a single sentence
             is cut after its middle word, so that there is a sentence and a next one.
-        on_bad_line: `"raise"` stops with file and line where a line is not UTF-8; `"skip"` leaves
-            it out and counts it in `skipped`.
+        on_bad_line: `"raise"` stops with file and line where a line is not UTF-8 or has a NUL
+            character; `"skip"` leaves it out and counts it in `skipped`, under `utf8`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, a file without text or with lines ended by `\\r`.
-        tf.errors.InvalidArgumentError: from the iterator, a line that is not UTF-8.
+        ValueError: arguments that do not fit, a file without text, in UTF-16, packed by gzip or
+            with lines ended by `\\r`.
+        tf.errors.InvalidArgumentError: from the iterator, a line that is bad.
 
     Example::
 
@@ -91,14 +91,19 @@ class Documents:
         return chunks.scan(state, _group).unbatch()
 
     def sentences(self):
-        """`tf.data.Dataset` of the segments alone, to learn a vocabulary from."""
+        """`tf.data.Dataset` of the segments alone, to learn a vocabulary from.
 
-        def start(_):
+        Files take turns, 64 at a time, so that a long one does not keep the next out of a sample.
+        """
+
+        def segments(_):
             self.reset()
-            return 0
+            files = tf.data.Dataset.range(len(self._files))
+            chunks = files.interleave(self._read, cycle_length=FILES)
+            return chunks.map(self._segments, num_parallel_calls=tf.data.AUTOTUNE)
 
-        parts = tf.data.Dataset.range(1).map(start).flat_map(lambda _: self.parts())
-        return parts.map(lambda segments, _: segments).unbatch()
+        chunks = tf.data.Dataset.range(1).flat_map(segments)
+        return chunks.map(lambda segments, *_: segments).unbatch()
 
     def _read(self, index):
         """Chunks of a file's lines: (file index, numbers of the lines, lines)."""
@@ -121,7 +126,7 @@ class Documents:
             divides = heading & ~tf.strings.regex_full_match(lines, "= = .*")
         if self._line_documents:
             divides = tf.ones_like(blank)
-        bad = ~is_utf8(lines)
+        bad = ~is_text(lines)
         counts = [tf.reduce_sum(tf.cast(rows, tf.int64)) for rows in (blank, heading, bad)]
         self._skipped.assign_add(tf.stack(counts))
         keep = ~(blank | heading | bad)
@@ -138,11 +143,11 @@ class Documents:
         return sentences.flat_values, tf.repeat(document, sentences.row_lengths()), begun
 
     def _refuse(self, bad, file, numbers, keep):
-        """`keep`, unless a line is bad: `corpus.txt:17: not valid UTF-8 ...`."""
+        """`keep`, unless a line is bad: `corpus.txt:17: not valid UTF-8, or ...`."""
         number = tf.strings.as_string(numbers[tf.argmax(bad)])
         advice = "Mend the line, or pass on_bad_line='skip' to leave such lines out and count them."
         name = tf.constant(self._files)[file]
-        message = tf.strings.join([name, ":", number, ": not valid UTF-8. ", advice])
+        message = tf.strings.join([name, ":", number, f": {NO_TEXT}. ", advice])
         with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(bad), [message])]):
             return tf.identity(keep)
 
@@ -193,14 +198,11 @@ def _first_of_runs(*values):
 
 
 def _existing(files):
-    files = [files] if isinstance(files, (str, pathlib.Path)) else list(files)
-    if not files:
+    names = text_files(files)
+    if not names:
         raise ValueError("`files` names no file.")
-    for path in files:
-        if not pathlib.Path(path).is_file():
-            raise FileNotFoundError(f"No file at {str(path)!r} to read text from.")
-        check_line_ends(path)
-        with open(path, "rb") as file:
+    for name in names:
+        with open(name, "rb") as file:
             if not any(line.strip() for line in file):
-                raise ValueError(f"{path} has no text.")
-    return [str(path) for path in files]
+                raise ValueError(f"{name} has no text.")
+    return names

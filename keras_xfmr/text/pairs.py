@@ -5,19 +5,19 @@ B batch, S source, T target
 
 import codecs
 import collections
-import pathlib
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer
+from keras_xfmr.text.checks import check_integer, check_seed
 from keras_xfmr.text.streaming import (
+    NO_TEXT,
     Epochs,
-    check_line_ends,
     is_blank,
-    is_utf8,
+    is_text,
     read_lines,
     strip_lines,
+    text_files,
 )
 
 CHUNK = 512  # rows that are parsed and tokenized by one call
@@ -51,17 +51,18 @@ class PairDataset(Epochs):
         columns: indices of the source and target column of a TSV.
         skip_header: whether each file begins with a line that is no pair.
         shuffle_buffer: rows to shuffle among; 0 keeps the order of the files.
-        seed: of the shuffle, an integer.
+        seed: of the shuffle, an integer of 64 bits.
         on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
             counts it in `skipped`. Bad: another number of fields than most of the first rows of its
-            file, not UTF-8, one side empty or only white space, longer than the last bucket. A line
-            that is blank altogether is always skipped and counted; a byte order mark and CRLF are
-            taken off. A carriage return inside a line is refused where a file's first MiB has one;
-            later ones are dropped by TensorFlow's reader.
+            file, not UTF-8 or with a NUL character, one side empty or only white space, longer than
+            the last bucket. A line that is blank altogether is always skipped and counted; a byte
+            order mark and CRLF are taken off. A carriage return inside a line is refused where a
+            file's first MiB has one; later ones are dropped by TensorFlow's reader.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, files that have nothing or lines ended by `\\r`.
+        ValueError: arguments that do not fit, files that have nothing, are in UTF-16, packed by
+            gzip or have lines ended by `\\r`.
         tf.errors.InvalidArgumentError: from the iterator, a bad row.
 
     Example::
@@ -94,9 +95,11 @@ class PairDataset(Epochs):
             raise ValueError(f"`columns` must be two indices from 0. Received: {columns!r}.")
         if on_bad_row not in ("raise", "skip"):
             raise ValueError(f"`on_bad_row` must be 'raise' or 'skip'. Received: {on_bad_row!r}.")
-        check_integer("seed", seed)
-        self._sources = _files(source)
-        self._targets = None if target is None else _files(target)
+        check_seed(seed)
+        self._sources = text_files(source)
+        if not self._sources:
+            raise ValueError("`source` names no file.")
+        self._targets = None if target is None else text_files(target)
         if self._targets is not None and len(self._sources) != len(self._targets):
             raise ValueError(
                 "Each source file needs a target file. Received: "
@@ -222,7 +225,7 @@ class PairDataset(Epochs):
         bad = {
             "blank": blank,
             "fields": wrong_fields,
-            "utf8": tf.logical_not(is_utf8(source) & is_utf8(target)),
+            "utf8": tf.logical_not(is_text(source) & is_text(target)),
             "empty": is_blank(source) | is_blank(target),
         }
         where = (files, numbers)
@@ -280,7 +283,7 @@ class PairDataset(Epochs):
         words = tf.stack(
             [
                 fields,
-                "not valid UTF-8",
+                NO_TEXT,
                 "the source or the target is empty",
                 "more ids than the last bucket holds: {} of source, {} of target".format(
                     *self.buckets[-1]
@@ -368,17 +371,6 @@ def _rising_pairs(buckets):
             f"Received: {buckets!r}."
         )
     return tuple(pairs)
-
-
-def _files(paths):
-    paths = [paths] if isinstance(paths, (str, pathlib.Path)) else list(paths)
-    for path in paths:
-        if not pathlib.Path(path).is_file():
-            raise FileNotFoundError(f"No file at {str(path)!r} to read sentence pairs from.")
-        check_line_ends(path)
-    if not paths:
-        raise ValueError("`source` names no file.")
-    return [str(path) for path in paths]
 
 
 def _before_the_end(lines, others):

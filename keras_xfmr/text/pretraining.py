@@ -8,7 +8,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer
+from keras_xfmr.text.checks import check_integer, check_seed
 from keras_xfmr.text.documents import Documents
 from keras_xfmr.text.instances import (
     Chunk,
@@ -70,14 +70,15 @@ class PretrainingDataset(Epochs):
         short_rate: share of instances with a random length, in [0, 1].
         shuffle_buffer: documents (parts, of long ones) to shuffle among; 0 keeps the order of the
             files.
-        seed: an integer.
+        seed: an integer of 64 bits.
         **reading: `heading`, `sentence_split`, `line_documents`, `on_bad_line`, as `Documents`
             takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, a tokenizer without a mask token.
-        tf.errors.InvalidArgumentError: from the iterator, a line that is not UTF-8, or no second
+        ValueError: arguments that do not fit, files that `Documents` refuses, a tokenizer without
+            a mask token.
+        tf.errors.InvalidArgumentError: from the iterator, a line that is bad, or no second
             document for `"nsp"`.
 
     Example::
@@ -117,7 +118,7 @@ class PretrainingDataset(Epochs):
         check_integer("batch_size", batch_size, 1)
         check_integer("max_predictions", max_predictions, 1)
         check_integer("shuffle_buffer", shuffle_buffer, 0)
-        check_integer("seed", seed)
+        check_seed(seed)
         if getattr(tokenizer, "mask_id", None) is None:
             raise ValueError(
                 "Masked language modelling needs a tokenizer whose vocabulary has a mask token "

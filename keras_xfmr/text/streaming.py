@@ -1,11 +1,17 @@
 """What the pipelines share: lines of files, and epochs that a run can take up again."""
 
+import codecs
+import os
 import re
 
 import tensorflow as tf
 
+from keras_xfmr.text.checks import check_integer
+
 BLOCK = 1 << 20  # bytes that are read at a time
 WHITE_SPACE = r"[\x09-\x0d\x1c-\x20\x{85}\p{Z}]"  # what `str.isspace` means by it
+GZIP = b"\x1f\x8b"  # how a file begins that gzip packed
+NO_TEXT = "not valid UTF-8, or with a NUL character"  # what is wrong where `is_text` says no
 
 
 class Epochs:
@@ -21,7 +27,9 @@ class Epochs:
             self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
 
     def seek(self, epoch, batch=0):
-        """Makes the next iteration start at this batch of this epoch."""
+        """Makes the next iteration start at this batch of this epoch, both counted from 0."""
+        check_integer("epoch", epoch, 0)
+        check_integer("batch", batch, 0)
         self._position.assign([epoch, batch])
 
     def _first_batch(self):
@@ -68,17 +76,59 @@ class Epochs:
         return data.apply(tf.data.experimental.assert_cardinality(max(self._count - first, 0)))
 
 
-def check_line_ends(path):
-    """Refuses a file whose lines do not end with line feeds, as far as its beginning tells.
+def text_files(paths):
+    """The names of text files, one or several, as a list of strings.
+
+    Raises:
+        FileNotFoundError: one is missing, or no file: a folder, a pipe that is empty once read.
+        ValueError: the beginning of one tells that it holds no lines of UTF-8.
+    """
+    one = isinstance(paths, (str, os.PathLike))
+    names = [os.fspath(path) for path in ([paths] if one else paths)]
+    for name in names:
+        if not tf.io.gfile.exists(name):
+            raise FileNotFoundError(f"No text file at {name!r}.")
+        if tf.io.gfile.isdir(name):
+            raise FileNotFoundError(f"No text file at {name!r}. Received: a folder.")
+        if os.path.exists(name) and not os.path.isfile(name):
+            raise FileNotFoundError(
+                f"No text file at {name!r}, which could be read more than once. Received: a pipe "
+                "or a device; write it to a file."
+            )
+        with tf.io.gfile.GFile(name, "rb") as file:
+            beginning = file.read(BLOCK)
+        _check_encoding(name, beginning)
+        _check_line_ends(name, beginning)
+    return names
+
+
+def _check_encoding(path, beginning):
+    """Refuses a file that is packed, or UTF-16, which may well be valid UTF-8 with NULs between.
+
+    A NUL here and there is a matter of its line: see `is_text`.
+    """
+    if beginning.startswith(GZIP):
+        raise ValueError(
+            f"{path} is packed by gzip; expected plain text. Unpack it first: gunzip FILE."
+        )
+    marked = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    count = beginning.count(0)
+    if marked or count > len(beginning) / 100:  # UTF-16 has one in every blank and line end
+        what = "its byte order mark" if marked else f"{count} NULs in {len(beginning)} bytes"
+        raise ValueError(
+            f"{path} looks like UTF-16; expected UTF-8. Received: {what}. Rewrite it: "
+            "iconv -f UTF-16 -t UTF-8 FILE > NEW. If it is UTF-8, take the NULs out: "
+            "tr -d '\\000' < FILE > NEW."
+        )
+
+
+def _check_line_ends(path, beginning):
+    """Refuses a file whose lines do not end with line feeds.
 
     `tf.data.TextLineDataset` leaves every carriage return out, and so joins what stood on both
     sides of one that is no part of CRLF.
-
-    Raises:
-        ValueError: within the first MiB a carriage return stands inside a line.
     """
-    with tf.io.gfile.GFile(path, "rb") as file:
-        found = re.search(rb"\r[^\r\n]", file.read(BLOCK))
+    found = re.search(rb"\r[^\r\n]", beginning)
     if found:
         raise ValueError(
             f"{path} has a carriage return inside a line, at byte {found.start()}; expected lines "
@@ -104,6 +154,7 @@ def is_blank(texts):
     return tf.strings.regex_full_match(texts, f"{WHITE_SPACE}*")
 
 
-def is_utf8(texts):
-    """Which strings are UTF-8."""
-    return tf.equal(texts, tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore"))
+def is_text(texts):
+    """Which strings are UTF-8 without NUL characters."""
+    known = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="ignore")
+    return tf.equal(texts, known) & tf.strings.regex_full_match(texts, r"[^\x00]*")

@@ -1,13 +1,14 @@
 """Vocabularies learned from text, by the trainers of keras-nlp and SentencePiece.
 
 Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. Those
-for BERT go on with the mask token, id 4. They are learned from the first `SAMPLE_LINES` of a text.
+for BERT go on with the mask token, id 4. They are learned from at most `SAMPLE_LINES` of a text.
 """
 
+import codecs
 import collections
 import functools
 import io
-import os
+import itertools
 import re
 
 import tensorflow as tf
@@ -15,23 +16,31 @@ import tensorflow as tf
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
 from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
-from keras_xfmr.text.streaming import check_line_ends
+from keras_xfmr.text.streaming import NO_TEXT, text_files
 from keras_xfmr.text.tokenizers import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
 SAMPLE_LINES = 1_000_000
+LINES = 4096  # lines that are read and checked together
+LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
+MODEL_TYPES = ("unigram", "bpe", "word", "char")
 
 
-def _lines(texts):
-    """A data set of strings from file names, or from a data set of strings as it is.
+def _sample(texts):
+    """A function that gives the lines to learn from, in lists of bytes, as often as it is called.
+
+    Args:
+        texts: names of files, or a data set of strings.
 
     Raises:
-        ValueError: there is no text in it, or a file has lines ended by `\\r`.
+        FileNotFoundError: a file is missing.
+        ValueError: there is no text in it, or something else than text.
     """
-    lines = _unchecked_lines(texts)
-    if not any(line.strip() for line in lines.as_numpy_iterator()):
+    texts = texts if isinstance(texts, tf.data.Dataset) else text_files(texts)
+    # All of it is looked at first: a trainer would hide the error in one of its own.
+    if not any([any(line.strip() for line in lines) for lines in _checked(texts)]):
         raise _no_text(texts)
-    return lines
+    return functools.partial(_checked, texts)
 
 
 def _no_text(texts):
@@ -39,24 +48,73 @@ def _no_text(texts):
     return ValueError(f"Expected text to learn a vocabulary from. Received: none, in {what}.")
 
 
-def _unchecked_lines(texts):
-    if isinstance(texts, tf.data.Dataset):
-        return texts.take(SAMPLE_LINES)
-    one = isinstance(texts, (str, os.PathLike))
-    names = [os.fspath(name) for name in ([texts] if one else texts)]
-    for name in names:
-        if not tf.io.gfile.exists(name):
-            raise FileNotFoundError(f"No text file at {name!r} to learn a vocabulary from.")
-        check_line_ends(name)
-    lines = tf.data.TextLineDataset(names).take(SAMPLE_LINES)
-    return lines.map(lambda line: tf.strings.regex_replace(line, "^\ufeff", ""))
+def _checked(texts):
+    """The first `SAMPLE_LINES` lines, in lists.
+
+    Raises:
+        ValueError: one is not UTF-8 or has a NUL character, with its file and number.
+    """
+    left = SAMPLE_LINES
+    for place, number, lines in _numbered(texts):
+        lines = lines[:left]
+        if not _is_text(b"\n".join(lines)):
+            number += [_is_text(line) for line in lines].index(False)
+            raise ValueError(
+                f"{place}:{number}: {NO_TEXT}. Mend the line, or learn from "
+                "`keras_xfmr.text.Documents(files, on_bad_line='skip').sentences()`, which leaves "
+                "such lines out and counts them."
+            )
+        yield lines
+        left -= len(lines)
+        if not left:
+            break
+
+
+def _is_text(content):
+    """Whether bytes are UTF-8 without NUL characters; as `streaming.is_text`, but at once."""
+    try:
+        content.decode("utf8")
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in content
+
+
+def _numbered(texts):
+    """(where it is from, number of its first line, lines) of every stretch of a text."""
+    if not isinstance(texts, tf.data.Dataset):
+        yield from _in_turn(texts)
+        return
+    batches = texts.take(SAMPLE_LINES).batch(LINES).as_numpy_iterator()
+    for index, lines in enumerate(batches):
+        yield "the data set", 1 + index * LINES, lines.tolist()
+
+
+def _in_turn(names):
+    """The next lines of each file in turn, so that a long one does not keep others out of a sample.
+
+    Only the file that is read is open, for there may be thousands.
+    """
+    size = max(min(LINES, SAMPLE_LINES // (len(names) or 1)), 1)
+    waiting = collections.deque((name, 1, 0) for name in names)
+    while waiting:
+        name, number, offset = waiting.popleft()
+        with tf.io.gfile.GFile(name, "rb") as file:
+            file.seek(offset)
+            lines = list(itertools.islice(file, size))
+            offset = file.tell()
+        if lines:
+            # A file that was joined from several has byte order marks in its middle too.
+            unmarked = [line.removeprefix(codecs.BOM_UTF8) for line in lines]
+            yield name, number, [line.rstrip(b"\r\n") for line in unmarked]
+            waiting.append((name, number + len(lines), offset))
 
 
 def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
     """A `SentencePieceTokenizer` learned from text (Kudo and Richardson 2018).
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings.
+        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
+            read: of files a like share each, as far as they have so many; of a data set the first.
         vocab_size: size of the vocabulary. When the text is too small for it, the largest size
             that it allows is taken instead.
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
@@ -64,23 +122,14 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, a size that is none.
 
     Example::
 
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
-    import keras_nlp
-
-    check_integer("vocab_size", vocab_size, 1)
-    lines = _lines(texts)
-
-    def train(size):
-        return keras_nlp.tokenizers.compute_sentence_piece_proto(
-            lines, size, model_type=model_type, lowercase=lowercase
-        )
-
-    return SentencePieceTokenizer(_largest_model(train, vocab_size, texts))
+    return SentencePieceTokenizer(_largest_model(texts, vocab_size, model_type, lowercase))
 
 
 def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
@@ -93,42 +142,51 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, a size that is none.
 
     Example::
 
         tokenizer = learn_bert_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
-    import sentencepiece
-
     pad, unknown, start, end, mask = BERT_TOKENS.values()
     names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
+    proto = _largest_model(
+        texts, vocab_size, model_type, lowercase, control_symbols=[mask], **names
+    )
+    return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
+
+
+def _largest_model(texts, vocab_size, model_type, lowercase, **names):
+    """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows.
+
+    Args:
+        texts, vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
+        **names: of the special tokens, as SentencePiece's trainer takes them.
+    """
+    import sentencepiece
+
     check_integer("vocab_size", vocab_size, 1)
-    lines = _lines(texts)
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"`model_type` must be one of {MODEL_TYPES}. Received: {model_type!r}.")
+    if hasattr(sentencepiece, "set_min_log_level"):
+        sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
+    sample = _sample(texts)
 
     def train(size):
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines.as_numpy_iterator(),
+            sentence_iterator=_parts(itertools.chain.from_iterable(sample())),
             model_writer=model,
             vocab_size=size,
             model_type=model_type,
             normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
-            **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "control_symbols": [mask]},
+            max_sentence_length=LONGEST,
+            **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
             **names,
         )
         return model.getvalue()
 
-    proto = _largest_model(train, vocab_size, texts)
-    return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
-
-
-def _largest_model(train, vocab_size, texts):
-    """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows."""
-    import sentencepiece
-
-    if hasattr(sentencepiece, "set_min_log_level"):
-        sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     try:
         return train(vocab_size)
     except RuntimeError as error:
@@ -148,17 +206,34 @@ def _largest_model(train, vocab_size, texts):
         return train(int(largest))
 
 
+def _parts(lines):
+    """Lines of at most `LONGEST` bytes: longer ones are cut at a blank, or between characters."""
+    for line in lines:
+        start = 0
+        while len(line) - start > LONGEST:
+            end = line.rfind(b" ", start + 1, start + LONGEST + 1)
+            if end < 0:
+                end = start + LONGEST
+                while line[end] & 0xC0 == 0x80:  # inside a character
+                    end -= 1
+            yield line[start:end]
+            start = end
+        yield line[start:]
+
+
 def learn_word_piece(texts, vocab_size, *, lowercase=False):
     """A `WordPieceTokenizer` learned from text (Schuster and Nakajima 2012).
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings.
+        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
+            read: of files a like share each, as far as they have so many; of a data set the first.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         lowercase: whether to fold case and strip accents, in the tokenizer too.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, a size that is none.
 
     Example::
 
@@ -177,13 +252,15 @@ def learn_bert_word_piece(texts, vocab_size, **config):
     `learn_bert_sentence_piece` is the better choice.
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings.
+        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
+            read: of files a like share each, as far as they have so many; of a data set the first.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         **config: arguments of `BertTokenizer`: `lowercase`, `strip_accents`, `split_cjk`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a file with lines ended by `\\r`, a size that is none.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, a size that is none.
 
     Example::
 
@@ -205,9 +282,12 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
 
     check_integer("vocab_size", vocab_size, 1)
     split = functools.partial(tokenizer_class.split, **config)
+    lines = tf.data.Dataset.from_generator(
+        _sample(texts), output_signature=tf.TensorSpec([None], tf.string)
+    )
     try:
         return keras_nlp.tokenizers.compute_word_piece_vocabulary(
-            _lines(texts).batch(4096).map(split),
+            lines.map(split),
             vocab_size,
             split=False,
             reserved_tokens=list(special_tokens),
@@ -220,20 +300,22 @@ def learn_characters(texts, *, min_count=1):
     """A `CharacterTokenizer` of all characters that stand at least `min_count` times in the text.
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings.
+        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
+            read: of files a like share each, as far as they have so many; of a data set the first.
         min_count: rarer characters become the unknown token.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a file with lines ended by `\\r`, or no character that stands so often.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, or no character that stands so often.
 
     Example::
 
         tokenizer = learn_characters(["corpus.txt"])
     """
     counts = collections.Counter()
-    for batch in _lines(texts).batch(4096).as_numpy_iterator():
-        counts.update(b"\n".join(batch).decode("utf8", errors="ignore"))
+    for lines in _sample(texts)():
+        counts.update(b"\n".join(lines).decode("utf8"))
     counts.pop("\n", None)
     kept = [character for character, count in counts.items() if count >= min_count]
     if not kept:

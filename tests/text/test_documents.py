@@ -1,5 +1,6 @@
 """`Documents`: which lines of which files stand together."""
 
+import gzip
 import re
 
 import pytest
@@ -106,6 +107,14 @@ def test_sentences_are_the_segments_of_all_documents(file):
         assert documents.skipped["blank"] == 2
 
 
+def test_files_take_turns_when_sentences_are_sampled(file, monkeypatch):
+    monkeypatch.setattr(module, "LINES", 7)
+    files = [file("a. A\n" * 97), file("b\n" * 11, "b.txt"), file("c\n" * 53, "c.txt")]
+    found = b"".join(s[:1] for s in Documents(files).sentences().as_numpy_iterator()).decode()
+    assert found[:35] == "aA" * 7 + "b" * 7 + "c" * 7 + "aA" * 3 + "a"
+    assert [found.count(letter) for letter in "aAbc"] == [97, 97, 11, 53]
+
+
 def test_a_line_that_is_not_utf8_stops_with_file_and_line_or_is_counted(file):
     files = [file(b"a\n"), file(b"b\n\nc \xff\nd\n\xed\xa0\x80\n", "b.txt")]
     message = re.escape(f"{files[1]}:3: not valid UTF-8") + ".*pass on_bad_line="
@@ -116,9 +125,30 @@ def test_a_line_that_is_not_utf8_stops_with_file_and_line_or_is_counted(file):
     assert documents.skipped == {"blank": 1, "heading": 0, "utf8": 2}
 
 
+def test_a_line_with_a_nul_character_is_bad_too(file):
+    path = file(b"a line of text\n" * 101 + b"a\0b\n")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a.txt:102: not valid UTF-8, or with"):
+        read(Documents(path))
+    documents = Documents(path, on_bad_line="skip")
+    assert read(documents)[0] == [["a line of text"] * 101] and documents.skipped["utf8"] == 1
+
+
+@pytest.mark.parametrize("on_bad_line", ["raise", "skip"])
+def test_utf_16_and_packed_files_are_named(on_bad_line, file):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        for content in ("A sentence. Another.\r\n", "짧은 문장이다. 또 하나.\n"):
+            path = file(content.encode(encoding))
+            with pytest.raises(ValueError, match="a.txt looks like UTF-16.*iconv -f UTF-16"):
+                Documents(path, on_bad_line=on_bad_line)
+    with pytest.raises(ValueError, match="a.txt.gz is packed by gzip.*gunzip"):
+        Documents(file(gzip.compress(b"a\n"), "a.txt.gz"), on_bad_line=on_bad_line)
+
+
 def test_arguments_that_do_not_fit_are_refused(file, tmp_path):
-    with pytest.raises(FileNotFoundError, match="No file at .*no.txt"):
+    with pytest.raises(FileNotFoundError, match="No text file at .*no.txt"):
         Documents([file("a"), tmp_path / "no.txt"])
+    with pytest.raises(FileNotFoundError, match="No text file at .*Received: a folder"):
+        Documents(tmp_path)
     with pytest.raises(ValueError, match="a.txt has no text"):
         Documents(file(b"\n \r\n\t\n"))
     with pytest.raises(ValueError, match="a.txt has a carriage return inside a line, at byte 2;"):

@@ -1,6 +1,7 @@
 """`PairDataset`: what comes out of good files, and what is said about bad ones."""
 
 import collections
+import gzip
 import re
 import subprocess
 import sys
@@ -177,6 +178,21 @@ def test_a_data_set_that_was_made_for_another_place_says_so(many):
     assert len(list(whole)) == 12
 
 
+@pytest.mark.parametrize("place", [(-1,), (0, -1), (0.5,), (0, None)], ids=str)
+def test_a_place_that_is_none_is_refused(place, many):
+    pairs = pairs_of(many)
+    with pytest.raises(ValueError, match="`(epoch|batch)` must be an integer, at least 0"):
+        pairs.seek(*place)
+    pairs.seek(np.int64(1), np.int32(0))
+
+
+def test_the_largest_seed_is_one(many):
+    for seed in (2**63 - 1, -(2**63)):
+        pairs = pairs_of(many, seed=seed, shuffle_buffer=2003, buckets=(17,), batch_size=101)
+        pairs.seek(3)
+        assert sorted(flat(read(pairs))) == sorted(ROWS)
+
+
 # ---- what is taken as it should
 
 
@@ -221,6 +237,7 @@ def test_two_files_are_read_side_by_side(tmp_path):
 BAD = {
     "fields": (b"a", b"a\tb\tc", "expected 2 tab-separated fields, as in most of the"),
     "utf8": (b"\xff\tb", b"a\t\xed\xa0\x80", "not valid UTF-8"),
+    "utf8 without NUL": (b"a\0\tb", b"a\t\0", "not valid UTF-8, or with a NUL character"),
     "empty": (b"\tb", b"a\t \r", "the source or the target is empty"),
     "empty but for white space of Unicode": (
         "\u3000\u00a0\tb".encode(), "a\t \u2003\x85".encode(), "the source or the target is empty"
@@ -232,7 +249,8 @@ BAD = {
 @pytest.mark.parametrize("reason", BAD)
 def test_a_bad_row_stops_with_file_line_and_reason(reason, tmp_path):
     (tmp_path / "good.tsv").write_bytes(b"a\tb\n\nc\td\n")
-    (tmp_path / "bad.tsv").write_bytes(b"a\tb\n\nc\td\n" + BAD[reason][0] + b"\ne\tf\n")
+    content = b"a\tb\n\nc\td\n" + BAD[reason][0] + b"\ne\tf\n" * 101
+    (tmp_path / "bad.tsv").write_bytes(content)
     pairs = pairs_of([tmp_path / "good.tsv", tmp_path / "bad.tsv"])
     message = re.escape(f"{tmp_path / 'bad.tsv'}:4: ") + BAD[reason][2]
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{message}.*pass on_bad_row"):
@@ -242,16 +260,18 @@ def test_a_bad_row_stops_with_file_line_and_reason(reason, tmp_path):
 @pytest.mark.parametrize("reason", BAD)
 def test_a_bad_row_is_left_out_and_counted(reason, tmp_path):
     first, second, _ = BAD[reason]
-    content = b"\n".join([b"a\tb", first, b"", b"c\td", second, first, b"aaaaaa\tbbbbbb"])
+    rest = [b"aaaaaa\tbbbbbb"] * 29
+    content = b"\n".join([b"a\tb", first, b"", b"c\td", second, first, *rest])
     (tmp_path / "a.tsv").write_bytes(content)
     pairs = pairs_of(tmp_path / "a.tsv", on_bad_row="skip")
     data = pairs.dataset()
     for _ in range(2):  # the counts are of one iteration
-        assert flat(read(pairs, data)) == [("a", "b"), ("c", "d"), ("aaaaaa", "bbbbbb")]
+        good = [("a", "b"), ("c", "d"), *[("aaaaaa", "bbbbbb")] * 29]
+        assert flat(read(pairs, data)) == good
         counts = {"blank": 1, "fields": 0, "utf8": 0, "empty": 0, "too_long": 0}
         counts[reason.split()[0]] = 3
         assert pairs.skipped == counts
-        assert pairs.rows == 3
+        assert pairs.rows == len(good)
 
 
 def test_one_malformed_row_at_the_top_makes_no_other_malformed(tmp_path):
@@ -285,8 +305,20 @@ def test_files_of_unequal_length_are_told(longer, tmp_path):
 
 def test_a_missing_file_is_named(many, tmp_path):
     for options in ({"path": tmp_path / "no.tsv"}, {"path": many, "target": tmp_path / "no.tsv"}):
-        with pytest.raises(FileNotFoundError, match="No file at .*no.tsv"):
+        with pytest.raises(FileNotFoundError, match="No text file at .*no.tsv"):
             pairs_of(**options)
+    with pytest.raises(FileNotFoundError, match="No text file at .*Received: a folder"):
+        pairs_of(tmp_path)
+
+
+def test_utf_16_and_packed_files_are_named(tmp_path):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        (tmp_path / "a.tsv").write_bytes("source\ttarget\r\n".encode(encoding))
+        with pytest.raises(ValueError, match="a.tsv looks like UTF-16.*iconv -f UTF-16"):
+            pairs_of(tmp_path / "a.tsv", on_bad_row="skip")
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
+    with pytest.raises(ValueError, match="a.tsv.gz is packed by gzip.*gunzip"):
+        pairs_of(tmp_path / "a.tsv.gz")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n\t\n", b"header\tonly\n"])
@@ -328,7 +360,7 @@ def test_a_file_with_too_few_columns_is_refused(many):
     + [{"columns": c} for c in ((-1, 0), (0,), (0, 1, 2), ("a", "b"))]
     + [{"batch_size": 0}, {"batch_size": 2.5}, {"on_bad_row": "ignore"}, {"path": []}]
     + [{"target": []}, {"shuffle_buffer": -1}, {"buckets": 64}, {"buckets": None}, {"columns": 5}]
-    + [{"seed": None}, {"seed": 1.5}, {"seed": True}],
+    + [{"seed": s} for s in (None, 1.5, True, 2**63, -(2**63) - 1)],
     ids=str,
 )
 def test_arguments_that_do_not_fit_are_refused(options, many):

@@ -228,7 +228,7 @@ def test_a_vocabulary_without_a_mask_token_is_refused(file):
     + [{"objective": v} for v in ("mlm", True)]
     + [{"max_length": v} for v in (4, 12.5)]
     + [{"batch_size": 0}, {"max_predictions": 0}, {"shuffle_buffer": -1}, {"heading": "#"}]
-    + [{"seed": None}, {"seed": 1.5}],
+    + [{"seed": s} for s in (None, 1.5, 2**63, -(2**63) - 1)],
     ids=str,
 )
 def test_arguments_that_do_not_fit_are_refused(options, file):
@@ -236,8 +236,14 @@ def test_arguments_that_do_not_fit_are_refused(options, file):
         data_of(file, **options)
 
 
+@pytest.mark.parametrize("place", [(-1,), (0, -1)], ids=str)
+def test_a_place_that_is_none_is_refused(place, file):
+    with pytest.raises(ValueError, match="`(epoch|batch)` must be an integer, at least 0"):
+        data_of(file).seek(*place)
+
+
 def test_a_missing_file_and_a_bad_line_are_named(file, tmp_path):
-    with pytest.raises(FileNotFoundError, match="No file at .*no.txt"):
+    with pytest.raises(FileNotFoundError, match="No text file at .*no.txt"):
         data_of([file, tmp_path / "no.txt"])
     (tmp_path / "b.txt").write_bytes(b"5\n\n6\n\xff\n")
     with pytest.raises(tf.errors.InvalidArgumentError, match="b.txt:4: not valid UTF-8"):

@@ -25,10 +25,12 @@ import json, sys
 import tensorflow as tf
 import tensorflow_text  # registers the operations of the tokenizers
 model = tf.saved_model.load(sys.argv[1])
-answer = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+answer = model.signatures["serving_default"](text=tf.constant(json.load(sys.stdin)))
 texts = [t.decode("utf8") for t in answer["output_text"].numpy()]
 print(json.dumps(list(zip(texts, answer["score"].numpy().tolist()))))
 """
+
+LONGEST = 4096  # ids of a source that is answered; memory grows with the square of their number
 
 
 # ---- the corpus
@@ -197,8 +199,10 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
 def answer(model, tokenizers, sources, *, length, batch_size=64, **options):
     """Raw sources to raw targets, in batches of one shape, so that one compilation serves all.
 
-    Sources of more than `length` ids are answered in batches as long as the longest of them, which
-    are one more compilation, with `generate`'s own `max_length`.
+    Sources of more than `length` ids go to batches twice as long, or four times, and so on, which
+    have fewer rows instead, and none of padding. They are a few more compilations, with
+    `generate`'s own `max_length`. Those of more than `LONGEST` ids have the answer ""; how many is
+    printed.
 
     Args:
         length: ids of a source; options as in `Transformer.generate`.
@@ -207,21 +211,31 @@ def answer(model, tokenizers, sources, *, length, batch_size=64, **options):
         A list of strings.
     """
     lengths = tokenizers[0].encode(sources).row_lengths().numpy()
-    beyond = {**options, "max_length": None}
-    answers = [None] * len(sources)
-    for places, width, chosen in (
-        (np.flatnonzero(lengths <= length), length, options),
-        (np.flatnonzero(lengths > length), lengths.max(initial=0), beyond),
-    ):
-        for start in range(0, len(places), batch_size):
-            batch = places[start : start + batch_size]
-            filled = [sources[i] for i in batch] + [""] * (batch_size - len(batch))
-            ids = tokenizers[0].encode(filled).to_tensor(model.pad_id, shape=[None, width])
-            found = model.generate(ids, **chosen)["token_ids"]
-            best = found if found.ndim == 2 else found[:, 0]
-            for i, answer in zip(batch, tokenizers[1].detokenize(best).numpy()):
-                answers[i] = answer.decode("utf8")
+    doublings = np.ceil(np.log2(np.maximum(lengths / length, 1))).astype(int)
+    beyond = lengths > max(LONGEST, length)
+    if beyond.any():
+        print(f"sources of more than {max(LONGEST, length)} ids, not answered: {beyond.sum()}")
+    answers = [""] * len(sources)
+    for doubling in np.unique(doublings[~beyond]):
+        places = np.flatnonzero((doublings == doubling) & ~beyond)
+        rows, padding, chosen = batch_size, [""] * batch_size, options
+        if doubling:
+            rows, padding = max(batch_size >> doubling, 1), []
+            chosen = {**options, "max_length": None}
+        for start in range(0, len(places), rows):
+            batch = places[start : start + rows]
+            filled = [sources[i] for i in batch] + padding[len(batch) :]
+            found = _answer_batch(model, tokenizers, filled, length << doubling, **chosen)
+            for i, target in zip(batch, found):
+                answers[i] = target
     return answers
+
+
+def _answer_batch(model, tokenizers, sources, width, **options):
+    ids = tokenizers[0].encode(sources).to_tensor(model.pad_id, shape=[None, width])
+    found = model.generate(ids, **options)["token_ids"]
+    best = found if found.ndim == 2 else found[:, 0]
+    return [target.decode("utf8") for target in tokenizers[1].detokenize(best).numpy()]
 
 
 def piece(tokenizer, token_id):
@@ -254,7 +268,7 @@ def export_and_ask(model, tokenizers, output, questions, **options):
     )
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(questions)],
+        [sys.executable, "-c", FRESH_PROCESS, folder], input=json.dumps(questions),
         capture_output=True, text=True, env=quiet, check=False,
     )  # fmt: skip
     if done.returncode:

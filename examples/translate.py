@@ -146,10 +146,14 @@ def main(_):
     report(sources, references, answers, dates)
     clock.step("translated the held-out pairs")
 
+    # A picture of a source of thousands of ids would show nothing, if there were memory for it.
+    pairs = seq2seq.fitting(list(zip(sources, references)), tokenizers, chosen["buckets"][-1])
+    shown = [source for source, _ in pairs[:3]]
     picture = output / "cross_attention.png"
-    seq2seq.draw_cross_attention(model, tokenizers, sources[0], answers[0], picture)
-    folder, asked = seq2seq.export_and_ask(model, tokenizers, output, list(sources[:3]), **options)
-    for source, (translation, score) in zip(sources, asked):
+    answer = answers[sources.index(shown[0])]
+    seq2seq.draw_cross_attention(model, tokenizers, shown[0], answer, picture)
+    folder, asked = seq2seq.export_and_ask(model, tokenizers, output, shown, **options)
+    for source, (translation, score) in zip(shown, asked):
         print(f"  {source}\n    -> {translation}  (log P {score:.2f})")
     resuming.finish(output)
     clock.step(f"{folder} answered in a fresh process; pictures in {output}")

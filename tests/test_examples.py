@@ -277,6 +277,53 @@ def test_sources_longer_than_trained_for_are_answered_too(monkeypatch):
         assert answer[: len(expected)] == expected and len(expected) > 0
 
 
+def test_a_long_source_is_not_answered_beside_rows_of_padding(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+
+    from keras_xfmr import text
+
+    tokenizer, shapes = text.ByteTokenizer(), []
+
+    class Echo:
+        pad_id = tokenizer.pad_id
+
+        def generate(self, ids, max_length):
+            shapes.append((*ids.shape, max_length))
+            return {"token_ids": ids.numpy()}
+
+    monkeypatch.setattr(seq2seq, "LONGEST", 1000)
+    lengths = [3] * 9 + [1009, 7] + [40] * 5 + [999] + [15] * 3
+    sources = [chr(97 + i) * n for i, n in enumerate(lengths)]
+    answers = seq2seq.answer(
+        Echo(), [tokenizer] * 2, sources, length=8, batch_size=7, max_length=6
+    )
+    assert answers == [source if len(source) < 1000 else "" for source in sources]
+    # Full batches of the usual length, then fewer rows the longer they are, none of them empty.
+    assert shapes == [(7, 8, 6)] * 2 + [(3, 16, None)] + [(1, 64, None)] * 5 + [(1, 1024, None)]
+    assert "sources of more than 1000 ids, not answered: 1" in capsys.readouterr().out
+
+
+def test_questions_of_any_length_are_asked_in_a_fresh_process(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import seq2seq
+    import tensorflow as tf
+
+    class Echo(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+        def serve(self, text):
+            return {"output_text": text, "score": tf.cast(tf.strings.length(text), tf.float32)}
+
+    def export(model, tokenizers, folder, **options):
+        tf.saved_model.save(model, folder, signatures={"serving_default": model.serve})
+        return str(folder)
+
+    monkeypatch.setattr(seq2seq.keras_xfmr.serving, "export_saved_model", export)
+    questions = ["가나 \u2028\\", "x" * 140_009]  # more than an argument of a process may have
+    _, asked = seq2seq.export_and_ask(Echo(), None, tmp_path, questions)
+    assert asked == [[question, len(question.encode())] for question in questions]
+
+
 def test_no_held_out_date_is_trained_on_in_any_form(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import cldr_dates

@@ -48,10 +48,13 @@ def read(path):
         try:
             for row in rows:
                 pair = tuple(" ".join((row[column] or "").split()) for column in "QA")
-                if not all(pair):
+                # What the header has no name for stands under None; what is missing is None.
+                if None in row or None in row.values() or not all(pair):
                     raise ValueError(
-                        f"{path}:{rows.line_num}: expected a question and a reply, separated by a "
-                        f"comma. Received: {dict(row)}. Mend the row or take it out."
+                        f"{path}:{rows.line_num}: expected a question and a reply in a row of "
+                        f"{len(rows.fieldnames)} fields, as the header has them. Received: "
+                        f"{dict(row)}. Mend the row or take it out; a text with a comma in it "
+                        "stands between quotation marks."
                     )
                 yield pair
         except csv.Error as error:

@@ -220,6 +220,19 @@ def test_a_row_without_a_reply_is_named(row, tmp_path):
             list(chatbot.read(path))
 
 
+@pytest.mark.parametrize("row", ["hello,hi, nice to meet you,0", "hello,hi", 'hello,"hi,0\n"'])
+def test_a_row_of_another_number_of_fields_than_the_header_is_named(row, tmp_path):
+    path = tmp_path / "chat.csv"
+    path.write_text(f'Q,A,label\n"fine, thanks",yes,0\n\n{row}\n')
+    line = 4 + row.count("\n")
+    message = rf"chat.csv:{line}: expected a question and a reply in a row of 3 fields.*quotation"
+    with imported("chatbot") as chatbot:
+        rows = chatbot.read(path)
+        assert next(rows) == ("fine, thanks", "yes")
+        with pytest.raises(ValueError, match=message):
+            next(rows)
+
+
 def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
     long = "x" * 131_073
     (tmp_path / "a.csv").write_text(f"Q,A\nfine,yes\n\n{long},yes\n")

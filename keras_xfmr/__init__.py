@@ -1,18 +1,18 @@
 """Reusable Keras 3 layers that compose into Transformer models.
 
-The rooms: `functional` (mathematics), `layers`, `models`, `training`, `decoding`, and, loaded when
-they are first used because they need TensorFlow's text operations or matplotlib, `text`, `serving`
-and `viz`.
+The rooms: `functional` (mathematics), `layers`, `models`, `training`, `decoding`, `checkpoints`,
+and, loaded when they are first used because they need TensorFlow's text operations or matplotlib,
+`text`, `serving` and `viz`.
 """
 
 import importlib
 
-from keras_xfmr import decoding, functional, layers, models, training
+from keras_xfmr import checkpoints, decoding, functional, layers, models, training
 
 __version__ = "0.1.0"
 _LAZY = ("serving", "text", "viz")
 
-__all__ = ["decoding", "functional", "layers", "models", "training", *_LAZY]
+__all__ = ["checkpoints", "decoding", "functional", "layers", "models", "training", *_LAZY]
 
 
 def __getattr__(name):

@@ -84,7 +84,7 @@ def test_one_side_of_a_comparison_alone(name, case, peer):
         "--source_length=7", "--target_length=5", "--batch_size=2", f"--only_case={case}",
         f"--only_side={peer}/graph",
     )  # fmt: skip
-    assert re.search(r"\d{3,}", printed.splitlines()[-1])  # bytes
+    assert re.search(r"\d{3,}", printed.splitlines()[-1])  # MB
 
 
 def test_pretraining_data_compares_making_with_training(tmp_path):

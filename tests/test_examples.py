@@ -253,10 +253,10 @@ def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():
     import keras_xfmr
 
     readme = (ROOT / "README.md").read_text("utf8")
-    code = re.findall(r"```python\n(class WindowedAttention.*?)```", readme, re.S)[0]
+    code = re.findall(r"```python\n(import keras\n\n\nclass SinkAttention.*?)```", readme, re.S)[0]
     names = {"keras_xfmr": keras_xfmr}
-    exec(code.replace("window=128", "window=3"), names)  # what the README says
-    layer = names["WindowedAttention"](2, 4, bias_initializer="normal")
+    exec(code.replace("window=128", "window=2").replace("< 4", "< 1"), names)
+    layer = names["SinkAttention"](2, 4, bias_initializer="normal")
     x = keras.random.normal((2, 6, 8), seed=1)
     expected = keras.ops.convert_to_numpy(layer(x, x, use_causal_mask=True))
     cache = layer.init_cache(2, 6)
@@ -264,6 +264,9 @@ def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():
         step = x[:, i : i + 1]
         output, cache = layer(step, step, use_causal_mask=True, cache=cache, cache_index=i)
         np.testing.assert_allclose(output[:, 0], expected[:, i], rtol=1e-4, atol=1e-5)
+    _, scores = layer(x, x, use_causal_mask=True, return_attention_scores=True)
+    seen = np.asarray(scores[0, 0]) > 0
+    assert seen.astype(int).tolist()[3:5] == [[1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 0]]
 
 
 def test_sources_longer_than_trained_for_are_answered_too(monkeypatch):

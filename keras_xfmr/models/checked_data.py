@@ -14,7 +14,11 @@ class ChecksData:
     """
 
     def named(self, inputs):
-        """Inputs of the call by their names; what is no inputs (a data set) as it is, or by one."""
+        """A dictionary of the call's inputs by their names.
+
+        Anything else that `fit` may be given, such as a data set, may come back as it is or under
+        the name of the first input: `check_data` looks at arrays alone.
+        """
         raise NotImplementedError
 
     def ranges(self, inputs, labels=None, weights=None):

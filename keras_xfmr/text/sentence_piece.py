@@ -202,16 +202,16 @@ class SentencePieceTokenizer(Tokenizer):
             ids = ids.with_flat_values(tf.where(special, self.unknown_id, ids.flat_values))
         return ids
 
-    def _detokenize(self, ids):
+    def detokenize_pieces(self, ids):
         if self._numbers is not None:
             ids = ids.with_flat_values(tf.gather(self._numbers[1], ids.flat_values))
         return self._decoder(ids)
 
-    def _vocabulary_bytes(self):
+    def vocabulary_bytes(self):
         return self._proto
 
     @classmethod
-    def _from_file(cls, content, config):
+    def from_vocabulary_bytes(cls, content, config):
         return cls(content, **config)
 
 

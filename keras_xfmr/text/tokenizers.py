@@ -28,9 +28,10 @@ WORD_LIMIT = 100  # characters of the longest word that is cut into pieces
 class Tokenizer(tf.Module, abc.ABC):
     """From strings to ids and back, in graph.
 
-    A subclass defines `tokenize`, `detokenize`, `vocab_size` and its vocabulary file. `pad_id`,
-    `unknown_id`, `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise; `mask_id` is
-    None where the vocabulary has no mask token.
+    A subclass defines `tokenize`, `detokenize_pieces` and `vocab_size`; one with a vocabulary also
+    `vocabulary_file`, `vocabulary_bytes` and `from_vocabulary_bytes`. `pad_id`, `unknown_id`,
+    `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise; `mask_id` is None where the
+    vocabulary has no mask token.
 
     Example:
 
@@ -75,7 +76,7 @@ class Tokenizer(tf.Module, abc.ABC):
         """Strings `[B]` to a ragged tensor of int32 ids `[B, (T)]`, without special tokens."""
 
     @abc.abstractmethod
-    def _detokenize(self, ids):
+    def detokenize_pieces(self, ids):
         """Ragged ids without special tokens to strings `[B]`."""
 
     def encode(self, texts, *, start=False, end=True):
@@ -106,18 +107,18 @@ class Tokenizer(tf.Module, abc.ABC):
         # fails, or ends the process.
         known = tf.logical_and(ids >= 0, ids < self.vocab_size)
         ids = tf.where(known, ids, self.unknown_id)
-        return self._detokenize(tf.ragged.boolean_mask(ids, keep))
+        return self.detokenize_pieces(tf.ragged.boolean_mask(ids, keep))
 
     # ---- files
 
-    @abc.abstractmethod
-    def _vocabulary_bytes(self):
-        """What the vocabulary file holds."""
+    def vocabulary_bytes(self):
+        """What the vocabulary file holds, where there is one."""
+        raise NotImplementedError
 
     @classmethod
-    @abc.abstractmethod
-    def _from_file(cls, content, config):
-        """The tokenizer whose vocabulary file holds `content`."""
+    def from_vocabulary_bytes(cls, content, config):
+        """The tokenizer whose vocabulary file holds `content`, None where there is no such file."""
+        return cls(**config)
 
     def get_config(self):
         """Plain values that, with the vocabulary, make the tokenizer again."""
@@ -132,7 +133,7 @@ class Tokenizer(tf.Module, abc.ABC):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.vocabulary_file is not None:
-            write_whole(folder / self.vocabulary_file, self._vocabulary_bytes())
+            write_whole(folder / self.vocabulary_file, self.vocabulary_bytes())
         description = {"class": type(self).__name__, "config": self.get_config()}
         write_whole(folder / DESCRIPTION, json.dumps(description, indent=1).encode("utf8"))
 
@@ -170,13 +171,13 @@ def load_tokenizer(folder):
     if kind.vocabulary_file is not None:
         content = read_bytes(folder / kind.vocabulary_file)
     try:
-        return kind._from_file(content, config)
+        return kind.from_vocabulary_bytes(content, config)
     except (TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"The tokenizer in {str(folder)!r} is damaged: {error}") from error
 
 
 def check_tokens(vocabulary):
-    """Refuses tokens that are not each named once, or that a file of lines cannot hold."""
+    """Raises ValueError for duplicate or empty tokens, and for tokens with a line break."""
     "".join(vocabulary).encode("utf8")  # its error is a ValueError
     if len(set(vocabulary)) != len(vocabulary):
         twice = collections.Counter(vocabulary).most_common(1)[0][0]
@@ -230,11 +231,11 @@ class VocabularyTokenizer(Tokenizer):
         """The tokens in the order of their ids."""
         return list(self._vocabulary)
 
-    def _vocabulary_bytes(self):
+    def vocabulary_bytes(self):
         return "".join(f"{token}\n" for token in self._vocabulary).encode("utf8")
 
     @classmethod
-    def _from_file(cls, content, config):
+    def from_vocabulary_bytes(cls, content, config):
         return cls(content.decode("utf8").removesuffix("\n").split("\n"), **config)
 
 
@@ -283,7 +284,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
         found[list(self.special_ids)] = False
         return found
 
-    def _detokenize(self, ids):
+    def detokenize_pieces(self, ids):
         # Where accents are stripped the pieces are decomposed, Hangul syllables into letters.
         return tf_text.normalize_utf8(self._pieces.detokenize(ids), "NFC")
 
@@ -315,7 +316,7 @@ class CharacterTokenizer(VocabularyTokenizer):
         characters = tf.strings.unicode_split(as_strings(texts), "UTF-8", errors="replace")
         return tf.ragged.map_flat_values(self._table.lookup, characters)
 
-    def _detokenize(self, ids):
+    def detokenize_pieces(self, ids):
         characters = tf.ragged.map_flat_values(lambda i: tf.gather(self._characters, i), ids)
         return tf.strings.reduce_join(characters, axis=1)
 
@@ -333,16 +334,9 @@ class ByteTokenizer(Tokenizer):
         values = tf.cast(tf.reshape(values, [-1]), tf.int32) + len(SPECIAL_TOKENS)
         return characters.with_flat_values(values)
 
-    def _detokenize(self, ids):
+    def detokenize_pieces(self, ids):
         table = tf.constant([bytes([value]) for value in range(256)])
         values = ids.flat_values - len(SPECIAL_TOKENS)
         values = tf.gather(table, tf.where(values < 0, 0xFF, values))  # never a byte of UTF-8
         joined = tf.strings.reduce_join(ids.with_flat_values(values), axis=1)
         return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
-
-    def _vocabulary_bytes(self):
-        return b""
-
-    @classmethod
-    def _from_file(cls, content, config):
-        return cls(**config)

@@ -228,7 +228,7 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False):
         texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
             read: of files a like share each, as far as they have so many; of a data set the first.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
-        lowercase: whether to fold case and strip accents, in the tokenizer too.
+        lowercase: whether to lower and strip accents, in the tokenizer too.
 
     Raises:
         FileNotFoundError: a file is missing.

@@ -31,15 +31,8 @@ class NumberTokenizer(text.Tokenizer):
     def continuations(self):
         return np.isin(np.arange(VOCABULARY) % 5, (2, 3))
 
-    def _detokenize(self, ids):
+    def detokenize_pieces(self, ids):
         return tf.strings.reduce_join(tf.strings.as_string(ids), axis=1, separator=" ")
-
-    def _vocabulary_bytes(self):
-        return b""
-
-    @classmethod
-    def _from_file(cls, content, config):
-        return cls(**config)
 
 
 def documents_of(lengths):

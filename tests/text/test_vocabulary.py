@@ -73,33 +73,6 @@ def test_lines_that_a_carriage_return_ends_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("learn", [text.learn_sentence_piece, text.learn_bert_sentence_piece])
-def test_fewer_pieces_than_characters_are_an_error(learn):
-    lines = tf.data.Dataset.from_tensor_slices(["가나다라마바사아자차카타파하 abcdefghijk"] * 9)
-    with pytest.raises(ValueError, match="`vocab_size` must be at least [234].*Received: 12"):
-        learn(lines, 12)
-
-
-def test_a_byte_order_mark_is_no_character(tmp_path):
-    for name in ("a.txt", "b.txt"):
-        (tmp_path / name).write_bytes(b"\xef\xbb\xbfab\n")
-    tokenizer = text.learn_characters([tmp_path / "a.txt", tmp_path / "b.txt"])
-    assert tokenizer.get_vocabulary()[4:] == ["a", "b"]
-
-
-def test_lines_that_a_carriage_return_ends_are_an_error(tmp_path):
-    (tmp_path / "mac.txt").write_bytes(b"a\rb\r")
-    with pytest.raises(ValueError, match="mac.txt has a carriage return inside a line, at byte 1"):
-        text.learn_characters(tmp_path / "mac.txt")
-
-
-def test_a_vocabulary_is_learned_from_the_first_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_xfmr.text.vocabulary.SAMPLE_LINES", 2)
-    (tmp_path / "a.txt").write_text("a\nb\nc\n")
-    for texts in (tmp_path / "a.txt", tf.data.Dataset.from_tensor_slices(["a", "b", "c"])):
-        assert text.learn_characters(texts).get_vocabulary()[4:] == ["a", "b"]
-
-
-@pytest.mark.parametrize("learn", [text.learn_sentence_piece, text.learn_bert_sentence_piece])
 def test_sentence_pieces_are_of_the_case_and_the_kind_asked_for(learn):
     lines = tf.data.Dataset.from_tensor_slices(["The DOG ran", "the dog RAN"] * 9)
     upper, lower = tf.constant(["THE DOG"]), tf.constant(["the dog"])

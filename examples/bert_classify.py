@@ -20,6 +20,7 @@ import csv
 import pathlib
 
 import fine_tuning
+import fresh_process
 import keras
 import numpy as np
 import tensorflow as tf
@@ -162,7 +163,7 @@ def main(_):
         pairs=len(inputs) > 1,
         check_texts=inputs["text"],
     )
-    answer = fine_tuning.ask(folder, **inputs)
+    answer = fresh_process.ask(folder, **inputs)
     for asked, label, score in zip(test_texts, answer["label"], answer["score"]):
         print(f"  {label} ({score:.2f})  {' | '.join(asked)}")
     print(f"{folder} answered in a fresh process")

@@ -21,6 +21,7 @@ import pathlib
 import re
 
 import fine_tuning
+import fresh_process
 import keras
 import numpy as np
 import tensorflow as tf
@@ -242,7 +243,7 @@ def main(_):
     folder = serving.export_encoder(
         model, packer, output / "saved_model", check_texts=texts[:3]
     )
-    answer = fine_tuning.ask(folder, text=texts)
+    answer = fresh_process.ask(folder, text=texts)
     for asked, row, tags, (words, true) in zip(texts, answer["words"], answer["tags"], shown):
         heard = [tag or "O" for word, tag in zip(row, tags) if word]
         print(f"  {asked}\n    {show(row, heard)}\n    in truth: {show(words, true)}")

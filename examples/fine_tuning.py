@@ -1,26 +1,11 @@
-"""What bert_classify.py and bert_ner.py share: an encoder to begin with, the step, asking again."""
+"""What bert_classify.py and bert_ner.py share: an encoder to begin with, and the training step."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import tensorflow as tf
 from absl import app
 
 from keras_xfmr import text, training
-
-FRESH_PROCESS = """
-import json, sys
-import tensorflow as tf
-import tensorflow_text  # registers the operations of the tokenizers
-model = tf.saved_model.load(sys.argv[1])
-texts = {name: tf.constant(rows) for name, rows in json.loads(sys.argv[2]).items()}
-answer = model.signatures["serving_default"](**texts)
-rows = {name: value.numpy().tolist() for name, value in answer.items()}
-print(json.dumps(rows, default=bytes.decode))
-"""
 
 
 def prepare(
@@ -95,17 +80,3 @@ def optimizer(rate, steps):
     """BERT's: a warm-up over a tenth of the steps, a linear decay to 0, the global norm clipped."""
     schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
     return training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, global_clipnorm=1.0)
-
-
-def ask(folder, **texts):
-    """The SavedModel's answers, name -> rows, in a process that imports only TensorFlow."""
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, folder, json.dumps(texts)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"The SavedModel did not answer in a fresh process:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])

@@ -3,15 +3,13 @@
 A corpus here is a TSV of source<TAB>target in the output folder: `train.tsv` and `held_out.tsv`.
 """
 
-import json
 import os
 import pathlib
 import random
 import shutil
-import subprocess
-import sys
 import time
 
+import fresh_process
 import keras
 import numpy as np
 import resuming
@@ -19,16 +17,6 @@ from absl import app
 
 import keras_xfmr
 from keras_xfmr import models, text, training, viz
-
-FRESH_PROCESS = """
-import json, sys
-import tensorflow as tf
-import tensorflow_text  # registers the operations of the tokenizers
-model = tf.saved_model.load(sys.argv[1])
-answer = model.signatures["serving_default"](text=tf.constant(json.load(sys.stdin)))
-texts = [t.decode("utf8") for t in answer["output_text"].numpy()]
-print(json.dumps(list(zip(texts, answer["score"].numpy().tolist()))))
-"""
 
 LONGEST = 4096  # ids of a source that is answered; memory grows with the square of their number
 
@@ -266,14 +254,8 @@ def export_and_ask(model, tokenizers, output, questions, **options):
     folder = keras_xfmr.serving.export_saved_model(
         model, tokenizers, output / "saved_model", check_texts=questions, **options
     )
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, folder], input=json.dumps(questions),
-        capture_output=True, text=True, env=quiet, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"The SavedModel did not answer in a fresh process:\n{done.stderr}")
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    answer = fresh_process.ask(folder, text=questions)
+    return folder, list(zip(answer["output_text"], answer["score"]))
 
 
 class Clock:

@@ -322,22 +322,20 @@ def test_a_long_source_is_not_answered_beside_rows_of_padding(monkeypatch, capsy
 
 def test_questions_of_any_length_are_asked_in_a_fresh_process(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    import seq2seq
+    import fresh_process
     import tensorflow as tf
 
     class Echo(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
         def serve(self, text):
-            return {"output_text": text, "score": tf.cast(tf.strings.length(text), tf.float32)}
+            return {"output_text": text, "score": tf.strings.length(text)}
 
-    def export(model, tokenizers, folder, **options):
-        tf.saved_model.save(model, folder, signatures={"serving_default": model.serve})
-        return str(folder)
-
-    monkeypatch.setattr(seq2seq.keras_xfmr.serving, "export_saved_model", export)
+    echo, folder = Echo(), str(tmp_path)
+    tf.saved_model.save(echo, folder, signatures={"serving_default": echo.serve})
     questions = ["가나 \u2028\\", "x" * 140_009]  # more than an argument of a process may have
-    _, asked = seq2seq.export_and_ask(Echo(), None, tmp_path, questions)
-    assert asked == [[question, len(question.encode())] for question in questions]
+    lengths = [len(question.encode()) for question in questions]
+    answer = fresh_process.ask(folder, text=questions)
+    assert answer == {"output_text": questions, "score": lengths}
 
 
 def test_no_held_out_date_is_trained_on_in_any_form(monkeypatch):

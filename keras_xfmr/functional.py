@@ -23,6 +23,11 @@ def concrete_value(x):
 
     Checks of values (ids inside the vocabulary, positions inside a table) run where this is not
     None, and cost nothing in a compiled step.
+
+    Example:
+
+    >>> concrete_value(np.array([1, 2])).tolist()
+    [1, 2]
     """
     # A traced TensorFlow tensor knows its graph; NumPy would warn before it raised.
     if isinstance(x, keras.KerasTensor) or hasattr(x, "graph"):
@@ -198,7 +203,17 @@ def scaled_dot_product_attention(
 
 
 def check_broadcast(name, shape, scores):
-    """Raises ValueError unless `shape` broadcasts to the scores' `[B, N, T, S]`, where known."""
+    """Raises ValueError unless a shape broadcasts to that of the scores, where both are known.
+
+    Args:
+        name: what has the shape, for the message.
+        shape: its sizes, None where one is not known.
+        scores: `(B, N, T, S)`.
+
+    Example:
+
+    >>> check_broadcast("mask", (1, 1, 5, 5), (2, 4, 5, 5))
+    """
     for size, expected in zip(reversed(shape), reversed(scores)):
         if size not in (None, 1) and expected is not None and size != expected:
             raise ValueError(

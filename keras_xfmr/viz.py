@@ -7,7 +7,7 @@ import warnings
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import font_manager, ticker
 from matplotlib.figure import Figure
 
 # Fonts that have Hangul, kana and ideographs, where one is installed.
@@ -89,6 +89,7 @@ def learning_curve(history, path=None, *, title=None):
                 epochs = range(1, len(history[key]) + 1)
                 axis.plot(epochs, history[key], marker="o", markersize=3, label=label)
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.set_title(name.replace("_", " "))
         axis.grid(alpha=0.3)
         axis.legend()
@@ -98,7 +99,15 @@ def learning_curve(history, path=None, *, title=None):
 
 
 def position_codes(codes, path=None, *, title=None):
-    """Draws position codes `[length, depth]`, a row a position.
+    """Draws position codes, a row a position.
+
+    Args:
+        codes: `[length, depth]`.
+        path: where to write the image, or None.
+        title: over the picture.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
 
     Example::
 
@@ -116,7 +125,16 @@ def position_codes(codes, path=None, *, title=None):
 
 
 def schedule(learning_rate, steps, path=None, *, title=None):
-    """Draws a learning-rate schedule over its first `steps` steps.
+    """Draws a learning-rate schedule.
+
+    Args:
+        learning_rate: a function of the step, such as a `LearningRateSchedule`.
+        steps: how many of its first steps.
+        path: where to write the image, or None.
+        title: over the picture.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
 
     Example::
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pathlib
 import re
 
@@ -39,3 +40,22 @@ def test_examples(name, tmp_path, monkeypatch):
         runner.run(test)
     failed, tried = runner.summarize(verbose=False)
     assert tried and not failed, "see the output above"
+
+
+def public(room):
+    """What a room offers: its `__all__`, or all that its file defines."""
+    module = importlib.import_module(f"keras_xfmr.{room}")
+    own = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]
+    names = getattr(module, "__all__", None) or [name for name in own if not name.startswith("_")]
+    return [(room, name) for name in names]
+
+
+ROOMS = ("decoding", "functional", "layers", "models", "serving", "text", "training", "viz")
+
+
+@pytest.mark.parametrize("room, name", [pair for room in ROOMS for pair in public(room)])
+def test_every_public_name_has_an_example(room, name):
+    thing = getattr(importlib.import_module(f"keras_xfmr.{room}"), name)
+    if not callable(thing) or (inspect.isclass(thing) and issubclass(thing, tuple)):
+        pytest.skip("neither a function nor a class that users make")
+    assert ">>> " in thing.__doc__ or "Example::" in thing.__doc__

@@ -227,7 +227,15 @@ class MultiHeadAttention(keras.layers.Layer):
     # ---- the steps of a call, each to be overridden
 
     def project(self, query, value, key, position=0):
-        """Inputs to heads: `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`, rotated if asked."""
+        """Inputs to heads, rotated if asked.
+
+        Args:
+            query, value, key: `[B, T, D]`, `[B, S, D]`, `[B, S, D]` or None.
+            position: of the first query and key.
+
+        Returns:
+            `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`.
+        """
         heads = self.project_query(query, position)
         return heads, *self.project_key_value(value, key, position)
 
@@ -266,7 +274,19 @@ class MultiHeadAttention(keras.layers.Layer):
         position=0,
         use_causal_mask=False,
     ):
-        """Everything that limits who sees whom, as one mask of rank 3 or 4, or None."""
+        """Everything that limits who sees whom, as one mask.
+
+        Args:
+            target_length, source_length: T and S, integers or scalar tensors.
+            masks: of rank 3 or 4, or None.
+            query_mask: `[B, T]` or None.
+            source_masks: `[B, S]` or None, of keys and values.
+            position: of the first query.
+            use_causal_mask: whether a query is kept from seeing later keys.
+
+        Returns:
+            boolean, of rank 3 or 4, broadcastable to `[B, N, T, S]`, or None.
+        """
         masks = list(masks)
         if query_mask is not None:
             masks.append(ops.expand_dims(query_mask, -1))
@@ -283,7 +303,17 @@ class MultiHeadAttention(keras.layers.Layer):
         return functional.combine_masks(*masks)
 
     def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
-        """Heads to heads: output `[B, T, N, V]` and weights `[B, N, T, S]`."""
+        """Heads to heads.
+
+        Args:
+            query, key, value: `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`.
+            mask: boolean of rank 3 or 4, or None.
+            bias: added to the scaled scores, or None.
+            training: whether weights are dropped.
+
+        Returns:
+            The output `[B, T, N, V]` and the weights `[B, N, T, S]`.
+        """
         drop = None
         if self.dropout:
             drop = lambda weights: self.dropout_layer(weights, training=training)  # noqa: E731

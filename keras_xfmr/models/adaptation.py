@@ -13,6 +13,20 @@ class Adaptable:
 
         The other blocks are trained; with low-rank updates, their updates alone. Compile the model
         again afterwards.
+
+        Args:
+            num_layers: how many blocks, from the first on.
+            embeddings: whether to keep the embeddings as they are.
+
+        Raises:
+            ValueError: there are not so many blocks.
+
+        Example:
+
+        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=2)
+        >>> bert.freeze(1)
+        >>> [block.trainable for block in bert.encoder_blocks]
+        [False, True]
         """
         if not 0 <= num_layers <= len(self.encoder_blocks):
             raise ValueError(
@@ -62,6 +76,16 @@ class Adaptable:
             targets: names among `"query"`, `"key"`, `"value"`, `"attention_output"`, `"inner"`,
                 `"output"`, the projections of every block, and `"pooler"`.
             alpha: by default `rank`.
+
+        Raises:
+            ValueError: a rank that is not positive, unknown targets, or some that have updates.
+
+        Example:
+
+        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+        >>> bert.enable_lora(2, targets=["query"])
+        >>> sorted({weight.name for weight in bert.trainable_weights})
+        ['lora_kernel_a', 'lora_kernel_b']
         """
         dense = collections.defaultdict(list)
         for block in self.encoder_blocks:

@@ -204,6 +204,9 @@ class Bert(Adaptable, Pretrained, keras.Model):
                 `"minilm"`.
             **overrides: other arguments.
 
+        Raises:
+            ValueError: an unknown preset.
+
         Example:
 
         >>> Bert.from_preset("tiny", vocab_size=100).count_params()
@@ -228,6 +231,10 @@ class Bert(Adaptable, Pretrained, keras.Model):
         Args:
             inputs: what the model was called with.
             further: names of inputs that are needed besides, of a head.
+
+        Raises:
+            ValueError: unknown or missing inputs, shapes that differ, no positions, ids that are
+                no integers, segments outside their table.
         """
         inputs = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
         inputs = named_inputs(inputs, ("token_ids", *further), INPUTS[1:])

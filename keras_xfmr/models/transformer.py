@@ -162,7 +162,15 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
     @classmethod
     def from_preset(cls, preset, source_vocab_size, target_vocab_size=None, **overrides):
-        """The paper's `"base"` or `"big"` sizes (table 3), with freshly drawn weights.
+        """The paper's sizes (table 3), with freshly drawn weights.
+
+        Args:
+            preset: `"base"` or `"big"`.
+            source_vocab_size, target_vocab_size: as of the constructor.
+            **overrides: its other arguments.
+
+        Raises:
+            ValueError: an unknown preset.
 
         Example:
 

@@ -98,6 +98,15 @@ class SentencePieceTokenizer(Tokenizer):
         pad_id, unknown_id, start_id, end_id: 0 to 3 in models that `learn_sentence_piece` makes;
             published models have their own.
         mask_id: None, or the id of the mask token.
+
+    Raises:
+        ValueError: no SentencePiece model, or a special id outside it.
+
+    Example::
+
+        tokenizer = SentencePieceTokenizer(pathlib.Path("spm.model").read_bytes())
+        ids = tokenizer.encode(tf.constant(["A text."]))
+        tokenizer.detokenize(ids)
     """
 
     vocabulary_file = "sentencepiece.model"

@@ -250,6 +250,15 @@ class WordPieceTokenizer(VocabularyTokenizer):
     Args:
         vocabulary: tokens in the order of their ids, the four special tokens first.
         lowercase: whether to lower and to strip accents.
+
+    Raises:
+        ValueError: the special tokens are not the first, or a token comes twice.
+
+    Example:
+
+    >>> vocabulary = ["[PAD]", "[UNK]", "[START]", "[END]", "play", "##ing"]
+    >>> WordPieceTokenizer(vocabulary, lowercase=True).encode(tf.constant(["Playing"])).to_list()
+    [[4, 5, 3]]
     """
 
     def __init__(self, vocabulary, *, lowercase=False):
@@ -302,6 +311,15 @@ class CharacterTokenizer(VocabularyTokenizer):
 
     Args:
         vocabulary: characters in the order of their ids, the four special tokens first.
+
+    Raises:
+        ValueError: the special tokens are not the first, or a token comes twice.
+
+    Example:
+
+    >>> tokenizer = CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "a", "é"])
+    >>> tokenizer.encode(tf.constant(["éa?"])).to_list()
+    [[5, 4, 1, 3]]
     """
 
     def __init__(self, vocabulary):
@@ -322,7 +340,13 @@ class CharacterTokenizer(VocabularyTokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One id a byte of UTF-8, after the four special ones: a vocabulary of 260, nothing unknown."""
+    """One id a byte of UTF-8, after the four special ones: a vocabulary of 260, nothing unknown.
+
+    Example:
+
+    >>> ByteTokenizer().encode(tf.constant(["é"])).to_list()
+    [[199, 173, 3]]
+    """
 
     @property
     def vocab_size(self):

@@ -16,6 +16,9 @@ class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: positive; 4000 in the paper.
         scale: a factor; 1 in the paper.
 
+    Raises:
+        ValueError: `warmup_steps` is not positive.
+
     Example:
 
     >>> round(float(InverseSqrtSchedule(512, warmup_steps=4000)(3999)), 6)  # (512 * 4000)^-0.5
@@ -49,6 +52,9 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         peak: the highest rate, at step = warmup_steps.
         warmup_steps: at least 0.
         total_steps: larger than `warmup_steps`; the rate is 0 from there on.
+
+    Raises:
+        ValueError: numbers of steps outside these ranges.
 
     Example:
 

@@ -25,6 +25,9 @@ MOST_SHARING = 2
 # Of a classifier that a file does not have, and that is drawn on the word of its configuration.
 MOST_LABELS_TO_DRAW = 10_000
 
+# Where folders of sentence-transformers had the weights before its second version.
+INNER = "0_Transformer"
+
 
 def open_bert(source, *, num_labels=None):
     """The weights and the configuration of a published BERT, unread: a `BertCheckpoint`.
@@ -51,7 +54,9 @@ def open_bert(source, *, num_labels=None):
             f"`huggingface-cli download {source} --local-dir FOLDER`, and give that FOLDER."
         )
     folder = path if path.is_dir() else path.parent
-    config, tensors = read_config(folder), read_checkpoint(path)
+    if (path / INNER).is_dir() and not (path / "config.json").is_file():
+        path = path / INNER
+    config, tensors = read_config(path if path.is_dir() else folder), read_checkpoint(path)
     return BertCheckpoint(
         config, tensors, out_in=tensors.format != "tf1", num_labels=num_labels, folder=folder
     )

@@ -62,9 +62,8 @@ def _mode(folder, path):
     config = read_json(file, dict)
     modes = config.get("pooling_mode")
     if modes is not None:  # as sentence-transformers writes it since 5.4: a name or several
-        return {"mean": "mean", "cls": "cls"}.get(
-            modes[0] if isinstance(modes, list) and len(modes) == 1 else str(modes), "other"
-        )
+        mode = modes[0] if isinstance(modes, list) and len(modes) == 1 else modes
+        return mode if mode in ("mean", "cls") else "other"
     chosen = tuple(key for key, value in config.items() if "pooling_mode" in key and value)
     return FLAGS.get(chosen, "other")
 

@@ -62,6 +62,9 @@ def load_pretrained_tokenizer(folder):
         tokenizer = load_pretrained_tokenizer("bert-base-multilingual-cased")
     """
     folder = pathlib.Path(folder)
+    inner = folder / "0_Transformer"  # of old folders of sentence-transformers
+    if inner.is_dir() and not (folder / "config.json").is_file():
+        folder = inner
     if (folder / DESCRIPTION).is_file():
         return load_tokenizer(folder)
     fast = _optional_json(folder / "tokenizer.json")

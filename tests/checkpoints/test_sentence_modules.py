@@ -5,7 +5,7 @@ import json
 import pytest
 from weight_files import BERT_SIZES, bert_arrays
 
-from keras_xfmr import checkpoints, models
+from keras_xfmr import checkpoints, models, text
 
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
 POOLING = {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
@@ -41,6 +41,18 @@ def test_pooling_as_newer_releases_write_it(tmp_path):
     assert read(write(tmp_path, pooling_mode="mean")) == ("mean", True)
     assert read(write(tmp_path, pooling_mode=["cls"], **{MEAN: True})) == ("cls", True)
     assert read(write(tmp_path)) == ("mean", True)
+
+
+def test_the_weights_may_lie_in_a_folder_of_their_own(tmp_path):
+    """As the first releases had them."""
+    write(tmp_path, [{**TRANSFORMER, "path": "0_Transformer"}, POOLING], **{CLS: True})
+    (tmp_path / "0_Transformer").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).rename(tmp_path / "0_Transformer" / name)
+    model = models.BertEmbedder.from_pretrained(tmp_path)
+    assert model.pooling == "cls" and not model.normalize
+    (tmp_path / "0_Transformer" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    assert text.load_pretrained_tokenizer(tmp_path).vocab_size == 5
 
 
 def test_a_folder_without_modules(tmp_path):

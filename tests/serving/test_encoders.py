@@ -1,5 +1,7 @@
 """What `export_encoder` writes: raw text in; labels, tags, values or vectors out."""
 
+import functools
+
 import cpp_loader
 import keras
 import numpy as np
@@ -28,9 +30,14 @@ def make(kind, dtype=None, **options):
     return getattr(models, kind)(bert, **options)
 
 
+@functools.cache
+def load(path):
+    return tf.saved_model.load(path)
+
+
 def ask(path, signature="serving_default", **inputs):
     inputs = {name: tf.constant(value) for name, value in inputs.items()}
-    answers = tf.saved_model.load(path).signatures[signature](**inputs)
+    answers = load(path).signatures[signature](**inputs)
     return {name: value.numpy() for name, value in answers.items()}
 
 

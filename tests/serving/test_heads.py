@@ -1,5 +1,6 @@
 """What `export_encoder` writes of models that find answers and fill blanks."""
 
+import functools
 import itertools
 import json
 import os
@@ -68,9 +69,14 @@ def spans(question_packer, tmp_path_factory):
     return {longest: (model, export(longest)) for longest in (2, 30)}
 
 
+@functools.cache
+def load(path):
+    return tf.saved_model.load(path)
+
+
 def ask(path, signature="serving_default", **inputs):
     inputs = {name: tf.constant(value) for name, value in inputs.items()}
-    answers = tf.saved_model.load(path).signatures[signature](**inputs)
+    answers = load(path).signatures[signature](**inputs)
     return {name: value.numpy() for name, value in answers.items()}
 
 

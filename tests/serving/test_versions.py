@@ -27,9 +27,13 @@ def write(model, path, tokenizers=(LETTERS, LETTERS), search="greedy", **options
     return serving.export_saved_model(model, tokenizers, path, search=search, **options)
 
 
+@functools.cache
+def load(path):
+    return tf.saved_model.load(path)
+
+
 def ask(path, *texts):
-    loaded = tf.saved_model.load(path)
-    answer = loaded.signatures["serving_default"](text=tf.constant(texts))
+    answer = load(path).signatures["serving_default"](text=tf.constant(texts))
     return {name: value.numpy() for name, value in answer.items()}
 
 
@@ -213,7 +217,7 @@ def test_a_text_beyond_the_model_loses_its_end_and_says_so(bounded, tmp_path):
     answer = ask(path, "abcdeabcdefg", "ab", "abcde")
     assert answer["truncated"].tolist() == [True, False, False]
     np.testing.assert_allclose(*answer["score"][::2], rtol=1e-5)  # of 5 tokens and the end
-    ids = tf.saved_model.load(path).signatures["ids"]
+    ids = load(path).signatures["ids"]
     wide = tf.fill([1, 40], 4)  # as a server pads them
     found = ids(token_ids=wide, lengths=tf.constant([3]))
     np.testing.assert_allclose(
@@ -230,7 +234,7 @@ def test_a_bound_of_the_source_may_be_given(model, tmp_path):
     answer = ask(path, "abc" * 500, "ab")
     assert answer["truncated"].tolist() == [True, False]
     np.testing.assert_allclose(*answer["score"], rtol=1e-5)
-    ids = tf.saved_model.load(path).signatures["ids"]
+    ids = load(path).signatures["ids"]
     for token_ids, lengths, message in (
         ([[5, -1, 3]], [3], "Expected ids from 0 on"),
         ([[5, 3], [5, 3]], [2], "a length for each row"),

@@ -8,8 +8,9 @@ beams of a batch of 16, greedy search of one sentence. Ours is `model.generate(.
 each is compared. BART's activation is GELU, so ours has it too unless `--activation` says
 otherwise; BART also has learned positions and a norm after the embeddings, which ours has not.
 
-A third side, "products", makes nothing but the products of a step with the decoder's weights, as
-many steps and rows, under XLA: what is left of either side's time if all else were free.
+A third side, "products", makes nothing but the products with the weights, under XLA: those of the
+encoder and of the memory's keys and values once, those of a step of the decoder as often and for as
+many rows as a search. It is what is left of either side's time if all else were free.
 
 No sequence can end early: ours has an end id that no token has, KerasHub gets no stop token. That
 every position was generated is checked on both sides before anything is timed.
@@ -121,27 +122,36 @@ def make_hub(batch_size, beam_size, jit_compile):
 def make_products(batch_size, beam_size):
     """A function that makes a search's products with weights, one after the other, and no more."""
     draw = np.random.default_rng(0)
-    rows, d_model, ffn_dim = batch_size * (beam_size or 1), FLAGS.d_model, FLAGS.ffn_dim
+    d_model, ffn_dim = FLAGS.d_model, FLAGS.ffn_dim
+
+    def numbers(*shape):
+        return tf.constant(draw.normal(size=shape, scale=shape[-2] ** -0.5), tf.float32)
+
+    def weights(squares):
+        """Of a block: so many d_model x d_model, and the feed-forward network's."""
+        shapes = [*[(d_model, d_model)] * squares, (d_model, ffn_dim), (ffn_dim, d_model)]
+        return [numbers(*shape) for shape in shapes * FLAGS.num_layers]
+
+    # Query, key, value and output, and the key and value of the memory, in an encoder's block.
+    encoder = weights(squares=6)
     # Query, key, value and output of the self-attention, query and output of the cross-attention.
-    shapes = [*[(d_model, d_model)] * 6, (d_model, ffn_dim), (ffn_dim, d_model)]
+    decoder = weights(squares=6)
     # The logits, and of all of them one number, so that a step needs the whole one before it.
-    shapes = [*shapes * FLAGS.num_layers, (d_model, FLAGS.vocab_size), (FLAGS.vocab_size, 1)]
-    matrices = [
-        tf.constant(draw.normal(size=shape, scale=shape[0] ** -0.5), tf.float32)
-        for shape in shapes
-    ]
-    rows = tf.constant(draw.normal(size=(rows, d_model)), tf.float32)
+    decoder += [numbers(d_model, FLAGS.vocab_size), numbers(FLAGS.vocab_size, 1)]
+    source = numbers(batch_size * FLAGS.source_length, d_model)
+    target = numbers(batch_size * (beam_size or 1), d_model)
 
     @tf.function(jit_compile=True)
-    def multiply(rows, matrices):
+    def multiply(source, target, encoder, decoder):
+        memory = functools.reduce(tf.matmul, encoder, source)
+        target += tf.reduce_sum(memory)
+
         def step(index, x):
-            for matrix in matrices:
-                x = tf.matmul(x, matrix)
-            return index + 1, rows + x
+            return index + 1, target + functools.reduce(tf.matmul, decoder, x)
 
-        return tf.while_loop(lambda index, _: index < FLAGS.target_length, step, (0, rows))[1]
+        return tf.while_loop(lambda index, _: index < FLAGS.target_length, step, (0, target))[1]
 
-    return lambda: multiply(rows, matrices).numpy()
+    return lambda: multiply(source, target, encoder, decoder).numpy()
 
 
 def main(_):

@@ -56,7 +56,7 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
         step,
         prompt,
         state,
-        lambda logits, index: ops.cast(ops.argmax(logits, axis=-1), "int32"),
+        lambda logits, index: ops.squeeze(kernels.top_k(logits, 1)[1], -1),  # the first of equals
         end_id=end_id,
         max_length=max_length,
         pad_id=pad_id,

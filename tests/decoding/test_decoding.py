@@ -81,6 +81,14 @@ def test_greedy_search_takes_what_the_oracle_takes(rng):
     assert 1 < len(set(found.lengths)) and found.lengths.max() == L  # some end, some do not
 
 
+@pytest.mark.parametrize("vocab_size", [7, 1031])  # a long row is searched in blocks
+def test_of_equal_tokens_greedy_search_takes_the_first(rng, vocab_size):
+    logits = np.floor(rng.uniform(0, 3, (61, vocab_size))).astype("float32")
+    step = lambda ids, index, state: (ops.convert_to_tensor(logits), state)  # noqa: E731
+    found = decoding.greedy_search(step, np.zeros(61, "int32"), end_id=-1, max_length=1)
+    np.testing.assert_array_equal(as_numpy(found).token_ids[:, 0], logits.argmax(-1))
+
+
 def test_a_longer_prompt_is_read_before_the_first_choice(rng):
     chains = Chains(rng)
     prompt = np.stack([[2, row % 3, START] for row in range(B)]).astype("int32")

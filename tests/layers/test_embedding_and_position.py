@@ -52,6 +52,7 @@ def test_the_reverse_direction_is_tied_to_the_table(rng, output_bias):
     x = normal(rng, B, T, D)
     expected = as_numpy(x) @ weights[0].T + (weights[1] if output_bias else 0.0)
     np.testing.assert_allclose(as_numpy(layer(x, reverse=True)), expected, **CLOSE)
+    np.testing.assert_allclose(as_numpy(layer(x[:, 1], reverse=True)), expected[:, 1], **CLOSE)
     assert len(weights) == 1 + output_bias
 
 

@@ -19,14 +19,9 @@ NORMALIZER = {
     "strip_accents": "strip_accents",
     "split_cjk": "handle_chinese_chars",
 }
-# Classes of transformers that are BERT's tokenizer, or stand for whatever a folder holds.
-READ_ALIKE = (
-    "BertTokenizer",
-    "DistilBertTokenizer",
-    "ElectraTokenizer",
-    "PreTrainedTokenizer",
-    "TokenizersBackend",
-)
+# Classes of transformers that read a tokenizer.json as it stands, and those that are BERT's.
+AS_IT_STANDS = ("PreTrainedTokenizer", "TokenizersBackend")
+READ_ALIKE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", *AS_IT_STANDS)
 MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 
 
@@ -42,10 +37,12 @@ def load_pretrained_tokenizer(folder):
     4. `vocab.txt`: a `BertTokenizer`.
 
     For 3 and 4 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
-    `tokenize_chinese_chars`), then those of `tokenizer.json`, then the defaults of Hugging Face's
-    `BertTokenizer`: uncased. A folder that has neither file, such as Google's, is cased where its
-    vocabulary has capital letters, which no uncased text would find. The special tokens are found
-    by BERT's names (`bert_special_ids`).
+    `tokenize_chinese_chars`), and where it is silent the defaults of Hugging Face's
+    `BertTokenizer`: uncased. The normalizer of `tokenizer.json` counts where there is no such file,
+    or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`): transformers reads
+    the two so. A folder that has neither file, such as Google's, is cased where its vocabulary has
+    capital letters, which no uncased text would find. The special tokens are found by BERT's names
+    (`bert_special_ids`).
 
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
     before SentencePiece sees it; here the model alone does, as in the original.
@@ -187,13 +184,17 @@ def _in_order(ids, added):
 def _check_class(*configs):
     """Refuses tokenizers that read a `vocab.txt` in another way, such as Japanese BERT's."""
     for config in configs:
-        name = config.get("tokenizer_class")
-        name = name.removesuffix("Fast") if isinstance(name, str) else name
+        name = _class_name(config)
         if name is not None and name not in READ_ALIKE:
             raise ValueError(
                 f"Expected tokenizer_class to be one of {', '.join(READ_ALIKE)}. Received: "
                 f"{name!r}, which cuts words in another way."
             )
+
+
+def _class_name(config):
+    name = config.get("tokenizer_class")
+    return name.removesuffix("Fast") if isinstance(name, str) else name
 
 
 def _settings(config, fast, vocabulary):
@@ -213,9 +214,11 @@ def _settings(config, fast, vocabulary):
     if fast:
         _check(normalizer, {"type": "BertNormalizer", "clean_text": True}, "normalizer")
         _check(_part(fast, "pre_tokenizer"), {"type": "BertPreTokenizer"}, "pre_tokenizer")
+    as_it_stands = bool(fast) and _class_name(config) in AS_IT_STANDS
     for argument, config_name in PUBLISHED_SETTINGS.items():
-        said = normalizer.get(NORMALIZER[argument], settings[argument])
-        value = config.get(config_name, said)
+        value = config.get(config_name, settings[argument])
+        if as_it_stands or not config:
+            value = normalizer.get(NORMALIZER[argument], settings[argument])
         if not isinstance(value, bool) and (value is not None or argument != "strip_accents"):
             raise ValueError(f"Expected true or false as {config_name!r}. Received: {value!r}.")
         settings[argument] = value

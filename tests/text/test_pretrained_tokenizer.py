@@ -83,6 +83,31 @@ def test_the_settings_of_a_published_folder_count(folder, reference, peer):
     assert found == {"lowercase": True, "strip_accents": False, "split_cjk": True}
 
 
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        ({"do_lower_case": True}, (True, None, True)),
+        ({"tokenizer_class": "BertTokenizerFast"}, (True, None, True)),
+        ({"model_max_length": 512}, (True, None, True)),
+        ({"tokenizer_class": "TokenizersBackend", "do_lower_case": True}, (False, True, False)),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, (False, True, False)),
+    ],
+)
+def test_settings_that_contradict_each_other_are_read_as_transformers_does(
+    config, expected, folder, reference, peer
+):
+    reference.normalizer = peers.normalizer(peer, False, True, False)
+    reference.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    found = text.load_pretrained_tokenizer(folder)
+    assert tuple(found.get_config().values()) == expected
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
+    asked = ["Ann's Café 中国", "ÉTÉ été 国"]
+    assert found.tokenize(asked).to_list() == theirs(asked, add_special_tokens=False)["input_ids"]
+
+
 def test_a_saved_tokenizer_loads_both_ways(tmp_path):
     vocabulary = ["[SEP]", "[UNK]", "[CLS]", "[PAD]", "e", "##é", "É"]
     tokenizer = text.BertTokenizer(vocabulary, strip_accents=False, split_cjk=False)

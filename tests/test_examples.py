@@ -426,6 +426,24 @@ def test_readme_code_learns_answers_and_finds_them(capsys):
     assert "[b'Ann' b'ANN']" in capsys.readouterr().out
 
 
+def test_readme_code_fills_blanks(tmp_path, monkeypatch, capsys):
+    import keras
+
+    import keras_xfmr
+    from keras_xfmr import models, text
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    (block,) = (x for x in blocks if "pack_masked" in x)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "paris", "is", "of"]
+    bert = models.Bert(8, d_model=16, num_heads=2, ffn_dim=16, num_layers=1)
+    monkeypatch.chdir(tmp_path)
+    models.BertPretrainer(bert).save_pretrained("bert-base-uncased")
+    text.BertTokenizer(words).save("bert-base-uncased")
+    exec(block, {"keras_xfmr": keras_xfmr, "keras": keras, "text": text})
+    found = re.findall("'(.*?)'", capsys.readouterr().out)
+    assert len(found) == 5 and set(found) <= set(words)
+
+
 def test_similarity_searches_and_serves_raw_text(tmp_path):
     import keras
 

@@ -43,8 +43,10 @@ def export_encoder(
       most `max_answer_length` tokens whose logits have the largest sum, in any window of the
       context; it is empty where there is no context;
     - `BertPretrainer` with `pairs=True`: `follows [B]`, the probability that the second text
-      follows the first. Without, it has no raw text to read, for `[MASK]` in a text is text:
-      `serving_default` is `ids`.
+      follows the first. Without, `serving_default` is `ids`. Its `fill_mask` takes `text [B]`, in
+      which each `[MASK]` is to be guessed (`SentencePacker.pack_masked`), and answers
+      `top_pieces` and `top_scores` `[B, P, K]`, the most probable first, as the vocabulary spells
+      them; behind the last mask of a text empty strings.
 
     `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
     `segment_ids`) and answers the numbers: `scores`, `value` or `vector`; for spans `first [B]` and

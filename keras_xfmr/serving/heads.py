@@ -127,19 +127,33 @@ def pretrainer(model, packer, *, pairs=False, top=5):
         answer = {"top_ids": best.indices, "top_scores": best.values}
         return {**answer, **follows(logits)} if pairs else answer
 
+    def of_masked(text):
+        pieces = packer.tokenizer.get_vocabulary()
+        packed = packer.pack_masked(text)
+        positions = packed["masked_positions"]
+        logits = model({name: packed[name] for name in (*INPUTS, "masked_positions")})
+        # The table may have more rows than there are pieces.
+        scores = tf.nn.softmax(_float32(logits["mlm"]))[..., : len(pieces)]
+        best = tf.math.top_k(scores, min(top, len(pieces)))
+        masked = positions[:, :, None] > 0
+        return {
+            "top_pieces": tf.where(masked, tf.gather(pieces, best.indices), ""),
+            "top_scores": tf.where(masked, best.values, 0.0),
+        }
+
     def of_pair(text, text_pair):
         inputs = _packed(packer, text, text_pair)
         nowhere = tf.zeros([tf.shape(text)[0], 1], tf.int32)
         return follows(model({**inputs, "masked_positions": nowhere}))
 
-    ids = [TOKEN_IDS, LENGTHS, POSITIONS]
-    if not pairs:
-        return {"serving_default": (of_ids, ids), "ids": (of_ids, ids)}
-    ids.append(SEGMENT_IDS)
-    return {
-        "serving_default": (of_pair, _strings("text", "text_pair")),
+    ids = [TOKEN_IDS, LENGTHS, POSITIONS, *([SEGMENT_IDS] if pairs else [])]
+    endpoints = {
+        "serving_default": (of_pair, _strings("text", "text_pair")) if pairs else (of_ids, ids),
         "ids": (of_ids, ids),
     }
+    if packer.tokenizer.mask_id is not None:
+        endpoints["fill_mask"] = (of_masked, _strings("text"))
+    return endpoints
 
 
 def _class_names(model, labels):

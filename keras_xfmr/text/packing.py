@@ -1,11 +1,15 @@
 """Sentences and words to the three inputs of BERT: ids, segments and attention mask.
 
-B batch, T length, W words, M ids of a row that are no special tokens
+B batch, T length, W words, P masks, M ids of a row that are no special tokens
 """
 
 import numbers
 
 import tensorflow as tf
+
+from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
+
+MASK = BERT_TOKENS["mask_id"]
 
 
 class SentencePacker(tf.Module):
@@ -118,6 +122,49 @@ class SentencePacker(tf.Module):
         positions = 1 + tf.cumsum(counts, axis=1, exclusive=True)
         found = tf.logical_and(counts > 0, positions <= self.max_length - 2)
         packed["word_positions"] = tf.where(found, positions, -1)
+        return packed
+
+    def pack_masked(self, texts):
+        """Packs texts in which each `[MASK]` stands for a piece that a `BertPretrainer` guesses.
+
+        Elsewhere `[MASK]` in a text is text. What stands between two of them is tokenized by
+        itself.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            What `__call__` returns, and `masked_positions`, int32 `[B, P]`: where the masks stand
+            in the row, rising, then 0, which is `[CLS]`. P is at least 1; a mask that was cut away
+            has no place.
+
+        Raises:
+            ValueError: the tokenizer has no mask token.
+
+        Example:
+
+        >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "my", "dog", "barks"]
+        >>> packer = SentencePacker(keras_xfmr.text.BertTokenizer(words), max_length=128)
+        >>> packed = packer.pack_masked(tf.constant(["my [MASK] barks"]))
+        >>> packed["token_ids"].numpy().tolist(), packed["masked_positions"].numpy().tolist()
+        ([[2, 5, 4, 7, 3]], [[2]])
+        """
+        mask_id = self.tokenizer.mask_id
+        if mask_id is None:
+            raise ValueError(
+                "Expected a tokenizer whose vocabulary has a mask token. Received: "
+                f"{type(self.tokenizer).__name__} with mask_id=None."
+            )
+        parts = tf.strings.split(_strings(texts, "texts", rank=1), MASK)
+        pieces = self.tokenizer.tokenize(parts.values)
+        pieces = tf.concat([pieces, tf.fill([pieces.nrows(), 1], mask_id)], axis=1)
+        ids = parts.with_values(pieces).merge_dims(1, 2)
+        packed = self._pack_one(_head(ids, ids.row_lengths() - 1))  # none after the last part
+        masked = tf.equal(packed["token_ids"], mask_id)
+        length = tf.shape(masked)[1]
+        most = tf.reduce_max(tf.math.count_nonzero(masked, axis=1, dtype=tf.int32))
+        places = tf.sort(tf.where(masked, tf.range(length), length))[:, : tf.maximum(most, 1)]
+        packed["masked_positions"] = tf.where(places < length, places, 0)
         return packed
 
     def _pack_one(self, ids):

@@ -280,6 +280,28 @@ def test_raw_text_is_read_as_pairs_only(filler, packer):
     np.testing.assert_allclose(found["follows"], softmax(np.asarray(logits))[:, 0], rtol=1e-4)
 
 
+def test_masks_in_raw_text_are_filled_by_pieces(filler):
+    model, path, pairs = filler
+    texts = ["Good [MASK], bad[MASK]", "film", "[MASK]Café"]
+    ids = [[2, 5, 4, 1, 6, 4, 3], [2, 7, 3, 0, 0, 0, 0], [2, 4, 9, 3, 0, 0, 0]]
+    positions = np.array([[2, 5], [0, 0], [1, 0]])
+    logits = model({"token_ids": np.array(ids), "masked_positions": positions})["mlm"]
+    scores = softmax(np.asarray(logits))[..., : len(WORDS)]  # the table has a row more
+    best = np.argsort(-scores, axis=-1)[..., : 3 if pairs else 12]
+    masked = positions[:, :, None] > 0
+    found = ask(path, "fill_mask", text=texts)
+    pieces = np.char.decode(found["top_pieces"].astype("S"), "utf8")
+    np.testing.assert_array_equal(pieces, np.where(masked, np.array(WORDS)[best], ""))
+    expected = np.where(masked, np.take_along_axis(scores, best, -1), 0)
+    np.testing.assert_allclose(found["top_scores"], expected, rtol=1e-4)
+
+
+def test_a_pretrainer_without_a_mask_token_is_served_by_ids(tmp_path):
+    packer = text.SentencePacker(text.ByteTokenizer(), max_length=LONGEST)
+    path = serving.export_encoder(make("BertPretrainer", 260), packer, tmp_path)
+    assert set(tf.saved_model.load(path).signatures) == {"serving_default", "ids"}
+
+
 # ---- errors
 
 

@@ -8,7 +8,7 @@ from keras_xfmr import text
 
 # Padding is not 0, the start token is not 2.
 VOCABULARY = ["[UNK]", "[PAD]", "a", "b", "##a", "[CLS]", "##b", "[MASK]", "[SEP]", "c"]
-UNKNOWN, PAD, A, B, XA, CLS, XB, _, SEP, C = range(10)
+UNKNOWN, PAD, A, B, XA, CLS, XB, MASK, SEP, C = range(10)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +209,35 @@ def test_a_saved_model_packs_alike(tokenizer, tmp_path):
         (loaded.words(words), archive.words(words)),
     ):
         assert [rows(packed) for packed in found] == [rows(packed) for packed in expected]
+
+
+# ---- texts with blanks
+
+
+def test_masks_in_a_text_by_hand(tokenizer):
+    packer = text.SentencePacker(tokenizer, 7, report_truncation=True)
+    texts = ["ab [MASK] c", "[MASK]", "", "[MASK][MASK]a", "a b c ab[MASK]", "[mask]"]
+    packed = rows(packer.pack_masked(tf.constant(texts)))
+    assert packed["token_ids"] == [
+        [CLS, A, XB, MASK, C, SEP, PAD],
+        [CLS, MASK, SEP, *[PAD] * 4],
+        [CLS, SEP, *[PAD] * 5],
+        [CLS, MASK, MASK, A, SEP, PAD, PAD],
+        [CLS, A, B, C, A, XB, SEP],
+        [CLS, UNKNOWN, UNKNOWN, UNKNOWN, SEP, PAD, PAD],
+    ]
+    assert packed["masked_positions"] == [[3, 0], [1, 0], [0, 0], [1, 2], [0, 0], [0, 0]]
+    assert packed["truncated"] == [False] * 4 + [True, False]
+    assert [sum(mask) for mask in packed["attention_mask"]] == [6, 3, 2, 5, 7, 5]
+    plain = packer.pack_masked(tf.constant(["ab", "c"]))
+    np.testing.assert_array_equal(plain.pop("masked_positions"), [[0], [0]])
+    assert rows(plain) == rows(packer(tf.constant(["ab", "c"])))
+
+
+def test_masks_need_a_mask_token():
+    packer = text.SentencePacker(text.ByteTokenizer(), 7)
+    with pytest.raises(ValueError, match="mask token. Received: ByteTokenizer with mask_id=None"):
+        packer.pack_masked(tf.constant(["[MASK]"]))
 
 
 @pytest.mark.parametrize("max_length", [2, 0, -7, 7.0, None])

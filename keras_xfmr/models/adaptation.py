@@ -4,6 +4,10 @@ import collections
 import numbers
 import os
 
+import keras
+
+NOTED = ("frozen", "trainable")  # entries of a configuration, by `frozen`
+
 
 class Adaptable:
     """A mixin of `Bert`: what is trained, and how that is part of a saved model."""
@@ -34,9 +38,9 @@ class Adaptable:
                 f"Received: {num_layers}."
             )
         for layer in self._embedding_layers():
-            layer.trainable = not embeddings
+            _set_trainable(layer, not embeddings)
         for i, block in enumerate(self.encoder_blocks):
-            block.trainable = i >= num_layers
+            _set_trainable(block, i >= num_layers)
         if self._lora:
             self._train_updates_alone()
 
@@ -126,27 +130,40 @@ class Adaptable:
     # ---- in a configuration
 
     def _adaptations(self):
-        return ({"lora": self._lora} if self._lora else {}) | frozen(self.weights)
+        return ({"lora": self._lora} if self._lora else {}) | frozen(self, self.weights)
 
-    def _adapt(self, lora=None, frozen=()):
+    def _adapt(self, lora=None, **frozen):
         for name, (rank, alpha) in (lora or {}).items():
             self.enable_lora(rank, targets=[name], alpha=alpha)
-        freeze_again(self.weights, frozen)
+        freeze_again(self, self.weights, **frozen)
 
 
-def frozen(weights):
-    """Which weights are not trained, whoever froze them, as an entry of a configuration."""
+def frozen(model, weights):
+    """What is not trained, whoever froze it, as entries of a configuration."""
     paths = [path for path, weight in _paths(weights).items() if not weight.trainable]
-    return {"frozen": paths} if paths else {}
+    noted = {"frozen": paths} if paths else {}
+    return noted if model.trainable else {**noted, "trainable": False}
 
 
-def freeze_again(weights, paths):
-    """What `frozen` noted."""
+def freeze_again(model, weights, frozen=(), trainable=True):
+    """What `frozen` noted, so that `trainable = True` undoes it as before."""
     weights = _paths(weights)
-    if lost := set(paths) - set(weights):
+    if lost := set(frozen) - set(weights):
         raise ValueError(f"The model has no weights {sorted(lost)[:3]} to keep frozen.")
-    for path in paths:
+    for path in frozen:
         weights[path].trainable = False
+    for layer in model.layers:
+        trained = any(weight.trainable for weight in layer.weights)
+        if layer.weights and not trained and not isinstance(layer, keras.Model):
+            layer.trainable = False
+    if not trainable:
+        model.trainable = False
+
+
+def _set_trainable(layer, value):
+    # On TensorFlow an attribute that has the value already is left, and so are the layers inside.
+    layer.trainable = not value
+    layer.trainable = value
 
 
 def _paths(weights):

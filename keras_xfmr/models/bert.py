@@ -11,7 +11,7 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.projections import AdaptableDense
-from keras_xfmr.models.adaptation import Adaptable
+from keras_xfmr.models.adaptation import NOTED, Adaptable
 from keras_xfmr.models.arguments import check_rates, named_inputs, whole_number
 from keras_xfmr.models.checked_data import check_range
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
@@ -190,7 +190,7 @@ class Bert(Adaptable, Pretrained, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        adaptations = {key: config.pop(key) for key in ("lora", "frozen") if key in config}
+        adaptations = {key: config.pop(key) for key in ("lora", *NOTED) if key in config}
         model = cls(**config)
         model._adapt(**adaptations)
         return model

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_xfmr.models.adaptation import freeze_again, frozen
+from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
 from keras_xfmr.models.bert import Bert, symbolic_inputs
 from keras_xfmr.models.checked_data import ChecksData
 from keras_xfmr.models.pretrained import Pretrained
@@ -70,15 +70,15 @@ class BertHead(Pretrained, ChecksData, keras.Model):
     # ---- in a configuration
 
     def get_config(self):
-        own = frozen(self._own_weights())
+        own = frozen(self, self._own_weights())
         return {"bert": keras.saving.serialize_keras_object(self.bert), **self._config, **own}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = {**config, "bert": keras.saving.deserialize_keras_object(config["bert"])}
-        frozen = config.pop("frozen", ())
+        noted = {key: config.pop(key) for key in NOTED if key in config}
         model = cls(**config)
-        freeze_again(model._own_weights(), frozen)
+        freeze_again(model, model._own_weights(), **noted)
         return model
 
     def _own_weights(self):

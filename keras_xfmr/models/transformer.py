@@ -21,7 +21,7 @@ from keras_xfmr.layers import (
 )
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
-from keras_xfmr.models.adaptation import freeze_again, frozen
+from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
 from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs, whole_number
 from keras_xfmr.models.checked_data import ChecksData, ignored_label
 from keras_xfmr.models.generator import Generator, Untracked
@@ -150,14 +150,14 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         self._generators = Untracked()
 
     def get_config(self):
-        return {**self._config, **frozen(self.weights)}
+        return {**self._config, **frozen(self, self.weights)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        paths = config.pop("frozen", ())
+        noted = {key: config.pop(key) for key in NOTED if key in config}
         model = cls(**config)
-        freeze_again(model.weights, paths)
+        freeze_again(model, model.weights, **noted)
         return model
 
     @classmethod

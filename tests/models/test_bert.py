@@ -303,6 +303,34 @@ def test_what_is_frozen_stays_so_in_a_file(change, tmp_path):
     assert 0 < len(trained) < len(model.weights) - 1
 
 
+@pytest.mark.parametrize("freeze, thaw", [
+    (lambda m: m.bert.freeze(2), lambda m: m.bert.freeze(1, embeddings=False)),
+    (lambda m: setattr(m.bert, "trainable", False), lambda m: setattr(m.bert, "trainable", True)),
+    (lambda m: setattr(m, "trainable", False), lambda m: setattr(m, "trainable", True)),
+    (lambda m: freeze_by_keras(m.bert), lambda m: m.bert.freeze(0)),
+    (lambda m: (m.bert.enable_lora(2), m.bert.freeze(2)), lambda m: m.bert.freeze(1)),
+])  # fmt: skip
+def test_what_a_file_keeps_frozen_can_be_trained_again(freeze, thaw, tmp_path):
+    model = models.BertClassifier(make_bert(), 2)
+    freeze(model)
+    model.save(tmp_path / "frozen.keras")
+    loaded = keras.saving.load_model(tmp_path / "frozen.keras")
+    frozen = len(loaded.trainable_weights)
+    for one in (model, loaded):
+        thaw(one)
+    paths = [[weight.path for weight in one.trainable_weights] for one in (model, loaded)]
+    assert paths[0] == paths[1] and len(paths[0]) > frozen
+    paths = [[weight.path for weight in one.bert.trainable_weights] for one in (model, loaded)]
+    assert paths[0] == paths[1]
+
+
+def test_freezing_trains_all_of_the_other_blocks():
+    bert = make_bert()
+    bert.encoder_blocks[1].feed_forward.trainable = False
+    bert.freeze(1)
+    assert all(weight.trainable for weight in bert.encoder_blocks[1].weights)
+
+
 def test_freezing_and_low_rank_updates_do_not_undo_each_other():
     def trained(*calls):
         bert = make_bert()

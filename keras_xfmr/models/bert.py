@@ -31,7 +31,11 @@ PRESETS = {
 }
 HIDDEN_ACTS = {
     "gelu": "gelu_exact",
+    "gelu_python": "gelu_exact",
     "gelu_new": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
@@ -63,7 +67,7 @@ class Bert(Adaptable, Pretrained, keras.Model):
         dropout_rate: on sublayer outputs and on the embeddings.
         attention_dropout_rate: on attention weights.
         hidden_act: `"gelu"` is exact, `"gelu_new"` the tanh approximation, as in published
-            configurations; also `"relu"`, `"silu"`, `"tanh"`.
+            configurations, which have other names for either; also `"relu"`, `"silu"`, `"tanh"`.
         layer_norm_eps: of every norm.
         pad_token_id: the padding of the tokenizer; not 0 in every vocabulary.
         initializer_range: deviation of the truncated normal that weights are drawn from.

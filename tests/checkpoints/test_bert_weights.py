@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_xfmr import checkpoints, models, text
+from keras_xfmr.layers.activations import get_activation
 
 try:
     import torch
@@ -144,6 +145,16 @@ def test_heads_equal_those_of_pytorch_there_and_back(form, kind, cls, config, tm
 
 
 @needs_torch
+@needs_torch
+@pytest.mark.parametrize("name", ["gelu_python", "gelu_fast", "gelu_accurate", "gelu_python_tanh"])
+def test_other_names_of_the_two_gelus_are_those_of_transformers(name):
+    theirs = transformers.activations.ACT2FN[name]
+    x = np.linspace(-5, 5, 101, dtype="float32")
+    bert = models.Bert(11, d_model=4, num_heads=2, ffn_dim=4, num_layers=1, hidden_act=name)
+    ours = get_activation(bert.activation)(x)
+    np.testing.assert_allclose(ours, theirs(torch.tensor(x)).numpy(), atol=1e-6)
+
+
 def test_a_low_rank_update_is_merged_on_the_way_out(tmp_path):
     model = models.Bert(31, **SIZES)
     model.enable_lora(2, targets=("query", "inner"))

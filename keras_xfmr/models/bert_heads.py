@@ -19,7 +19,8 @@ class BertPretrainer(BertHead):
 
     Args:
         bert: the encoder.
-        next_sentence: whether there is a second task on the pooled vector.
+        next_sentence: whether there is a second task on the pooled vector; `from_pretrained` takes
+            it from the checkpoint.
 
     Inputs of the call: those of `Bert`, and `masked_positions`, integers `[B, P]`: where to
     predict, padded with anything whose label is the padding id.
@@ -72,6 +73,10 @@ class BertPretrainer(BertHead):
 
     @classmethod
     def _for_checkpoint(cls, checkpoint, overrides):
+        # bert-base-uncased is called so, too, and has the second head.
+        alone = checkpoint.architecture == "BertForMaskedLM"
+        if alone and "cls.seq_relationship.weight" not in checkpoint.names:
+            overrides = {"next_sentence": False, **overrides}
         overrides = {"pooler": overrides.get("next_sentence", True), **overrides}
         return super()._for_checkpoint(checkpoint, overrides)
 

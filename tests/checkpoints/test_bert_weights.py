@@ -524,6 +524,21 @@ def test_a_pretrainer_is_published_as_the_class_with_its_heads(next_sentence, na
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [name]
 
 
+def test_a_pretrainer_of_masked_words_alone_stays_one(tmp_path):
+    bert = models.Bert(31, **SIZES)  # whose pooler is not read
+    models.BertPretrainer(bert, next_sentence=False).save_pretrained(tmp_path)
+    loaded = models.BertPretrainer.from_pretrained(tmp_path)
+    assert loaded.nsp_dense is None and not loaded.load_report.missing
+    again = models.BertPretrainer.from_pretrained(tmp_path, next_sentence=True)
+    assert again.load_report.missing == ("cls.seq_relationship.weight", "cls.seq_relationship.bias")
+    # Many folders with both heads, bert-base-uncased among them, name the class of the one.
+    models.BertPretrainer(bert).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architectures"] = ["BertForMaskedLM"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert models.BertPretrainer.from_pretrained(tmp_path).nsp_dense is not None
+
+
 def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path, monkeypatch):
     write = pathlib.Path.write_text
 

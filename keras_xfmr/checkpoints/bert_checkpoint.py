@@ -170,8 +170,7 @@ class BertCheckpoint:
         if self.shape(name) != expected:
             raise ValueError(
                 f"{self.names[name]!r} must have the shape {expected} in this model. Received: "
-                f"{self.shape(name)}. Where it is a head of another task, load the encoder alone: "
-                "Head(Bert.from_pretrained(path), ...)."
+                f"{self.shape(name)}. {self._way_out(name)}"
             )
         self._check_dtype(name)
         array = self._tensors.view(self.names[name])
@@ -222,6 +221,14 @@ class BertCheckpoint:
                 f"The configuration names {count} blocks, the weights have {len(blocks)}: "
                 f"{sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}."
             )
+
+    def _way_out(self, name):
+        if name.startswith(("embeddings.", "encoder.", "pooler.")):
+            return "The sizes of an encoder are those of its weights: leave such arguments out."
+        return (
+            "Where it is a head of another task, load the encoder alone: "
+            "Head(Bert.from_pretrained(path), ...)."
+        )
 
     def _check_dtype(self, name):
         if self.dtype(name) not in FLOATS:

@@ -539,6 +539,12 @@ def test_a_pretrainer_of_masked_words_alone_stays_one(tmp_path):
     assert models.BertPretrainer.from_pretrained(tmp_path).nsp_dense is not None
 
 
+def test_sizes_of_an_encoder_cannot_be_changed_on_loading(tmp_path):
+    models.Bert(31, **SIZES).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="sizes of an encoder are those of its weights"):
+        models.BertClassifier.from_pretrained(tmp_path, max_length=29)
+
+
 def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path, monkeypatch):
     write = pathlib.Path.write_text
 

@@ -124,7 +124,9 @@ def compile_model(model, steps):
     )
 
 
-def main(_):
+def main(argv):
+    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
+        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
     logging.set_verbosity(logging.WARNING)
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,9 @@ def embed(model, packer, sentences, batch_size=64):
     return vectors
 
 
-def main(_):
+def main(argv):
+    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
+        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
     logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.corpus) != bool(FLAGS.query):
         raise app.UsageError("Pass --corpus=FILE together with --query=TEXT.")

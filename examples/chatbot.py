@@ -64,7 +64,9 @@ def read(path):
             ) from error
 
 
-def main(_):
+def main(argv):
+    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
+        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
     logging.set_verbosity(logging.WARNING)
     clock, output = seq2seq.Clock(), pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,9 @@ def report(sources, references, answers, dates):
     return exact
 
 
-def main(_):
+def main(argv):
+    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
+        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
     logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.source) != bool(FLAGS.target) or (FLAGS.data and FLAGS.source):
         raise app.UsageError("Pass --data=PAIRS.tsv, or --source=FILE with --target=FILE.")

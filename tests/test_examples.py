@@ -113,6 +113,14 @@ def test_as_many_pairs_are_held_out_as_asked_and_no_source_is_on_both_sides(
     )
 
 
+@pytest.mark.parametrize(
+    "name", sorted(p.stem for p in ROOT.glob("examples/*.py") if "app.run(" in p.read_text("utf8"))
+)
+def test_what_is_no_flag_is_refused(name):
+    with imported(name) as example, pytest.raises(app.UsageError, match="Received: b.txt False"):
+        example.main([name, "b.txt", "False"])
+
+
 @pytest.mark.parametrize("name", ["train.tsv", "held_out.tsv"])
 @pytest.mark.parametrize("example", ["translate", "chatbot"])
 def test_a_corpus_is_not_written_over(example, name, tmp_path):

@@ -82,7 +82,7 @@ def export_saved_model(
         options = {"beam_size": 4, **options}
     with new_version(path, version) as place:
         generator = model.make_generator(max_length=max_length, search=search, **options)
-        endpoints = _endpoints(generator, tokenizers, model.pad_id, longest, xla)
+        endpoints = _endpoints(generator, tokenizers, model, longest, xla)
         saved = {"source": source_tokenizer, "target": target_tokenizer}
         write(endpoints, model, saved, place.folder)
         if check_texts is None:
@@ -114,9 +114,10 @@ def _longest_source(model, max_source_length):
     return longest
 
 
-def _endpoints(generator, tokenizers, pad_id, longest, xla):
+def _endpoints(generator, tokenizers, model, longest, xla):
     """name -> (function, input signature)."""
     source_tokenizer, target_tokenizer = tokenizers
+    rows, pad_id = model.source_embedding.input_dim, model.pad_id
 
     def make(search):
         def find(ids):
@@ -134,7 +135,8 @@ def _endpoints(generator, tokenizers, pad_id, longest, xla):
             return {"output_text": texts, "score": found["scores"], "truncated": truncated}
 
         def from_ids(token_ids, lengths):
-            found = find(read_up_to(token_ids, lengths, longest, pad_id=pad_id)[0])
+            ids, _ = read_up_to(token_ids, lengths, longest, vocab_size=rows, pad_id=pad_id)
+            found = find(ids)
             return {
                 "output_ids": found["token_ids"],
                 "output_lengths": found["lengths"],

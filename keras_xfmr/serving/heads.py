@@ -188,8 +188,13 @@ def _packed(packer, *texts):
 
 def _shown(model, token_ids, lengths, segment_ids=None):
     """A model's inputs, of which only the first `lengths` count."""
+    bert = model.bert
     token_ids, mask = read_up_to(
-        token_ids, lengths, model.bert.position_embedding.max_length, pad_id=0
+        token_ids,
+        lengths,
+        bert.position_embedding.max_length,
+        vocab_size=bert.token_embedding.input_dim,
+        pad_id=0,
     )
     inputs = {"token_ids": token_ids, "attention_mask": mask}
     if segment_ids is None:

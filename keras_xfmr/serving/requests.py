@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 
-def read_up_to(token_ids, lengths, longest, *, pad_id):
+def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
     """The first `lengths` ids of each row, padding behind them.
 
     Args:
         token_ids: `[B, S]`; what stands behind a row's length is not looked at.
         lengths: `[B]`.
         longest: positions of the model, or None where any number will do.
+        vocab_size: ids lie below it.
         pad_id: what is put there.
 
     Returns:
@@ -18,7 +19,8 @@ def read_up_to(token_ids, lengths, longest, *, pad_id):
 
     Raises:
         tf.errors.InvalidArgumentError: another number of lengths than of rows; a length beyond
-            `longest`; a negative id, which a table would count from its end.
+            `longest`; an id outside the vocabulary, where a compiled search would read another
+            row, and a GPU zeros.
     """
     tf.debugging.assert_equal(
         tf.shape(token_ids)[0], tf.shape(lengths)[0], "Expected a length for each row of ids."
@@ -29,5 +31,7 @@ def read_up_to(token_ids, lengths, longest, *, pad_id):
         token_ids = token_ids[:, :longest]
     mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
     token_ids = tf.where(mask, token_ids, pad_id)
-    tf.debugging.assert_non_negative(token_ids, "Expected ids from 0 on.")
+    inside = tf.logical_and(token_ids >= 0, token_ids < vocab_size)
+    message = f"Expected ids from 0 on, below the {vocab_size} rows of the model's table."
+    tf.debugging.Assert(tf.reduce_all(inside), [message])
     return token_ids, tf.cast(mask, tf.int32)

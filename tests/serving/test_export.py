@@ -151,6 +151,15 @@ def test_a_row_of_no_length_has_a_finite_answer_and_disturbs_no_other(signatures
     np.testing.assert_array_equal(empty["output_ids"][0], answer["output_ids"][1])
 
 
+@pytest.mark.parametrize("name", ["ids", "ids_xla"])
+def test_an_id_outside_the_vocabulary_is_an_error(name, signatures, tokenizers):
+    size = tokenizers[0].vocab_size
+    signatures[name](token_ids=tf.constant([[size - 1, 3, size]]), lengths=tf.constant([2]))
+    for outside in (size, -1):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"from 0 on, below the {size}"):
+            signatures[name](token_ids=tf.constant([[outside, 3]]), lengths=tf.constant([2]))
+
+
 def test_an_empty_batch_has_an_empty_answer(signatures):
     answer = signatures["serving_default"](text=tf.constant([], tf.string))
     assert {value.shape for value in answer.values()} == {(0,)}

@@ -49,7 +49,8 @@ def attention_map(weights, source, target, path=None, *, title=None):
     columns = min(len(weights), 4)
     rows = -(-len(weights) // columns)
     panel = (1.2 + 0.2 * len(source), 1.2 + 0.2 * len(target))
-    with matplotlib.rc_context({"font.family": _fonts()}):
+    # Labels and title are texts as they stand: a dollar sign begins no formula.
+    with matplotlib.rc_context({"font.family": _fonts(), "text.parse_math": False}):
         figure = Figure(figsize=(columns * panel[0], rows * panel[1]), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for head, axis in enumerate(axes):

@@ -54,6 +54,16 @@ def test_one_matrix_is_one_panel(weights, tmp_path):
     np.testing.assert_allclose(shown(axis), weights[0], rtol=1e-6)
 
 
+def test_dollars_are_dollars(tmp_path):
+    labels = ["$^$", "$5", "$6$"]  # the first is no formula, and ends in an error
+    figure = viz.attention_map(
+        np.eye(3), labels, labels, tmp_path / "map.png", title="$5, not $6"
+    )
+    (axis,) = figure.axes
+    texts = [*figure.texts, *axis.get_xticklabels(), *axis.get_yticklabels()]
+    assert len(texts) == 7 and not any(text.get_parse_math() for text in texts)
+
+
 def test_characters_that_no_font_has_are_one_warning(tmp_path):
     labels = ["\U0010fff0", "\U0010fff1", "\U0010fff2"]
     with pytest.warns(UserWarning) as warned:

@@ -51,7 +51,7 @@ def open_bert(source, *, num_labels=None):
         raise FileNotFoundError(
             f"Expected a folder on this disk, or a checkpoint in one. Received: {str(source)!r}, "
             "which is not there. Nothing is downloaded: fetch a published model first, e.g. by "
-            f"`huggingface-cli download {source} --local-dir FOLDER`, and give that FOLDER."
+            f"`hf download {source} --local-dir FOLDER` (of huggingface_hub), and give that FOLDER."
         )
     folder = path if path.is_dir() else path.parent
     if (path / INNER).is_dir() and not (path / "config.json").is_file():

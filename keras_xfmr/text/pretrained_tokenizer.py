@@ -51,7 +51,7 @@ def load_pretrained_tokenizer(folder):
         folder: holds the files.
 
     Raises:
-        FileNotFoundError: the folder has none of them.
+        FileNotFoundError: no such folder (nothing is downloaded), or none of them in it.
         ValueError: a file is damaged, or asks for what BERT's tokenizer does not do.
 
     Example::
@@ -59,6 +59,12 @@ def load_pretrained_tokenizer(folder):
         tokenizer = load_pretrained_tokenizer("bert-base-multilingual-cased")
     """
     folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder on this disk. Received: {str(folder)!r}, which is none. Nothing is "
+            f"downloaded: fetch a published model first, e.g. by `hf download {folder} --local-dir "
+            "FOLDER` (of huggingface_hub), and give that FOLDER."
+        )
     inner = folder / "0_Transformer"  # of old folders of sentence-transformers
     if inner.is_dir() and not (folder / "config.json").is_file():
         folder = inner

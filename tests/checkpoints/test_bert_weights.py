@@ -373,7 +373,7 @@ def test_files_that_are_not_there(tmp_path):
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
 def test_a_name_is_not_downloaded(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = f"{name}.*Nothing is downloaded.*huggingface-cli download {name}"
+    message = f"{name}.*Nothing is downloaded.*`hf download {name} --local-dir"
     with pytest.raises(FileNotFoundError, match=message):
         models.Bert.from_pretrained(name)
     published(tmp_path)  # a model in the working directory is another one

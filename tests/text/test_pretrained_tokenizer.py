@@ -70,6 +70,12 @@ def test_a_published_folder_loads(folder, reference):
         text.load_pretrained_tokenizer(folder)
 
 
+def test_a_name_is_not_downloaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="Nothing is downloaded.*`hf download some/bert "):
+        text.load_pretrained_tokenizer("some/bert")
+
+
 def test_the_settings_of_a_published_folder_count(folder, reference, peer):
     reference.normalizer = peers.normalizer(peer, False, True, False)
     reference.save(str(folder / "tokenizer.json"))

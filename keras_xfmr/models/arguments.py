@@ -1,5 +1,6 @@
 """Arguments and inputs of models: their names, unknown ones, sizes."""
 
+import collections.abc
 import inspect
 import numbers
 
@@ -92,3 +93,19 @@ def check_rates(config, names):
     for name in names:
         if not 0 <= config[name] < 1:
             raise ValueError(f"`{name}` must lie in [0, 1). Received: {config[name]!r}.")
+
+
+def class_names(labels, count):
+    """The names of `count` classes, in their order, as strings.
+
+    Raises:
+        ValueError: another number of them, or what has no order of its own: of a dictionary, such
+            as `label2id`, the keys would be taken as they stand.
+    """
+    listed = not isinstance(labels, (str, bytes, collections.abc.Mapping, collections.abc.Set))
+    names = [str(label) for label in labels] if listed else []
+    if len(names) != count:
+        raise ValueError(
+            f"`labels` must name the {count} classes, in a list. Received: {labels!r}."
+        )
+    return names

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
-from keras_xfmr.models.arguments import whole_number
+from keras_xfmr.models.arguments import class_names, whole_number
 from keras_xfmr.models.bert_head import BertHead, encoder
 from keras_xfmr.models.checked_data import ignored_label
 
@@ -102,11 +102,7 @@ class _ClassHead(BertHead):
     def _make(self, bert, num_classes, labels, dropout_rate, name, kwargs, **config):
         self.bert = encoder(bert)
         self.num_classes = whole_number("num_classes", num_classes)
-        self.labels = None if labels is None else [str(label) for label in labels]
-        if self.labels and len(self.labels) != self.num_classes:
-            raise ValueError(
-                f"`labels` must name the {self.num_classes} classes. Received: {labels!r}."
-            )
+        self.labels = None if labels is None else class_names(labels, self.num_classes)
         self._config = dict(
             num_classes=self.num_classes,
             labels=self.labels,
@@ -168,7 +164,7 @@ class BertClassifier(_ClassHead):
         Logits `[B, C]`; for regression the value `[B, 1]`.
 
     Raises:
-        ValueError: `num_classes` is not positive.
+        ValueError: `num_classes` is not positive, or `labels` is no list of so many names.
 
     Example:
 

@@ -8,7 +8,7 @@ B batch, T length, W words, P positions, C classes, K predictions
 import tensorflow as tf
 
 from keras_xfmr import models
-from keras_xfmr.models.arguments import whole_number
+from keras_xfmr.models.arguments import class_names, whole_number
 from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.serving.requests import read_up_to
 from keras_xfmr.text.questions import BLANKS, context_mask
@@ -159,12 +159,8 @@ def pretrainer(model, packer, *, pairs=False, top=5):
 def _class_names(model, labels):
     if labels is None:
         labels = model.labels or [str(i) for i in range(model.num_classes)]
-    labels = [labels] if isinstance(labels, str) else [str(label) for label in labels]
-    if len(labels) != model.num_classes:
-        raise ValueError(
-            f"`labels` must name the model's {model.num_classes} classes. Received: {labels}."
-        )
-    return tf.constant(labels)
+    labels = [labels] if isinstance(labels, str) else labels
+    return tf.constant(class_names(labels, model.num_classes))
 
 
 def _endpoints(model, packer, pairs, of_inputs, of_texts=None):

@@ -440,6 +440,14 @@ def test_best_spans_equal_a_search_over_all():
 # ---- errors
 
 
+@pytest.mark.parametrize(
+    "labels", [{"good": 1, "bad": 0}, {0: "bad", 1: "good"}, {"bad", "good"}, "no", ["bad"], []]
+)
+def test_what_lists_no_names_of_the_classes_is_refused(labels):
+    with pytest.raises(ValueError, match="must name the 2 classes, in a list"):
+        models.BertClassifier(make_bert(), labels=labels)
+
+
 @pytest.mark.parametrize("labels", [[0, 2], [-1, 1]])
 @pytest.mark.parametrize("kind", [models.BertClassifier, models.BertTokenClassifier])
 def test_labels_outside_the_classes_are_refused(kind, labels):

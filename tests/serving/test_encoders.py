@@ -155,6 +155,7 @@ def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
     "kind, options, export, message",
     [
         ("BertClassifier", {}, {"labels": ["one"]}, "2 classes"),
+        ("BertClassifier", {}, {"labels": {"good": 1, "bad": 0}}, "2 classes.*Received: {'good'"),
         ("BertTokenClassifier", {}, {"pairs": True}, "pairs"),
         ("BertEmbedder", {}, {"labels": ["no", "yes"]}, "BertEmbedder takes.*Received: labels"),
         ("BertClassifier", {}, {"top": 3}, "BertClassifier takes.*pairs, labels.*Received: top"),

@@ -122,17 +122,18 @@ def _endpoints(model, packer, options):
 
 def _check_packer(model, packer):
     """Raises ValueError where a packer makes what the model does not read."""
+    fit = isinstance(model, models.BertSpanPredictor) == isinstance(packer, text.QuestionPacker)
+    if not fit or isinstance(packer, text.Tokenizer):
+        raise ValueError(
+            "Expected a QuestionPacker for a BertSpanPredictor and a SentencePacker for the "
+            f"others. Received: {type(packer).__name__} for a {type(model).__name__}."
+        )
     tokenizer, rows = packer.tokenizer, model.bert.token_embedding.input_dim
     if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} ids and pad_id={tokenizer.pad_id}, the "
             f"model's table {rows} rows and pad_token_id={model.bert.pad_token_id}. Is this the "
             "tokenizer that the model was trained with?"
-        )
-    if isinstance(model, models.BertSpanPredictor) != isinstance(packer, text.QuestionPacker):
-        raise ValueError(
-            "Expected a QuestionPacker for a BertSpanPredictor and a SentencePacker for the "
-            f"others. Received: {type(packer).__name__} for a {type(model).__name__}."
         )
     longest = model.bert.position_embedding.max_length
     if packer.max_length > longest:

@@ -45,7 +45,7 @@ def export_saved_model(
     never sees half a model.
 
     Args:
-        model: a `Transformer`, or another model with `make_generator`.
+        model: a `Transformer`, or a model with its embeddings, special ids and `make_generator`.
         tokenizers: the pair (source, target) of `keras_xfmr.text` tokenizers.
         path: the model's folder.
         max_length: the most tokens to generate, the end token included.
@@ -68,6 +68,11 @@ def export_saved_model(
 
         export_saved_model(model, (english, korean), "models/en_ko", max_length=64, beam_size=4)
     """
+    if not hasattr(model, "make_generator"):
+        raise ValueError(
+            "Expected a Transformer; models on top of BERT go to `export_encoder`. Received: a "
+            f"{type(model).__name__}."
+        )
     if not isinstance(tokenizers, (tuple, list)) or len(tokenizers) != 2:
         raise ValueError(
             "`tokenizers` must be the pair (source, target); give one that serves both sides "

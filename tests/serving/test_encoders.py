@@ -168,6 +168,17 @@ def test_what_does_not_fit(kind, options, export, message, packer, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+def test_a_tokenizer_is_no_packer(packer, tmp_path):
+    with pytest.raises(ValueError, match="a SentencePacker for the others.*BertTokenizer for a"):
+        serving.export_encoder(make("BertClassifier"), packer.tokenizer, tmp_path / "m")
+
+
+def test_a_bert_is_not_exported_as_a_sequence_to_sequence_model(packer, tmp_path):
+    tokenizers = packer.tokenizer, packer.tokenizer
+    with pytest.raises(ValueError, match="go to `export_encoder`. Received: a BertClassifier"):
+        serving.export_saved_model(make("BertClassifier"), tokenizers, tmp_path / "m", max_length=3)
+
+
 def test_a_packer_longer_than_the_models_positions_is_refused(packer, tmp_path):
     longer = text.SentencePacker(packer.tokenizer, max_length=8)
     with pytest.raises(ValueError, match="up to 8 tokens, the model has positions for 7"):

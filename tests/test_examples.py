@@ -408,6 +408,24 @@ def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
     assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
 
 
+def test_readme_code_opens_what_the_translator_leaves(tmp_path, monkeypatch, capsys):
+    import keras
+
+    from keras_xfmr import models, text
+
+    folder, tokenizer = tmp_path / "runs" / "mine", text.ByteTokenizer()
+    for side in ("source", "target"):
+        tokenizer.save(folder / f"{side}_tokenizer")
+    model = models.Transformer(260, 260, d_model=6, num_heads=2, ffn_dim=7, num_layers=1)
+    model.save(folder / "model.keras")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    (code,) = (block for block in blocks if "load_model" in block)
+    monkeypatch.chdir(tmp_path)
+    smaller = code.replace("beam_size=4", "beam_size=2, max_length=3, jit_compile=False")
+    exec(smaller, {"keras": keras, "text": text})
+    assert smaller != code and "shape=(1,), dtype=string" in capsys.readouterr().out
+
+
 def test_readme_code_learns_answers_and_finds_them(capsys):
     import keras
     import tensorflow as tf

@@ -128,6 +128,11 @@ def main(argv):
         chosen = np.random.default_rng(FLAGS.seed).permutation(len(texts))[: FLAGS.limit]
         texts, names = [texts[i] for i in chosen], [names[i] for i in chosen]
     labels = sorted(set(names))
+    if len(labels) < 2:  # a model of one class is a regression
+        raise app.UsageError(
+            f"Expected texts of two classes or more to train on. Received: {len(texts)} of the "
+            f"classes {labels}. The column of the class is named by --label."
+        )
     unknown = set(test_names) - set(labels)
     if unknown:
         raise app.UsageError(f"{FLAGS.test} has classes that no training text has: {unknown}")

@@ -121,6 +121,16 @@ def test_what_is_no_flag_is_refused(name):
         example.main([name, "b.txt", "False"])
 
 
+@pytest.mark.parametrize("rows", ["", "good\t1\n" * 9])
+def test_texts_of_fewer_than_two_classes_are_refused(rows, tmp_path):
+    (tmp_path / "train.tsv").write_text(f"document\tlabel\n{rows}")
+    arguments = [f"--{name}={tmp_path / 'train.tsv'}" for name in ("train", "test")]
+    with imported("bert_classify") as example:
+        flags.FLAGS(["bert_classify", *arguments, f"--output={tmp_path / 'out'}"])
+        with pytest.raises(app.UsageError, match="two classes or more"):
+            example.main(["bert_classify"])
+
+
 @pytest.mark.parametrize("name", ["train.tsv", "held_out.tsv"])
 @pytest.mark.parametrize("example", ["translate", "chatbot"])
 def test_a_corpus_is_not_written_over(example, name, tmp_path):

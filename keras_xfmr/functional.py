@@ -14,6 +14,20 @@ from keras import ops
 
 from keras_xfmr import kernels
 
+__all__ = [
+    "apply_rotary",
+    "check_broadcast",
+    "combine_masks",
+    "concrete_value",
+    "l2_normalize",
+    "look_ahead_mask",
+    "padding_mask",
+    "rotary_angles",
+    "scaled_dot_product_attention",
+    "sinusoidal_encoding",
+    "update_cache",
+]
+
 SINUSOID_LAYOUTS = ("interleaved", "halves", "tensor2tensor")
 ROTARY_LAYOUTS = ("halves", "interleaved")
 

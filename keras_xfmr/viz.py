@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib import font_manager, ticker
 from matplotlib.figure import Figure
 
+__all__ = ["attention_map", "learning_curve", "position_codes", "schedule"]
+
 # Fonts that have Hangul, kana and ideographs, where one is installed.
 WIDE_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic")
 

@@ -103,6 +103,19 @@ print("loaded", sorted((slow | lazy) & (set(sys.modules) - before)), set(lazy) <
     assert run.stdout.splitlines()[-1] == "loaded [] True"
 
 
+def test_a_room_offers_its_own_names_alone_and_each_once():
+    import keras_xfmr
+
+    for name in keras_xfmr.__all__:
+        room, offered = getattr(keras_xfmr, name), {}
+        exec(f"from keras_xfmr.{name} import *", offered)
+        kept = {key for key in offered if key != "__builtins__"}
+        assert kept == set(room.__all__) and len(kept) == len(room.__all__), name
+        for key in kept:
+            assert vars(room)[key].__module__.startswith("keras_xfmr."), (name, key)
+    assert len(dir(keras_xfmr)) == len(set(dir(keras_xfmr)))
+
+
 def test_a_room_that_does_not_exist_is_an_attribute_error():
     import keras_xfmr
 

@@ -103,7 +103,10 @@ def class_names(labels, count):
             as `label2id`, the keys would be taken as they stand.
     """
     listed = not isinstance(labels, (str, bytes, collections.abc.Mapping, collections.abc.Set))
-    names = [str(label) for label in labels] if listed else []
+    names = [
+        label.decode("utf8") if isinstance(label, bytes) else str(label)  # of a data set
+        for label in (labels if listed else [])
+    ]
     if len(names) != count:
         raise ValueError(
             f"`labels` must name the {count} classes, in a list. Received: {labels!r}."

@@ -448,6 +448,11 @@ def test_what_lists_no_names_of_the_classes_is_refused(labels):
         models.BertClassifier(make_bert(), labels=labels)
 
 
+def test_names_of_classes_may_come_from_a_data_set():
+    names = [b"good", "나쁨".encode()]  # as its iterator gives strings
+    assert models.BertClassifier(make_bert(), labels=names).labels == ["good", "나쁨"]
+
+
 @pytest.mark.parametrize("labels", [[0, 2], [-1, 1]])
 @pytest.mark.parametrize("kind", [models.BertClassifier, models.BertTokenClassifier])
 def test_labels_outside_the_classes_are_refused(kind, labels):

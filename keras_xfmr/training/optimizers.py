@@ -17,7 +17,7 @@ class AdamW(keras.optimizers.AdamW):
     Args:
         learning_rate: a number or a schedule.
         weight_decay: the factor above; 0.01 for BERT.
-        no_decay: variables whose name contains one of these do not decay.
+        no_decay: variables whose name contains one of these (or this, a string) do not decay.
         learning_rate_factors: name of a layer -> factor of the learning rate of its variables, as
             from `Bert.layer_learning_rates`; other variables have the factor 1. The decay of
             weights keeps the whole rate.
@@ -41,7 +41,7 @@ class AdamW(keras.optimizers.AdamW):
         **kwargs,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        self.no_decay = tuple(no_decay)
+        self.no_decay = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
         if self.no_decay:
             self.exclude_from_weight_decay(var_names=list(self.no_decay))
 

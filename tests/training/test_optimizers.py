@@ -214,3 +214,11 @@ def test_rates_of_what_is_not_there_are_said(monkeypatch):
     factors = {"d": 0.5, "encoder0": 0.0}
     training.AdamW(1e-3, learning_rate_factors=factors).build(model.trainable_variables)
     assert len(said) == 1 and "encoder0" in said[0] and " d" not in said[0].partition(":")[2]
+
+
+def test_one_name_that_does_not_decay_is_no_list_of_letters():
+    optimizer = training.AdamW(1e-3, weight_decay=0.1, no_decay="bias")
+    decays, stays = (keras.Variable([1.0], name=name) for name in ("embeddings", "bias"))
+    optimizer.apply([np.zeros(1, "float32")] * 2, [decays, stays])
+    assert float(decays[0]) < 1.0 == float(stays[0])
+    assert optimizer.get_config()["no_decay"] == ("bias",)

@@ -54,7 +54,8 @@ class MultiHeadAttention(keras.layers.Layer):
         value: `[B, S, D]`; None where `cache` is the keys and values.
         key: `[B, S, D]`, by default `value`.
         query_mask, value_mask, key_mask: boolean `[B, T]` or `[B, S]`; Keras fills them in from
-            implicit masks.
+            implicit masks. Where a cache is written, those as long as the cache hide its positions,
+            such as padding of a prompt; shorter ones, of this call alone, are left out.
         attention_mask: boolean, `[T, S]`, `[B, T, S]` or `[B, N, T, S]` (broadcastable), True =
             attend.
         return_attention_scores: also return the weights `[B, N, T, S]`.
@@ -371,7 +372,12 @@ class MultiHeadAttention(keras.layers.Layer):
                 functional.update_cache(cache[1], values, position, axis=2),
             )
             heads = (query_heads, *_from_cache(cache))
-            value_mask = key_mask = None  # they speak of this call's positions, not of the cache's
+            # Masks of this call's positions alone, as Keras fills them in, say nothing of the rest.
+            length = cache[0].shape[3]
+            value_mask, key_mask = (
+                mask if mask is not None and mask.shape[1] == length is not None else None
+                for mask in (value_mask, key_mask)
+            )
         masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
         masks.update(position=position, use_causal_mask=use_causal_mask)
         if folded:

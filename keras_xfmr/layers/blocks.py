@@ -185,7 +185,8 @@ class EncoderBlock(_Block):
 
     Call arguments:
         inputs: `[B, T, D]`.
-        mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks.
+        mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks. With `cache`
+            as long as that.
         attention_mask: boolean `[B, T, T]` or `[B, N, T, T]`, True = may attend.
         return_attention_scores: also return the weights `[B, N, T, T]`.
         use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block

@@ -77,6 +77,22 @@ def test_a_mask_of_the_call_does_not_speak_of_the_cache(rng):
     np.testing.assert_array_equal(as_numpy(masked), as_numpy(layer(x, x, **options)[0]))
 
 
+@pytest.mark.parametrize("name", ["value_mask", "key_mask"])
+@pytest.mark.parametrize("length", [T, 11])
+def test_a_mask_as_long_as_the_cache_hides_its_positions(rng, name, length):
+    """Padding in front of a prompt, which is read in two pieces."""
+    layer, x = built(rng)
+    real = np.ones((B, length), "bool")
+    real[0, :2] = False
+    expected = layer(x, x, use_causal_mask=True, **{name: real[:, :T]})
+    cache, outputs = layer.init_cache(B, length), []
+    for start, end in ((0, 3), (3, T)):
+        piece, options = x[:, start:end], {"use_causal_mask": True, name: real}
+        output, cache = layer(piece, piece, cache=cache, cache_index=start, **options)
+        outputs.append(as_numpy(output))
+    np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
+
+
 @pytest.mark.parametrize("factor", [1, 3])
 @pytest.mark.parametrize("rotary", [None, RotaryEmbedding()], ids=["plain", "rotary"])
 def test_beams_share_the_cache_of_their_source(rng, factor, rotary):

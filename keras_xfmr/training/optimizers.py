@@ -14,6 +14,11 @@ class AdamW(keras.optimizers.AdamW):
     gradients; `clipnorm` clips each variable by itself. Keras' own `exclude_from_weight_decay` is
     not saved with a model; `no_decay` is.
 
+    With `gradient_accumulation_steps` a schedule counts batches, not updates, as with every
+    optimizer of Keras: for 1,000 updates of 4 batches each, `total_steps` is 4,000. A mean over the
+    tokens of a batch, such as `MaskedCrossEntropy`, is taken in each batch alone; batches of fewer
+    tokens then count as much as the others.
+
     Args:
         learning_rate: a number or a schedule.
         weight_decay: the factor above; 0.01 for BERT.

@@ -151,6 +151,17 @@ def test_three_micro_batches_are_one_big_batch(rng):
         np.testing.assert_allclose(parts, whole, atol=2e-6)
 
 
+def test_a_schedule_counts_the_batches_that_are_accumulated():
+    """The third batch of each update is its last: without a gradient only decay is left."""
+    weight, zero = keras.Variable(np.ones(5, "float32")), keras.ops.zeros(5)
+    schedule = training.LinearWarmupDecay(0.1, 0, 12)
+    optimizer = training.AdamW(schedule, weight_decay=0.5, gradient_accumulation_steps=3)
+    for _ in range(12):
+        optimizer.apply([zero], [weight])
+    expected = np.prod([1 - 0.5 * schedule(batch) for batch in (2, 5, 8, 11)])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
+
+
 def test_an_exponential_average_of_the_weights_is_left_after_fit(rng):
     class Record(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -9,15 +9,32 @@ import keras
 from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax, top_k
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.kernels.tensorflow import dropout, empty, layer_norm, uniform, watched, write
+    from keras_xfmr.kernels.tensorflow import (
+        dropout,
+        empty,
+        is_average_of_integers,
+        layer_norm,
+        uniform,
+        watched,
+        write,
+    )
 else:
-    from keras_xfmr.kernels.portable import dropout, empty, layer_norm, uniform, watched, write
+    from keras_xfmr.kernels.portable import (
+        dropout,
+        empty,
+        is_average_of_integers,
+        layer_norm,
+        uniform,
+        watched,
+        write,
+    )
 
 __all__ = [
     "MASKED_SCORE",
     "attention",
     "dropout",
     "empty",
+    "is_average_of_integers",
     "layer_norm",
     "rms_norm",
     "softmax",

@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from keras_xfmr import functional
+from keras_xfmr import functional, kernels
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.adaptation import NOTED, Adaptable
@@ -297,7 +297,8 @@ def _check_inputs(inputs):
                 f"`{name}` must have the shape of `token_ids`, {shape}. Received: shape {found}."
             )
         dtype = keras.backend.standardize_dtype(inputs[name].dtype)
-        if name != "attention_mask" and "int" not in dtype:
+        integers = "int" in dtype or kernels.is_average_of_integers(inputs[name])
+        if name != "attention_mask" and not integers:
             raise ValueError(
                 f"`{name}` must be integers; others would be cut off. Received: dtype {dtype}."
             )

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_xfmr import models, training
+from keras_xfmr import layers, models, training
 
 pytestmark = pytest.mark.portable
 
@@ -543,6 +543,26 @@ def test_ids_are_integers():
     for name in ("token_ids", "segment_ids"):
         with pytest.raises(ValueError, match=f"`{name}` must be integers.*float32"):
             make_bert()({"token_ids": make_ids(), name: np.full((2, 7), 0.5, "float32")})
+
+
+@pytest.mark.requires_tensorflow
+def test_integers_that_keras_averages_over_replicas_are_integers():
+    import tensorflow as tf
+
+    class Own(keras.Model):  # whose floats Keras casts to float32
+        def __init__(self):
+            super().__init__()
+            self.table = layers.TokenEmbedding(31, 12)
+
+        def call(self, ids):
+            return self.table(ids)
+
+    model, averaged = make_bert(num_layers=0), tf.TensorSpec((2, 7), tf.float64)
+    for call in (model, lambda ids: model({"token_ids": ids, "segment_ids": ids}), Own()):
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            tf.function(call).get_concrete_function(averaged)
+        with pytest.raises(ValueError, match="must be integers"):
+            tf.function(call).get_concrete_function(averaged)
 
 
 def test_the_label_that_a_loss_leaves_out_is_no_class():

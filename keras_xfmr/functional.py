@@ -243,8 +243,9 @@ def update_cache(cache, update, index, axis=1):
     The cache has its full length from the start, so that shapes stay static inside a loop.
 
     Raises:
-        ValueError: index + T is larger than the length of the cache, or `index` negative, wherever
-            they are known. Inside a compiled graph an index cannot be seen.
+        ValueError: `index` is no scalar; index + T is larger than the length of the cache, or
+            `index` negative, wherever they are known. Inside a compiled graph an index cannot be
+            seen.
 
     Example:
 
@@ -252,6 +253,12 @@ def update_cache(cache, update, index, axis=1):
     >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].numpy().tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
+    if len(getattr(index, "shape", ())):
+        raise ValueError(
+            "The index of a cache must be a scalar: all rows are written at the same positions. "
+            f"Received: shape {tuple(index.shape)}. Pad shorter prompts in front, and hide the "
+            "padding by a mask as long as the cache."
+        )
     start, length, width = concrete_value(index), cache.shape[axis], update.shape[axis]
     known = all(x is not None for x in (start, length, width))
     if known and not 0 <= int(start) <= length - width:

@@ -294,6 +294,13 @@ def test_a_write_outside_its_cache_is_an_error(index):
         functional.update_cache(update, cache, 0)
 
 
+@pytest.mark.parametrize("convert", [np.array, ops.convert_to_tensor])
+def test_an_index_for_each_row_of_a_cache_is_an_error(convert):
+    cache, update = ops.zeros((B, 7, K, H)), ops.zeros((B, T, K, H))
+    with pytest.raises(ValueError, match=rf"must be a scalar.*Received: shape \({B},\)"):
+        functional.update_cache(cache, update, convert([1] * B))
+
+
 def test_an_update_is_cast_to_the_dtype_of_its_cache():
     cache = ops.zeros((1, 2, 1, 1), "bfloat16")
     written = functional.update_cache(cache, ops.ones((1, 1, 1, 1)), 1)

@@ -19,6 +19,7 @@ asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 import csv
 import pathlib
 
+import command_line
 import fine_tuning
 import fresh_process
 import keras
@@ -117,8 +118,7 @@ def baseline(train, test):
 
 
 def main(argv):
-    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
-        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+    command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

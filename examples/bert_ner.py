@@ -20,6 +20,7 @@ import collections
 import pathlib
 import re
 
+import command_line
 import fine_tuning
 import fresh_process
 import keras
@@ -201,8 +202,7 @@ def show(words, tags):
 
 
 def main(argv):
-    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
-        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+    command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ import collections
 import pathlib
 import time
 
+import command_line
 import keras
 import numpy as np
 import resuming
@@ -125,8 +126,7 @@ def compile_model(model, steps):
 
 
 def main(argv):
-    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
-        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+    command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ saved_model/, which takes raw text, in --output. Seconds on a CPU. Results: benc
 
 import pathlib
 
+import command_line
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
@@ -52,8 +53,7 @@ def embed(model, packer, sentences, batch_size=64):
 
 
 def main(argv):
-    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
-        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+    command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.corpus) != bool(FLAGS.query):
         raise app.UsageError("Pass --corpus=FILE together with --query=TEXT.")

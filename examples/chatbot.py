@@ -14,6 +14,7 @@ import math
 import pathlib
 import random
 
+import command_line
 import keras
 import resuming
 import seq2seq
@@ -65,8 +66,7 @@ def read(path):
 
 
 def main(argv):
-    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
-        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+    command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     clock, output = seq2seq.Clock(), pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

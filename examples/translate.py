@@ -19,6 +19,7 @@ it is started again. Results: benchmarks/RESULTS.md.
 import pathlib
 
 import cldr_dates
+import command_line
 import keras
 import resuming
 import sacrebleu
@@ -117,8 +118,7 @@ def report(sources, references, answers, dates):
 
 
 def main(argv):
-    if len(argv) > 1:  # --files a.txt b.txt, --jit_compile False
-        raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+    command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.source) != bool(FLAGS.target) or (FLAGS.data and FLAGS.source):
         raise app.UsageError("Pass --data=PAIRS.tsv, or --source=FILE with --target=FILE.")

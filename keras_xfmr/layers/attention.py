@@ -372,12 +372,8 @@ class MultiHeadAttention(keras.layers.Layer):
                 functional.update_cache(cache[1], values, position, axis=2),
             )
             heads = (query_heads, *_from_cache(cache))
-            # Masks of this call's positions alone, as Keras fills them in, say nothing of the rest.
-            length = cache[0].shape[3]
-            value_mask, key_mask = (
-                mask if mask is not None and mask.shape[1] == length is not None else None
-                for mask in (value_mask, key_mask)
-            )
+            value_mask = _of_whole_cache(value_mask, cache)
+            key_mask = _of_whole_cache(key_mask, cache)
         masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
         masks.update(position=position, use_causal_mask=use_causal_mask)
         if folded:
@@ -457,6 +453,13 @@ def _to_cache(key, value):
 
 def _from_cache(cache):
     return ops.transpose(cache[0], (0, 3, 1, 2)), ops.transpose(cache[1], (0, 2, 1, 3))
+
+
+def _of_whole_cache(mask, cache):
+    """The mask, or None where it is of a call's positions alone: it says nothing of the others."""
+    length = cache[0].shape[3]
+    known = mask is not None and length is not None
+    return mask if known and mask.shape[1] == length else None
 
 
 def _check_shapes(query_shape, value_shape, key_shape):

@@ -4,6 +4,8 @@ import collections
 import threading
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_xfmr import decoding
 
@@ -55,6 +57,18 @@ class Generator(keras.Model):
             if seed is not None:
                 self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
             return self.predict_on_batch(inputs)
+
+
+def spelled(options):
+    """What tells options from others, arrays by all they hold: `repr` leaves out their middle."""
+
+    def spell(value):
+        if not isinstance(value, np.ndarray) and not ops.is_tensor(value):
+            return value
+        array = ops.convert_to_numpy(value)
+        return array.dtype.str, array.shape, array.tobytes()
+
+    return repr(keras.tree.map_structure(spell, sorted(options.items())))
 
 
 class Untracked:

@@ -24,7 +24,7 @@ from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
 from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs, whole_number
 from keras_xfmr.models.checked_data import ChecksData, ignored_label
-from keras_xfmr.models.generator import Generator, Untracked
+from keras_xfmr.models.generator import Generator, Untracked, spelled
 
 PRESETS = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
@@ -369,7 +369,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             seed = int(options.pop("seed"))
         # What else a program is made of: low-rank updates are variables that were not there.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
-        key = (search, jit_compile, seed is None, made_of, repr(sorted(options.items())))
+        key = (search, jit_compile, seed is None, made_of, spelled(options))
 
         def make():
             generator = self.make_generator(search=search, **options)

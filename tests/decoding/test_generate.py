@@ -161,6 +161,24 @@ def test_the_compiled_searches_used_last_are_kept(monkeypatch):
     assert third == [second, first] and oldest is first and newest is not second
 
 
+@pytest.mark.parametrize("kind", [np.asarray, ops.convert_to_tensor])
+def test_large_arrays_among_the_options_are_told_apart(kind):
+    model = Transformer(2003, d_model=6, num_heads=3, ffn_dim=13, num_layers=1)
+
+    def favoured(step, prompt, state, *, bias, **options):
+        def biased(token_ids, index, state):
+            logits, state = step(token_ids, index, state)
+            return logits + bias["of"], state
+
+        return decoding.greedy_search(biased, prompt, state, **options)
+
+    for token in (1000, 1001, 1000):
+        bias = {"of": kind(np.where(np.arange(2003) == token, 1e4, 0.0).astype("float32"))}
+        options = {"search": favoured, "bias": bias, "max_length": 1, "jit_compile": False}
+        assert model.generate(SOURCE[:1], **options)["token_ids"] == token
+    assert len(model._generators.models) == 2
+
+
 def test_a_prompt_is_read_before_the_first_choice(model):
     source = ops.convert_to_tensor(SOURCE)
     greedy = search(model)["token_ids"]

@@ -89,7 +89,7 @@ def export_encoder(
         for name, (_, signature) in endpoints.items()
     }
     with new_version(path, version) as place:
-        write(endpoints, model, {"tokenizer": packer.tokenizer}, place.folder)
+        write(endpoints, {"tokenizer": packer.tokenizer}, place.folder)
         check_answers(place.folder, endpoints, asked)
     return str(place.final)
 

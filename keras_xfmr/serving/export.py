@@ -45,7 +45,8 @@ def export_saved_model(
     never sees half a model.
 
     Args:
-        model: a `Transformer`, or a model with its embeddings, special ids and `make_generator`.
+        model: a `Transformer`, or another model with its `make_generator`, `source_embedding`,
+            `target_embedding`, `pad_id`, `start_id` and `end_id`.
         tokenizers: the pair (source, target) of `keras_xfmr.text` tokenizers.
         path: the model's folder.
         max_length: the most tokens to generate, the end token included.
@@ -89,7 +90,7 @@ def export_saved_model(
         generator = model.make_generator(max_length=max_length, search=search, **options)
         endpoints = _endpoints(generator, tokenizers, model, longest, xla)
         saved = {"source": source_tokenizer, "target": target_tokenizer}
-        write(endpoints, model, saved, place.folder)
+        write(endpoints, saved, place.folder)
         if check_texts is None:
             first = tf.range(4, min(9, source_tokenizer.vocab_size), dtype=tf.int32)[None]
             check_texts = [source_tokenizer.detokenize(first).numpy()[0]]

@@ -50,18 +50,17 @@ def new_version(path, version=None):
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write(endpoints, model, tokenizers, folder):
+def write(endpoints, tokenizers, folder):
     """Writes the SavedModel.
 
     Args:
-        endpoints: name -> (function, input signature).
-        model: whose variables the functions read.
+        endpoints: name -> (function, input signature). Variables are found through them: a model
+            that is tracked is written as a second copy, and traced with inputs that Keras guesses.
         tokenizers: name -> tokenizer; saved in `assets.extra/name`, too, for people and for
             `load_tokenizer`. The graph holds the vocabularies.
         folder: made here.
     """
     archive = keras.export.ExportArchive()
-    archive.track(model)
     for tokenizer in tokenizers.values():
         archive.track(tokenizer)
     for name, (function, signature) in endpoints.items():

@@ -165,6 +165,29 @@ def test_both_signatures_pad_with_the_padding_of_the_model(tmp_path, monkeypatch
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+class Owner(keras.Model):
+    """A model of another kind, with all that an export reads of one."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.source_embedding = self.target_embedding = model.source_embedding
+        self.pad_id, self.start_id, self.end_id = model.pad_id, model.start_id, model.end_id
+        self.make_generator = model.make_generator
+
+    def call(self, source_ids):
+        return self.source_embedding(source_ids)
+
+
+def test_a_model_that_is_not_functional_is_exported_and_each_weight_written_once(model, tmp_path):
+    owner = Owner(model)
+    owner(tf.constant([[4, 5, 3]]))
+    path = write(owner, tmp_path)
+    assert ask(path, "abc")["output_text"].shape == (1,)
+    written = tf.train.list_variables(os.path.join(path, "variables", "variables"))
+    shapes = [tuple(shape) for _, shape in written if shape]
+    assert sorted(shapes) == sorted(tuple(weight.shape) for weight in model.weights)
+
+
 def test_several_hypotheses_are_the_second_axis(model, tmp_path):
     path = write(model, tmp_path, search="beam", beam_size=3, num_return=2)
     answer = ask(path, "abc", "gg", "")

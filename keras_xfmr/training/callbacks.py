@@ -27,7 +27,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     kill too. Of a broken one it has what its rest averages to, and NaN for what was not measured.
     Other callbacks do not see that rest: what changes the training at every batch, such as a
     schedule of the learning rate, belongs in the optimizer, and weights in the data, not in
-    `class_weight`.
+    `class_weight`. They begin anew when a run is resumed: Keras' `EarlyStopping` and
+    `ModelCheckpoint` have then forgotten the best value so far.
+
+    This callback stands before those that put other weights into the model at the end of an epoch,
+    such as `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`: behind them it would back up the
+    averages, and a resumed run would train on from these.
 
     Args:
         backup_dir: folder for the backups; removed when training ends, unless

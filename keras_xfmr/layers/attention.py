@@ -61,12 +61,13 @@ class MultiHeadAttention(keras.layers.Layer):
         return_attention_scores: also return the weights `[B, N, T, S]`.
         use_causal_mask: a query sees keys up to its own position.
         attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`.
-        cache: pair of keys `[B, S, K, H]` and values `[B, S, K, V]`. With `cache_index`, the keys
-            and values of this call are written there at positions cache_index .. cache_index + T
-            and the query attends to the whole cache (mask it, or use `use_causal_mask`). Without,
-            the cache is the keys and values: see `project_cache`. The query may then have a batch
-            of B times any factor: rows b * factor .. read the cache row b (beams share a source),
-            and a mask or bias the rows of either.
+        cache: pair of keys `[B, K, H, S]` and values `[B, K, S, V]`, as `init_cache` and
+            `project_cache` make it. With `cache_index`, the keys and values of this call are
+            written there at positions cache_index .. cache_index + T and the query attends to the
+            whole cache (mask it, or use `use_causal_mask`). Without, the cache is the keys and
+            values: see `project_cache`. The query may then have a batch of B times any factor:
+            rows b * factor .. read the cache row b (beams share a source), and a mask or bias the
+            rows of either.
         cache_index: position of the first query, an integer or scalar tensor. That
             cache_index + T is at most the cache's length is checked where both are known.
         position: of the first query, by default 0, where `cache` is the keys and values: for rotary

@@ -84,12 +84,12 @@ def beam_search(
     """
     if not isinstance(beam_size, numbers.Integral) or beam_size < 1:
         raise ValueError(f"`beam_size` must be a positive integer. Received: {beam_size!r}.")
-    if not 1 <= num_return <= beam_size:
+    if not isinstance(num_return, numbers.Integral) or not 1 <= num_return <= beam_size:
         raise ValueError(
-            f"`num_return` must lie in 1 .. beam_size. Received: num_return={num_return}, "
-            f"beam_size={beam_size}."
+            "`num_return` must lie in 1 .. beam_size, an integer. Received: "
+            f"num_return={num_return!r}, beam_size={beam_size}."
         )
-    if alpha < 0:
+    if not alpha >= 0:  # NaN neither
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
     prompt = as_prompt(prompt, max_length)
     check_end(end_id)

@@ -275,6 +275,8 @@ def test_the_length_penalty_is_equation_14():
     (decoding.beam_search, {"beam_size": 0}, "`beam_size` must be a positive integer.*0"),
     (decoding.beam_search, {"num_return": 5}, "`num_return` must lie in 1 .. beam_size.*=5"),
     (decoding.beam_search, {"alpha": -0.1}, "`alpha` must not be negative. Received: -0.1"),
+    (decoding.beam_search, {"num_return": 2.0}, "`num_return` must lie in 1 .*=2.0, beam_size=4"),
+    (decoding.beam_search, {"alpha": float("nan")}, "`alpha` must not be negative. Received: nan"),
     (decoding.sample, {"temperature": 0.0}, "`temperature` must be positive. Received: 0.0"),
     (decoding.sample, {"top_k": 0}, "`top_k` must be a positive integer. Received: 0"),
     (decoding.sample, {"top_p": 1.5}, r"`top_p` must lie in \(0, 1\]. Received: 1.5"),

@@ -210,6 +210,16 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             ignored = ignored_label(getattr(self, "loss", None))
             yield "Labels", labels, self.target_embedding.input_dim, "", ignored
 
+    def fit(self, *args, **kwargs):
+        left_out = ignored_label(getattr(self, "loss", None))
+        token = left_out is not None and 0 <= left_out < self.target_embedding.input_dim
+        if token and left_out != self.pad_id:
+            raise ValueError(
+                f"Expected a loss that leaves out the model's padding, pad_id={self.pad_id}; the "
+                f"metrics need it too. Received: one that leaves out the label {left_out}, a token."
+            )
+        return super().fit(*args, **kwargs)
+
     # ---- the two halves
 
     def encode(self, source_ids, training=None):

@@ -42,7 +42,7 @@ class PairDataset(Epochs):
         source: a TSV file (or several) with `columns`, or, with `target`, the source sentences.
         source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each, of no more ids than
             the model's tables have rows; `keras_xfmr.text.check_ids` makes sure of a model that was
-            not built from their `vocab_size`.
+            not built from their `vocab_size`. A `Transformer` needs two that pad with the same id.
         target: file (or several) with the target sentences, line by line beside `source`.
         batch_size: rows of a batch.
         buckets: shapes of the batches, rising: lengths, or pairs (source length, target length). A

@@ -4,6 +4,7 @@ B batch, S source, T target, N heads, D d_model, F ffn_dim, V vocab_size
 """
 
 import concurrent.futures
+import functools
 import inspect
 
 import keras
@@ -444,6 +445,19 @@ def test_data_sets_are_looked_at_before_a_compiled_step(message, source, target,
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_a_loss_that_leaves_out_another_token_than_padding_is_refused():
+    model = tiny(pad_id=1)
+    labels = np.where(TARGET == 0, 1, TARGET)
+    for left_out in (0, 1, -100):  # the last one is no token, and padding of one's own
+        model.compile("sgd", training.MaskedCrossEntropy(pad_id=left_out), jit_compile=False)
+        fit = functools.partial(model.fit, [SOURCE, TARGET], labels, verbose=0)
+        if left_out:
+            fit()
+        else:
+            with pytest.raises(ValueError, match="pad_id=1; .*Received: .* the label 0, a token"):
+                fit()
+
+
 def test_ragged_sources_are_padded_with_the_padding_of_the_model():
     import tensorflow as tf
 

@@ -135,9 +135,7 @@ def _endpoints(generator, tokenizers, model, longest, xla):
         def from_text(text):
             ids, truncated = _encode(source_tokenizer, text, longest)
             found = find(ids.to_tensor(pad_id))
-            token_ids = found["token_ids"]
-            flat = tf.reshape(token_ids, [-1, token_ids.shape[-1]])
-            texts = tf.reshape(target_tokenizer.detokenize(flat), tf.shape(token_ids)[:-1])
+            texts = target_tokenizer.detokenize(found["token_ids"])
             return {"output_text": texts, "score": found["scores"], "truncated": truncated}
 
         def from_ids(token_ids, lengths):

@@ -95,11 +95,25 @@ class Tokenizer(tf.Module, abc.ABC):
         return tf.concat(parts, axis=1)
 
     def detokenize(self, ids):
-        """Ids `[B, T]`, dense or ragged, to strings `[B]`; special tokens and what follows the
-        first end token are left out."""
+        """Ids to strings; special tokens and what follows the first end token are left out.
+
+        Args:
+            ids: `[B, T]`, dense or ragged, or with other axes in front of T, as `[B, n, T]` of a
+                beam search has them.
+
+        Returns:
+            Strings of the shape of `ids` without T.
+
+        Raises:
+            ValueError: one id alone.
+        """
         if isinstance(ids, tf.RaggedTensor):
             ids = ids.to_tensor(self.pad_id)
         ids = tf.cast(ids, tf.int32)
+        if ids.shape.rank == 0:
+            raise ValueError(f"Expected ids [B, T], such as [[5, 7]]. Received: {ids!r}.")
+        axes, length = tf.shape(ids)[:-1], tf.shape(ids)[-1]
+        ids = tf.reshape(ids, [tf.reduce_prod(axes), length])
         after_end = tf.cumsum(tf.cast(tf.equal(ids, self.end_id), tf.int32), axis=1) > 0
         special = tf.logical_or(tf.equal(ids, self.pad_id), tf.equal(ids, self.start_id))
         keep = tf.logical_not(tf.logical_or(after_end, special))
@@ -107,7 +121,7 @@ class Tokenizer(tf.Module, abc.ABC):
         # fails, or ends the process.
         known = tf.logical_and(ids >= 0, ids < self.vocab_size)
         ids = tf.where(known, ids, self.unknown_id)
-        return self.detokenize_pieces(tf.ragged.boolean_mask(ids, keep))
+        return tf.reshape(self.detokenize_pieces(tf.ragged.boolean_mask(ids, keep)), axes)
 
     # ---- files
 

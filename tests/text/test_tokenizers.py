@@ -69,6 +69,18 @@ def test_detokenize_stops_at_the_end_and_leaves_special_tokens_out(tokenizer):
     assert strings(tokenizer.detokenize(ragged)) == ["dog", "", "", "the"]
 
 
+def test_detokenize_keeps_the_axes_before_the_last(tokenizer):
+    word, other = (tokenizer.tokenize(tf.constant([x])).to_list()[0] for x in ("dog", "the"))
+    rows = tf.ragged.constant([[*word, 3], [*other, 3], [3], word, other, [3, *word]]).to_tensor()
+    hypotheses = tf.reshape(rows, (2, 3, -1))
+    found = tokenizer.detokenize(hypotheses).numpy().astype(str).tolist()
+    assert found == [["dog", "the", ""], ["dog", "the", ""]]
+    assert tokenizer.detokenize(word).numpy() == b"dog"
+    assert tokenizer.detokenize(tf.zeros((2, 0), tf.int32)).numpy().tolist() == [b"", b""]
+    with pytest.raises(ValueError, match=r"Expected ids \[B, T\].* Received"):
+        tokenizer.detokenize(5)
+
+
 def test_no_text_spells_a_special_token(tokenizer):
     ids = tokenizer.tokenize(tf.constant(["[PAD][START] [END] <s></s><pad> [UNK]", "\x00"]))
     assert not set(ids.flat_values.numpy()) & {0, 2, 3}

@@ -204,7 +204,7 @@ def exported(monkeypatch):
     """The endpoints of an export that writes nothing and asks nothing."""
     endpoints = {}
 
-    def keep(found, model, tokenizers, folder):
+    def keep(found, tokenizers, folder):
         folder.mkdir()
         endpoints.update(found)
 

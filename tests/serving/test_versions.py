@@ -63,11 +63,11 @@ def test_a_version_is_a_positive_integer(version, model, tmp_path):
 def test_nothing_appears_when_the_written_model_answers_otherwise(model, tmp_path, monkeypatch):
     write_rightly = export.write
 
-    def write_wrongly(endpoints, model, tokenizers, folder):
+    def write_wrongly(endpoints, tokenizers, folder):
         weights = model.get_weights()
         model.set_weights([weight[..., ::-1] for weight in weights])
         try:
-            write_rightly(endpoints, model, tokenizers, folder)
+            write_rightly(endpoints, tokenizers, folder)
         finally:
             model.set_weights(weights)
 
@@ -146,7 +146,7 @@ def test_a_source_tokenizer_with_another_padding_is_refused(model, tmp_path):
 def test_both_signatures_pad_with_the_padding_of_the_model(tmp_path, monkeypatch):
     exported, texts = {}, tf.constant(["abc", "g", "", "hello you"])
 
-    def keep(endpoints, model, tokenizers, folder):
+    def keep(endpoints, tokenizers, folder):
         folder.mkdir()
         exported.update(endpoints)
 

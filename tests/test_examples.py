@@ -137,8 +137,10 @@ def test_a_corpus_is_not_written_over(example, name, tmp_path):
     corpus = tmp_path / name
     corpus.write_text("".join(f"a {n}\tb {n}\n" for n in range(50)))
     before = corpus.read_bytes()
-    with pytest.raises(AssertionError, match="would be written over.*another --output"):
-        run_example(f"{example}.py", f"--data={corpus}", "--held_out=5", folder=tmp_path)
+    with imported(example) as module:
+        flags.FLAGS([example, f"--data={corpus}", "--held_out=5", f"--output={tmp_path}"])
+        with pytest.raises(app.UsageError, match="would be written over.*another --output"):
+            module.main([example])
     assert corpus.read_bytes() == before
 
 

@@ -52,11 +52,21 @@ def embed(model, packer, sentences, batch_size=64):
     return vectors
 
 
+def read(path):
+    """The sentences of a file, one a line; those that come again are left out."""
+    lines = pathlib.Path(path).read_text("utf8").splitlines()
+    lines = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not lines:
+        raise app.UsageError(f"Expected a sentence a line. Received: {path}, which has none.")
+    return lines
+
+
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.corpus) != bool(FLAGS.query):
         raise app.UsageError("Pass --corpus=FILE together with --query=TEXT.")
+    lines = read(FLAGS.corpus) if FLAGS.corpus else []
     tokenizer = text.load_pretrained_tokenizer(FLAGS.pretrained)
     packer = text.SentencePacker(tokenizer, FLAGS.max_length, report_truncation=True)
     model = models.BertEmbedder.from_pretrained(
@@ -69,8 +79,6 @@ def main(argv):
         print(" ".join(f"{cosine:7.4f}" for cosine in np.asarray(row)), "", sentence)
 
     if FLAGS.corpus:
-        lines = pathlib.Path(FLAGS.corpus).read_text("utf8").splitlines()
-        lines = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
         cosines = model.similarity(embed(model, packer, FLAGS.query), embed(model, packer, lines))
         for query, row in zip(FLAGS.query, np.asarray(cosines)):
             print(f"\n{query}")

@@ -121,6 +121,13 @@ def test_what_is_no_flag_is_refused(name):
         example.main([name, "b.txt", "False"])
 
 
+def test_a_search_over_no_sentences_is_refused(tmp_path):
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    with imported("bert_similarity") as example:
+        with pytest.raises(app.UsageError, match="blank.txt, which has none"):
+            example.read(tmp_path / "blank.txt")
+
+
 @pytest.mark.parametrize("rows", ["", "good\t1\n" * 9])
 def test_texts_of_fewer_than_two_classes_are_refused(rows, tmp_path):
     (tmp_path / "train.tsv").write_text(f"document\tlabel\n{rows}")

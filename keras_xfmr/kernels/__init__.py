@@ -9,25 +9,17 @@ import keras
 from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax, top_k
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.kernels.tensorflow import (
-        dropout,
-        empty,
-        is_average_of_integers,
-        layer_norm,
-        uniform,
-        watched,
-        write,
-    )
+    from keras_xfmr.kernels import tensorflow as phrasing
 else:
-    from keras_xfmr.kernels.portable import (
-        dropout,
-        empty,
-        is_average_of_integers,
-        layer_norm,
-        uniform,
-        watched,
-        write,
-    )
+    from keras_xfmr.kernels import portable as phrasing
+
+dropout = phrasing.dropout
+empty = phrasing.empty
+is_average_of_integers = phrasing.is_average_of_integers
+layer_norm = phrasing.layer_norm
+uniform = phrasing.uniform
+watched = phrasing.watched
+write = phrasing.write
 
 __all__ = [
     "MASKED_SCORE",

@@ -96,7 +96,13 @@ def watched(data, ranges):
             batch = tf.nest.map_structure(tf.identity, batch)
         return batch if len(batch) > 1 else batch[0]
 
-    return data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+    checked = data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+    if data.options().autotune.enabled is None:
+        # As `text.streaming.untuned`: the end of an epoch may wait a minute for the tuner.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        checked = checked.with_options(options)
+    return checked
 
 
 def _assert_range(name, values, size, advice, ignored):

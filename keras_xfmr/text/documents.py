@@ -2,7 +2,14 @@
 
 import tensorflow as tf
 
-from keras_xfmr.text.streaming import NO_TEXT, is_text, read_lines, strip_lines, text_files
+from keras_xfmr.text.streaming import (
+    NO_TEXT,
+    is_text,
+    read_lines,
+    strip_lines,
+    text_files,
+    untuned,
+)
 
 LINES = 2048  # lines that are read by one call
 FILES = 64  # files that take turns; each has a buffer of `streaming.BLOCK`
@@ -103,7 +110,7 @@ class Documents:
             return chunks.map(self._segments, num_parallel_calls=tf.data.AUTOTUNE)
 
         chunks = tf.data.Dataset.range(1).flat_map(segments)
-        return chunks.map(lambda segments, *_: segments).unbatch()
+        return untuned(chunks.map(lambda segments, *_: segments).unbatch())
 
     def _read(self, index):
         """Chunks of a file's lines: (file index, numbers of the lines, lines)."""

@@ -18,6 +18,7 @@ from keras_xfmr.text.streaming import (
     read_lines,
     strip_lines,
     text_files,
+    untuned,
 )
 
 CHUNK = 512  # rows that are parsed and tokenized by one call
@@ -159,7 +160,7 @@ class PairDataset(Epochs):
             self._rows.assign(0)
             return tf.convert_to_tensor(begin(), tf.int64)
 
-        return tf.data.Dataset.range(1).map(start).flat_map(make)
+        return untuned(tf.data.Dataset.range(1).map(start).flat_map(make))
 
     def _rows_of(self, lines):
         """Lines to chunks of parsed and checked rows."""

@@ -70,7 +70,7 @@ class Epochs:
         options.deterministic = True
         # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
+        data = untuned(data.prefetch(tf.data.AUTOTUNE).with_options(options))
         if first is None:
             return data
         return data.apply(tf.data.experimental.assert_cardinality(max(self._count - first, 0)))
@@ -135,6 +135,17 @@ def _check_line_ends(path, beginning):
             "that end with \\n or \\r\\n. If its lines end with \\r alone (classic Mac), rewrite "
             "it: tr '\\r' '\\n' < FILE > NEW. Otherwise put a blank in the place of the stray ones."
         )
+
+
+def untuned(data):
+    """The data set without TensorFlow's tuning of its pace; parallel calls take all cores.
+
+    The tuner is a thread that sleeps up to a minute between two looks. Where the cores are busy,
+    letting an iterator go may wait for it to wake, and so may each epoch of `fit`: TensorFlow 2.21.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def read_lines(path):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
 from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
-from keras_xfmr.text.streaming import NO_TEXT, text_files
+from keras_xfmr.text.streaming import NO_TEXT, text_files, untuned
 from keras_xfmr.text.tokenizers import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
@@ -84,7 +84,7 @@ def _numbered(texts):
     if not isinstance(texts, tf.data.Dataset):
         yield from _in_turn(texts)
         return
-    batches = texts.take(SAMPLE_LINES).batch(LINES).as_numpy_iterator()
+    batches = untuned(texts.take(SAMPLE_LINES).batch(LINES)).as_numpy_iterator()
     for index, lines in enumerate(batches):
         yield "the data set", 1 + index * LINES, lines.tolist()
 
@@ -287,7 +287,7 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
     )
     try:
         return keras_nlp.tokenizers.compute_word_piece_vocabulary(
-            lines.map(split),
+            untuned(lines.map(split)),
             vocab_size,
             split=False,
             reserved_tokens=list(special_tokens),

@@ -615,6 +615,21 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+@pytest.mark.parametrize("chosen, expected", [(None, False), (True, True), (False, False)])
+def test_no_epoch_waits_for_a_tuner_unless_it_was_asked_for(chosen, expected, monkeypatch):
+    import tensorflow as tf
+
+    options, found = tf.data.Options(), []
+    if chosen is not None:
+        options.autotune.enabled = chosen
+    data = tf.data.Dataset.from_tensors((make_ids(), [0, 1])).with_options(options)
+    model = models.BertClassifier(make_bert(num_layers=0), 2)
+    monkeypatch.setattr(keras.Model, "fit", lambda self, x, *args, **kwargs: found.append(x))
+    model.fit(data)
+    assert found[0].options().autotune.enabled is expected
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
 def test_the_label_that_a_loss_leaves_out_is_no_class_in_a_data_set_either():
     import tensorflow as tf
 

@@ -67,6 +67,13 @@ def test_inputs_begin_with_the_start_and_labels_end_with_the_end(tmp_path):
     assert labels.dtype == inputs["source_ids"].dtype == inputs["target_ids"].dtype == tf.int32
 
 
+def test_no_epoch_waits_for_a_tuner(many):
+    """Letting an iterator go may wait up to a minute for the thread that tunes it."""
+    pairs = pairs_of(many)
+    for data in (pairs.dataset(), pairs.pairs(), pairs.sentences(1)):
+        assert data.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize(
     "buckets, expected",
     [

@@ -125,9 +125,17 @@ def _endpoints(generator, tokenizers, model, longest, xla):
     source_tokenizer, target_tokenizer = tokenizers
     rows, pad_id = model.source_embedding.input_dim, model.pad_id
 
-    def make(search):
+    def make(jit_compile):
+        # Strings cannot be compiled, so only the search is; both signatures have the same one.
+        search = tf.function(
+            generator,
+            input_signature=[tf.TensorSpec([None, None], tf.int32)],
+            autograph=False,
+            jit_compile=jit_compile,
+        ).get_concrete_function()
+
         def find(ids):
-            found = search(ids)
+            found = search(tf.cast(ids, tf.int32))
             if found["scores"].shape.rank == 2 and found["scores"].shape[1] == 1:
                 found = {name: tensor[:, 0] for name, tensor in found.items()}
             return found
@@ -154,14 +162,13 @@ def _endpoints(generator, tokenizers, model, longest, xla):
         tf.TensorSpec([None, None], tf.int32, name="token_ids"),
         tf.TensorSpec([None], tf.int32, name="lengths"),
     ]
-    from_text, from_ids = make(generator)
+    from_text, from_ids = make(jit_compile=None)
     endpoints = {
         "serving_default": (from_text, text_signature),
         "ids": (from_ids, ids_signature),
     }
     if xla:
-        # Strings cannot be compiled, so only the search is.
-        from_text, from_ids = make(tf.function(generator, jit_compile=True))
+        from_text, from_ids = make(jit_compile=True)
         endpoints["serving_default_xla"] = (from_text, text_signature)
         endpoints["ids_xla"] = (from_ids, ids_signature)
     return endpoints

@@ -64,10 +64,18 @@ def write(endpoints, tokenizers, folder):
     for tokenizer in tokenizers.values():
         archive.track(tokenizer)
     for name, (function, signature) in endpoints.items():
-        archive.add_endpoint(name, function, input_signature=signature)
+        archive.add_endpoint(name, _traced_once(function, signature), input_signature=signature)
     archive.write_out(str(folder), verbose=False)
     for name, tokenizer in tokenizers.items():
         tokenizer.save(folder / "assets.extra" / name)
+
+
+def _traced_once(function, signature):
+    """The function, for Keras, which traces an endpoint to see its variables, and for TensorFlow,
+    which traces it again to write it."""
+    traced = tf.function(function, input_signature=signature, autograph=False)
+    traced = traced.get_concrete_function()
+    return lambda *inputs: traced(*inputs)
 
 
 def check_answers(folder, endpoints, inputs):

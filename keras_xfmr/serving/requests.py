@@ -22,16 +22,23 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
             `longest`; an id outside the vocabulary, where a compiled search would read another
             row, and a GPU zeros.
     """
-    tf.debugging.assert_equal(
-        tf.shape(token_ids)[0], tf.shape(lengths)[0], "Expected a length for each row of ids."
-    )
+    rows = tf.shape(token_ids)[0], tf.shape(lengths)[0]
+    checks = [tf.debugging.assert_equal(*rows, "Expected a length for each row of ids.")]
     if longest is not None:
         message = f"Expected `lengths` of at most {longest}, the positions of the model."
-        tf.debugging.assert_less_equal(lengths, longest, message)
+        checks.append(tf.debugging.assert_less_equal(lengths, longest, message))
         token_ids = token_ids[:, :longest]
-    mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
+    # Here and below, or what follows might run first, and fail with a message of its own.
+    with tf.control_dependencies(_operations(checks)):
+        mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
     token_ids = tf.where(mask, token_ids, pad_id)
     inside = tf.logical_and(token_ids >= 0, token_ids < vocab_size)
     message = f"Expected ids from 0 on, below the {vocab_size} rows of the model's table."
-    tf.debugging.Assert(tf.reduce_all(inside), [message])
-    return token_ids, tf.cast(mask, tf.int32)
+    checks = [tf.debugging.Assert(tf.reduce_all(inside), [message])]
+    with tf.control_dependencies(_operations(checks)):
+        return tf.identity(token_ids), tf.cast(mask, tf.int32)
+
+
+def _operations(checks):
+    """Those of a graph; in eager execution a check has raised by now."""
+    return [check for check in checks if check is not None]

@@ -152,7 +152,8 @@ def main(argv):
     validation = None
     if FLAGS.validation_files:
         unseen = instances(FLAGS.validation_files)
-        validation = unseen.dataset().take(min(unseen.count(), FLAGS.measured_batches))
+        measured = min(unseen.count(), FLAGS.measured_batches)  # counted, each epoch has as many
+        validation = unseen.dataset().take(measured)
     batches = data.count()
     steps = batches * FLAGS.epochs
     print(f"{tokenizer.vocab_size} pieces; {data.rows} instances an epoch, {steps} steps")

@@ -6,9 +6,11 @@ that language: `<de> 2024년 3월 5일 화요일` -> `5. März 2024`.
 
 import collections
 import datetime
+import functools
 import random
 
-from babel.dates import format_date
+from babel import Locale
+from babel.dates import get_date_format
 
 LANGUAGES = ("ko", "en", "de", "fr", "es", "ja")
 STYLES = ("full", "long", "medium", "short")
@@ -21,6 +23,14 @@ def all_dates():
     return [FIRST + datetime.timedelta(days=day) for day in range(days)]
 
 
+def writer(language, style):
+    """A function from a date to its text. The pattern is looked up once, not for each date."""
+    locale = Locale.parse(language)
+    pattern = get_date_format(style, locale)
+    return lambda date: pattern.apply(date, locale)
+
+
+@functools.cache
 def readings():
     """date -> the strings that mean this date and no other, over all languages and styles.
 
@@ -28,10 +38,10 @@ def readings():
     string has no one answer and is left out.
     """
     meanings = collections.defaultdict(set)
+    writers = [writer(language, style) for language in LANGUAGES for style in STYLES]
     for date in all_dates():
-        for language in LANGUAGES:
-            for style in STYLES:
-                meanings[format_date(date, style, locale=language)].add(date)
+        for write in writers:
+            meanings[write(date)].add(date)
     clear = collections.defaultdict(list)
     for string, dates in meanings.items():
         if len(dates) == 1:
@@ -51,6 +61,7 @@ def make_pairs(train_size, held_size, seed=0):
     """
     draw = random.Random(seed)
     clear = readings()
+    answers = {language: writer(language, "long") for language in LANGUAGES}
     dates = sorted(clear)
     draw.shuffle(dates)
     held, train = dates[: len(dates) // 10], dates[len(dates) // 10 :]
@@ -60,7 +71,7 @@ def make_pairs(train_size, held_size, seed=0):
         for _ in range(size):
             date, language = draw.choice(dates), draw.choice(LANGUAGES)
             source = f"<{language}> {draw.choice(clear[date])}"
-            made.append((source, format_date(date, "long", locale=language)))
+            made.append((source, answers[language](date)))
         return made
 
     return pairs(train, train_size), pairs(held, held_size)

@@ -1,36 +1,17 @@
 """bert_ner.py as a user runs it, on a little corpus, and its counting by hand."""
 
 import itertools
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from absl import app
-from test_examples import imported
+from test_examples import imported, run_example
 
 from keras_xfmr import text
 
-ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ("anna", "ben", "carla", "dan")
 PLACES = ("new york", "paris", "lake como", "oslo")
-
-
-def run(*flags):
-    """bert_ner.py in a process of its own."""
-    environment = {
-        **os.environ,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONIOENCODING": "utf8",
-    }
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "bert_ner.py"), *flags],
-        capture_output=True, text=True, encoding="utf8", env=environment, check=False,
-    )  # fmt: skip
 
 
 def lines(words, kind):
@@ -63,9 +44,8 @@ def corpus(tmp_path_factory):
 def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
     small = ("--max_length=20", "--batch_size=16", "--epochs=8", "--learning_rate=3e-3")
     flags = [f"--{name}={corpus}/{name}.conll" for name in ("train", "dev", "test")]
-    done = run(*flags, *small, "--vocab_size=70", "--nojit_compile", f"--output={tmp_path}")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    printed = done.stdout
+    small += ("--vocab_size=70", "--nojit_compile")
+    printed = run_example("bert_ner", *flags, *small, folder=tmp_path)
     assert "136 sentences, 848 words, entities: location, person" in printed
     # Of 30 words, 18 fit between [CLS] and [SEP].
     assert "train: 0 words cut away at 20 pieces, 0 without any" in printed
@@ -116,9 +96,10 @@ def test_white_space_other_than_blanks_belongs_to_a_word(example, tmp_path):
 
 def test_a_type_that_was_never_trained_on_is_an_error(corpus, tmp_path):
     (tmp_path / "test.conll").write_text("anna B-person\nfish B-food\n")
-    done = run(f"--train={corpus}/train.conll", f"--test={tmp_path}/test.conll")
-    assert done.returncode == 1
-    assert "train.conll has no entities of the types ['food']" in done.stderr
+    files = (f"--train={corpus}/train.conll", f"--test={tmp_path}/test.conll")
+    message = r"train.conll has no entities of the types \['food'\]"
+    with pytest.raises(app.UsageError, match=message):
+        run_example("bert_ner", *files, folder=tmp_path / "out")
 
 
 def test_whole_entities_are_counted_by_hand(example):

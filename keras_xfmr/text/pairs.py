@@ -5,6 +5,7 @@ B batch, S source, T target
 
 import codecs
 import collections
+import functools
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
@@ -135,10 +136,17 @@ class PairDataset(Epochs):
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
         first = self._first_batch()
-        data = self._iteration(
-            lambda place: self._epoch(place[0]).skip(place[1]), lambda: self._begin_epoch(first)
-        )
+        data = self._iteration(self._batches, lambda: self._begin_epoch(first))
         return self._batches_of_epoch(data, first)
+
+    @functools.cached_property
+    def _batches(self):
+        """(epoch, batch) -> the batches from there on; one graph, for it takes a second to make."""
+        make = tf.function(
+            lambda place: self._epoch(place[0]).skip(place[1]),
+            input_signature=[tf.TensorSpec([2], tf.int64)],
+        )
+        return make.get_concrete_function()
 
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""

@@ -3,6 +3,7 @@
 B batch, T max_length, P max_predictions, V vocab_size
 """
 
+import functools
 import math
 
 import numpy as np
@@ -176,7 +177,13 @@ class PretrainingDataset(Epochs):
             batches = both.flat_map(self._batches).take(self._count)
         return batches.skip(first).map(self._fill, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def _batches(self, epoch):
+    @functools.cached_property
+    def _batches(self):
+        """An epoch -> its batches; one graph, for it takes seconds to make."""
+        make = tf.function(self._make_batches, input_signature=[tf.TensorSpec([], tf.int64)])
+        return make.get_concrete_function()
+
+    def _make_batches(self, epoch):
         """The instances of an epoch; their last batch may be smaller."""
         seed = tf.random.fold_in(tf.constant([self._seed, 0], tf.int64), epoch)
         parts = self._documents.parts()

@@ -1,16 +1,12 @@
-"""Benchmarks run as they are started by hand, with small settings. What they time fails no test."""
+"""Benchmarks with small settings. What they time fails no test."""
 
 import importlib.metadata
 import importlib.util
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
+from scripts import run, run_as_command
 
-ROOT = pathlib.Path(__file__).parent.parent
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 SIZES = ("--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97")
@@ -20,14 +16,7 @@ LEFT_OUT = "--leave_out=keras_xfmr/XLA,KerasHub/XLA,HF-PyTorch/compiled"  # slow
 COMPUTING = ("training step, float32", "forward 3 x 23, float32", "forward 1 x 7, float32")
 
 
-def run_benchmark(name, *flags):
-    """What a benchmark printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, check=False,
-        capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+pytestmark = pytest.mark.filterwarnings("default")  # the peers' own
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +24,7 @@ def bert():
     """What was printed, and (case, peer, setting) -> median of all sides that were timed."""
     if importlib.metadata.version("keras-hub").startswith("0.25."):  # the last for Python 3.10
         pytest.skip("KerasHub 0.25 loads no folder of a BertModel, whose names have no prefix")
-    printed = run_benchmark("bert", *SIZES, *QUICK, "--nomemory", LEFT_OUT)
+    printed = run("benchmarks.bert", *SIZES, *QUICK, "--nomemory", LEFT_OUT)
     found, case = {}, None
     for line in printed.splitlines():
         if head := re.match(r"(.+): [\d.]+ \w+ a call, 2 rounds$", line):
@@ -79,11 +68,10 @@ def test_bert_times_pytorch(bert):
 @pytest.mark.parametrize("peer", ["keras_xfmr", "KerasHub"])
 def test_one_side_of_a_comparison_alone(name, case, peer):
     """What the parent starts to measure memory."""
-    printed = run_benchmark(
-        name, "--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97",
-        "--source_length=7", "--target_length=5", "--batch_size=2", f"--only_case={case}",
-        f"--only_side={peer}/graph",
-    )  # fmt: skip
+    side = (f"--only_case={case}", f"--only_side={peer}/graph")
+    small = ("--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97")
+    small += ("--source_length=7", "--target_length=5", "--batch_size=2")
+    printed = run(f"benchmarks.{name}", *small, *side)
     assert re.search(r"\d{3,}", printed.splitlines()[-1])  # MB
 
 
@@ -92,9 +80,9 @@ def test_pretraining_data_compares_making_with_training(tmp_path):
     pieces = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     vocabulary = [*special, *pieces, *(f"##{piece}" for piece in pieces)]
     (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    printed = run_benchmark(
-        "pretraining_data", "--preset=tiny", "--documents=43", f"--vocabulary={tmp_path}",
-        "--vocab_size=131", "--max_length=31", "--batch_size=3", "--training_steps=2",
+    printed = run_as_command(  # it starts itself again
+        "-m", "benchmarks.pretraining_data", "--preset=tiny", "--documents=43", "--vocab_size=131",
+        f"--vocabulary={tmp_path}", "--max_length=31", "--batch_size=3", "--training_steps=2",
         "--warmup=1", "--nojit_compile",
     )  # fmt: skip
     assert "MB of text, 126 pieces" in printed

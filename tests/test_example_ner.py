@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from absl import app
-from test_examples import imported, run_example
+from scripts import imported, run
 
 from keras_xfmr import text
 
@@ -45,7 +45,7 @@ def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
     small = ("--max_length=20", "--batch_size=16", "--epochs=8", "--learning_rate=3e-3")
     flags = [f"--{name}={corpus}/{name}.conll" for name in ("train", "dev", "test")]
     small += ("--vocab_size=70", "--nojit_compile")
-    printed = run_example("bert_ner", *flags, *small, folder=tmp_path)
+    printed = run("bert_ner", *flags, *small, f"--output={tmp_path}")
     assert "136 sentences, 848 words, entities: location, person" in printed
     # Of 30 words, 18 fit between [CLS] and [SEP].
     assert "train: 0 words cut away at 20 pieces, 0 without any" in printed
@@ -99,7 +99,7 @@ def test_a_type_that_was_never_trained_on_is_an_error(corpus, tmp_path):
     files = (f"--train={corpus}/train.conll", f"--test={tmp_path}/test.conll")
     message = r"train.conll has no entities of the types \['food'\]"
     with pytest.raises(app.UsageError, match=message):
-        run_example("bert_ner", *files, folder=tmp_path / "out")
+        run("bert_ner", *files, f"--output={tmp_path / 'out'}")
 
 
 def test_whole_entities_are_counted_by_hand(example):

@@ -1,66 +1,13 @@
 """The examples run as a user runs them, with small settings; README's commands are what runs."""
 
 import configparser
-import contextlib
-import importlib
-import io
 import json
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from absl import app, flags
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def run_example(name, *given, folder):
-    """Runs an example in this process, which has imported what takes long, and returns what it
-    printed."""
-    printed = io.StringIO()
-    with (
-        imported(name) as example,
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(printed),
-    ):
-        patch.setattr(sys, "argv", [name])
-        flags.FLAGS([name, f"--output={folder}", *given])
-        example.main([name])
-    return printed.getvalue()
-
-
-def run_as_command(name, *given, folder):
-    """Runs an example in a process of its own, as a user does, and returns what it printed."""
-    environment = {
-        **os.environ,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONIOENCODING": "utf8",
-    }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), f"--output={folder}", *given],
-        capture_output=True, text=True, encoding="utf8", env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
-
-
-@contextlib.contextmanager
-def imported(name):
-    """An example as a module. Its flags go with it, for those of others have the same names."""
-    known = set(flags.FLAGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "examples")
-        try:
-            yield importlib.import_module(name)
-        finally:
-            sys.modules.pop(name, None)
-            for flag in set(flags.FLAGS) - known:
-                delattr(flags.FLAGS, flag)
+from scripts import ROOT, imported, run, run_as_command
 
 
 @pytest.fixture
@@ -81,7 +28,8 @@ def korean_pairs(tmp_path):
 
 def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
     small = ("--train_size=256", "--held_out=24", "--epochs=1", "--d_model=16", "--batch_size=64")
-    printed = run_as_command("translate.py", *small, "--nojit_compile", folder=tmp_path)
+    command = (ROOT / "examples/translate.py", f"--output={tmp_path}", "--nojit_compile")
+    printed = run_as_command(*command, *small)
     assert re.search(r"held-out exact match: \d+\.\d\d% of 24", printed)
     assert "answered in a fresh process" in printed
     assert "━" in printed  # the progress bar
@@ -95,15 +43,14 @@ def test_a_killed_run_is_not_gone_on_with_for_another_corpus(tmp_path, korean_pa
     (tmp_path / "out" / "backup").mkdir(parents=True)
     (tmp_path / "out" / "flags.json").write_text('{"data": "others.tsv"}')
     with pytest.raises(app.UsageError, match="begun with other flags .*--data=others.tsv"):
-        run_example("translate", f"--data={korean_pairs}", folder=tmp_path / "out")
+        run("translate", f"--data={korean_pairs}", f"--output={tmp_path / 'out'}")
     assert not (tmp_path / "out" / "train.tsv").exists()
 
 
 def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_pairs):
     small = ("--held_out=40", "--epochs=1", "--d_model=16", "--vocab_size=60", "--num_layers=1")
-    printed = run_example(
-        "translate", f"--data={korean_pairs}", *small, "--nojit_compile", folder=tmp_path / "out"
-    )
+    given = (f"--data={korean_pairs}", f"--output={tmp_path / 'out'}", "--nojit_compile")
+    printed = run("translate", *given, *small)
     assert re.search(r"held-out BLEU = \d+\.\d+", printed)
     assert re.search(r"held-out chrF2 = \d+\.\d+", printed)
     assert "'fields': 1" in printed  # the malformed row is counted, not lost
@@ -399,9 +346,8 @@ def test_chatbot_answers_ten_questions(tmp_path):
     rows = [f'"질문 {n} 번은 뭐야?",대답은 {n} 입니다.,0' for n in range(100, 300)]
     data.write_text("Q,A,label\n" + "\n".join(rows) + "\n", "utf8")
     small = ("--held_out=20", "--epochs=1", "--d_model=16", "--vocab_size=80", "--num_layers=1")
-    printed = run_example(
-        "chatbot", f"--data={data}", *small, "--nojit_compile", folder=tmp_path / "out"
-    )
+    given = (f"--data={data}", f"--output={tmp_path / 'out'}", "--nojit_compile")
+    printed = run("chatbot", *given, *small)
     assert re.search(r"held-out perplexity of a subword: \d+\.\d", printed)
     assert printed.count("(a person:") == 10
     assert "answered in a fresh process" in printed
@@ -420,7 +366,7 @@ def test_readme_commands_name_what_is_there():
         assert (ROOT / link).is_file(), link
 
 
-def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
+def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs, monkeypatch):
     """The two Python blocks of the README that train and that subclass, as they stand there."""
     readme = (ROOT / "README.md").read_text("utf8")
     first, subclass = re.findall(r"```python\n(.*?)```", readme, re.S)[:2]
@@ -434,12 +380,10 @@ def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs):
     for large, small in (("jit_compile=True", "jit_compile=False"), ("epochs=10", "epochs=1")):
         smaller = smaller.replace(large, small)
     assert smaller != first
-    done = subprocess.run(
-        [sys.executable, "-c", smaller + subclass + "\nprint(block.count_params)"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(smaller + subclass, names)
+    assert names["block"].count_params
     described = tmp_path / "models/en_ko/1/assets.extra/source/keras_xfmr_tokenizer.json"
     assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
 
@@ -521,7 +465,7 @@ def test_similarity_searches_and_serves_raw_text(tmp_path):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("rain and wind\nsun\nwindy sun\n")
     given = (f"--pretrained={published}", f"--corpus={corpus}", "--query=sun", "--max_length=11")
-    printed = run_example("bert_similarity", *given, folder=tmp_path / "run")
+    printed = run("bert_similarity", *given, f"--output={tmp_path / 'run'}")
     assert "1.0000  sun" in printed  # the query itself is the nearest
     difference = re.search(r"largest difference to the model ([\d.e+-]+)", printed)
     assert float(difference[1]) < 1e-5
@@ -542,7 +486,7 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     unseen = tmp_path / "unseen.txt"
     unseen.write_text("\n\n".join(document.replace("sees", "is") for document in documents[:9]))
     given = (f"--files={corpus}", f"--validation_files={unseen}", *small, "--nojit_compile")
-    printed = run_example("bert_pretrain", *given, folder=tmp_path / "bert")
+    printed = run("bert_pretrain", *given, f"--output={tmp_path / 'bert'}")
     names = ("mlm_accuracy", "nsp_accuracy", "mlm_loss", "nsp_loss", "tokens/s")
     for name in (*names, "val_mlm_loss", "val_nsp_accuracy"):
         assert name in printed
@@ -558,7 +502,7 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     given += ("--text_pair=who",)
     given += (f"--pretrained={tmp_path / 'bert'}", "--max_length=16", "--nojit_compile")
     given += ("--batch_size=16", "--epochs=12", "--learning_rate=3e-3")
-    printed = run_example("bert_classify", *given, folder=tmp_path / "classify")
+    printed = run("bert_classify", *given, f"--output={tmp_path / 'classify'}")
     assert "1 left out" in printed and "2 missing: classifier.weight, classifier.bias" in printed
     accuracy = re.search(r"test accuracy (\d+\.\d\d)%", printed)
     assert float(accuracy[1]) > 90

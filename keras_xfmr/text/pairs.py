@@ -70,6 +70,7 @@ class PairDataset(Epochs):
     Example::
 
         pairs = PairDataset("pairs.tsv", tokenizer, tokenizer, batch_size=64, buckets=(16, 32))
+        pairs.count()  # the batches of an epoch, for the progress bar
         model.fit(pairs.dataset(), epochs=10, shuffle=False)
         print(pairs.skipped)
     """

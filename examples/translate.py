@@ -36,8 +36,8 @@ flags.DEFINE_string("output", "runs/translate", "Folder for everything that is w
 flags.DEFINE_integer("held_out", 1000, "Pairs to measure on, never trained on.")
 flags.DEFINE_integer("train_size", 25_600, "Dates: pairs to train on.")
 flags.DEFINE_integer("vocab_size", 4000, "Corpus: subwords of each language.")
-flags.DEFINE_integer("epochs", None, "Passes over the data. Dates: 5, corpus: 12.")
-flags.DEFINE_integer("batch_size", None, "Pairs of a step. Dates: 128, corpus: 64.")
+flags.DEFINE_integer("epochs", None, "Passes over the data. Dates: 4, corpus: 12.")
+flags.DEFINE_integer("batch_size", None, "Pairs of a step. 64.")
 flags.DEFINE_integer("d_model", None, "Size of a token's vector. Dates: 64, corpus: 256.")
 flags.DEFINE_integer("num_layers", None, "Blocks on each side. Dates: 2, corpus: 3.")
 flags.DEFINE_integer("num_heads", None, "Attention heads. 4.")
@@ -49,7 +49,7 @@ flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16", "mixed_f
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 DATES = {
-    "epochs": 5, "batch_size": 128, "d_model": 64, "num_layers": 2, "dropout": 0.0,
+    "epochs": 4, "batch_size": 64, "d_model": 64, "num_layers": 2, "dropout": 0.0,
     "learning_rate": 5e-3, "label_smoothing": 0.0, "num_heads": 4, "buckets": ((44, 26),),
     "search": "greedy", "max_length": 26,
 }  # fmt: skip

@@ -128,6 +128,11 @@ class BertCheckpoint:
         return count
 
     @property
+    def has_labels(self):
+        """Whether the configuration means to name the labels; `labels` is None if it fails to."""
+        return self._config.get("id2label") is not None
+
+    @property
     def labels(self):
         return label_names(self._config, self.num_labels)
 

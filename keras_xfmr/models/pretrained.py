@@ -79,6 +79,13 @@ class Pretrained(NamedArguments):
                 theirs,
                 cls.__name__,
             )
+        nameless = num_labels is None and checkpoint.labels is None and checkpoint.has_labels
+        if nameless and getattr(model, "labels", ()) is None:
+            logging.warning(
+                "The checkpoint's `id2label` is not one name for each of its %d labels, which have "
+                "numbers instead. Give `labels=` to name them.",
+                checkpoint.num_labels,
+            )
         if model.load_report.missing:
             logging.warning(
                 "Not in the checkpoint and freshly drawn: %s", ", ".join(model.load_report.missing)

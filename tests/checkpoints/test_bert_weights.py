@@ -459,6 +459,24 @@ def test_numbers_as_names_of_classes_are_published(tmp_path):
     assert models.BertClassifier.from_pretrained(tmp_path).labels == ["7", "9"]
 
 
+@pytest.mark.parametrize("names", [{"1": "bad", "2": "good"}, {"0": "bad"}, ["bad", "good"], {}])
+def test_names_that_do_not_fit_the_labels_are_said_to_be_left_out(names, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    bert = models.Bert(31, **SIZES)
+    models.BertClassifier(bert, 2, labels=["no", "yes"]).save_pretrained(tmp_path)
+    assert models.BertClassifier.from_pretrained(tmp_path).labels == ["no", "yes"] and not said
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": names}))
+    models.BertEmbedder.from_pretrained(tmp_path)  # which has no use for them
+    assert not said
+    assert models.BertClassifier.from_pretrained(tmp_path).labels is None
+    assert any("not one name for each of its 2 labels" in line for line in said)
+    said.clear()
+    models.BertClassifier.from_pretrained(tmp_path, labels=["a", "b"], num_classes=2)
+    assert not said
+
+
 def test_a_classifier_of_another_task_is_said_to_be_one(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))

@@ -128,8 +128,8 @@ class BertCheckpoint:
         return count
 
     @property
-    def has_labels(self):
-        """Whether the configuration means to name the labels; `labels` is None if it fails to."""
+    def names_labels(self):
+        """Whether the configuration means to name them; `labels` is None where it fails to."""
         return self._config.get("id2label") is not None
 
     @property

@@ -79,8 +79,8 @@ class Pretrained(NamedArguments):
                 theirs,
                 cls.__name__,
             )
-        nameless = num_labels is None and checkpoint.labels is None and checkpoint.has_labels
-        if nameless and getattr(model, "labels", ()) is None:
+        nameless = getattr(model, "labels", ()) is None and checkpoint.names_labels
+        if nameless and num_labels is None and checkpoint.labels is None:
             logging.warning(
                 "The checkpoint's `id2label` is not one name for each of its %d labels, which have "
                 "numbers instead. Give `labels=` to name them.",

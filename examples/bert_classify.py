@@ -96,7 +96,7 @@ def fit(model, packer, train, test, output):
     model.compile(
         fine_tuning.optimizer(rate, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=FLAGS.jit_compile,
     )
     history = model.fit(

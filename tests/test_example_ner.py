@@ -32,7 +32,7 @@ def corpus(tmp_path_factory):
     pairs = [sentence(*pair) for pair in itertools.product(NAMES, PLACES)]
     dots = "\n".join([". O"] * 18)  # what the model sees of the last test sentence
     files = {
-        "train": ["-DOCSTART- -X- O", *[*pairs, dots] * 8],
+        "train": ["-DOCSTART- -X- O", *[*pairs, dots] * 16],
         "dev": pairs[1::3],
         "test": [*pairs[::3], "\n".join([". O", *[". NN O"] * 28, "dan\tB-person"])],
     }
@@ -42,11 +42,11 @@ def corpus(tmp_path_factory):
 
 
 def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
-    small = ("--max_length=20", "--batch_size=16", "--epochs=8", "--learning_rate=3e-3")
+    small = ("--max_length=20", "--batch_size=16", "--epochs=4", "--learning_rate=3e-3")
     flags = [f"--{name}={corpus}/{name}.conll" for name in ("train", "dev", "test")]
     small += ("--vocab_size=70", "--nojit_compile")
     printed = run("bert_ner", *flags, *small, f"--output={tmp_path}")
-    assert "136 sentences, 848 words, entities: location, person" in printed
+    assert "272 sentences, 1696 words, entities: location, person" in printed
     # Of 30 words, 18 fit between [CLS] and [SEP].
     assert "train: 0 words cut away at 20 pieces, 0 without any" in printed
     assert "test: 12 words cut away at 20 pieces, 0 without any" in printed

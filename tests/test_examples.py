@@ -494,14 +494,14 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     assert (tmp_path / "bert" / "learning_curve.png").stat().st_size > 5000
     assert not (tmp_path / "bert" / "backup").exists()
 
-    rows = [f"it runs\ta {animal}\t{animal in ('cat', 'dog'):d}" for animal in animals] * 20
+    rows = [f"it runs\ta {animal}\t{animal in ('cat', 'dog'):d}" for animal in animals] * 40
     for name in ("train.tsv", "test.tsv"):
         content = "\n".join(["document\twho\tlabel", *rows, "\ta cat\t1"]) + "\n"
         (tmp_path / name).write_text(content)
     given = (f"--train={tmp_path / 'train.tsv'}", f"--test={tmp_path / 'test.tsv'}")
     given += ("--text_pair=who",)
     given += (f"--pretrained={tmp_path / 'bert'}", "--max_length=16", "--nojit_compile")
-    given += ("--batch_size=16", "--epochs=12", "--learning_rate=3e-3")
+    given += ("--batch_size=16", "--epochs=6", "--learning_rate=3e-3")
     printed = run("bert_classify", *given, f"--output={tmp_path / 'classify'}")
     assert "1 left out" in printed and "2 missing: classifier.weight, classifier.bias" in printed
     accuracy = re.search(r"test accuracy (\d+\.\d\d)%", printed)

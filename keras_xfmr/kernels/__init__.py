@@ -13,6 +13,7 @@ if keras.config.backend() == "tensorflow":
 else:
     from keras_xfmr.kernels import portable as phrasing
 
+build_optimizer = phrasing.build_optimizer
 dropout = phrasing.dropout
 empty = phrasing.empty
 is_average_of_integers = phrasing.is_average_of_integers
@@ -24,6 +25,7 @@ write = phrasing.write
 __all__ = [
     "MASKED_SCORE",
     "attention",
+    "build_optimizer",
     "dropout",
     "empty",
     "is_average_of_integers",

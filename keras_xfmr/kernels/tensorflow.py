@@ -78,6 +78,17 @@ def write(tensor, update, index, axis):
     return tf.where(inside, update, tensor)
 
 
+def build_optimizer(model):
+    """Makes the variables of a compiled model's optimizer.
+
+    Keras would make them while the first step is traced, and TensorFlow then trace it once more.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and not optimizer.built:
+        with model.distribute_strategy.scope():
+            optimizer.build(model.trainable_variables)
+
+
 def watched(data, ranges):
     """The data set, which fails at a batch with a value outside its range; others as they are.
 

@@ -35,6 +35,7 @@ class ChecksData:
         self.check_data(x, y)
         if "validation_data" in kwargs:
             kwargs["validation_data"] = self._watched(kwargs["validation_data"])
+        kernels.build_optimizer(self)
         return super().fit(self._watched(x), y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
@@ -47,6 +48,7 @@ class ChecksData:
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self.check_data(x, y)
+        kernels.build_optimizer(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):

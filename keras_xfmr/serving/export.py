@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_xfmr.models.arguments import whole_number
 from keras_xfmr.serving.publish import check_answers, new_version, write
 from keras_xfmr.serving.requests import read_up_to
+from keras_xfmr.text.ragged import head, join
 
 
 def export_saved_model(
@@ -177,9 +178,10 @@ def _endpoints(generator, tokenizers, model, longest, xla):
 def _encode(tokenizer, texts, longest):
     """Ids with the end token, at most `longest`, and which texts lost their end."""
     ids = tokenizer.encode(texts, end=False)
-    room = ids.dtype.max if longest is None else longest - 1
-    end = tf.fill([ids.nrows(), 1], tf.cast(tokenizer.end_id, ids.dtype))
-    return tf.concat([ids[:, :room], end], axis=1), ids.row_lengths() > room
+    lengths = ids.row_lengths()
+    kept = lengths if longest is None else tf.minimum(lengths, longest - 1)
+    end = tf.fill([ids.nrows()], tf.cast(tokenizer.end_id, ids.dtype))
+    return join(head(ids, kept), end), kept < lengths
 
 
 def _check_vocabulary(side, tokenizer, embedding, model, special):

@@ -6,6 +6,7 @@ import pathlib
 import tensorflow as tf
 
 from keras_xfmr.text.files import read_lines
+from keras_xfmr.text.ragged import merge
 from keras_xfmr.text.tokenizers import (
     WORD_LIMIT,
     WordPieceTokenizer,
@@ -176,7 +177,7 @@ class BertTokenizer(WordPieceTokenizer):
         begin = tf.gather(starts.values.row_starts(), word)
         # What is longer than a piece can be stands for a word that was too long.
         last = tf.where(behind.flat_values > 4 * WORD_LIMIT, size, behind.flat_values) - 1
-        ids = ids.merge_dims(1, 2)
+        ids = merge(ids, ids.values)
         return (
             ids,
             ids.with_values(tf.gather(starts.flat_values, begin + first.flat_values)),

@@ -6,6 +6,7 @@ from keras_xfmr.text.streaming import (
     NO_TEXT,
     is_text,
     read_lines,
+    rows_where,
     strip_lines,
     text_files,
     untuned,
@@ -141,7 +142,7 @@ class Documents:
             keep = self._refuse(bad, file, numbers, keep)
         document = tf.cumsum(tf.cast(divides | tf.equal(numbers, 1), tf.int64))
         begun = document[-1]
-        lines, document = tf.boolean_mask(lines, keep), tf.boolean_mask(document, keep)
+        lines, document = rows_where(keep, lines, document)
         marked = _mark_ends(lines) if self._sentence_split else lines
         if self._line_documents:
             alone = ~tf.strings.regex_full_match(marked, "(?s).*\n.*")
@@ -192,7 +193,7 @@ def _group(state, chunk):
     last = tf.concat([[0], first], axis=0)[-1]  # where the last part begins
     ready = tf.where(end, tf.size(segments, tf.int64), last)
     starts, _ = tf.unique(first[:ready])
-    parts = tf.RaggedTensor.from_row_starts(segments[:ready], starts)
+    parts = tf.RaggedTensor.from_row_starts(segments[:ready], starts, validate=False)
     held_document = tf.concat([document[ready:], [held_document]], axis=0)[0]
     return (segments[ready:], held_document, count + begun), (parts, tf.gather(document, starts))
 

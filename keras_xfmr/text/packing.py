@@ -8,6 +8,7 @@ import numbers
 import tensorflow as tf
 
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
+from keras_xfmr.text.ragged import head, join, merge
 
 MASK = BERT_TOKENS["mask_id"]
 
@@ -91,7 +92,7 @@ class SentencePacker(tf.Module):
         keep = tf.minimum(lengths[0], tf.maximum(room - lengths[1], (room + 1) // 2))
         keep_second = tf.minimum(lengths[1], room - keep)
         truncated = tf.logical_or(keep < lengths[0], keep_second < lengths[1])
-        rows = [_head(first, keep), _head(second, keep_second)]
+        rows = [head(first, keep), head(second, keep_second)]
         return self._inputs(rows, keep + 2, truncated)
 
     def pack_words(self, words):
@@ -117,7 +118,7 @@ class SentencePacker(tf.Module):
         if not isinstance(words, tf.RaggedTensor):
             words = tf.RaggedTensor.from_tensor(words)
         pieces = self.tokenizer.tokenize(words.values)
-        packed = self._pack_one(words.with_values(pieces).merge_dims(1, 2))
+        packed = self._pack_one(merge(words, pieces))
         counts = words.with_values(tf.cast(pieces.row_lengths(), tf.int32)).to_tensor(0)
         positions = 1 + tf.cumsum(counts, axis=1, exclusive=True)
         found = tf.logical_and(counts > 0, positions <= self.max_length - 2)
@@ -157,9 +158,9 @@ class SentencePacker(tf.Module):
             )
         parts = tf.strings.split(_strings(texts, "texts", rank=1), MASK)
         pieces = self.tokenizer.tokenize(parts.values)
-        pieces = tf.concat([pieces, tf.fill([pieces.nrows(), 1], mask_id)], axis=1)
-        ids = parts.with_values(pieces).merge_dims(1, 2)
-        packed = self._pack_one(_head(ids, ids.row_lengths() - 1))  # none after the last part
+        pieces = join(pieces, tf.fill([pieces.nrows()], mask_id))
+        ids = merge(parts, pieces)
+        packed = self._pack_one(head(ids, ids.row_lengths() - 1))  # none after the last part
         masked = tf.equal(packed["token_ids"], mask_id)
         length = tf.shape(masked)[1]
         most = tf.reduce_max(tf.math.count_nonzero(masked, axis=1, dtype=tf.int32))
@@ -169,16 +170,16 @@ class SentencePacker(tf.Module):
 
     def _pack_one(self, ids):
         keep = tf.minimum(ids.row_lengths(), self.max_length - 2)
-        return self._inputs([_head(ids, keep)], keep + 2, keep < ids.row_lengths())
+        return self._inputs([head(ids, keep)], keep + 2, keep < ids.row_lengths())
 
     def _inputs(self, rows, first_length, truncated):
         """The inputs from the ids of one or two sentences; the first segment is `first_length`
         long, `[CLS]` and `[SEP]` included."""
-        ones = tf.ones((rows[0].nrows(), 1), tf.int32)
-        parts = [ones * self.tokenizer.start_id]
-        for row in rows:
-            parts += [row, ones * self.tokenizer.end_id]
-        ids = tf.concat(parts, axis=1)
+        start, end = (
+            tf.fill([rows[0].nrows()], token)
+            for token in (self.tokenizer.start_id, self.tokenizer.end_id)
+        )
+        ids = join(start, *(part for row in rows for part in (row, end)))
         width = self.max_length if self.pad_to_max_length else None
         token_ids = ids.to_tensor(self.tokenizer.pad_id, shape=[None, width])
         # A batch of no rows has a width too, so that a model finds a first position in it.
@@ -237,9 +238,3 @@ def _strings(texts, name, rank):
             f"{texts.shape}."
         )
     return texts
-
-
-def _head(ids, keep):
-    """The first `keep[b]` ids of row b."""
-    positions = tf.ragged.range(ids.row_lengths())
-    return tf.ragged.boolean_mask(ids, positions < keep[:, None])

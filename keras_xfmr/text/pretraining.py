@@ -21,7 +21,7 @@ from keras_xfmr.text.instances import (
     truncate,
 )
 from keras_xfmr.text.masking import mask_tokens
-from keras_xfmr.text.streaming import Epochs
+from keras_xfmr.text.streaming import Epochs, rows_where
 
 CHUNK = 128  # documents whose instances are made by one call
 STEPS = {"nsp": next_sentence, "sop": sentence_order, None: one_sequence}
@@ -249,11 +249,10 @@ class PretrainingDataset(Epochs):
         owner = tf.repeat(tf.range(tf.size(document)), lengths)
         counts = tf.math.unsorted_segment_sum(pieces, owner, tf.size(document))
         last = tf.cumsum(counts)
-        full = counts > 0
         chunk = Chunk(
             tokens.flat_values,
             tf.pad(tf.cumsum(sizes), [[1, 0]]),
-            *(tf.boolean_mask(x, full) for x in (last - counts, last, document)),
+            *rows_where(counts > 0, last - counts, last, document),
         )
         if self._objective != "nsp":
             return chunk

@@ -6,6 +6,7 @@ B batch, R windows, T length, Q pieces of a question, C pieces of a context
 import tensorflow as tf
 
 from keras_xfmr.text.packing import SentencePacker
+from keras_xfmr.text.ragged import head, stretches
 
 BLANKS = r"[\s\pZ]+"
 
@@ -110,13 +111,14 @@ class QuestionPacker(tf.Module):
             context, in bytes; `truncated`, bool `[B]`, whether the question was cut.
         """
         questions = self.tokenizer.tokenize(question)
-        truncated = questions.row_lengths() > self.max_question_length
-        questions = questions[:, : self.max_question_length]
+        asked = tf.minimum(questions.row_lengths(), self.max_question_length)
+        truncated = asked < questions.row_lengths()
+        questions = head(questions, asked)
         ids, starts, ends = self.tokenizer.tokenize_with_offsets(context)
         tf.debugging.assert_equal(
             questions.nrows(), ids.nrows(), "Expected a context for each question."
         )
-        asked, pieces = questions.row_lengths(), ids.row_lengths()
+        pieces = ids.row_lengths()
         room = self.max_length - 3 - asked
         beyond = tf.maximum(pieces - room, 0)
         windows = 1 + (beyond + self.stride - 1) // self.stride
@@ -124,8 +126,7 @@ class QuestionPacker(tf.Module):
         first = tf.ragged.range(windows).flat_values * self.stride
         size = tf.minimum(tf.gather(room, row), tf.gather(pieces, row) - first)
         begin = tf.gather(ids.row_starts(), row) + first
-        taken = tf.ragged.range(begin, begin + size)
-        context_ids = taken.with_flat_values(tf.gather(ids.flat_values, taken.flat_values))
+        context_ids = stretches(ids.values, begin, size)
         packed = self._packer.pack_ids(tf.gather(questions, row), context_ids)
         return packed | {
             "in_context": context_mask(packed),

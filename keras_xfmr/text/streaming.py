@@ -148,6 +148,12 @@ def untuned(data):
     return data.with_options(options)
 
 
+def rows_where(keep, *tensors):
+    """Those rows of each tensor for which `keep [N]` is true."""
+    rows = tf.where(keep)[:, 0]
+    return tuple(tf.gather(tensor, rows) for tensor in tensors)
+
+
 def read_lines(path):
     """`tf.data.Dataset` of a file's lines."""
     return tf.data.TextLineDataset(path, buffer_size=BLOCK)

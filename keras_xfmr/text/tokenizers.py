@@ -16,6 +16,7 @@ import tensorflow_text as tf_text
 
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.files import read_bytes, read_json
+from keras_xfmr.text.ragged import join, merge
 from keras_xfmr.text.words import split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
@@ -86,13 +87,12 @@ class Tokenizer(tf.Module, abc.ABC):
             ValueError: no strings `[B]`, such as one string alone.
         """
         ids = self.tokenize(as_strings(texts))
-        ones = tf.ones((ids.nrows(), 1), tf.int32)
         parts = [ids]
         if start:
-            parts.insert(0, ones * self.start_id)
+            parts.insert(0, tf.fill([ids.nrows()], self.start_id))
         if end:
-            parts.append(ones * self.end_id)
-        return tf.concat(parts, axis=1)
+            parts.append(tf.fill([ids.nrows()], self.end_id))
+        return join(*parts)
 
     def detokenize(self, ids):
         """Ids to strings; special tokens and what follows the first end token are left out.
@@ -300,7 +300,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
 
     def tokenize(self, texts):
         words = without_long_words(self.split(as_strings(texts), **self.get_config()))
-        return self._pieces.tokenize(words).merge_dims(1, 2)
+        return merge(words, self._pieces.tokenize(words.values))
 
     def continuations(self):
         found = np.array([token.startswith("##") for token in self._vocabulary], bool)

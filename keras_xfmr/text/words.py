@@ -68,10 +68,6 @@ def _one_of(ranges):
     return "[" + "".join(rf"\x{{{a}}}-\x{{{b or a}}}" for a, _, b in pairs) + "]"
 
 
-# What divides words, and what of it is a word itself.
-_CUTS = f" |{_one_of(PUNCTUATION)}", _one_of(PUNCTUATION)
-
-
 def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, compose=False):
     """Strings `[B]` to ragged words `[B, (W)]`: BERT's normalization and first cut.
 
@@ -107,7 +103,7 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
         split_cjk=split_cjk,
         compose=compose,
     )
-    return tf_text.regex_split(texts, *_CUTS)
+    return tf.strings.split(tf.strings.regex_replace(texts, f"({_one_of(PUNCTUATION)})", r" \1 "))
 
 
 def split_words_with_offsets(texts, **config):
@@ -142,7 +138,8 @@ def split_words_with_offsets(texts, **config):
     ends = tf.gather(tf.math.segment_max(ends, letter), letter)
 
     rows = tf.strings.reduce_join(characters.with_flat_values(made), axis=1)
-    words, begins, _ = tf_text.regex_split_with_offsets(rows, *_CUTS)
+    divides = f" |{_one_of(PUNCTUATION)}"
+    words, begins, _ = tf_text.regex_split_with_offsets(rows, divides, _one_of(PUNCTUATION))
     begins = begins.flat_values + tf.gather(
         tf.cumsum(_bytes(rows), exclusive=True), words.value_rowids()
     )

@@ -456,7 +456,7 @@ def test_names_of_classes_may_come_from_a_data_set():
 @pytest.mark.parametrize("labels", [[0, 2], [-1, 1]])
 @pytest.mark.parametrize("kind", [models.BertClassifier, models.BertTokenClassifier])
 def test_labels_outside_the_classes_are_refused(kind, labels):
-    model = kind(make_bert(), 2)
+    model = kind(make_bert(num_layers=0), 2)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     labels = np.array(labels, "int32")
     if kind is models.BertTokenClassifier:
@@ -468,7 +468,7 @@ def test_labels_outside_the_classes_are_refused(kind, labels):
 
 
 def test_ignored_labels_are_no_error():
-    model = models.BertTokenClassifier(make_bert(), 2)
+    model = models.BertTokenClassifier(make_bert(num_layers=0), 2)
     model.compile("sgd", training.MaskedCrossEntropy(pad_id=-1))
     labels = np.tile(np.array([[0], [-1]], "int32"), (1, 7))
     assert np.isfinite(model.train_on_batch(make_ids(), labels))
@@ -478,7 +478,7 @@ def test_ignored_labels_are_no_error():
 
 def test_arrays_are_looked_at_before_a_compiled_step():
     """Under XLA another row would be read, or the loss be NaN."""
-    classifier = models.BertClassifier(make_bert(), 2)
+    classifier = models.BertClassifier(make_bert(num_layers=0), 2)
     classifier.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=True
     )
@@ -497,11 +497,11 @@ def test_arrays_are_looked_at_before_a_compiled_step():
     classifier.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     assert np.isfinite(classifier.train_on_batch(make_ids(), one_hot))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    spans = models.BertSpanPredictor(make_bert())
+    spans = models.BertSpanPredictor(make_bert(num_layers=0))
     spans.compile("sgd", {"start": loss, "end": loss})
     with pytest.raises(ValueError, match="Labels of `end` must lie in 0 .. 6"):
         spans.fit(make_ids(), {"start": labels, "end": np.array([1, 7])})
-    pretrainer = models.BertPretrainer(make_bert())
+    pretrainer = models.BertPretrainer(make_bert(num_layers=0))
     pretrainer.compile("sgd", {"mlm": training.MaskedCrossEntropy(), "nsp": loss})
     inputs = {"token_ids": make_ids(), "masked_positions": np.array([[1], [7]])}
     with pytest.raises(ValueError, match="`masked_positions` must lie in 0 .. 6"):
@@ -567,14 +567,14 @@ def test_integers_that_keras_averages_over_replicas_are_integers():
 
 def test_the_label_that_a_loss_leaves_out_is_no_class():
     labels = np.array([[1, -100, 0, 2, -100, 1, 1]] * 2)
-    tagger = models.BertTokenClassifier(make_bert(), 3)
+    tagger = models.BertTokenClassifier(make_bert(num_layers=0), 3)
     keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
     for loss in (keras_loss, training.MaskedCrossEntropy(pad_id=-100)):
         tagger.compile("sgd", loss)
         assert np.isfinite(tagger.train_on_batch(make_ids(), labels))
         with pytest.raises(ValueError, match="Labels must lie in 0 .. 2"):
             tagger.train_on_batch(make_ids(), labels - 1)
-    pretrainer = models.BertPretrainer(make_bert(), next_sentence=False)
+    pretrainer = models.BertPretrainer(make_bert(num_layers=0), next_sentence=False)
     pretrainer.compile("sgd", {"mlm": training.MaskedCrossEntropy(pad_id=-100)})
     inputs = {"token_ids": make_ids(), "masked_positions": make_ids() % 7}
     assert np.isfinite(pretrainer.train_on_batch(inputs, {"mlm": labels}))
@@ -587,7 +587,7 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
     def batches(inputs, targets):
         return tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(2)
 
-    model = models.BertClassifier(make_bert(), 2)
+    model = models.BertClassifier(make_bert(num_layers=0), 2)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, jit_compile=True)
     labels, good = np.array([0, 1]), batches(make_ids(), np.array([0, 1]))
@@ -612,6 +612,31 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
     assert np.isfinite(fit_with(good)(good).history["val_loss"][0])
     model.compile("sgd", "binary_crossentropy")
     fit_with()(batches(make_ids(), np.eye(2, dtype="float32")))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.function")
+@pytest.mark.parametrize("replicas", [False, True])
+@pytest.mark.parametrize("train", ["fit", "train_on_batch"])
+def test_a_step_is_traced_once(train, replicas):
+    """Keras makes the optimizer's variables while it traces, and must then trace again."""
+    import tensorflow as tf
+
+    traces = []
+
+    class Traced(models.BertClassifier):
+        def train_step(self, data):
+            traces.append(data)
+            return super().train_step(data)
+
+    one = tf.distribute.MirroredStrategy(["CPU:0"]) if replicas else tf.distribute.get_strategy()
+    with one.scope():
+        model = Traced(make_bert(num_layers=0), 2, dropout_rate=0.0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.1), loss, jit_compile=False)
+    before = numpy_of(model.classifier.kernel)
+    getattr(model, train)(make_ids(), np.array([0, 1]))
+    assert len(traces) == 1 and model.optimizer.iterations.numpy() == 1
+    assert np.abs(numpy_of(model.classifier.kernel) - before).max() > 0.05
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")

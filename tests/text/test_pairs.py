@@ -424,7 +424,7 @@ def test_ids_outside_the_table_stop_the_data_set(tmp_path):
 
 
 def test_lines_are_counted_from_the_first_chunk_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_xfmr.text.pairs.CHUNK", 7)
+    monkeypatch.setattr("keras_xfmr.text.pair_reader.CHUNK", 7)
     path = write(tmp_path / "a.tsv", [("a", "b")] * 16)
     path.write_bytes(path.read_bytes() + b"c\n")
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"{path}:17: expected 2")):

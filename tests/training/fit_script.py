@@ -36,8 +36,6 @@ def make(path, dropout_rate=0.3, jit_compile=False, **options):
         metrics=[training.MaskedAccuracy()],
         jit_compile=jit_compile,
     )
-    # Or the step would be traced a second time, after the first has made the optimizer's variables.
-    model.optimizer.build(model.trainable_variables)
     return model, pairs
 
 

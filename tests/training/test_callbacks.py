@@ -37,6 +37,18 @@ class Data(keras.utils.PyDataset):
         return self.x[i], self.y[i]
 
 
+@pytest.fixture(autouse=True)
+def untuned(monkeypatch):
+    """Keras makes a data set of the batches; its end may wait half a minute for a tuner."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        make, options = tf.data.Dataset.from_generator, tf.data.Options()
+        options.autotune.enabled = False
+        untuned = lambda *args, **kwargs: make(*args, **kwargs).with_options(options)  # noqa: E731
+        monkeypatch.setattr(tf.data.Dataset, "from_generator", untuned)
+
+
 class Watch(keras.callbacks.Callback):
     """Notes the epochs that begin, and breaks off after a batch."""
 
@@ -58,6 +70,7 @@ def make(steps_per_execution=1, **options):
     model = keras.Sequential([keras.Input((11,)), dense(13), dropout(0.3), dense(2)])
     optimizer = training.AdamW(training.InverseSqrtSchedule(13, 7), **options)
     model.compile(optimizer, "mse", jit_compile=False, steps_per_execution=steps_per_execution)
+    optimizer.build(model.trainable_variables)  # or TensorFlow traces the step twice
     return model
 
 

@@ -101,10 +101,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(path, unbroken, t
 def learned(path, tmp_path_factory):
     """The history of a fit to one batch, and where TensorBoard wrote."""
     model, pairs = fit_script.make(path, dropout_rate=0.0, batch_size=47)
-    optimizer = training.AdamW(0.02, weight_decay=0.0, clipnorm=1.0)
-    optimizer.build(model.trainable_variables)
     model.compile(
-        optimizer,
+        training.AdamW(0.02, weight_decay=0.0, clipnorm=1.0),
         training.MaskedCrossEntropy(),
         metrics=[training.MaskedAccuracy(), training.MaskedPerplexity()],
         jit_compile=False,
@@ -113,17 +111,9 @@ def learned(path, tmp_path_factory):
     callbacks = []
     if importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(str(folder), write_graph=False))
-    ((inputs, labels),) = pairs.dataset().as_numpy_iterator()
-    inputs = {name: np.tile(ids, (15, 1)) for name, ids in inputs.items()}
-    fitted = model.fit(
-        inputs,
-        np.tile(labels, (15, 1)),
-        batch_size=47,
-        epochs=11,
-        shuffle=False,  # every batch has the same targets: a mean over batches is one over tokens
-        verbose=0,
-        callbacks=callbacks,
-    )
+    # Every batch has the same targets: a mean over batches is one over tokens.
+    data = pairs.dataset().cache().repeat(15)
+    fitted = model.fit(data, epochs=11, shuffle=False, verbose=0, callbacks=callbacks)
     return fitted.history, folder
 
 

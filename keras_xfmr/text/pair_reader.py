@@ -1,0 +1,211 @@
+"""The rows of files of sentence pairs: read, taken apart, checked and counted.
+
+N rows of a chunk
+"""
+
+import codecs
+import collections
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_xfmr.text.streaming import (
+    NO_TEXT,
+    is_blank,
+    is_text,
+    read_lines,
+    rows_where,
+    strip_lines,
+    text_files,
+)
+
+CHUNK = 512  # rows that are parsed and tokenized by one call
+REASONS = ("blank", "fields", "utf8", "empty", "too_long")
+FIRST_ROWS = 100
+END_OF_FILE = "\x00end of file\x00"
+
+
+class PairReader:
+    """What `PairDataset` reads: the lines of a TSV, or of two files side by side, and their faults.
+
+    Args:
+        source, target, columns, skip_header, on_bad_row: as `PairDataset` has them.
+    """
+
+    def __init__(self, source, target, columns, skip_header, on_bad_row):
+        if not _are_columns(columns):
+            raise ValueError(f"`columns` must be two indices from 0. Received: {columns!r}.")
+        if on_bad_row not in ("raise", "skip"):
+            raise ValueError(f"`on_bad_row` must be 'raise' or 'skip'. Received: {on_bad_row!r}.")
+        self._sources = text_files(source)
+        if not self._sources:
+            raise ValueError("`source` names no file.")
+        self._targets = None if target is None else text_files(target)
+        if self._targets is not None and len(self._sources) != len(self._targets):
+            raise ValueError(
+                "Each source file needs a target file. Received: "
+                f"{len(self._sources)} and {len(self._targets)}."
+            )
+        self._columns = tuple(columns)
+        self._skip_header = skip_header
+        self._on_bad_row = on_bad_row
+        self._fields = [self._count_fields(path) for path in self._sources]
+        with tf.device("CPU"):
+            self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
+
+    # ---- counts
+
+    def start_counting(self):
+        self._skipped.assign(tf.zeros_like(self._skipped))
+
+    @property
+    def skipped(self):
+        """Rows left out since counting started, by reason."""
+        return dict(zip(REASONS, (int(n) for n in self._skipped.numpy())))
+
+    # ---- rows
+
+    def lines(self):
+        """(file index, line number, line, other line) of every line of every file.
+
+        Lines are numbered and joined a chunk at a time: a function called for each line would cost
+        more than all the rest.
+        """
+        sources, targets = (tf.constant(names) for names in (self._sources, self._targets or [""]))
+
+        def read(index):
+            lines = read_lines(sources[index])
+            if self._targets is None:
+                chunks = lines.batch(CHUNK).map(lambda chunk: (chunk, tf.fill(tf.shape(chunk), "")))
+            else:
+                end = tf.data.Dataset.from_tensors(END_OF_FILE).repeat()
+                both = (lines.concatenate(end), read_lines(targets[index]).concatenate(end))
+                chunks = tf.data.Dataset.zip(*both).batch(CHUNK).map(_before_the_end)
+                chunks = chunks.take_while(lambda chunk, others: tf.size(chunk) > 0)
+            return chunks.enumerate().map(lambda number, pair: number_lines(index, number, *pair))
+
+        def number_lines(index, chunk_number, lines, others):
+            numbers = 1 + chunk_number * CHUNK + tf.range(tf.size(lines, tf.int64))
+            return tf.fill(tf.shape(numbers), index), numbers, lines, others
+
+        return tf.data.Dataset.range(len(self._sources)).flat_map(
+            lambda index: read(index).unbatch().skip(int(self._skip_header))
+        )
+
+    def parsed(self, lines):
+        """Chunks of good rows: source `[N]`, target `[N]`, and where each came from."""
+        return lines.batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _parse(self, files, numbers, lines, others):
+        if self._targets is None:
+            lines = strip_lines(lines, numbers)
+            cells = tf.strings.split(lines, "\t")
+            expected = tf.gather(tf.constant(self._fields, tf.int64), files)
+            wrong_fields = cells.row_lengths() != expected
+            cells = cells.to_tensor("", shape=[None, max(self._columns) + 1])
+            source, target = (cells[:, column] for column in self._columns)
+            blank = is_blank(lines)
+        else:
+            source, target = strip_lines(lines, numbers), strip_lines(others, numbers)
+            wrong_fields = tf.equal(lines, END_OF_FILE) | tf.equal(others, END_OF_FILE)
+            blank = is_blank(source) & is_blank(target)
+        source, target = tf.strings.strip(source), tf.strings.strip(target)
+        no_text = tf.logical_not(is_text(source) & is_text(target))
+        empty = is_blank(source) | is_blank(target)
+        where = (files, numbers)
+        keep = self.reject(
+            {
+                "blank": (blank, None),
+                "fields": (wrong_fields, self._wrong_fields),
+                "utf8": (no_text, lambda file: NO_TEXT),
+                "empty": (empty, lambda file: "the source or the target is empty"),
+            },
+            where,
+        )
+        return rows_where(keep, source, target, *where)
+
+    def _wrong_fields(self, file):
+        if self._targets is not None:
+            return "one of the two files ends here, the other goes on"
+        expected = tf.gather(tf.constant(self._fields, tf.int64), file)
+        return tf.strings.format(
+            "expected {} tab-separated fields, as in most of the first rows", expected
+        )
+
+    # ---- bad rows
+
+    def reject(self, faults, where):
+        """Which rows stay, bool `[N]`; the others are counted, or the first of them raises.
+
+        Args:
+            faults: reason -> which rows have it `[N]`, and a function from the index of a file to
+                what is said of such a row; None where that is no offence. A row is counted under
+                the first of its reasons.
+            where: the index of each row's file and its line number.
+        """
+        keep = tf.ones_like(where[1], tf.bool)
+        counts = dict.fromkeys(REASONS, tf.constant(0, tf.int64))
+        offending, complaints = [], []
+        for reason, (rows, complaint) in faults.items():
+            rows = keep & rows
+            keep = keep & tf.logical_not(rows)
+            counts[reason] = tf.reduce_sum(tf.cast(rows, tf.int64))
+            if complaint is not None:
+                offending.append(rows)
+                complaints.append(complaint)
+        self._skipped.assign_add(tf.stack(list(counts.values())))
+        if self._on_bad_row == "skip":
+            return keep
+        offending = tf.stack(offending, axis=1)
+        row = tf.argmax(tf.reduce_any(offending, axis=1))
+        message = tf.cond(
+            tf.reduce_any(offending),
+            lambda: self._complaint(offending[row], complaints, *(x[row] for x in where)),
+            lambda: "",
+        )
+        check = tf.debugging.Assert(tf.logical_not(tf.reduce_any(offending)), [message])
+        with tf.control_dependencies([check]):
+            return tf.identity(keep)
+
+    def _complaint(self, reasons, complaints, file, number):
+        """`pairs.tsv:17: expected 2 fields ...` for one row."""
+        name = tf.gather(tf.constant(self._sources), file)
+        words = tf.stack([complaint(file) for complaint in complaints])
+        reason = tf.gather(words, tf.argmax(tf.cast(reasons, tf.int32)))
+        advice = ". Mend the row, or pass on_bad_row='skip' to leave such rows out and count them."
+        return tf.strings.join([name, ":", tf.strings.as_string(number), ": ", reason, advice])
+
+    def _count_fields(self, path):
+        """Fields that most of a file's first rows have, blank ones aside, and all others must."""
+        counts = collections.Counter()
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                line = line if number else line.removeprefix(codecs.BOM_UTF8)
+                if self._skip_header and number == 0:
+                    continue
+                if line.decode("utf8", errors="replace").strip():
+                    if self._targets is not None:
+                        return 1
+                    counts[line.rstrip(b"\r\n").count(b"\t") + 1] += 1
+                if counts.total() == FIRST_ROWS:
+                    break
+        if not counts:
+            raise ValueError(f"{path} has no rows.")
+        [(count, _)] = counts.most_common(1)
+        if count <= max(self._columns):
+            raise ValueError(
+                f"{path}: expected at least {max(self._columns) + 1} tab-separated fields for "
+                f"columns={self._columns}. Received: {count} in most of the first rows."
+            )
+        return count
+
+
+def _are_columns(columns):
+    two = isinstance(columns, Sequence) and len(columns) == 2
+    return two and all(isinstance(column, int) and column >= 0 for column in columns)
+
+
+def _before_the_end(lines, others):
+    """A chunk of two files without the rows after the end of both."""
+    inside = tf.not_equal(lines, END_OF_FILE) | tf.not_equal(others, END_OF_FILE)
+    return tf.boolean_mask(lines, inside), tf.boolean_mask(others, inside)

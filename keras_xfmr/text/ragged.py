@@ -1,0 +1,55 @@
+"""Rows of ids, cut and joined.
+
+By arithmetic on where the rows stand in the flat values: TensorFlow's `tf.concat`, slices and
+`tf.ragged.boolean_mask` take hundreds of operations for it, which every graph that reads text would
+hold.
+
+B batch, T length
+"""
+
+import tensorflow as tf
+
+
+def stretches(values, begin, size):
+    """`values[begin[n] : begin[n] + size[n]]` as row n of a ragged tensor."""
+    places = tf.ragged.range(begin, begin + size)
+    return places.with_values(tf.gather(values, places.values))
+
+
+def head(rows, size):
+    """The first `size[b]` entries of row b; a row has as many at least."""
+    return stretches(rows.values, rows.row_starts(), size)
+
+
+def join(*parts):
+    """Ragged `[B, (T)]`: row b of each part, one after the other.
+
+    Args:
+        *parts: ragged `[B, (T)]`, or dense `[B]`, an entry for each row.
+    """
+    begin, size, before = [], [], 0
+    for part in parts:
+        if isinstance(part, tf.RaggedTensor):
+            starts, sizes = part.row_starts(), part.row_lengths()
+        else:
+            starts = tf.range(tf.size(part, tf.int64))
+            sizes = tf.ones_like(starts)
+        begin.append(before + tf.cast(starts, tf.int64))
+        size.append(tf.cast(sizes, tf.int64))
+        before += tf.size(_flat(part), tf.int64)
+    begin, size = tf.stack(begin, axis=1), tf.stack(size, axis=1)
+    values = tf.concat([_flat(part) for part in parts], axis=0)
+    joined = stretches(values, tf.reshape(begin, [-1]), tf.reshape(size, [-1]))
+    sizes = tf.reduce_sum(size, axis=1)
+    return tf.RaggedTensor.from_row_lengths(joined.values, sizes, validate=False)
+
+
+def merge(rows, parts):
+    """Ragged `[B, (T)]`: what `parts`, ragged `[N, (t)]`, has for each of the N entries of `rows`,
+    ragged `[B, (n)]`, one after the other."""
+    splits = tf.gather(parts.row_splits, rows.row_splits)
+    return tf.RaggedTensor.from_row_splits(parts.values, splits, validate=False)
+
+
+def _flat(part):
+    return part.values if isinstance(part, tf.RaggedTensor) else part

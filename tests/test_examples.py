@@ -27,7 +27,7 @@ def korean_pairs(tmp_path):
 
 
 def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
-    small = ("--train_size=256", "--held_out=24", "--epochs=1", "--d_model=16", "--batch_size=64")
+    small = ("--train_size=256", "--held_out=24", "--epochs=1", "--d_model=16", "--num_layers=1")
     command = (ROOT / "examples/translate.py", f"--output={tmp_path}", "--nojit_compile")
     printed = run_as_command(*command, *small)
     assert re.search(r"held-out exact match: \d+\.\d\d% of 24", printed)

@@ -24,12 +24,18 @@ def new_version(path, version=None):
         version: a positive integer; by default one more than the highest in `path`.
 
     Raises:
-        ValueError: `version` is no positive integer, `path` no local folder.
+        ValueError: `version` is no positive integer, `path` no local folder, or one whose
+            name TensorFlow takes for a pattern.
         FileExistsError: the version is there already.
     """
     if "://" in str(path):
         raise ValueError(f"`path` must be a local folder. Received: {str(path)!r}.")
     path = pathlib.Path(path)
+    if found := set(path.as_posix()) & set("*?[\\"):
+        raise ValueError(
+            "`path` must be without * ? [ and \\: TensorFlow takes a name with them for a pattern. "
+            f"Received: {''.join(sorted(found))} in {str(path)!r}."
+        )
     path.mkdir(parents=True, exist_ok=True)
     _name(path, version)
     aside = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path))

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 
 import keras
 import numpy as np
@@ -226,6 +227,13 @@ def test_two_that_are_written_at_once_are_two_versions(tmp_path):
 def test_a_place_that_is_no_local_folder_is_refused(model):
     with pytest.raises(ValueError, match="`path` must be a local folder. Received: 'gs://a/b'"):
         write(model, "gs://a/b")
+
+
+@pytest.mark.parametrize("name, found", [("run[1]", "["), ("a*b?", "*?"), ("a\\b", "\\")])
+def test_a_place_whose_name_is_a_pattern_is_refused(name, found, model, tmp_path):
+    with pytest.raises(ValueError, match="pattern. Received: " + re.escape(found)):
+        write(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

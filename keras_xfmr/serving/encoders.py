@@ -72,7 +72,7 @@ def export_encoder(
         check_texts: what the written model is asked.
 
     Raises:
-        ValueError: arguments that do not fit the model.
+        ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.
         FileExistsError: the version is there already.
         RuntimeError: the written model does not answer as the model in memory; nothing appears.
 

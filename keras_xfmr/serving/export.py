@@ -62,7 +62,7 @@ def export_saved_model(
         **options: of the search, such as `beam_size`, `alpha`, `num_return`.
 
     Raises:
-        ValueError: arguments that do not fit the model.
+        ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.
         FileExistsError: the version is there already.
         RuntimeError: the written model does not answer as the model in memory; nothing appears.
 

@@ -6,7 +6,7 @@ import pathlib
 import tensorflow as tf
 
 from keras_xfmr.text.files import read_lines
-from keras_xfmr.text.ragged import merge
+from keras_xfmr.text.ragged import merge, owners
 from keras_xfmr.text.tokenizers import (
     WORD_LIMIT,
     WordPieceTokenizer,
@@ -172,7 +172,7 @@ class BertTokenizer(WordPieceTokenizer):
         """
         words, starts, ends = split_words_with_offsets(texts, **self.get_config())
         ids, first, behind = self._pieces.tokenize_with_offsets(without_long_words(words))
-        word = ids.values.value_rowids()
+        word = owners(ids.values.row_lengths())
         size = tf.gather(starts.values.row_lengths(), word)
         begin = tf.gather(starts.values.row_starts(), word)
         # What is longer than a piece can be stands for a word that was too long.

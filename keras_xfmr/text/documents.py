@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_xfmr.text.ragged import owners
 from keras_xfmr.text.streaming import (
     NO_TEXT,
     is_text,
@@ -148,7 +149,8 @@ class Documents:
             alone = ~tf.strings.regex_full_match(marked, "(?s).*\n.*")
             marked = tf.where(alone, _mark_middle(marked), marked)
         sentences = tf.strings.split(marked, "\n")
-        return sentences.flat_values, tf.repeat(document, sentences.row_lengths()), begun
+        document = tf.gather(document, owners(sentences.row_lengths()))
+        return sentences.flat_values, document, begun
 
     def _refuse(self, bad, file, numbers, keep):
         """`keep`, unless a line is bad: `corpus.txt:17: not valid UTF-8, or ...`."""
@@ -177,7 +179,7 @@ def _mark_middle(lines):
     words = tf.strings.split(lines)
     count = words.row_lengths()
     place = tf.ragged.range(count).flat_values
-    after = tf.where(tf.equal(place, tf.repeat((count - 1) // 2, count)), "\n", " ")
+    after = tf.where(tf.equal(place, tf.gather((count - 1) // 2, owners(count))), "\n", " ")
     words = words.with_flat_values(words.flat_values + after)
     return tf.strings.strip(tf.strings.reduce_join(words, axis=-1))
 

@@ -21,6 +21,7 @@ from keras_xfmr.text.instances import (
     truncate,
 )
 from keras_xfmr.text.masking import mask_tokens
+from keras_xfmr.text.ragged import owners
 from keras_xfmr.text.streaming import Epochs, rows_where
 
 CHUNK = 128  # documents whose instances are made by one call
@@ -243,11 +244,11 @@ class PretrainingDataset(Epochs):
         sizes = tf.cast(tokens.row_lengths(), tf.int32)
         self._empty.assign_add(tf.reduce_sum(tf.cast(tf.equal(sizes, 0), tf.int64)))
         pieces = -(-sizes // self._size)
-        before = tf.repeat(tf.cumsum(pieces, exclusive=True), pieces)  # pieces before the segment
+        segment = owners(pieces)
+        before = tf.gather(tf.cumsum(pieces, exclusive=True), segment)  # pieces before the segment
         offset = (tf.range(tf.size(before)) - before) * self._size
-        sizes = tf.minimum(tf.repeat(sizes, pieces) - offset, self._size)
-        owner = tf.repeat(tf.range(tf.size(document)), lengths)
-        counts = tf.math.unsorted_segment_sum(pieces, owner, tf.size(document))
+        sizes = tf.minimum(tf.gather(sizes, segment) - offset, self._size)
+        counts = tf.math.unsorted_segment_sum(pieces, owners(lengths), tf.size(document))
         last = tf.cumsum(counts)
         chunk = Chunk(
             tokens.flat_values,

@@ -6,7 +6,7 @@ B batch, R windows, T length, Q pieces of a question, C pieces of a context
 import tensorflow as tf
 
 from keras_xfmr.text.packing import SentencePacker
-from keras_xfmr.text.ragged import head, stretches
+from keras_xfmr.text.ragged import head, owners, stretches
 
 BLANKS = r"[\s\pZ]+"
 
@@ -122,7 +122,7 @@ class QuestionPacker(tf.Module):
         room = self.max_length - 3 - asked
         beyond = tf.maximum(pieces - room, 0)
         windows = 1 + (beyond + self.stride - 1) // self.stride
-        row = tf.repeat(tf.range(ids.nrows(out_type=tf.int32)), windows)
+        row = owners(windows)
         first = tf.ragged.range(windows).flat_values * self.stride
         size = tf.minimum(tf.gather(room, row), tf.gather(pieces, row) - first)
         begin = tf.gather(ids.row_starts(), row) + first

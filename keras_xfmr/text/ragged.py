@@ -21,6 +21,15 @@ def head(rows, size):
     return stretches(rows.values, rows.row_starts(), size)
 
 
+def owners(counts):
+    """Which row each entry of rows of `counts [B]` entries belongs to: b `counts[b]` times, int32.
+
+    `tf.repeat`, and with it `RaggedTensor.value_rowids`, takes memory for the longest row in the
+    place of every row.
+    """
+    return tf.searchsorted(tf.cumsum(counts), tf.range(tf.reduce_sum(counts)), side="right")
+
+
 def join(*parts):
     """Ragged `[B, (T)]`: row b of each part, one after the other.
 

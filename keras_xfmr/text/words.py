@@ -6,6 +6,8 @@ B batch, W words
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.text.ragged import owners
+
 # General categories of Unicode 8, the version that published BERT models were made with. Written
 # out, because the classes of a regular expression change with the version of TensorFlow that a
 # SavedModel happens to be served by. The white space \t, \n and \r is no control character here.
@@ -141,11 +143,10 @@ def split_words_with_offsets(texts, **config):
     divides = f" |{_one_of(PUNCTUATION)}"
     words, begins, _ = tf_text.regex_split_with_offsets(rows, divides, _one_of(PUNCTUATION))
     begins = begins.flat_values + tf.gather(
-        tf.cumsum(_bytes(rows), exclusive=True), words.value_rowids()
+        tf.cumsum(_bytes(rows), exclusive=True), owners(words.row_lengths())
     )
     taken = tf.ragged.range(begins, begins + _bytes(words.flat_values))
-    size = _bytes(made)
-    places = tf.gather(tf.repeat(tf.range(tf.size(size)), size), taken.flat_values)
+    places = tf.gather(owners(_bytes(made)), taken.flat_values)
     starts, ends = (
         words.with_values(taken.with_values(tf.gather(values, places)))
         for values in (starts.flat_values, ends)

@@ -1,5 +1,6 @@
 """Rows that are cut and joined, against lists."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -36,6 +37,13 @@ def test_rows_and_entries_are_joined_in_order(splits):
 def test_what_has_another_number_of_rows_is_not_joined():
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         ragged.join(rows_of(ROWS), [31, 37, 41])
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 3, 0], [0, 0], [5], []])
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_each_entry_has_its_row(counts, dtype):
+    found = ragged.owners(tf.constant(counts, dtype))
+    np.testing.assert_array_equal(found, np.repeat(np.arange(len(counts)), counts))
 
 
 def test_parts_of_entries_become_rows():

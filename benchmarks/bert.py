@@ -55,6 +55,7 @@ from absl import app, flags
 
 from benchmarks import bert_peers as peers
 from benchmarks import side_by_side
+from examples import command_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("precision", ["float32"], "Of float32, mixed_bfloat16 and bfloat16.")
@@ -226,7 +227,8 @@ def run():
     side_by_side.run(cases)
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     if FLAGS.folder:
         return run()
     with tempfile.TemporaryDirectory() as folder:

@@ -32,6 +32,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import side_by_side, twin
+from examples import command_line
 from keras_xfmr import models
 
 FLAGS = flags.FLAGS
@@ -154,7 +155,8 @@ def make_products(batch_size, beam_size):
     return lambda: multiply(source, target, encoder, decoder).numpy()
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     shapes = {
         f"greedy, batch {FLAGS.batch_size}": (FLAGS.batch_size, None),
         f"beam {FLAGS.beam_size}, batch {FLAGS.batch_size}": (FLAGS.batch_size, FLAGS.beam_size),

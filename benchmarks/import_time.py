@@ -15,6 +15,7 @@ import sys
 from absl import app, flags
 
 from benchmarks import side_by_side
+from examples import command_line
 
 FLAGS = flags.FLAGS
 
@@ -23,7 +24,8 @@ def import_once(module):
     subprocess.run([sys.executable, "-c", f"import {module}"], check=True, capture_output=True)
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     functions = {name: functools.partial(import_once, name) for name in ("keras", "keras_xfmr")}
     seconds = side_by_side.alternate(functions, FLAGS.rounds, FLAGS.warmup)
     for name, values in seconds.items():

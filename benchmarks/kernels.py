@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import side_by_side
+from examples import command_line
 from keras_xfmr import layers
 
 FLAGS = flags.FLAGS
@@ -60,7 +61,8 @@ def make_call(make_layer, gradient, jit_compile):
     return lambda: function(x, upstream)
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     cases = {}
     for name, peers in LAYERS.items():
         for gradient in (False, True):

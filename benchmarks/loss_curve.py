@@ -32,6 +32,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import twin
+from examples import command_line
 from keras_xfmr import text, training
 
 FLAGS = flags.FLAGS
@@ -152,7 +153,8 @@ def compare(data, held, makers, seconds):
                 seconds[index] += time.perf_counter() - start
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     makers = {"keras_xfmr": twin.make_ours, "KerasHub": twin.make_twin}
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -26,6 +26,7 @@ import keras
 from absl import app, flags
 
 from benchmarks import side_by_side, twin
+from examples import command_line
 from keras_xfmr import text, training
 
 FLAGS = flags.FLAGS
@@ -133,7 +134,8 @@ def compare(folder):
     print(f"training takes {rate:,.0f} rows/s; the pipeline gives {ratio:,.1f} times as many")
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     if FLAGS.stream:
         print(json.dumps(stream(FLAGS.stream)))
     elif FLAGS.train:

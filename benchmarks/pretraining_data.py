@@ -23,6 +23,7 @@ import keras
 from absl import app, flags
 
 from benchmarks import side_by_side
+from examples import command_line
 from keras_xfmr import models, text, training
 
 FLAGS = flags.FLAGS
@@ -134,7 +135,8 @@ def compare(folder):
     print(f"instance making feeds a step {made / seconds / taken:,.1f} times over")
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     if FLAGS.train:
         print(json.dumps(train()))
         return

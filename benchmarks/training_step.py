@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import side_by_side, twin
+from examples import command_line
 from keras_xfmr import training
 
 FLAGS = flags.FLAGS
@@ -59,7 +60,8 @@ def make_step(peer, dropout, jit_compile):
     return lambda: model.train_on_batch(inputs, labels)
 
 
-def main(_):
+def main(argv):
+    command_line.flags_alone(argv)
     cases = {}
     for dropout in FLAGS.dropout:
         sides = {

@@ -1,4 +1,4 @@
-"""What every example asks of its command line."""
+"""What every example and benchmark asks of its command line."""
 
 from absl import app
 

@@ -5,7 +5,8 @@ import importlib.util
 import re
 
 import pytest
-from scripts import run, run_as_command
+from absl import app
+from scripts import ROOT, imported, run, run_as_command
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
@@ -17,6 +18,16 @@ COMPUTING = ("training step, float32", "forward 3 x 23, float32", "forward 1 x 7
 
 
 pytestmark = pytest.mark.filterwarnings("default")  # the peers' own
+
+
+NAMES = sorted(p.stem for p in ROOT.glob("benchmarks/*.py") if "app.run(" in p.read_text("utf8"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_flag_is_refused(name):
+    with imported(f"benchmarks.{name}") as benchmark:
+        with pytest.raises(app.UsageError, match="Received: 20"):
+            benchmark.main([name, "20"])
 
 
 @pytest.fixture(scope="module")

@@ -155,6 +155,7 @@ def test_other_names_of_the_two_gelus_are_those_of_transformers(name):
     np.testing.assert_allclose(ours, theirs(torch.tensor(x)).numpy(), atol=1e-6)
 
 
+@needs_torch
 def test_a_low_rank_update_is_merged_on_the_way_out(tmp_path):
     model = models.Bert(31, **SIZES)
     model.enable_lora(2, targets=("query", "inner"))

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 from absl import flags
@@ -41,7 +42,9 @@ def run(name, *given):
         imported(name) as script,
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(printed),
+        warnings.catch_warnings(),
     ):
+        warnings.filterwarnings("ignore", "No installed font")  # a machine may have no Korean one
         patch.setattr(sys, "argv", [name])
         flags.FLAGS([name, *given])
         script.main([name])

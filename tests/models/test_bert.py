@@ -631,8 +631,9 @@ def test_a_step_is_traced_once(train, replicas):
             traces.append(data)
             return super().train_step(data)
 
-    one = tf.distribute.MirroredStrategy(["CPU:0"]) if replicas else tf.distribute.get_strategy()
-    with one.scope():
+    mirrored, default = tf.distribute.MirroredStrategy, tf.distribute.get_strategy
+    strategy = mirrored(["CPU:0"]) if replicas else default()
+    with strategy.scope():
         model = Traced(make_bert(num_layers=0), 2, dropout_rate=0.0)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.1), loss, jit_compile=False)

@@ -47,8 +47,8 @@ def test_each_entry_has_its_row(counts, dtype):
 
 
 def test_parts_of_entries_become_rows():
-    found = ragged.merge(rows_of([[0, 0], [], [0]]), rows_of([[5, 7], [], [11]]))
-    assert found.to_list() == [[5, 7], [], [11]]
+    found = ragged.merge(rows_of([[0, 0], [], [0, 0]]), rows_of([[5, 7], [2], [], [11]]))
+    assert found.to_list() == [[5, 7, 2], [], [11]]
 
 
 def test_no_rows_become_none():

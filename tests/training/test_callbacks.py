@@ -45,8 +45,11 @@ def untuned(monkeypatch):
 
         make, options = tf.data.Dataset.from_generator, tf.data.Options()
         options.autotune.enabled = False
-        untuned = lambda *args, **kwargs: make(*args, **kwargs).with_options(options)  # noqa: E731
-        monkeypatch.setattr(tf.data.Dataset, "from_generator", untuned)
+
+        def from_generator(*args, **kwargs):
+            return make(*args, **kwargs).with_options(options)
+
+        monkeypatch.setattr(tf.data.Dataset, "from_generator", from_generator)
 
 
 class Watch(keras.callbacks.Callback):

@@ -63,7 +63,6 @@ flags.DEFINE_integer("batch_size", 8, "Rows of a batch, where it is not 1.", low
 flags.DEFINE_integer("length", 128, "Positions of a row, where the batch is not 1.")
 flags.DEFINE_integer("short_length", 16, "Positions of the one sentence.")
 flags.DEFINE_integer("predictions", 20, "Masked positions of a row.")
-flags.DEFINE_list("leave_out", [], "Peers, or sides such as KerasHub/graph, that do not run.")
 flags.DEFINE_string("folder", None, "Set by the parent: a random model in transformers' format.")
 
 PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
@@ -202,29 +201,21 @@ def make_cases():
     return cases | loading_cases()
 
 
-def leave_out(cases):
-    """Takes out the sides that the flag names, and those that cannot run here."""
-    names = set(FLAGS.leave_out)
-    sides = {side for case in cases.values() for side in case.sides}
-    unknown = names - {peer for peer, _ in sides} - {"/".join(side) for side in sides}
-    if unknown:
-        raise ValueError(f"--leave_out names no side: {sorted(unknown)}.")
+def impossible(cases):
+    """The sides that cannot run here."""
     if peers.torch is None:
         print("torch or transformers is not installed: HF-PyTorch is left out")
-        names |= {peer for peer, _ in sides if peer.startswith("HF")}
-    elif not shutil.which("g++"):
+        sides = {side for case in cases.values() for side in case.sides}
+        return {peer for peer, _ in sides if peer.startswith("HF")}
+    if not shutil.which("g++"):
         print("no C++ compiler: torch.compile is left out")
-        names.add("HF-PyTorch/compiled")
-    for case in cases.values():
-        for side in list(case.sides):
-            if side[0] in names or "/".join(side) in names:
-                del case.sides[side]
+        return {"HF-PyTorch/compiled"}
+    return set()
 
 
 def run():
     cases = make_cases()
-    leave_out(cases)
-    side_by_side.run(cases)
+    side_by_side.run(cases, impossible(cases))
 
 
 def main(argv):

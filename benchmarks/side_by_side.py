@@ -24,6 +24,7 @@ flags.DEFINE_integer("rounds", 20, "How often each side is timed.", lower_bound=
 flags.DEFINE_integer("warmup", 2, "Calls of each side before the first timed one.", lower_bound=1)
 flags.DEFINE_bool("memory", True, "Whether to measure peak memory, each side in a fresh process.")
 flags.DEFINE_string("only_case", None, "Runs this case alone.")
+flags.DEFINE_list("leave_out", [], "Peers, or sides such as KerasHub/graph, that do not run.")
 flags.DEFINE_string("only_side", None, "Set by the parent: prints the peak memory of this side.")
 
 MEMORY_CALLS = 3
@@ -89,11 +90,12 @@ def run_child(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(cases):
+def run(cases, impossible=()):
     """Times the cases one after the other and prints a table of each.
 
     Args:
         cases: name -> `Case`.
+        impossible: peers and sides that cannot run here, as of the flag `--leave_out`.
     """
     # TensorFlow warns of functions that are made in a loop; here each side is meant to be its own.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -101,6 +103,7 @@ def run(cases):
         if FLAGS.only_case not in cases:
             raise ValueError(f"No such case: {FLAGS.only_case!r}. There are {list(cases)}.")
         cases = {FLAGS.only_case: cases[FLAGS.only_case]}
+    _leave_out(cases, {*FLAGS.leave_out, *impossible})
     for name, case in cases.items():
         if FLAGS.only_side:
             _peak_alone(case)
@@ -114,6 +117,16 @@ def run(cases):
         _print_ratios(seconds, best)
         if FLAGS.memory and case.memory:
             _print_memory(name, best)
+
+
+def _leave_out(cases, names):
+    sides = {side for case in cases.values() for side in case.sides}
+    if unknown := names - {peer for peer, _ in sides} - {"/".join(side) for side in sides}:
+        raise ValueError(f"No such sides to leave out: {sorted(unknown)}. There are {sides}.")
+    for case in cases.values():
+        for side in list(case.sides):
+            if side[0] in names or "/".join(side) in names:
+                del case.sides[side]
 
 
 def _peak_alone(case):

@@ -10,8 +10,9 @@ from scripts import ROOT, imported, run, run_as_command
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
-SIZES = ("--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97")
-SIZES += ("--max_length=29", "--batch_size=3", "--length=23", "--short_length=7")
+SMALL = ("--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97")
+PAIRS = (*SMALL, "--source_length=7", "--target_length=5", "--batch_size=2")
+SIZES = (*SMALL, "--max_length=29", "--batch_size=3", "--length=23", "--short_length=7")
 QUICK = ("--predictions=5", "--learning_rate=1e-2", "--rounds=2", "--warmup=1")
 LEFT_OUT = "--leave_out=keras_xfmr/XLA,KerasHub/XLA,HF-PyTorch/compiled"  # slow to compile
 COMPUTING = ("training step, float32", "forward 3 x 23, float32", "forward 1 x 7, float32")
@@ -75,15 +76,24 @@ def test_bert_times_pytorch(bert):
     ("training_step", "training step, dropout 0"),
     ("decoding", "greedy, batch 1"),
     ("decoding", "beam 4, batch 2"),
+    ("decoding", "beam 4, batch 1"),
 ])  # fmt: skip
 @pytest.mark.parametrize("peer", ["keras_xfmr", "KerasHub"])
 def test_one_side_of_a_comparison_alone(name, case, peer):
     """What the parent starts to measure memory."""
     side = (f"--only_case={case}", f"--only_side={peer}/graph")
-    small = ("--num_layers=1", "--d_model=22", "--num_heads=2", "--ffn_dim=31", "--vocab_size=97")
-    small += ("--source_length=7", "--target_length=5", "--batch_size=2")
-    printed = run(f"benchmarks.{name}", *small, *side)
+    printed = run(f"benchmarks.{name}", *PAIRS, *side)
     assert re.search(r"\d{3,}", printed.splitlines()[-1])  # MB
+
+
+def test_what_is_left_out_does_not_run():
+    flags = (*PAIRS, "--dropout=0", "--rounds=2", "--warmup=1", "--nomemory")
+    left_out = "--leave_out=KerasHub,keras_xfmr/XLA"
+    printed = run("benchmarks.training_step", *flags, left_out)
+    assert "keras_xfmr, graph" in printed
+    assert "KerasHub" not in printed and "XLA" not in printed
+    with pytest.raises(ValueError, match=r"No such sides to leave out: \['KerasHub/GPU'\]"):
+        run("benchmarks.training_step", *flags, "--leave_out=KerasHub/GPU")
 
 
 def test_pretraining_data_compares_making_with_training(tmp_path):

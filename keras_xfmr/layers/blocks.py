@@ -139,12 +139,12 @@ class _Block(keras.layers.Layer):
         )
 
     def projections(self):
-        """The dense layers of the attentions, for `Prepared`; a user's attention may have none."""
-        layers = (getattr(self, name) for name in self.attentions)
+        """The dense layers of the sublayers, for `Prepared`; a user's sublayer may have none."""
+        layers = (getattr(self, name) for name in (*self.attentions, "feed_forward"))
         return [
             dense
             for layer in layers
-            if isinstance(layer, MultiHeadAttention)
+            if isinstance(layer, (MultiHeadAttention, PositionWiseFFN))
             for dense in layer.projections()
         ]
 

@@ -3,13 +3,14 @@
 B batch, T length, D d_model, V vocab_size
 """
 
+import functools
 import math
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional, kernels
-from keras_xfmr.layers.projections import matrix_of
+from keras_xfmr.layers.projections import product_of, times_transposed
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -80,10 +81,10 @@ class TokenEmbedding(keras.layers.Embedding):
                 name="output_bias", shape=(self.input_dim,), initializer="zeros"
             )
 
-    def prepare(self):
-        """The table `[V, D]` in the precision of the logits, for `Prepared`."""
+    def prepare(self, rows=None):
+        """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""
         # `Embedding` casts nothing by itself, and its table only where no layer is around it.
-        return ops.cast(self.embeddings, self.compute_dtype)
+        return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
     # `Embedding` saves and loads its table alone.
 
@@ -99,22 +100,12 @@ class TokenEmbedding(keras.layers.Embedding):
 
     def call(self, inputs, reverse=False):
         if reverse:
-            logits = self._logits(ops.cast(inputs, self.compute_dtype))
+            logits = product_of(self)(ops.cast(inputs, self.compute_dtype))
             return logits + ops.cast(self.bias, logits.dtype) if self.output_bias else logits
         self.check_ids(inputs)
         vectors = super().call(inputs)
         factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)
         return vectors if factor == 1.0 else vectors * ops.cast(factor, vectors.dtype)
-
-    def _logits(self, x):
-        """`[..., D]` to `[..., V]`."""
-        table = matrix_of(self)
-        if len(x.shape) > 2:
-            return ops.matmul(x, ops.transpose(table))
-        # `[R, D]`, the few rows of a step of decoding: the table is read as it lies. To transpose
-        # 32,000 x 512 once takes as long as four steps of 64 rows, and TensorFlow's product with a
-        # transposed view of it is two to four times as slow.
-        return ops.transpose(ops.matmul(table, ops.transpose(x)))
 
     def check_ids(self, token_ids):
         """Raises ValueError where the values are known and one is not a row of the table."""
@@ -153,3 +144,12 @@ class TokenEmbedding(keras.layers.Embedding):
     def compute_output_spec(self, inputs, reverse=False):
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+
+def _logits(x, table):
+    """`[..., D]` to `[..., V]`."""
+    if len(x.shape) > 2:
+        return ops.matmul(x, ops.transpose(table))
+    # The rows of a step of decoding. To transpose 32,000 x 512 once takes as long as four steps of
+    # 64 rows, and TensorFlow's product with a transposed view of it is two to four times as slow.
+    return times_transposed(x, table)

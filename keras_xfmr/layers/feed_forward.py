@@ -115,6 +115,12 @@ class PositionWiseFFN(keras.layers.Layer):
         layer.build(input_shape)
         return layer
 
+    def projections(self):
+        """The dense layers, for `Prepared`; a subclass may have others in their place."""
+        names = ("inner_dense", "gate_dense", "output_dense")
+        layers = (getattr(self, name, None) for name in names)
+        return [layer for layer in layers if isinstance(layer, AdaptableDense)]
+
     def call(self, inputs, training=None):
         return self.output_dense(self.dropout(self.activate(inputs), training=training))
 

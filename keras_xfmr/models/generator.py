@@ -1,6 +1,8 @@
 """A compiled search over a model, the same on every backend."""
 
 import collections
+import inspect
+import numbers
 import threading
 
 import keras
@@ -20,7 +22,7 @@ class Generator(keras.Model):
     """A model whose call searches; `predict_on_batch` then compiles it once per shape.
 
     Args:
-        model: has `step_function(inputs, max_length) -> (step, prompt, state)`.
+        model: has `step_function(inputs, max_length, beams) -> (step, prompt, state)`.
         max_length: the most tokens to generate.
         search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
         **options: of the search.
@@ -36,6 +38,7 @@ class Generator(keras.Model):
         self.max_length = max_length
         self.search = search if callable(search) else SEARCHES[search]
         self.options = options
+        self.beams = _beams(self.search, options)
         self.seed_generator = None
         if self.search is decoding.sample and options.get("seed") is None:
             # Owned here, so that a compiled call draws anew each time.
@@ -45,7 +48,7 @@ class Generator(keras.Model):
         self.built = True  # it has no weights of its own
 
     def call(self, inputs):
-        step, prompt, state = self.model.step_function(inputs, self.max_length)
+        step, prompt, state = self.model.step_function(inputs, self.max_length, self.beams)
         found = self.search(step, prompt, state, max_length=self.max_length, **self.options)
         return found._asdict()
 
@@ -57,6 +60,13 @@ class Generator(keras.Model):
             if seed is not None:
                 self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
             return self.predict_on_batch(inputs)
+
+
+def _beams(search, options):
+    """How many rows a search has for a sentence: its `beam_size`, where it has one."""
+    parameter = inspect.signature(search).parameters.get("beam_size")
+    beams = options.get("beam_size", getattr(parameter, "default", 1))
+    return beams if isinstance(beams, numbers.Integral) else 1  # the search refuses others
 
 
 def spelled(options):

@@ -270,7 +270,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
     # ---- decoding
 
-    def step_function(self, source_ids, max_length):
+    def step_function(self, source_ids, max_length, beams=1):
         """What a search of `keras_xfmr.decoding` takes: `(step, prompt, state)`.
 
         The state is the self-attention caches; the projected memory is closed over, once for all
@@ -280,6 +280,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             source_ids: integers `[B, S]`.
             max_length: positions of the caches: tokens to generate, and one less than there are in
                 a prompt of your own. A step beyond them is lost.
+            beams: rows that the search has for a sentence. It decides how the kernels are laid
+                out, and with it the speed alone.
 
         Raises:
             ValueError: `max_length` is beyond the learned positions: a compiled loop would read
@@ -292,14 +294,15 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             )
         memory = self.encode(source_ids, training=False)
         mask = functional.padding_mask(source_ids, self.pad_id)
-        rows = ops.shape(source_ids)[0]
+        rows = ops.shape(source_ids)[0]  # an integer where it is known
         caches = [block.init_cache(memory, rows, max_length) for block in self.decoder_blocks]
         crosses = [cross for _, cross in caches]
         projections = [dense for block in self.decoder_blocks for dense in block.projections()]
-        matrices = Prepared([self.target_embedding, *projections])
+        known = isinstance(rows, int)
+        products = Prepared([self.target_embedding, *projections], rows * beams if known else None)
 
         def step(token_ids, index, state):
-            with matrices:
+            with products:
                 return advance(token_ids, index, state)
 
         def advance(token_ids, index, state):

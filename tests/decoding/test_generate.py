@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from keras_xfmr import decoding
+from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models import Transformer
 
 pytestmark = pytest.mark.portable
@@ -188,6 +189,30 @@ def test_a_prompt_is_read_before_the_first_choice(model):
     going = ~(greedy[:, :2] == 3).any(axis=1)
     assert going.sum() > 1
     np.testing.assert_array_equal(as_numpy(found.token_ids)[going], greedy[going, 2:])
+
+
+def of_own_making(step, prompt, state, **options):
+    return decoding.greedy_search(step, prompt, state, **options)
+
+
+@pytest.mark.parametrize("search, options, beams", [
+    ("greedy", {}, 1),
+    ("sample", {}, 1),
+    ("beam", {}, 4),
+    (decoding.beam_search, {"beam_size": 7}, 7),
+    (of_own_making, {}, 1),
+])  # fmt: skip
+def test_a_model_is_told_how_many_rows_a_sentence_has(model, search, options, beams, monkeypatch):
+    rows = []
+
+    def watched(layers, count):
+        rows.append(count)
+        return Prepared(layers, count)
+
+    monkeypatch.setattr("keras_xfmr.models.transformer.Prepared", watched)
+    generator = model.make_generator(search=search, max_length=2, **options)
+    generator(ops.convert_to_tensor(SOURCE))
+    assert rows == [B * beams]
 
 
 def test_a_compiled_search_follows_the_weights_of_its_model():

@@ -1,12 +1,14 @@
 """Dense layers over rows, and matrices that are made once."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_xfmr import layers
-from keras_xfmr.layers.projections import Prepared, RowDense, matrix_of
+from keras_xfmr.layers.projections import Prepared, RowDense, product_of, times_transposed
 
 pytestmark = pytest.mark.portable
 
@@ -36,6 +38,52 @@ def test_heads_to_one_axis_is_the_einsum_over_all_rows():
     np.testing.assert_allclose(dense(x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("contracted, outputs, features", [(1, (3, 5), (7,)), (2, (7,), (3, 5))])
+@pytest.mark.parametrize("rows", [1, 2, 3, 32, 33])
+def test_a_matrix_is_transposed_for_few_rows(contracted, outputs, features, rows, monkeypatch):
+    dense = make_dense(contracted, outputs, features)
+    x = draw(rows, 1, *features)
+    expected, used = dense(x), []
+
+    def watched(x, transposed):
+        used.append(transposed.shape)
+        return times_transposed(x, transposed)
+
+    monkeypatch.setattr("keras_xfmr.layers.projections.times_transposed", watched)
+    with Prepared([dense], rows):
+        np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+    matrix = math.prod(outputs), math.prod(features)
+    assert used == ([matrix] if 3 <= rows <= 32 else [])
+
+
+@pytest.mark.parametrize("rows", [None, 5])
+@pytest.mark.parametrize("activation", ["gelu", "swiglu"])
+def test_a_prepared_network_is_the_same(activation, rows):
+    network = layers.PositionWiseFFN(11, activation)
+    x = draw(5, 1, 7)
+    network(x)
+    network.set_weights([draw(*weight.shape, seed=i) for i, weight in enumerate(network.weights)])
+    expected = ops.convert_to_numpy(network(x))
+    products = Prepared(network.projections(), rows)
+    matrices = [weight for weight in network.weights if len(weight.shape) == 2]
+    assert len(matrices) == (3 if activation == "swiglu" else 2)
+    for weight in matrices:
+        weight.assign(ops.zeros_like(weight))
+    with products:  # made before the weights were changed
+        np.testing.assert_allclose(network(x), expected, atol=1e-4)
+    assert np.abs(ops.convert_to_numpy(network(x)) - expected).max() > 1
+
+
+def test_a_network_of_other_layers_is_not_prepared():
+    class Own(layers.PositionWiseFFN):
+        def _dense(self, name, units, input_shape):
+            return keras.layers.Dense(units, name=name)
+
+    network = Own(11)
+    network(draw(5, 1, 7))
+    assert network.projections() == []
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_prepared_matrices_give_the_same_and_are_taken_off_again(dtype):
     attention = layers.MultiHeadAttention(3, 5, use_gate=True, dtype=dtype)
@@ -45,7 +93,7 @@ def test_prepared_matrices_give_the_same_and_are_taken_off_again(dtype):
     prepared = Prepared([embedding, *attention.projections()])
     with prepared:
         for layer in (embedding, attention.gate_dense):
-            assert matrix_of(layer) is matrix_of(layer)
+            assert product_of(layer) is product_of(layer)
         answer = attention(x, x), embedding(x, reverse=True)
         weights = [ops.convert_to_numpy(weight) for weight in attention.weights]
         attention.set_weights([0 * weight for weight in weights])
@@ -63,7 +111,7 @@ def test_prepared_matrices_are_taken_off_after_an_error():
     with pytest.raises(RuntimeError, match="inside"):
         with Prepared([dense]):
             raise RuntimeError("inside")
-    assert matrix_of(dense) is not matrix_of(dense)
+    assert product_of(dense) is not product_of(dense)
 
 
 def test_low_rank_updates_are_prepared_too():

@@ -19,6 +19,7 @@ __all__ = [
     "check_broadcast",
     "combine_masks",
     "concrete_value",
+    "could_be_ids",
     "l2_normalize",
     "look_ahead_mask",
     "padding_mask",
@@ -50,6 +51,32 @@ def concrete_value(x):
         return ops.convert_to_numpy(x)
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return None
+
+
+def as_array(x):
+    """A list as an array; others as they are."""
+    return np.asarray(x) if isinstance(x, (list, tuple)) else x
+
+
+def could_be_ids(x):
+    """Whether `x` holds integers, or whole numbers, as far as it is known.
+
+    Where values are not known yet, float32 and float64 pass: Keras builds a model that comes back
+    from a file, and averages a batch over replicas, with floats in the place of ids. Half
+    precision does not, as it cannot tell large ids apart.
+
+    Example:
+
+    >>> could_be_ids(np.array([1.0, 2.0])), could_be_ids(np.array([1.5]))
+    (True, False)
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "int" in dtype:
+        return True
+    values = concrete_value(x) if "float" in dtype else None
+    if values is None:
+        return dtype in ("float32", "float64")
+    return bool((values == np.round(values)).all())
 
 
 # ---- masks
@@ -125,7 +152,7 @@ def combine_masks(*masks):
     >>> combine_masks(look_ahead, padding, None).shape
     (1, 3, 3)
     """
-    masks = [mask for mask in masks if mask is not None]
+    masks = [as_array(mask) for mask in masks if mask is not None]
     for mask in masks:
         if len(mask.shape) not in (3, 4):
             raise ValueError(

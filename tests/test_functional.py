@@ -384,6 +384,17 @@ def test_rotation_keeps_the_dtype_and_is_done_in_float32():
     np.testing.assert_allclose(as_numpy(rotated), expected, rtol=2.0**-8, atol=1e-3)
 
 
+@pytest.mark.parametrize("x, could", [
+    (np.array([[-3, 2]], "int8"), True), (np.array([[3.0, 2.0]], "float16"), True),
+    (np.array([[3.0, 2.5]]), False), (np.array([True]), False),
+    (np.array([float("nan")]), False), (np.zeros((2, 0)), True),
+    (keras.KerasTensor((2,), "uint8"), True), (keras.KerasTensor((2,)), True),
+    (keras.KerasTensor((2,), "float16"), False), (keras.KerasTensor((2,), "bfloat16"), False),
+])  # fmt: skip
+def test_what_could_be_ids(x, could):
+    assert functional.could_be_ids(x) is could
+
+
 def test_a_concrete_value_is_an_array_and_a_symbolic_one_is_none():
     assert functional.concrete_value(ops.convert_to_tensor([2, 3])).tolist() == [2, 3]
     assert functional.concrete_value(5) == 5

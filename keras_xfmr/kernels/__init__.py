@@ -16,7 +16,6 @@ else:
 build_optimizer = phrasing.build_optimizer
 dropout = phrasing.dropout
 empty = phrasing.empty
-is_average_of_integers = phrasing.is_average_of_integers
 layer_norm = phrasing.layer_norm
 uniform = phrasing.uniform
 watched = phrasing.watched
@@ -28,7 +27,6 @@ __all__ = [
     "build_optimizer",
     "dropout",
     "empty",
-    "is_average_of_integers",
     "layer_norm",
     "rms_norm",
     "softmax",

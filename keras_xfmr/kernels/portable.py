@@ -55,11 +55,6 @@ def watched(data, ranges):
     return data
 
 
-def is_average_of_integers(x):
-    """Whether floats stand for integers, as they do before TensorFlow trains over replicas."""
-    return False
-
-
 def uniform(shape, seed):
     """float32 numbers in [0, 1). `seed` is an integer or a `keras.random.SeedGenerator`."""
     return keras.random.uniform(shape, seed=seed)

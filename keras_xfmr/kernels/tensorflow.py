@@ -129,16 +129,6 @@ def _assert_range(name, values, size, advice, ignored):
     return tf.debugging.Assert(tf.logical_not(tf.reduce_any(outside)), [message])
 
 
-def is_average_of_integers(x):
-    """Whether floats stand for integers.
-
-    Before Keras trains over replicas (`tf.distribute`), it averages a batch over them to learn its
-    shapes, and traces the model once, outside of the replicas, with the dtype of the averages.
-    """
-    outside = tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context()
-    return hasattr(x, "graph") and outside
-
-
 def uniform(shape, seed):
     """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
     if isinstance(seed, keras.random.SeedGenerator):

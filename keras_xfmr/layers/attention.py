@@ -352,6 +352,7 @@ class MultiHeadAttention(keras.layers.Layer):
         folded = self._folds(query.shape)
         if folded and (cache is not None or attention_bias is not None):
             raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
+        attention_mask = functional.as_array(attention_mask)
         if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
             attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
         gate = self.gate_dense(query) if self.use_gate else None

@@ -9,7 +9,7 @@ import math
 import keras
 from keras import ops
 
-from keras_xfmr import functional, kernels
+from keras_xfmr import functional
 from keras_xfmr.layers.projections import product_of, times_transposed
 
 
@@ -37,7 +37,7 @@ class TokenEmbedding(keras.layers.Embedding):
         `[B, T, D]`, or `[B, T, V]` in reverse.
 
     Raises:
-        ValueError: ids that are not integers; ids outside 0 .. V-1, wherever their values are
+        ValueError: ids that are not whole numbers; ids outside 0 .. V-1, wherever their values are
             known (in eager execution). Inside a compiled graph they cannot be seen, so check data
             by `keras_xfmr.text.check_ids`.
 
@@ -109,17 +109,13 @@ class TokenEmbedding(keras.layers.Embedding):
 
     def check_ids(self, token_ids):
         """Raises ValueError where the values are known and one is not a row of the table."""
-        dtype = keras.backend.standardize_dtype(token_ids.dtype)
-        if kernels.is_average_of_integers(token_ids):
-            return
-        values = functional.concrete_value(token_ids)
-        if "int" not in dtype and not (
-            values is not None and values.size and (values == values.astype("int64")).all()
-        ):
+        if not functional.could_be_ids(token_ids):
+            dtype = keras.backend.standardize_dtype(token_ids.dtype)
             raise ValueError(
                 f"Token ids must be integers. Received: dtype {dtype}. A model takes integers "
                 'where its input is `keras.Input(shape, dtype="int32")`.'
             )
+        values = functional.concrete_value(token_ids)
         if values is None or not values.size:
             return
         low, high = int(values.min()), int(values.max())

@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from keras_xfmr import functional, kernels
+from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.adaptation import NOTED, Adaptable
@@ -296,9 +296,8 @@ def _check_inputs(inputs):
             raise ValueError(
                 f"`{name}` must have the shape of `token_ids`, {shape}. Received: shape {found}."
             )
-        dtype = keras.backend.standardize_dtype(inputs[name].dtype)
-        integers = "int" in dtype or kernels.is_average_of_integers(inputs[name])
-        if name != "attention_mask" and not integers:
+        if name != "attention_mask" and not functional.could_be_ids(inputs[name]):
+            dtype = keras.backend.standardize_dtype(inputs[name].dtype)
             raise ValueError(
                 f"`{name}` must be integers; others would be cut off. Received: dtype {dtype}."
             )

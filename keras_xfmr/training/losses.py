@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xfmr import functional
+
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class MaskedCrossEntropy(keras.losses.Loss):
@@ -30,7 +32,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
         sample_weight: `[B, T]` or `[B, 1]`; the mean is then weighted.
 
     Raises:
-        ValueError: `label_smoothing` outside [0, 1); labels of another shape than the logits'.
+        ValueError: `label_smoothing` outside [0, 1); labels of another shape than the logits'; a
+            label outside the classes, where its value is known. In a compiled step its loss is NaN.
 
     Example:
 
@@ -57,21 +60,32 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = check_labels(y_true, y_pred)
+        self._check_classes(y_true, y_pred.shape[-1])
         weight = token_weight(y_true, self.pad_id, sample_weight)
         return super().__call__(y_true, y_pred, weight)
 
     def call(self, y_true, y_pred):
         """The loss of each token, `[B, T]`."""
         logits = ops.cast(y_pred, "float32")
+        labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)  # padding need not be a class
         if not self.label_smoothing:
-            # The backend's own operation needs less memory than the sum below. It checks padding's
-            # labels too, and padding need not be an index.
-            labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)
+            # The backend's own operation needs less memory than the sum below.
             return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         normalizer = ops.logsumexp(logits, axis=-1)
-        chosen = select_label(logits, y_true)
+        chosen = select_label(logits, labels)
         eps = self.label_smoothing
         return normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
+
+    def _check_classes(self, y_true, classes):
+        labels = functional.concrete_value(y_true)
+        if labels is None or not labels.size:
+            return
+        labels = labels[labels != self.pad_id]
+        if ((labels < 0) | (labels >= classes)).any():
+            raise ValueError(
+                f"Labels must lie in 0 .. {classes - 1}, or be pad_id={self.pad_id}. Received: "
+                f"labels from {labels.min()} to {labels.max()}."
+            )
 
 
 def check_labels(labels, logits):
@@ -93,11 +107,13 @@ def select_label(values, labels):
     """`values [..., V]` at integer `labels [...]`.
 
     A comparison with every index, which a compiler fuses with what stands around it; the gradient
-    of a gather would be a scatter into a tensor of the size of `values`.
+    of a gather would be a scatter into a tensor of the size of `values`. A label that is no index
+    gives NaN.
     """
-    labels = ops.expand_dims(ops.cast(labels, "int32"), -1)
-    hit = ops.equal(ops.arange(values.shape[-1], dtype="int32"), labels)
-    return ops.sum(ops.where(hit, values, 0.0), axis=-1)
+    labels, classes = ops.cast(labels, "int32"), values.shape[-1]
+    hit = ops.equal(ops.arange(classes, dtype="int32"), ops.expand_dims(labels, -1))
+    chosen = ops.sum(ops.where(hit, values, 0.0), axis=-1)
+    return ops.where(ops.logical_and(labels >= 0, labels < classes), chosen, float("nan"))
 
 
 def token_weight(y_true, pad_id, sample_weight=None):

@@ -122,6 +122,28 @@ class Marked(keras.layers.Layer):
         return ops.convert_to_tensor(self.mask)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Holder(keras.Model):
+    """A user's own model around a layer, which Keras builds anew from shapes alone."""
+
+    def __init__(self, layer, options, **kwargs):
+        super().__init__(**kwargs)
+        self.layer, self.options = layer, options
+        self.head = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        return self.head(self.layer(*inputs, **self.options))
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer, "options": self.options}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        return cls(**{**config, "layer": layer})
+
+
 class Spy(keras.layers.Layer):
     """Sees the implicit mask that reaches it."""
 

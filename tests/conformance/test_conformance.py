@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from harness import (
     Case,
+    Holder,
     Marked,
     Spy,
     as_numpy,
@@ -247,6 +248,17 @@ def test_a_model_with_the_layer_comes_back_from_a_file(case, tmp_path):
     assert configs[0] == configs[1]
     assert type(loaded.layers[-1]) is case.layer
     assert_equal([loaded(case.draw())], [model(case.draw())], rtol=0, atol=0)
+
+
+@every_layer
+def test_a_user_s_own_model_with_the_layer_comes_back_from_a_file(case, tmp_path):
+    model = Holder(case.built(), case.options)
+    inputs = [ops.convert_to_tensor(x, dtype=case.dtype) for x in case.draw()]
+    expected = model(inputs)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(loaded.weights) == len(model.weights) > 1
+    assert_equal([loaded(inputs)], [expected], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case, subclass", SUBCLASSES, ids=lambda x: getattr(x, "__name__", ""))

@@ -83,11 +83,19 @@ def test_whole_numbers_of_another_dtype_serve_as_ids():
 
 
 @pytest.mark.requires_tensorflow
-def test_ids_that_a_model_turned_into_floats_are_an_error_with_the_way_out():
-    model = keras.Sequential([keras.Input((T,)), TokenEmbedding(V, D)])
-    model.compile(jit_compile=False)
+@pytest.mark.parametrize("inputs", [[], [keras.Input((T,))]], ids=["none", "floats"])
+def test_ids_that_a_model_turned_into_floats_serve(inputs, rng):
+    ids = rng.integers(V, size=(B, T))
+    model = keras.Sequential([*inputs, TokenEmbedding(V, D)])
+    found = model.predict(ids, verbose=0)
+    np.testing.assert_array_equal(found, as_numpy(model.layers[-1](ids)))
+
+
+@pytest.mark.requires_tensorflow
+def test_ids_that_a_model_turned_into_halves_are_an_error_with_the_way_out():
+    model = keras.Sequential([TokenEmbedding(V, D, dtype="mixed_float16")])
     with pytest.raises(ValueError, match='takes integers where its input is.*dtype="int32"'):
-        model.predict_on_batch(np.ones((B, T), "int32"))
+        model.predict(np.ones((B, T), "int32"), verbose=0)
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "halves", "tensor2tensor"])

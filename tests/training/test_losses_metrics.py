@@ -143,6 +143,26 @@ def test_a_smoothing_outside_its_range_is_refused(smoothing):
         training.MaskedCrossEntropy(smoothing)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("label", [-1, 11])
+def test_a_label_outside_the_classes_is_an_error_or_no_number(smoothing, label, logits):
+    loss = training.MaskedCrossEntropy(smoothing, pad_id=PAD)
+    labels = LABELS.copy()
+    labels[0, 0] = label
+    with pytest.raises(ValueError, match=r"in 0 .. 10, or be pad_id.*labels from"):
+        loss(labels, logits)
+
+    class Given(keras.layers.Layer):  # values are not known while it is traced
+        def call(self, labels):
+            return loss(labels, keras.ops.convert_to_tensor(logits))
+
+    inputs = keras.Input(LABELS.shape[1:], dtype="int32")
+    model = keras.Model(inputs, Given()(inputs))
+    model.compile(jit_compile=True)
+    assert np.isnan(model.predict_on_batch(labels)).all()
+    assert np.isfinite(model.predict_on_batch(LABELS)).all()
+
+
 # ---- metrics
 
 

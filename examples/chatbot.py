@@ -25,9 +25,9 @@ from keras_xfmr import text
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "CSV with the columns Q and A.", required=True)
 flags.DEFINE_string("output", "runs/chatbot", "Folder for everything that is written.")
-flags.DEFINE_integer("held_out", 500, "Questions to measure on, never trained on.")
+flags.DEFINE_integer("held_out", 500, "Questions to measure on, never trained on.", lower_bound=1)
 flags.DEFINE_integer("vocab_size", 4000, "Subwords, one vocabulary for both sides.")
-flags.DEFINE_integer("epochs", 10, "Passes over the data.")
+flags.DEFINE_integer("epochs", 10, "Passes over the data.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Pairs of a step.")
 flags.DEFINE_integer("d_model", 192, "Size of a token's vector.")
 flags.DEFINE_integer("num_layers", 2, "Blocks on each side.")

@@ -4,6 +4,8 @@ import numbers
 
 import tensorflow as tf
 
+MOST_PLACES = 10**8  # of a shuffle's buffer: 2.5 GB, before the first row is read
+
 
 def check_ids(vocab_size, name="token_ids"):
     """A function for `Dataset.map` that passes ids on and fails where one is not in a vocabulary.
@@ -17,9 +19,10 @@ def check_ids(vocab_size, name="token_ids"):
         name: what the message calls them.
 
     Returns:
-        A function from a tensor, or a nest of integer tensors, to the same.
+        A function from a tensor or a ragged one, or a nest of integer tensors, to the same.
 
     Raises:
+        ValueError: ids that are not integers.
         tf.errors.InvalidArgumentError: from the data set's iterator, with the bad range.
 
     Example:
@@ -29,9 +32,14 @@ def check_ids(vocab_size, name="token_ids"):
     advice = " Is this the tokenizer that the model was built for?" if "ids" in name else ""
 
     def check_one(ids):
+        if isinstance(ids, tf.RaggedTensor):
+            return ids.with_flat_values(check_one(ids.flat_values))
         ids = tf.convert_to_tensor(ids)
-        low, high = tf.reduce_min(ids), tf.reduce_max(ids)
-        inside = tf.logical_and(low >= 0, high < tf.cast(vocab_size, ids.dtype))
+        if not ids.dtype.is_integer:
+            raise ValueError(f"{name} must be integers. Received: dtype {ids.dtype.name}.")
+        values = tf.cast(ids, tf.int64)  # the size may lie beyond a smaller type
+        low, high = tf.reduce_min(values), tf.reduce_max(values)
+        inside = tf.logical_and(low >= 0, high < vocab_size)
         message = tf.strings.format(
             f"{name} must lie in 0 .. {vocab_size - 1} (vocab_size={vocab_size}). Received: ids "
             f"from {{}} to {{}}.{advice}",
@@ -57,6 +65,11 @@ def check_integer(name, value, least=None, most=None):
         bounds = "" if least is None else f", at least {least}"
         bounds += "" if most is None else f", at most {most}"
         raise ValueError(f"`{name}` must be an integer{bounds}. Received: {value!r}.")
+
+
+def check_shuffle_buffer(places):
+    """Refuses what is no number of rows, and more than memory is set aside for."""
+    check_integer("shuffle_buffer", places, 0, MOST_PLACES)
 
 
 def check_seed(seed):

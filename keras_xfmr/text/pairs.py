@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer, check_seed
+from keras_xfmr.text.checks import check_integer, check_seed, check_shuffle_buffer
 from keras_xfmr.text.pair_reader import PairReader
 from keras_xfmr.text.streaming import Epochs, rows_where, untuned
 
@@ -39,7 +39,8 @@ class PairDataset(Epochs):
             one is the longest. Each costs one compilation.
         columns: indices of the source and target column of a TSV.
         skip_header: whether each file begins with a line that is no pair.
-        shuffle_buffer: rows to shuffle among; 0 keeps the order of the files.
+        shuffle_buffer: rows to shuffle among, at most 10^8; 0 keeps the order of the files. Each
+            place takes 25 bytes, also where there are fewer rows.
         seed: of the shuffle, an integer of 64 bits.
         on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
             counts it in `skipped`. Bad: another number of fields than most of the first rows of its
@@ -80,7 +81,7 @@ class PairDataset(Epochs):
         super().__init__()
         self.buckets = _rising_pairs(buckets)
         check_integer("batch_size", batch_size, 1)
-        check_integer("shuffle_buffer", shuffle_buffer, 0)
+        check_shuffle_buffer(shuffle_buffer)
         check_seed(seed)
         self._reader = PairReader(source, target, columns, skip_header, on_bad_row)
         self._tokenizers = (source_tokenizer, target_tokenizer)

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer, check_seed
+from keras_xfmr.text.checks import check_integer, check_seed, check_shuffle_buffer
 from keras_xfmr.text.documents import Documents
 from keras_xfmr.text.instances import (
     Chunk,
@@ -70,8 +70,8 @@ class PretrainingDataset(Epochs):
             document); `"sop"`, sentence order prediction (1: A and B are swapped), its label under
             the name `nsp` too; None, one sequence of whole segments and no such label.
         short_rate: share of instances with a random length, in [0, 1].
-        shuffle_buffer: documents (parts, of long ones) to shuffle among; 0 keeps the order of the
-            files.
+        shuffle_buffer: documents (parts, of long ones) to shuffle among, at most 10^8; 0 keeps the
+            order of the files.
         seed: an integer of 64 bits.
         **reading: `heading`, `sentence_split`, `line_documents`, `on_bad_line`, as `Documents`
             takes them.
@@ -119,7 +119,7 @@ class PretrainingDataset(Epochs):
         check_integer("max_length", max_length, 5)
         check_integer("batch_size", batch_size, 1)
         check_integer("max_predictions", max_predictions, 1)
-        check_integer("shuffle_buffer", shuffle_buffer, 0)
+        check_shuffle_buffer(shuffle_buffer)
         check_seed(seed)
         if getattr(tokenizer, "mask_id", None) is None:
             raise ValueError(

@@ -10,7 +10,13 @@ from keras_xfmr.text.checks import check_integer
 
 BLOCK = 1 << 20  # bytes that are read at a time
 WHITE_SPACE = r"[\x09-\x0d\x1c-\x20\x{85}\p{Z}]"  # what `str.isspace` means by it
-GZIP = b"\x1f\x8b"  # how a file begins that gzip packed
+PACKERS = {  # how files begin that they packed, and what unpacks those
+    rb"\x1f\x8b": ("gzip", "gunzip FILE"),
+    rb"BZh[1-9]1AY&SY": ("bzip2", "bunzip2 FILE"),
+    rb"\xfd7zXZ\x00": ("xz", "unxz FILE"),
+    rb"\x28\xb5\x2f\xfd": ("zstd", "unzstd FILE"),
+    rb"PK\x03\x04": ("zip", "unzip FILE"),
+}
 NO_TEXT = "not valid UTF-8, or with a NUL character"  # what is wrong where `is_text` says no
 
 
@@ -107,10 +113,11 @@ def _check_encoding(path, beginning):
 
     A NUL here and there is a matter of its line: see `is_text`.
     """
-    if beginning.startswith(GZIP):
-        raise ValueError(
-            f"{path} is packed by gzip; expected plain text. Unpack it first: gunzip FILE."
-        )
+    for magic, (packer, command) in PACKERS.items():
+        if re.match(magic, beginning):
+            raise ValueError(
+                f"{path} is packed by {packer}; expected plain text. Unpack it first: {command}."
+            )
     marked = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     count = beginning.count(0)
     if marked or count > len(beginning) / 100:  # UTF-16 has one in every blank and line end

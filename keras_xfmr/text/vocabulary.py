@@ -37,6 +37,11 @@ def _sample(texts):
         ValueError: there is no text in it, or something else than text.
     """
     texts = texts if isinstance(texts, tf.data.Dataset) else text_files(texts)
+    if isinstance(texts, tf.data.Dataset) and texts.element_spec != tf.TensorSpec([], tf.string):
+        raise ValueError(
+            "Expected a data set of single strings; `unbatch` or `map` it to such. Received: "
+            f"elements {texts.element_spec}."
+        )
     # All of it is looked at first: a trainer would hide the error in one of its own.
     if not any([any(line.strip() for line in lines) for lines in _checked(texts)]):
         raise _no_text(texts)
@@ -166,7 +171,7 @@ def _largest_model(texts, vocab_size, model_type, lowercase, **names):
     """
     import sentencepiece
 
-    check_integer("vocab_size", vocab_size, 1)
+    check_integer("vocab_size", vocab_size, 5)  # four special tokens, and BERT's [MASK]
     if model_type not in MODEL_TYPES:
         raise ValueError(f"`model_type` must be one of {MODEL_TYPES}. Received: {model_type!r}.")
     if hasattr(sentencepiece, "set_min_log_level"):
@@ -280,7 +285,7 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
     """
     import keras_nlp
 
-    check_integer("vocab_size", vocab_size, 1)
+    check_integer("vocab_size", vocab_size, len(special_tokens) + 1)
     split = functools.partial(tokenizer_class.split, **config)
     lines = tf.data.Dataset.from_generator(
         _sample(texts), output_signature=tf.TensorSpec([None], tf.string)

@@ -17,7 +17,7 @@ class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
         scale: a factor; 1 in the paper.
 
     Raises:
-        ValueError: `warmup_steps` is not positive.
+        ValueError: `d_model` or `warmup_steps` is less than 1, `scale` negative.
 
     Example:
 
@@ -27,8 +27,11 @@ class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, d_model, warmup_steps=4000, *, scale=1.0):
         super().__init__()
-        if warmup_steps < 1:
-            raise ValueError(f"`warmup_steps` must be positive. Received: {warmup_steps}.")
+        for name, value in {"d_model": d_model, "warmup_steps": warmup_steps}.items():
+            if not value >= 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {value!r}.")
+        if not scale >= 0:
+            raise ValueError(f"`scale` must not be negative. Received: {scale!r}.")
         self.d_model = d_model
         self.warmup_steps = warmup_steps
         self.scale = scale
@@ -54,7 +57,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         total_steps: larger than `warmup_steps`; the rate is 0 from there on.
 
     Raises:
-        ValueError: numbers of steps outside these ranges.
+        ValueError: numbers of steps outside these ranges, or a negative `peak`.
 
     Example:
 
@@ -64,6 +67,8 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, peak, warmup_steps, total_steps):
         super().__init__()
+        if not peak >= 0:
+            raise ValueError(f"`peak` must not be negative. Received: {peak!r}.")
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
                 "`warmup_steps` must be at least 0 and smaller than `total_steps`. "

@@ -1,7 +1,9 @@
 """`PairDataset`: what comes out of good files, and what is said about bad ones."""
 
+import bz2
 import collections
 import gzip
+import lzma
 import re
 import subprocess
 import sys
@@ -323,6 +325,10 @@ def test_utf_16_and_packed_files_are_named(tmp_path):
         (tmp_path / "a.tsv").write_bytes("source\ttarget\r\n".encode(encoding))
         with pytest.raises(ValueError, match="a.tsv looks like UTF-16.*iconv -f UTF-16"):
             pairs_of(tmp_path / "a.tsv", on_bad_row="skip")
+    for packer, pack, command in ((bz2, "bzip2", "bunzip2"), (lzma, "xz", "unxz")):
+        (tmp_path / "packed").write_bytes(packer.compress(b"a\tb\n" * 99))
+        with pytest.raises(ValueError, match=f"packed is packed by {pack}.*{command} FILE"):
+            pairs_of(tmp_path / "packed")
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
     with pytest.raises(ValueError, match="a.tsv.gz is packed by gzip.*gunzip"):
         pairs_of(tmp_path / "a.tsv.gz")
@@ -366,7 +372,8 @@ def test_a_file_with_too_few_columns_is_refused(many):
     [{"buckets": b} for b in ((), (5, 5), (7, 5), (0, 5), ((5, 7), (7, 5)), ((3, 5, 7),), (5.5,))]
     + [{"columns": c} for c in ((-1, 0), (0,), (0, 1, 2), ("a", "b"))]
     + [{"batch_size": 0}, {"batch_size": 2.5}, {"on_bad_row": "ignore"}, {"path": []}]
-    + [{"target": []}, {"shuffle_buffer": -1}, {"buckets": 64}, {"buckets": None}, {"columns": 5}]
+    + [{"shuffle_buffer": -1}, {"shuffle_buffer": 10**9}, {"target": []}]
+    + [{"buckets": 64}, {"buckets": None}, {"columns": 5}]
     + [{"seed": s} for s in (None, 1.5, True, 2**63, -(2**63) - 1)],
     ids=str,
 )
@@ -421,6 +428,18 @@ def test_ids_outside_the_table_stop_the_data_set(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match="token_ids must .*from -3 to 5"):
         text.check_ids(7)(tf.constant([[5, -3]]))
     assert text.check_ids(7)(tf.zeros((0, 5), tf.int64)).shape == (0, 5)
+    assert int(text.check_ids(300)(np.array([250], "uint8"))[0]) == 250
+    with pytest.raises(ValueError, match="token_ids must be integers. Received: dtype float64"):
+        text.check_ids(8)(np.array([1.5]))
+
+
+def test_ids_as_a_tokenizer_gives_them_are_checked():
+    ids = tf.ragged.constant([[5, 3], [], [6]])
+    assert text.check_ids(7)(ids).to_list() == ids.to_list()
+    data = tf.data.Dataset.from_tensors(ids)
+    assert list(data.map(text.check_ids(7)))[0].to_list() == ids.to_list()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="in 0 .. 5 .*from 3 to 6"):
+        list(data.map(text.check_ids(6)))
 
 
 def test_lines_are_counted_from_the_first_chunk_on(tmp_path, monkeypatch):

@@ -41,8 +41,8 @@ def test_text_without_a_visible_character_is_an_error(name, nothing):
 ])  # fmt: skip
 def test_a_size_that_is_none_is_an_error(learn):
     lines = tf.data.Dataset.from_tensor_slices(["a text"])
-    for size in (0, -1, 2.5):
-        with pytest.raises(ValueError, match="`vocab_size` must be an integer, at least 1"):
+    for size in (0, -1, 2.5, 3, 4):
+        with pytest.raises(ValueError, match="`vocab_size` must be an integer, at least [56]"):
             learn(lines, size)
 
 
@@ -143,6 +143,14 @@ def test_a_line_in_another_encoding_is_named(learn, tmp_path, monkeypatch):
     lines = tf.data.Dataset.from_tensor_slices([b"ok", b"\n", b"ok \xff"])
     with pytest.raises(ValueError, match="the data set:3: not valid UTF-8"):
         learn(lines)
+
+
+@pytest.mark.parametrize("learn", LEARN.values(), ids=LEARN)
+def test_a_data_set_of_something_else_than_strings_is_refused(learn):
+    texts = tf.data.Dataset.from_tensor_slices(["a text", "another"])
+    for data in (texts.batch(2), texts.map(lambda x: (x, x)), tf.data.Dataset.range(3)):
+        with pytest.raises(ValueError, match="Expected a data set of single strings.*elements"):
+            learn(data)
 
 
 @pytest.mark.parametrize("learn", LEARN.values(), ids=LEARN)

@@ -246,8 +246,14 @@ def test_schedules_come_back_from_their_configs():
 
 
 def test_steps_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="`warmup_steps` must be positive. Received: 0"):
+    with pytest.raises(ValueError, match="`warmup_steps` must be at least 1. Received: 0"):
         training.InverseSqrtSchedule(23, 0)
+    with pytest.raises(ValueError, match="`d_model` must be at least 1. Received: -5"):
+        training.InverseSqrtSchedule(-5)
+    with pytest.raises(ValueError, match="`scale` must not be negative. Received: -1.0"):
+        training.InverseSqrtSchedule(23, 7, scale=-1.0)
+    with pytest.raises(ValueError, match="`peak` must not be negative. Received: nan"):
+        training.LinearWarmupDecay(float("nan"), 0, 10)
     for warmup, total in ((5, 5), (7, 5), (-1, 5)):
         with pytest.raises(ValueError, match=f"warmup_steps={warmup}, total_steps={total}"):
             training.LinearWarmupDecay(1.0, warmup, total)

@@ -117,6 +117,7 @@ def watched(data, ranges):
 
 
 def _assert_range(name, values, size, advice, ignored):
+    values = tf.convert_to_tensor(values)
     if not values.dtype.is_floating:
         values = tf.cast(values, tf.int64)  # the size may lie beyond a smaller type
     outside = tf.logical_or(values < 0, values >= tf.cast(size, values.dtype))

@@ -13,7 +13,7 @@ from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbeddin
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.adaptation import NOTED, Adaptable
 from keras_xfmr.models.arguments import check_rates, named_inputs, whole_number
-from keras_xfmr.models.checked_data import check_range
+from keras_xfmr.models.checked_data import ChecksData, check_range, positions
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
@@ -49,7 +49,7 @@ INPUTS = ("token_ids", "segment_ids", "attention_mask")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Bert(Adaptable, Pretrained, keras.Model):
+class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
     """The encoder of Devlin et al. 2019: every position in, every position out.
 
         x = Dropout(LayerNorm(token[id] + position[t] + segment[s]))
@@ -262,6 +262,23 @@ class Bert(Adaptable, Pretrained, keras.Model):
             )
         _check_inputs(inputs)
         return inputs
+
+    # ---- data are looked at
+
+    def named(self, inputs):
+        return inputs if isinstance(inputs, dict) else {"token_ids": inputs}
+
+    def ranges(self, inputs, labels=None, weights=None):
+        inputs = self.named(inputs)
+        if inputs.get("token_ids") is None:
+            return  # the call says so
+        yield "Token ids", inputs["token_ids"], self.token_embedding.input_dim, "", None
+        if len(inputs["token_ids"].shape) == 2:
+            yield positions("token_ids", inputs["token_ids"], self.position_embedding.max_length)
+        if inputs.get("segment_ids") is not None:
+            yield "Segments", inputs["segment_ids"], self.segment_embedding.input_dim, "", None
+
+    # ---- the two halves
 
     def encode(self, token_ids, segment_ids, attention_mask, training=None):
         """The vectors of every position, `[B, T, D]`."""

@@ -2,9 +2,10 @@
 
 import keras
 
+from keras_xfmr import functional
 from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
 from keras_xfmr.models.bert import Bert, symbolic_inputs
-from keras_xfmr.models.checked_data import ChecksData
+from keras_xfmr.models.checked_data import ChecksData, check_range
 from keras_xfmr.models.pretrained import Pretrained
 
 
@@ -33,7 +34,11 @@ class BertHead(Pretrained, ChecksData, keras.Model):
 
     def complete_inputs(self, inputs):
         """As `Bert.complete_inputs`."""
-        return self.bert.complete_inputs(inputs, self.further_inputs)
+        inputs = self.bert.complete_inputs(inputs, self.further_inputs)
+        for name in self.further_inputs:  # masked positions
+            values = functional.concrete_value(inputs[name])
+            check_range(f"`{name}`", values, inputs["token_ids"].shape[-1])
+        return inputs
 
     def _dense(self, bert, units, name):
         return keras.layers.Dense(
@@ -88,21 +93,17 @@ class BertHead(Pretrained, ChecksData, keras.Model):
     # ---- data are looked at
 
     def named(self, inputs):
-        return inputs if isinstance(inputs, dict) else {"token_ids": inputs}
+        return self.bert.named(inputs)
 
     def ranges(self, inputs, labels=None, weights=None):
+        yield from self.bert.ranges(inputs)
         inputs = self.named(inputs)
         if inputs.get("token_ids") is None:
             return  # the call says so
-        bert, length = self.bert, inputs["token_ids"].shape[-1]
-        sizes = {
-            "token_ids": ("Token ids", bert.token_embedding.input_dim),
-            "segment_ids": ("Segments", bert.segment_embedding.input_dim),
-            "masked_positions": ("`masked_positions`", length),
-        }
-        for key, (name, size) in sizes.items():
-            if inputs.get(key) is not None and size is not None:
-                yield name, inputs[key], size, "", None
+        length = inputs["token_ids"].shape[-1]
+        for name in self.further_inputs:  # masked positions
+            if inputs.get(name) is not None and length is not None:
+                yield f"`{name}`", inputs[name], length, "", None
         if labels is not None:
             yield from self.label_ranges(labels, length)
 

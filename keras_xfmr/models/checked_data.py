@@ -1,5 +1,9 @@
 """Data that are looked at before they meet a compiled step, which has no way to complain."""
 
+import inspect
+import types
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -33,10 +37,11 @@ class ChecksData:
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
-        if "validation_data" in kwargs:
-            kwargs["validation_data"] = self._watched(kwargs["validation_data"])
         kernels.build_optimizer(self)
-        return super().fit(self._watched(x), y, *args, **kwargs)
+        given = inspect.signature(super().fit).bind(self._watched(x), y, *args, **kwargs)
+        if "validation_data" in given.arguments:
+            given.arguments["validation_data"] = self._watched(given.arguments["validation_data"])
+        return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
@@ -63,25 +68,75 @@ class ChecksData:
         """Raises ValueError where an id, a segment, a position or a label is outside its range.
 
         Under XLA it would be another row, or a loss of NaN. `fit` and its kin call this with
-        arrays. The batches of a `tf.data.Dataset` are looked at as they come, where
-        `tf.errors.InvalidArgumentError` is raised; those of a Python generator are not.
+        arrays, and with the batches of a Python generator or a `keras.utils.PyDataset` as they
+        come (not where it works in other processes). Those of a `tf.data.Dataset` are looked at in
+        the pipeline, where `tf.errors.InvalidArgumentError` is raised.
         """
         inputs = self.named(inputs)
         arrays = arrays_of(inputs) if isinstance(inputs, dict) else {}
         if arrays:  # no data set, nor a generator
+            labels = self._named_labels(labels)
             single = not isinstance(labels, dict)
             labels = arrays_of({"labels": labels} if single else labels)
             labels = labels.get("labels") if single else labels
             for parts in self.ranges(arrays, labels):
                 check_range(*parts)
 
+    def _named_labels(self, labels):
+        """Of named outputs, whose labels may come in the names' order, a dictionary."""
+        names = sorted(self.output) if isinstance(self.output, dict) else []
+        ordered = isinstance(labels, (list, tuple)) and len(labels) == len(names)
+        return dict(zip(names, labels)) if ordered else labels
+
+    def _ranges(self, inputs, labels=None, weights=None):
+        return self.ranges(inputs, self._named_labels(labels), weights)
+
     def _watched(self, data):
-        return kernels.watched(data, self.ranges)
+        if isinstance(data, types.GeneratorType):
+            return (self._looked_at(batch) for batch in data)
+        if isinstance(data, keras.utils.PyDataset) and not data.use_multiprocessing:
+            return _Watched(data, self._looked_at)
+        return kernels.watched(data, self._ranges)
+
+    def _looked_at(self, batch):
+        inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        self.check_data(inputs, labels)
+        return batch
+
+
+class _Watched(keras.utils.PyDataset):
+    """A user's data set whose batches are looked at."""
+
+    def __init__(self, data, look):
+        super().__init__(workers=data.workers, max_queue_size=data.max_queue_size)
+        self._data, self._look = data, look
+
+    @property
+    def num_batches(self):
+        return self._data.num_batches
+
+    def __getitem__(self, index):
+        return self._look(self._data[index])
+
+    def on_epoch_begin(self):
+        self._data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._data.on_epoch_end()
+
+
+def positions(name, ids, longest):
+    """The part of `ranges` that keeps the rows of `ids` from being longer than a table."""
+    last = ops.reshape(ops.maximum(ops.shape(ids)[1] - 1, 0), (1,))
+    return f"Positions of `{name}`", last, longest, "max_length", None
 
 
 def check_range(name, array, size, advice="", ignored=None):
     """Raises ValueError where a value of an array is not among 0 .. size - 1, nor `ignored`."""
-    if array is None or not array.size:
+    if array is None:
+        return
+    array = np.asarray(array)
+    if not array.size:
         return
     outside = (array < 0) | (array >= size)
     if ignored is not None:
@@ -102,8 +157,11 @@ def arrays_of(values):
     """Those of the named values that are arrays, as NumPy's."""
     arrays = {}
     for name, value in values.items():
-        if isinstance(value, (list, tuple, np.ndarray, np.generic)) or ops.is_tensor(value):
-            array = np.asarray(value)
+        if isinstance(value, (list, tuple)) or hasattr(value, "__array__") or ops.is_tensor(value):
+            try:
+                array = np.asarray(value)
+            except ValueError:
+                continue  # lists of unlike lengths, of which Keras says more
             if array.dtype.kind in "iuf":
                 arrays[name] = array
     return arrays

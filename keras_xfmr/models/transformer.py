@@ -23,7 +23,7 @@ from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
 from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs, whole_number
-from keras_xfmr.models.checked_data import ChecksData, ignored_label
+from keras_xfmr.models.checked_data import ChecksData, ignored_label, positions
 from keras_xfmr.models.generator import Generator, Untracked, spelled
 
 PRESETS = {
@@ -204,8 +204,12 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         inputs = self.named(inputs)
         if not isinstance(inputs, dict) or not set(INPUTS) <= set(inputs):
             return  # the call says so
-        for name, table in zip(INPUTS, (self.source_embedding, self.target_embedding)):
+        tables = (self.source_embedding, self.target_embedding)
+        places = (self.source_positions, self.target_positions)
+        for name, table, place in zip(INPUTS, tables, places):
             yield f"`{name}`", inputs[name], table.input_dim, "", None
+            if hasattr(place, "max_length") and len(inputs[name].shape) == 2:
+                yield positions(name, inputs[name], place.max_length)
         if labels is not None:
             ignored = ignored_label(getattr(self, "loss", None))
             yield "Labels", labels, self.target_embedding.input_dim, "", ignored

@@ -1,0 +1,176 @@
+"""What a model is given in any of the forms that Keras takes, looked at before a compiled step.
+
+B batch, T length, V vocab_size
+"""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_xfmr import models
+
+pytestmark = pytest.mark.portable
+
+B, T, V = 2, 5, 23
+SIZES = dict(d_model=6, num_heads=2, ffn_dim=7, num_layers=0)
+IDS = np.full((B, T), 7)
+BAD = np.full((B, T), V)
+IDS_MESSAGE = r"Token ids must lie in 0 .. 22. Received: token ids from 23 to 23"
+
+
+def make_bert(**arguments):
+    return models.Bert(V, max_length=T, **{**SIZES, **arguments})
+
+
+def compiled(model, loss="sparse_categorical_crossentropy"):
+    model.compile("sgd", loss, jit_compile=False)
+    return model
+
+
+def classifier():
+    return compiled(models.BertClassifier(make_bert(), 3), logits_loss())
+
+
+def logits_loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def span_predictor():
+    losses = {"start": logits_loss(), "end": logits_loss()}
+    return compiled(models.BertSpanPredictor(make_bert()), losses)
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, ids, labels, **kwargs):
+        super().__init__(**kwargs)
+        self.batch, self.ended = (ids, labels), 0
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return self.batch
+
+    def on_epoch_end(self):
+        self.ended += 1
+
+
+def generator(ids, labels):
+    for _ in range(3):
+        yield ids, labels
+
+
+@pytest.mark.parametrize("form", [Batches, generator])
+def test_batches_that_python_makes_are_looked_at(form):
+    model, labels = classifier(), np.zeros(B, "int32")
+    with pytest.raises(ValueError, match=IDS_MESSAGE):
+        model.fit(form(BAD, labels), verbose=0, shuffle=False)
+    with pytest.raises(ValueError, match=r"Labels must lie in 0 .. 2\b.*from 3 to 3"):
+        model.evaluate(form(IDS, labels + 3), verbose=0)
+    with pytest.raises(ValueError, match=IDS_MESSAGE):
+        model.fit(IDS, labels, validation_data=form(BAD, labels), verbose=0)
+    data = form(IDS, labels)
+    history = model.fit(data, steps_per_epoch=3, verbose=0, shuffle=False).history
+    assert np.isfinite(history["loss"][0])
+    assert getattr(data, "ended", 1) >= 1
+
+
+def test_validation_data_by_position_are_looked_at():
+    model, labels = classifier(), np.zeros(B, "int32")
+    batch_size, epochs, verbose, callbacks, split = 2, 1, 0, None, 0.0
+    with pytest.raises(ValueError, match=IDS_MESSAGE):
+        validation = Batches(BAD, labels)
+        model.fit(IDS, labels, batch_size, epochs, verbose, callbacks, split, validation)
+
+
+class Foreign:
+    """An array of another library, such as a tensor of PyTorch."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __array__(self, *args, **kwargs):
+        return self.values
+
+
+def test_arrays_of_another_library_are_looked_at():
+    with pytest.raises(ValueError, match=IDS_MESSAGE):
+        classifier().fit(Foreign(BAD), np.zeros(B, "int32"), verbose=0)
+
+
+def test_labels_of_several_outputs_may_come_in_their_order():
+    model = span_predictor()
+    with pytest.raises(ValueError, match="`end` must lie in 0 .. 4.*from 99 to 99"):
+        model.fit(IDS, [np.full(B, 99), np.full(B, 1)], verbose=0)
+    with pytest.raises(ValueError, match="`start` must lie in 0 .. 4.*from 99 to 99"):
+        model.fit(IDS, [np.full(B, 1), np.full(B, 99)], verbose=0)
+    # That is Keras' order, too.
+    in_order = model.evaluate(IDS, [np.full(B, 4), np.full(B, 1)], verbose=0, return_dict=True)
+    labels = {"end": np.full(B, 4), "start": np.full(B, 1)}
+    assert in_order == pytest.approx(model.evaluate(IDS, labels, verbose=0, return_dict=True))
+    assert in_order["start_loss"] != in_order["end_loss"]
+
+
+def test_labels_of_unlike_shapes_may_come_in_their_order():
+    model = models.BertPretrainer(make_bert())
+    compiled(model, {"mlm": logits_loss(), "nsp": logits_loss()})
+    inputs = {"token_ids": IDS, "masked_positions": np.ones((B, 3), "int32")}
+    labels = {"mlm": np.ones((B, 3), "int32"), "nsp": np.zeros(B, "int32")}
+    in_order = [labels["mlm"], labels["nsp"]]
+    assert np.isfinite(model.fit(inputs, in_order, verbose=0).history["loss"][0])
+    labels["mlm"][0, 0] = V
+    with pytest.raises(ValueError, match="`mlm` must lie in 0 .. 22"):
+        model.fit(inputs, in_order, verbose=0)
+
+
+@pytest.mark.requires_tensorflow
+def test_labels_in_their_order_are_looked_at_in_a_data_set():
+    import tensorflow as tf
+
+    model = span_predictor()
+    data = tf.data.Dataset.from_tensors((IDS, (np.full(B, 99), np.full(B, 1))))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must lie in 0 .. 4"):
+        model.fit(data, verbose=0, shuffle=False)
+
+
+def test_an_encoder_alone_looks_at_its_data():
+    model = compiled(make_bert(), "mse")
+    with pytest.raises(ValueError, match=IDS_MESSAGE):
+        model.predict(BAD, verbose=0)
+    with pytest.raises(ValueError, match=IDS_MESSAGE):
+        model.fit(BAD, [np.zeros((B, T, 6)), np.zeros((B, 6))], verbose=0)
+    with pytest.raises(ValueError, match="Segments must lie in 0 .. 1"):
+        model.predict({"token_ids": IDS, "segment_ids": np.full((B, T), 2)}, verbose=0)
+
+
+LONG = np.full((B, T + 1), 7)
+
+
+def test_rows_longer_than_the_positions_are_named():
+    message = r"Positions of `token_ids` must lie in 0 .. 4 \(max_length\). Received.* 5 to 5"
+    with pytest.raises(ValueError, match=message):
+        classifier().predict(LONG, verbose=0)
+    model = models.Transformer(V, **SIZES, positions="learned", max_length=T)
+    for name in ("source_ids", "target_ids"):
+        with pytest.raises(ValueError, match=f"Positions of `{name}` must lie in 0 .. 4"):
+            model.predict({"source_ids": IDS, "target_ids": IDS, name: LONG}, verbose=0)
+
+
+@pytest.mark.requires_tensorflow
+def test_rows_of_a_data_set_longer_than_the_positions_are_named():
+    import tensorflow as tf
+
+    model = classifier()
+    rows = tf.data.Dataset.from_generator(
+        lambda: iter([(LONG, np.zeros(B, "int32"))]),
+        output_signature=(tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)),
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Positions of `token_ids` must lie"):
+        model.fit(rows, verbose=0, shuffle=False)
+
+
+def test_a_masked_position_outside_the_row_is_named():
+    model = models.BertPretrainer(make_bert())
+    for position in (-1, T):
+        with pytest.raises(ValueError, match="`masked_positions` must lie in 0 .. 4"):
+            model({"token_ids": IDS, "masked_positions": np.full((B, 1), position)})

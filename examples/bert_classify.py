@@ -133,6 +133,8 @@ def main(argv):
             f"Expected texts of two classes or more to train on. Received: {len(texts)} of the "
             f"classes {labels}. The column of the class is named by --label."
         )
+    if not test_names:
+        raise app.UsageError(f"Expected texts to test on. Received: {FLAGS.test} without any.")
     unknown = set(test_names) - set(labels)
     if unknown:
         raise app.UsageError(f"{FLAGS.test} has classes that no training text has: {unknown}")

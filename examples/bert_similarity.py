@@ -54,7 +54,8 @@ def embed(model, packer, sentences, batch_size=64):
 
 def read(path):
     """The sentences of a file, one a line; those that come again are left out."""
-    lines = pathlib.Path(path).read_text("utf8").splitlines()
+    # Not `splitlines`, which also parts sentences at form feeds and the like.
+    lines = pathlib.Path(path).read_text("utf8").split("\n")
     lines = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not lines:
         raise app.UsageError(f"Expected a sentence a line. Received: {path}, which has none.")

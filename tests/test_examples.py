@@ -101,6 +101,24 @@ def test_texts_of_fewer_than_two_classes_are_refused(rows, tmp_path):
             example.main(["bert_classify"])
 
 
+def test_a_sentence_is_a_line_whatever_else_parts_it(tmp_path):
+    content = "It rains.\r\nSun\u2028shine.\nA\x0cform feed.\n"
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    with imported("bert_similarity") as example:
+        expected = ["It rains.", "Sun\u2028shine.", "A\x0cform feed."]
+        assert example.read(tmp_path / "a.txt") == expected
+
+
+def test_no_texts_to_test_on_are_refused(tmp_path):
+    (tmp_path / "train.tsv").write_text("document\tlabel\ngood\t1\nbad\t0\n")
+    (tmp_path / "test.tsv").write_text("document\tlabel\n")
+    arguments = [f"--{name}={tmp_path / f'{name}.tsv'}" for name in ("train", "test")]
+    with imported("bert_classify") as example:
+        flags.FLAGS(["bert_classify", *arguments, f"--output={tmp_path / 'out'}"])
+        with pytest.raises(app.UsageError, match="Expected texts to test on.*test.tsv"):
+            example.main(["bert_classify"])
+
+
 @pytest.mark.parametrize("name", ["train.tsv", "held_out.tsv"])
 @pytest.mark.parametrize("example", ["translate", "chatbot"])
 def test_a_corpus_is_not_written_over(example, name, tmp_path):

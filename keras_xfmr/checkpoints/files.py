@@ -110,6 +110,9 @@ def _read_one(path):
         return (SafetensorsCheckpoint if path.suffix == ".safetensors" else TorchCheckpoint)(path)
 
 
+LONGEST_NAME = 255  # bytes that a file's name has at most
+
+
 class ShardedCheckpoint(Checkpoint):
     """A model in several files; an index says which name is in which."""
 
@@ -142,6 +145,7 @@ def _weight_map(path):
     if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
         raise ValueError('Expected an index {"weight_map": {name: file}}.')
     for file in set(weight_map.values()):
-        if file in ("", ".", "..") or any(letter in file for letter in "/\\\0:"):
+        strange = file in ("", ".", "..") or any(letter in file for letter in "/\\\0:")
+        if strange or len(file.encode("utf8", "replace")) > LONGEST_NAME:
             raise ValueError(f"Expected files beside the index. Received: {file!r}.")
     return weight_map

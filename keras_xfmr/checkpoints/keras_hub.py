@@ -57,7 +57,7 @@ def read_backbone(backbone):
     KerasHub's layers have the tanh GELU and the epsilon 1e-12 built in.
 
     Raises:
-        ValueError: another kind of backbone.
+        ValueError: another kind of backbone; one with low-rank updates or quantized weights.
     """
     config = backbone.get_config()
     unknown = [name for name in SIZES if name not in config]
@@ -69,6 +69,13 @@ def read_backbone(backbone):
     arguments = {theirs: config[ours] for ours, theirs in SIZES.items()}
     arguments["attention_probs_dropout_prob"] = config["dropout"]
     arguments |= {"hidden_act": "gelu_new", "layer_norm_eps": 1e-12}
+    changed = [v.path for v in backbone.weights if re.search(r"(lora_kernel_[ab]|scale)$", v.path)]
+    if changed:
+        raise ValueError(
+            "Expected a backbone with plain weights. Received: one with low-rank updates or "
+            f"quantized: {changed[0]} and others. `backbone.save(FILE)` merges updates, and "
+            "`keras.saving.load_model(FILE)` then gives a plain one."
+        )
     arrays = {}
     for variable in backbone.weights:
         name = variable.path

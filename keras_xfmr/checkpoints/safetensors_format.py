@@ -15,6 +15,7 @@ from keras_xfmr.checkpoints.checkpoint import Checkpoint, count_elements, from_s
 TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 TYPES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "C64": "complex64"}
 TYPES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
+MAX_HEADER_BYTES = 4 * 2**20  # of some 30,000 tensors; it takes most of a second to look at
 
 
 class SafetensorsCheckpoint(Checkpoint):
@@ -29,12 +30,18 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path):
         super().__init__(path)
+        with open(path, "rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if MAX_HEADER_BYTES < header_bytes < os.path.getsize(path):
+            raise ValueError(
+                f"Expected a header of at most {MAX_HEADER_BYTES} bytes. Received: {header_bytes}."
+            )
         with _as_value_error(), safetensors.safe_open(os.fspath(path), framework="np") as checked:
             for name in checked.keys():
                 self.shapes[name] = tuple(checked.get_slice(name).get_shape())
                 count_elements(self.shapes[name], 8)
         self._bytes = np.memmap(path, mode="r")
-        self._first = 8 + int.from_bytes(self._bytes[:8].tobytes(), "little")
+        self._first = 8 + header_bytes
         self._entries = json.loads(self._bytes[8 : self._first].tobytes())
         for name in self.shapes:
             kind = self._entries[name]["dtype"]

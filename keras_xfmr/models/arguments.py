@@ -47,6 +47,14 @@ class NamedArguments:
                 break
         return names
 
+    def quantize(self, *args, **kwargs):
+        """Refused: Keras quantizes its own dense layers alone, and a model that comes back from its
+        sizes has no place for what it would save."""
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be quantized. Use `dtype='bfloat16'` for half the "
+            "memory, or quantize an exported model by a tool for such."
+        )
+
     @classmethod
     def refuse_unknown(cls, arguments):
         """Raises TypeError for arguments that `keras.Model` would leave unread."""

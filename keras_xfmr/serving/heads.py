@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_xfmr import models
 from keras_xfmr.models.arguments import class_names, whole_number
 from keras_xfmr.models.bert import INPUTS
-from keras_xfmr.serving.requests import read_up_to
+from keras_xfmr.serving.requests import inside, read_up_to, same_rows
 from keras_xfmr.text.questions import BLANKS, context_mask
 
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
@@ -90,7 +90,7 @@ def span_predictor(model, packer, *, max_answer_length=30):
         }, total
 
     def of_texts(question, context):
-        packed = packer.pack(question, context)
+        packed = packer.pack(*same_rows(question, context))
         found, total = spans({name: packed[name] for name in INPUTS})
         no_answer = tf.RaggedTensor.from_row_lengths(found["no_answer"], packed["windows"])
         answers = packer.answers(packed, context, found["first"], found["last"], total)
@@ -121,7 +121,9 @@ def pretrainer(model, packer, *, pairs=False, top=5):
 
     def of_ids(token_ids, lengths, masked_positions, *segment_ids):
         inputs = _shown(model, token_ids, lengths, *segment_ids)
-        logits = model({**inputs, "masked_positions": masked_positions})
+        message = "Expected `masked_positions` from 0 on, inside the row of ids."
+        positions = inside(masked_positions, tf.shape(inputs["token_ids"])[1], message)
+        logits = model({**inputs, "masked_positions": positions})
         scores = tf.nn.softmax(_float32(logits["mlm"]))  # [B, P, V]
         best = tf.math.top_k(scores, min(top, scores.shape[-1]))
         answer = {"top_ids": best.indices, "top_scores": best.values}
@@ -178,7 +180,7 @@ def _strings(*names):
 
 
 def _packed(packer, *texts):
-    packed = packer(*texts)
+    packed = packer(*same_rows(*texts))
     return {name: packed[name] for name in INPUTS}
 
 
@@ -195,7 +197,14 @@ def _shown(model, token_ids, lengths, segment_ids=None):
     inputs = {"token_ids": token_ids, "attention_mask": mask}
     if segment_ids is None:
         return inputs
-    return {**inputs, "segment_ids": segment_ids[:, : tf.shape(mask)[1]] * mask}
+    segment_ids = segment_ids[:, : tf.shape(mask)[1]]
+    alike = tf.reduce_all(tf.equal(tf.shape(segment_ids), tf.shape(mask)))
+    check = tf.debugging.Assert(alike, ["Expected a segment for each id."])
+    with tf.control_dependencies([] if check is None else [check]):
+        segment_ids = segment_ids * mask
+    size = bert.segment_embedding.input_dim
+    message = f"Expected segments from 0 on, below the {size} rows of the model's table."
+    return {**inputs, "segment_ids": inside(segment_ids, size, message)}
 
 
 def _float32(values):

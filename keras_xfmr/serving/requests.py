@@ -3,6 +3,31 @@
 import tensorflow as tf
 
 
+def same_rows(*texts):
+    """The texts, of which each has as many as the others.
+
+    Raises:
+        tf.errors.InvalidArgumentError: another number of them.
+    """
+    first, *others = (tf.shape(text)[0] for text in texts)
+    message = "Expected as many texts in each input."
+    checks = [tf.debugging.assert_equal(first, other, message) for other in others]
+    with tf.control_dependencies(_operations(checks)):
+        return [tf.identity(text) for text in texts]
+
+
+def inside(values, size, message):
+    """The integers, each of which lies in 0 .. size - 1.
+
+    Raises:
+        tf.errors.InvalidArgumentError: one does not; a compiled model, or a lookup of what is
+            negative, would read another row.
+    """
+    within = tf.reduce_all(tf.logical_and(values >= 0, values < size))
+    with tf.control_dependencies(_operations([tf.debugging.Assert(within, [message])])):
+        return tf.identity(values)
+
+
 def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
     """The first `lengths` ids of each row, padding behind them.
 
@@ -18,12 +43,17 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
         most: a server may have padded them beyond that.
 
     Raises:
-        tf.errors.InvalidArgumentError: another number of lengths than of rows; a length beyond
-            `longest`; an id outside the vocabulary, where a compiled search would read another
+        tf.errors.InvalidArgumentError: another number of lengths than of rows; a length below 0,
+            beyond the ids or `longest`; an id outside the vocabulary, where a compiled search would read another
             row, and a GPU zeros.
     """
     rows = tf.shape(token_ids)[0], tf.shape(lengths)[0]
-    checks = [tf.debugging.assert_equal(*rows, "Expected a length for each row of ids.")]
+    width = tf.shape(token_ids, lengths.dtype)[1]
+    message = "Expected `lengths` from 0 on, of no more ids than there are."
+    checks = [
+        tf.debugging.assert_equal(*rows, "Expected a length for each row of ids."),
+        tf.debugging.Assert(tf.reduce_all((lengths >= 0) & (lengths <= width)), [message]),
+    ]
     if longest is not None:
         message = f"Expected `lengths` of at most {longest}, the positions of the model."
         checks.append(tf.debugging.assert_less_equal(lengths, longest, message))
@@ -31,12 +61,9 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
     # Here and below, or what follows might run first, and fail with a message of its own.
     with tf.control_dependencies(_operations(checks)):
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
-    token_ids = tf.where(mask, token_ids, pad_id)
-    inside = tf.logical_and(token_ids >= 0, token_ids < vocab_size)
     message = f"Expected ids from 0 on, below the {vocab_size} rows of the model's table."
-    checks = [tf.debugging.Assert(tf.reduce_all(inside), [message])]
-    with tf.control_dependencies(_operations(checks)):
-        return tf.identity(token_ids), tf.cast(mask, tf.int32)
+    token_ids = inside(tf.where(mask, token_ids, pad_id), vocab_size, message)
+    return token_ids, tf.cast(mask, tf.int32)
 
 
 def _operations(checks):

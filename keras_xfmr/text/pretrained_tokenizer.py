@@ -22,6 +22,10 @@ NORMALIZER = {
 # Classes of transformers that read a tokenizer.json as it stands, and those that are BERT's.
 AS_IT_STANDS = ("PreTrainedTokenizer", "TokenizersBackend")
 READ_ALIKE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", *AS_IT_STANDS)
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+PUBLISHED_ROLES = dict(
+    zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), BERT_TOKENS.values())
+)
 MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 
 
@@ -39,10 +43,10 @@ def load_pretrained_tokenizer(folder):
     For 3 and 4 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
     `tokenize_chinese_chars`), and where it is silent the defaults of Hugging Face's
     `BertTokenizer`: uncased. The normalizer of `tokenizer.json` counts where there is no such file,
-    or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`): transformers reads
-    the two so. A folder that has neither file, such as Google's, is cased where its vocabulary has
+    or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`), as transformers
+    reads the latter; without the file, some of its versions take a BERT for uncased. A folder that has neither file, such as Google's, is cased where its vocabulary has
     capital letters, which no uncased text would find. The special tokens are found by BERT's names
-    (`bert_special_ids`).
+    (`bert_special_ids`); a file that gives one of them another name is refused.
 
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
     before SentencePiece sees it; here the model alone does, as in the original.
@@ -72,6 +76,8 @@ def load_pretrained_tokenizer(folder):
         return load_tokenizer(folder)
     fast = _optional_json(folder / "tokenizer.json")
     config = _optional_json(folder / "tokenizer_config.json")
+    _check_special_tokens(config, "tokenizer_config.json")
+    _check_special_tokens(_optional_json(folder / SPECIAL_TOKENS_MAP), SPECIAL_TOKENS_MAP)
     model = _model_file(folder)
     if model is not None:
         return _sentence_piece(model, folder / "vocab.txt", config)
@@ -86,6 +92,18 @@ def load_pretrained_tokenizer(folder):
             f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
         )
     return BertTokenizer(vocabulary, **_settings(config, fast, vocabulary))
+
+
+def _check_special_tokens(config, where):
+    """Refuses a special token with another name than BERT's, by which it is found."""
+    for role, token in PUBLISHED_ROLES.items():
+        given = config.get(role)
+        given = given.get("content") if isinstance(given, dict) else given
+        if given not in (None, token):
+            raise ValueError(
+                f"Expected {role}={token!r} in {where}. Received: {given!r}. Build the tokenizer "
+                "yourself, a BertTokenizer(vocabulary), whose special tokens have BERT's names."
+            )
 
 
 def _optional_json(path):

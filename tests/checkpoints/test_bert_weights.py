@@ -191,6 +191,26 @@ def test_a_keras_hub_backbone():
     np.testing.assert_allclose(pooled, numpy_of(expected["pooled_output"]), rtol=1e-4, atol=1e-5)
 
 
+def test_a_keras_hub_backbone_with_updates_is_refused_until_they_are_merged(tmp_path):
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(31, 2, 4, 12, 13, max_sequence_length=11)
+    backbone.enable_lora(2)
+    for seed, weight in enumerate(backbone.trainable_weights):
+        weight.assign(keras.random.normal(weight.shape, seed=seed) * 0.5)
+    with pytest.raises(ValueError, match="low-rank updates or quantized.*lora_kernel.*merges"):
+        models.Bert.from_pretrained(backbone)
+    inputs = example()
+    names = {"token_ids": "token_ids", "segment_ids": "segment_ids"}
+    asked = {ours: inputs[name] for ours, name in names.items()}
+    expected = backbone({**asked, "padding_mask": inputs["attention_mask"]})["pooled_output"]
+    backbone.save(tmp_path / "merged.keras")
+    model = models.Bert.from_pretrained(keras.saving.load_model(tmp_path / "merged.keras"))
+    np.testing.assert_allclose(
+        numpy_of(model(inputs))[1], numpy_of(expected), rtol=1e-4, atol=1e-5
+    )
+
+
 # ---- names of other times, without torch
 
 

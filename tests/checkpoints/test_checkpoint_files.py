@@ -93,7 +93,7 @@ def test_a_damaged_index_is_refused(index, tmp_path):
 
 
 FOREIGN = ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "a\0b"]
-FOREIGN += ["..\\one.safetensors", "C:one.safetensors"]
+FOREIGN += ["..\\one.safetensors", "C:one.safetensors", "x" * 256]
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -68,6 +68,12 @@ def test_safetensors(content, message, tmp_path):
     refuses(tmp_path / "a.safetensors", message)
 
 
+def test_a_header_that_takes_long_to_look_at_is_refused(tmp_path):
+    many = {f"a{i}": entry("F32", [0], 0, 0) for i in range(100_003)}
+    (tmp_path / "a.safetensors").write_bytes(safetensors_file(many))
+    refuses(tmp_path / "a.safetensors", "header of at most 4194304 bytes")
+
+
 # ---- zip
 
 

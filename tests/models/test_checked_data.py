@@ -143,6 +143,12 @@ def test_an_encoder_alone_looks_at_its_data():
         model.predict({"token_ids": IDS, "segment_ids": np.full((B, T), 2)}, verbose=0)
 
 
+def test_a_model_is_not_quantized():
+    for model in (make_bert(), classifier(), models.Transformer(V, **SIZES)):
+        with pytest.raises(NotImplementedError, match=f"{type(model).__name__} cannot be quanti"):
+            model.quantize("int8")
+
+
 LONG = np.full((B, T + 1), 7)
 
 

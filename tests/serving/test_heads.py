@@ -264,6 +264,27 @@ def test_blanks_are_filled_by_the_most_probable_ids(filler):
         np.testing.assert_allclose(answer, found[name], rtol=1e-4, err_msg=name)
 
 
+def test_numbers_outside_their_tables_are_named(filler):
+    _, path, pairs = filler
+    asked = dict(token_ids=IDS, lengths=[7, 7], masked_positions=POSITIONS)
+    asked |= {"segment_ids": SEGMENTS} if pairs else {}
+
+    def refused(match, **wrong):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=match):
+            ask(path, "ids", **{**asked, **wrong})
+
+    for position in (-1, 7):
+        refused("`masked_positions` from 0 on", masked_positions=np.full((2, 1), position, "int32"))
+    for length in (-1, 8):
+        refused("`lengths` from 0 on", lengths=[7, length])
+    if pairs:
+        for segment in (-1, 2):
+            refused("segments from 0 on, below the 2 rows", segment_ids=np.full((2, 7), segment, "int32"))
+        refused("a segment for each id", segment_ids=SEGMENTS[:, :6])
+        with pytest.raises(tf.errors.InvalidArgumentError, match="as many texts in each input"):
+            ask(path, text=["good"], text_pair=["bad", "good"])
+
+
 def test_raw_text_is_read_as_pairs_only(filler, packer):
     model, path, pairs = filler
     if not pairs:

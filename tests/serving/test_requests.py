@@ -17,7 +17,7 @@ def awaited(op):
     return found
 
 
-@pytest.mark.parametrize("longest, number", [(None, 2), (7, 3)])
+@pytest.mark.parametrize("longest, number", [(None, 3), (7, 4)])
 def test_what_reads_the_ids_waits_for_every_check(longest, number):
     """Or a lookup of an id outside its table might fail first, with a message of its own."""
 

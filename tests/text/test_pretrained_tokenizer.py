@@ -55,6 +55,19 @@ def test_a_vocabulary_alone_says_whether_it_is_cased(word, lowercase, tmp_path):
     assert text.load_pretrained_tokenizer(tmp_path).lowercase  # as Hugging Face's
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_special_tokens_of_other_names_are_refused(name, tmp_path):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<mask>", "a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", "utf8")
+    for token in ("[MASK]", {"content": "[MASK]"}):
+        (tmp_path / name).write_text(json.dumps({"mask_token": token}))
+        assert text.load_pretrained_tokenizer(tmp_path).mask_id == 4
+    for token in ("<mask>", {"content": "<mask>"}):
+        (tmp_path / name).write_text(json.dumps({"mask_token": token}))
+        with pytest.raises(ValueError, match=rf"mask_token='\[MASK\]' in {name}.*'<mask>'"):
+            text.load_pretrained_tokenizer(tmp_path)
+
+
 def test_a_published_folder_loads(folder, reference):
     expected = peers.peer_ids(reference, list(CASES))
     config = {"lowercase": True, "strip_accents": None, "split_cjk": True}

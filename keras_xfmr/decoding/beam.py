@@ -3,14 +3,13 @@
 B batch, K beams, L max_length, V vocab_size
 """
 
-import numbers
 import typing
 
 import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.decoding.loop import SearchResult, as_prompt, check_end, read_prompt
+from keras_xfmr.decoding.loop import SearchResult, as_prompt, check_end, is_count, read_prompt
 
 IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
 
@@ -82,9 +81,9 @@ def beam_search(
     >>> beam_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[[4, 5, 6, 0, 0]]]
     """
-    if not isinstance(beam_size, numbers.Integral) or beam_size < 1:
+    if not is_count(beam_size):
         raise ValueError(f"`beam_size` must be a positive integer. Received: {beam_size!r}.")
-    if not isinstance(num_return, numbers.Integral) or not 1 <= num_return <= beam_size:
+    if not is_count(num_return) or num_return > beam_size:
         raise ValueError(
             "`num_return` must lie in 1 .. beam_size, an integer. Received: "
             f"num_return={num_return!r}, beam_size={beam_size}."

@@ -65,8 +65,7 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
 
 def as_prompt(prompt, max_length):
     """`[B]` or `[B, P]` to int32 `[B, P]`, with the arguments checked."""
-    if not isinstance(max_length, numbers.Integral) or max_length < 1:
-        raise ValueError(f"`max_length` must be a positive integer. Received: {max_length!r}.")
+    check_length(max_length)
     prompt = ops.cast(prompt, "int32")
     if len(prompt.shape) == 1:
         prompt = ops.expand_dims(prompt, 1)
@@ -76,6 +75,16 @@ def as_prompt(prompt, max_length):
             f"least 1. Received: shape {tuple(prompt.shape)}."
         )
     return prompt
+
+
+def check_length(max_length):
+    """Raises ValueError where `max_length` is no number of tokens."""
+    if not is_count(max_length):
+        raise ValueError(f"`max_length` must be a positive integer. Received: {max_length!r}.")
+
+
+def is_count(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
 
 
 def check_end(end_id):

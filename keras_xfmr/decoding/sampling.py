@@ -5,13 +5,26 @@ B batch, L max_length, V vocab_size
 
 import numbers
 
+import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.decoding.loop import as_prompt, decode_loop
+from keras_xfmr.decoding.loop import as_prompt, decode_loop, is_count
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
+
+
+MOST_SEEDS = 2**31  # a larger one would be cut to another
+
+
+def check_seed(seed):
+    """Raises ValueError for what is no seed, or one that would be cut to another."""
+    if seed is None or isinstance(seed, keras.random.SeedGenerator):
+        return
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"`seed` must be an integer in 0 .. {MOST_SEEDS - 1}. Received: {seed!r}.")
 
 
 def sample(
@@ -53,9 +66,10 @@ def sample(
     >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
+    check_seed(seed)
     if not temperature > 0:
         raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
-    if top_k is not None and (not isinstance(top_k, numbers.Integral) or top_k < 1):
+    if top_k is not None and not is_count(top_k):
         raise ValueError(f"`top_k` must be a positive integer. Received: {top_k!r}.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")

@@ -4,13 +4,13 @@ B batch, S source, T target, N heads, D d_model, V vocab_size
 """
 
 import math
-import numbers
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.decoding import sample
+from keras_xfmr.decoding.sampling import check_seed
 from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
@@ -382,8 +382,10 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         options = {"max_length": max_length, **options}
         # A seed is state and no part of the program: another one must not compile another.
         seed = None
-        if search in ("sample", sample) and isinstance(options.get("seed"), numbers.Integral):
-            seed = int(options.pop("seed"))
+        if search in ("sample", sample) and options.get("seed") is not None:
+            check_seed(options["seed"])
+            if not isinstance(options["seed"], keras.random.SeedGenerator):
+                seed = int(options.pop("seed"))
         # What else a program is made of: low-rank updates are variables that were not there.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
         key = (search, jit_compile, seed is None, made_of, spelled(options))
@@ -400,6 +402,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
         It borrows this model's weights.
         """
+        if fixed := sorted({"end_id", "pad_id"} & set(options)):
+            raise ValueError(f"The model's own `end_id` and `pad_id` are taken. Received: {fixed}.")
         return Generator(
             self,
             max_length,

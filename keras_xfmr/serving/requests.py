@@ -44,8 +44,8 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
 
     Raises:
         tf.errors.InvalidArgumentError: another number of lengths than of rows; a length below 0,
-            beyond the ids or `longest`; an id outside the vocabulary, where a compiled search would read another
-            row, and a GPU zeros.
+            beyond the ids or `longest`; an id outside the vocabulary, where a compiled search
+            would read another row, and a GPU zeros.
     """
     rows = tf.shape(token_ids)[0], tf.shape(lengths)[0]
     width = tf.shape(token_ids, lengths.dtype)[1]

@@ -43,9 +43,10 @@ def load_pretrained_tokenizer(folder):
     For 3 and 4 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
     `tokenize_chinese_chars`), and where it is silent the defaults of Hugging Face's
     `BertTokenizer`: uncased. The normalizer of `tokenizer.json` counts where there is no such file,
-    or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`), as transformers
-    reads the latter; without the file, some of its versions take a BERT for uncased. A folder that has neither file, such as Google's, is cased where its vocabulary has
-    capital letters, which no uncased text would find. The special tokens are found by BERT's names
+    or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`); transformers reads
+    the latter so, and without the file some of its versions take any BERT for uncased. A folder
+    that has neither file, such as Google's, is cased where its vocabulary has capital letters,
+    which no uncased text would find. The special tokens are found by BERT's names
     (`bert_special_ids`); a file that gives one of them another name is refused.
 
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text

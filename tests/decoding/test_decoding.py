@@ -272,6 +272,8 @@ def test_the_length_penalty_is_equation_14():
     (decoding.greedy_search, {"max_length": 0}, "`max_length` must be a positive integer.*0"),
     (decoding.beam_search, {"max_length": 2.0}, "`max_length` must be a positive integer.*2.0"),
     (decoding.sample, {"max_length": -1}, "`max_length` must be a positive integer.*-1"),
+    (decoding.greedy_search, {"max_length": True}, "`max_length` must be a positive integer.*True"),
+    (decoding.beam_search, {"beam_size": True}, "`beam_size` must be a positive integer.*True"),
     (decoding.beam_search, {"beam_size": 0}, "`beam_size` must be a positive integer.*0"),
     (decoding.beam_search, {"num_return": 5}, "`num_return` must lie in 1 .. beam_size.*=5"),
     (decoding.beam_search, {"alpha": -0.1}, "`alpha` must not be negative. Received: -0.1"),

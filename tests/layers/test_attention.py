@@ -319,6 +319,13 @@ def test_the_output_shape_is_that_of_keras_layer(output_shape):
         layers[1].compute_output_shape((B, T, D), (B, S, D), (B, T, D))
 
 
+def test_a_mask_may_be_a_list(rng):
+    x = normal(rng, 1, 2, D)
+    for mask in ([[[True, False], [True, True]]], [[True, False], [True, True]]):
+        expected, output = both({}, [x, x], attention_mask=mask)
+        np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
+
+
 def test_a_mask_of_another_length_is_an_error(rng):
     layer, x = built(rng)
     with pytest.raises(ValueError, match=r"mask must broadcast to \[..., 5, 5\]"):

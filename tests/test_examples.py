@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -55,6 +56,23 @@ def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_p
     assert re.search(r"held-out chrF2 = \d+\.\d+", printed)
     assert "'fields': 1" in printed  # the malformed row is counted, not lost
     assert (tmp_path / "out" / "target_tokenizer" / "sentencepiece.model").is_file()
+
+
+def test_two_files_are_the_corpus_that_one_is(tmp_path):
+    pairs = [(f"source {n}", f"대상 {n}") for n in range(99)]
+    whole, source, target = (tmp_path / name for name in ("pairs.tsv", "a.en", "a.ko"))
+    whole.write_text("".join(f"{a}\t{b}\n" for a, b in pairs), "utf8")
+    for path, lines in zip((source, target), zip(*pairs)):
+        path.write_text("".join(f"{line}\n" for line in lines), "utf8")
+    contents = []
+    for given in ([f"--data={whole}"], [f"--source={source}", f"--target={target}"]):
+        with imported("translate") as example:
+            flags.FLAGS(["translate", *given, "--held_out=20", "--vocab_size=60"])
+            clock = types.SimpleNamespace(step=lambda message: None)
+            files, _ = example.prepare_corpus(tmp_path, clock)
+            contents.append([path.read_text("utf8") for path in files])
+    assert contents[0] == contents[1]
+    assert [content.count("\n") for content in contents[0]] == [79, 20]
 
 
 def test_as_many_pairs_are_held_out_as_asked_and_no_source_is_on_both_sides(

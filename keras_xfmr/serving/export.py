@@ -59,7 +59,8 @@ def export_saved_model(
         xla: whether to add the compiled twins.
         check_texts: what the written model is asked; by default a text made of the first entries
             of the source vocabulary.
-        **options: of the search, such as `beam_size`, `alpha`, `num_return`.
+        **options: of the search, such as `beam_size`, `alpha`, `num_return`. Sampling begins with
+            the same draws whenever the file is loaded, and goes on from there.
 
     Raises:
         ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.
@@ -80,6 +81,8 @@ def export_saved_model(
             "`tokenizers` must be the pair (source, target); give one that serves both sides "
             f"twice. Received: {tokenizers!r}."
         )
+    if check_texts is not None and len(check_texts) == 0:
+        raise ValueError("`check_texts` must hold a text or more, or be None. Received: none.")
     source_tokenizer, target_tokenizer = tokenizers
     _check_vocabulary("source", source_tokenizer, model.source_embedding, model, ["pad_id"])
     special = ["pad_id", "start_id", "end_id"]

@@ -136,6 +136,12 @@ def test_a_tokenizer_larger_than_the_table_is_refused(model, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_an_export_is_asked_something(model, tmp_path):
+    with pytest.raises(ValueError, match="`check_texts` must hold a text or more"):
+        write(model, tmp_path / "model", check_texts=[])
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_source_tokenizer_with_another_padding_is_refused(model, tmp_path):
     other = text.CharacterTokenizer(LETTERS.get_vocabulary())
     other.pad_id = 1

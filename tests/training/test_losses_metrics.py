@@ -156,7 +156,7 @@ def test_a_label_outside_the_classes_is_an_error_or_no_number(smoothing, label, 
         def call(self, labels):
             return loss(labels, keras.ops.convert_to_tensor(logits))
 
-    inputs = keras.Input(LABELS.shape[1:], dtype="int32")
+    inputs = keras.Input(batch_shape=LABELS.shape, dtype="int32")
     model = keras.Model(inputs, Given()(inputs))
     model.compile(jit_compile=True)
     assert np.isnan(model.predict_on_batch(labels)).all()

@@ -68,13 +68,15 @@ class MaskedCrossEntropy(keras.losses.Loss):
         """The loss of each token, `[B, T]`."""
         logits = ops.cast(y_pred, "float32")
         labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)  # padding need not be a class
-        if not self.label_smoothing:
-            # The backend's own operation needs less memory than the sum below.
-            return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        normalizer = ops.logsumexp(logits, axis=-1)
-        chosen = select_label(logits, labels)
-        eps = self.label_smoothing
-        return normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
+        if self.label_smoothing:
+            normalizer = ops.logsumexp(logits, axis=-1)
+            chosen = select_label(logits, labels)
+            eps = self.label_smoothing
+            loss = normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
+        else:  # the backend's own operation needs less memory
+            loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        inside = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+        return ops.where(inside, loss, float("nan"))
 
     def _check_classes(self, y_true, classes):
         labels = functional.concrete_value(y_true)
@@ -107,13 +109,11 @@ def select_label(values, labels):
     """`values [..., V]` at integer `labels [...]`.
 
     A comparison with every index, which a compiler fuses with what stands around it; the gradient
-    of a gather would be a scatter into a tensor of the size of `values`. A label that is no index
-    gives NaN.
+    of a gather would be a scatter into a tensor of the size of `values`.
     """
-    labels, classes = ops.cast(labels, "int32"), values.shape[-1]
-    hit = ops.equal(ops.arange(classes, dtype="int32"), ops.expand_dims(labels, -1))
-    chosen = ops.sum(ops.where(hit, values, 0.0), axis=-1)
-    return ops.where(ops.logical_and(labels >= 0, labels < classes), chosen, float("nan"))
+    labels = ops.expand_dims(ops.cast(labels, "int32"), -1)
+    hit = ops.equal(ops.arange(values.shape[-1], dtype="int32"), labels)
+    return ops.sum(ops.where(hit, values, 0.0), axis=-1)
 
 
 def token_weight(y_true, pad_id, sample_weight=None):

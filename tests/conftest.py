@@ -18,6 +18,26 @@ def pytest_collection_modifyitems(items):
             item.add_marker(skip)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def untuned():
+    """Keras makes data sets of arrays and batches, whose end may wait half a minute for a tuner."""
+    if keras.config.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    begin, options = tf.data.Dataset.__iter__, tf.data.Options()
+    options.autotune.enabled = False
+
+    def untuned_iterator(data):
+        undecided = data.options().autotune.enabled is None
+        return begin(data.with_options(options) if undecided else data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.data.Dataset, "__iter__", untuned_iterator)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     keras.utils.set_random_seed(7)

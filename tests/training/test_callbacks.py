@@ -37,21 +37,6 @@ class Data(keras.utils.PyDataset):
         return self.x[i], self.y[i]
 
 
-@pytest.fixture(autouse=True)
-def untuned(monkeypatch):
-    """Keras makes a data set of the batches; its end may wait half a minute for a tuner."""
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        make, options = tf.data.Dataset.from_generator, tf.data.Options()
-        options.autotune.enabled = False
-
-        def from_generator(*args, **kwargs):
-            return make(*args, **kwargs).with_options(options)
-
-        monkeypatch.setattr(tf.data.Dataset, "from_generator", from_generator)
-
-
 class Watch(keras.callbacks.Callback):
     """Notes the epochs that begin, and breaks off after a batch."""
 

@@ -76,7 +76,7 @@ def could_be_ids(x):
     values = concrete_value(x) if "float" in dtype else None
     if values is None:
         return dtype in ("float32", "float64")
-    return bool((values == np.round(values)).all())
+    return bool((np.isfinite(values) & (values == np.round(values))).all())
 
 
 # ---- masks

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_xfmr import models
 from keras_xfmr.models.arguments import class_names, whole_number
 from keras_xfmr.models.bert import INPUTS
-from keras_xfmr.serving.requests import inside, read_up_to, same_rows
+from keras_xfmr.serving.requests import inside, read_up_to, same_rows, same_shape
 from keras_xfmr.text.questions import BLANKS, context_mask
 
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
@@ -198,10 +198,7 @@ def _shown(model, token_ids, lengths, segment_ids=None):
     if segment_ids is None:
         return inputs
     segment_ids = segment_ids[:, : tf.shape(mask)[1]]
-    alike = tf.reduce_all(tf.equal(tf.shape(segment_ids), tf.shape(mask)))
-    check = tf.debugging.Assert(alike, ["Expected a segment for each id."])
-    with tf.control_dependencies([] if check is None else [check]):
-        segment_ids = segment_ids * mask
+    segment_ids = same_shape(segment_ids, mask, "Expected a segment for each id.") * mask
     size = bert.segment_embedding.input_dim
     message = f"Expected segments from 0 on, below the {size} rows of the model's table."
     return {**inputs, "segment_ids": inside(segment_ids, size, message)}

@@ -16,6 +16,17 @@ def same_rows(*texts):
         return [tf.identity(text) for text in texts]
 
 
+def same_shape(values, others, message):
+    """The values, of which there is one for each of the others.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the shapes differ.
+    """
+    alike = tf.reduce_all(tf.equal(tf.shape(values), tf.shape(others)))
+    with tf.control_dependencies(_operations([tf.debugging.Assert(alike, [message])])):
+        return tf.identity(values)
+
+
 def inside(values, size, message):
     """The integers, each of which lies in 0 .. size - 1.
 

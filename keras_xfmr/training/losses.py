@@ -4,7 +4,6 @@ B batch, T length, V vocab_size
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
@@ -92,7 +91,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
 def check_labels(labels, logits):
     """Both as arrays; ValueError where the labels have another shape, and would broadcast."""
-    labels, logits = (np.asarray(x) if isinstance(x, list) else x for x in (labels, logits))
+    labels, logits = functional.as_array(labels), functional.as_array(logits)
     given, wanted = tuple(labels.shape), tuple(logits.shape[:-1])
     same = len(given) == len(wanted) and all(
         None in (one, other) or one == other for one, other in zip(given, wanted)

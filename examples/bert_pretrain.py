@@ -12,8 +12,8 @@ picture their curves; beside them stands what always naming the most frequent wo
 Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
 each line is one (reviews, tweets). Lines that belong to no document take --objective=none.
 Everything is written to --output: vocabulary, checkpoints, TensorBoard logs, learning_curve.png,
-model.keras and hub/, a folder of weights and tokenizer that `Bert.from_pretrained` and
-`transformers` open. A run that was killed goes on where it stopped.
+model.keras and hub/, a folder of weights and tokenizer for `Bert.from_pretrained` and for
+`transformers`. A run that was killed goes on where it stopped.
 Results: benchmarks/RESULTS.md.
 """
 

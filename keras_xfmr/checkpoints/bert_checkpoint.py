@@ -222,9 +222,11 @@ class BertCheckpoint:
         matches = (re.match(r"encoder\.layer\.(\d+)\.", name) for name in self.names)
         blocks = {int(match[1]) for match in matches if match}
         if len(blocks) != count or blocks != set(range(len(blocks))):
+            found = f"{len(blocks)}: {sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}"
+            if not blocks:
+                found = f"none, no name begins with encoder.layer.: {sorted(self.names)[:3]} ..."
             raise ValueError(
-                f"The configuration names {count} blocks, the weights have {len(blocks)}: "
-                f"{sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}."
+                f"The configuration names {count} blocks. Received: weights of {found}."
             )
 
     def _way_out(self, name):

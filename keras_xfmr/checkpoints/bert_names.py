@@ -7,8 +7,8 @@ V vocab_size, T max_length, S type_vocab_size, D d_model, F ffn_dim
 
 import re
 
-# In files, but no weights of the model: buffers, the optimizer's state, the tied output table.
 DECODER_BIAS = "cls.predictions.decoder.bias"
+# In files, but no weights of the model: buffers, the optimizer's state, the tied output table.
 NOT_WEIGHTS = re.compile(
     r"embeddings\.(position_ids|token_type_ids)|.*[./]adam_[mv]|global_step|cls\.predictions\.decoder\.\w+"
 )

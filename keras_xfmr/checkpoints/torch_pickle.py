@@ -46,8 +46,13 @@ def _ordered_dict():
     return {}
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_):
-    """What follows the strides (gradient, hooks, metadata) is of no use here."""
+def _rebuild_tensor(storage, offset, shape, strides, gradient=False, hooks=None, metadata=None):
+    """Whether it has a gradient, and hooks of it, are of no use here."""
+    if metadata:
+        raise ValueError(
+            f"A tensor has the metadata {metadata!r}, and may be the negative of its storage. Save "
+            "it by `tensor.resolve_neg().clone()`."
+        )
     if not isinstance(storage, Storage):
         raise ValueError("Expected a tensor over a storage.")
     for sizes in (shape, strides):

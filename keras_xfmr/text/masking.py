@@ -3,9 +3,9 @@
 B batch, T length, P max_predictions, V vocab_size
 """
 
-import numbers
-
 import tensorflow as tf
+
+from keras_xfmr.text.checks import check_integer
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
 
@@ -60,10 +60,7 @@ def mask_tokens(
     """
     if not 0 < mask_rate <= 1:
         raise ValueError(f"`mask_rate` must lie in (0, 1]. Received: {mask_rate!r}.")
-    if not isinstance(max_predictions, numbers.Integral) or max_predictions < 1:
-        raise ValueError(
-            f"`max_predictions` must be a positive integer. Received: {max_predictions!r}."
-        )
+    check_integer("max_predictions", max_predictions, 1)
     token_ids, candidates = tf.convert_to_tensor(token_ids), tf.convert_to_tensor(candidates)
     choice, fate, other = tf.unstack(tf.random.split(seed, 3))
     length = tf.shape(token_ids)[1]

@@ -3,11 +3,10 @@
 B batch, T length, W words, P masks, M ids of a row that are no special tokens
 """
 
-import numbers
-
 import tensorflow as tf
 
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
+from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.ragged import head, join, merge
 
 MASK = BERT_TOKENS["mask_id"]
@@ -46,11 +45,7 @@ class SentencePacker(tf.Module):
 
     def __init__(self, tokenizer, max_length, *, pad_to_max_length=False, report_truncation=False):
         super().__init__()
-        if not isinstance(max_length, numbers.Integral) or max_length < 3:
-            raise ValueError(
-                "`max_length` must be an integer of at least 3: [CLS] and two [SEP]. "
-                f"Received: {max_length!r}."
-            )
+        check_integer("max_length", max_length, 3)  # [CLS] and two [SEP]
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_to_max_length = pad_to_max_length
@@ -85,7 +80,7 @@ class SentencePacker(tf.Module):
         if second is None:
             return self._pack_one(first)
         tf.debugging.assert_equal(
-            first.nrows(), second.nrows(), "`first` and `second` must have a row for each other."
+            first.nrows(), second.nrows(), "`first` and `second` must have the same number of rows."
         )
         room = tf.cast(self.max_length - 3, tf.int64)
         lengths = first.row_lengths(), second.row_lengths()
@@ -103,8 +98,8 @@ class SentencePacker(tf.Module):
 
         Returns:
             What `__call__` returns, and `word_positions`, int32 `[B, W]`: where in the row the
-            first piece of a word stands; -1 where there is none, for the word was cut away, has
-            nothing in it that the tokenizer keeps, or is padding.
+            first piece of a word stands; -1 where there is none, for the word was cut away or has
+            nothing in it that the tokenizer keeps, and -2 behind the last word of a ragged row.
 
         Example:
 
@@ -112,7 +107,7 @@ class SentencePacker(tf.Module):
         >>> packer = SentencePacker(keras_xfmr.text.BertTokenizer(words), max_length=128)
         >>> packed = packer.pack_words(tf.ragged.constant([["unaff", "Ann"], ["runs"]]))
         >>> packed["word_positions"].numpy().tolist()
-        [[1, 3], [1, -1]]
+        [[1, 3], [1, -2]]
         """
         words = _strings(words, "words", rank=2)
         if not isinstance(words, tf.RaggedTensor):
@@ -122,7 +117,8 @@ class SentencePacker(tf.Module):
         counts = words.with_values(tf.cast(pieces.row_lengths(), tf.int32)).to_tensor(0)
         positions = 1 + tf.cumsum(counts, axis=1, exclusive=True)
         found = tf.logical_and(counts > 0, positions <= self.max_length - 2)
-        packed["word_positions"] = tf.where(found, positions, -1)
+        is_word = tf.sequence_mask(words.row_lengths(), tf.shape(counts)[1])
+        packed["word_positions"] = tf.where(found, positions, tf.where(is_word, -1, -2))
         return packed
 
     def pack_masked(self, texts):
@@ -216,12 +212,16 @@ def spread_word_labels(labels, word_positions, length, *, ignore_id):
     [[-1, 5, -1, 7, -1, -1]]
     """
     word_positions = tf.convert_to_tensor(word_positions)
+    counts = None
     if isinstance(labels, tf.RaggedTensor):
-        labels = labels.to_tensor(ignore_id)
+        counts, labels = labels.row_lengths(), labels.to_tensor(ignore_id)
     labels = tf.cast(labels, tf.int32)
-    tf.debugging.assert_equal(
-        tf.shape(labels), tf.shape(word_positions), "Expected a label for each word."
-    )
+    message = "Expected a label for each word."
+    tf.debugging.assert_equal(tf.shape(labels), tf.shape(word_positions), message)
+    if counts is not None:
+        labelled = tf.sequence_mask(counts, tf.shape(labels)[1])
+        right = tf.where(labelled, word_positions > -2, word_positions < 0)
+        tf.debugging.Assert(tf.reduce_all(right), [message])
     kept = tf.where(word_positions >= 0)  # [kept words, 2]: row and word
     rows = tf.cast(kept[:, 0], tf.int32)
     places = tf.stack([rows, tf.gather_nd(word_positions, kept)], axis=1)

@@ -10,7 +10,8 @@ from keras_xfmr.text.bert_tokenizer import (
     bert_special_ids,
 )
 from keras_xfmr.text.files import read_bytes, read_json, read_lines
-from keras_xfmr.text.sentence_piece import NORMAL, SentencePieceTokenizer, read_pieces
+from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.sentence_piece_model import NORMAL, read_model
 from keras_xfmr.text.tokenizers import DESCRIPTION, load_tokenizer
 
 # Our argument: the name in tokenizer.json's normalizer.
@@ -50,7 +51,8 @@ def load_pretrained_tokenizer(folder):
     (`bert_special_ids`); a file that gives one of them another name is refused.
 
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
-    before SentencePiece sees it; here the model alone does, as in the original.
+    before SentencePiece sees it; here the model alone does, as in the original. Of two ways to cut
+    a word that are equally probable, the `sentencepiece` package may choose the other one.
 
     Args:
         folder: holds the files.
@@ -129,7 +131,7 @@ def _sentence_piece(path, vocabulary_path, config):
             "tokenizer_config.json; lower the text before the tokenizer, and take it out there."
         )
     proto = read_bytes(path)
-    pieces = read_pieces(proto)
+    pieces = read_model(proto).pieces
     texts = [piece.text for piece in pieces]
     vocabulary = read_lines(vocabulary_path) if vocabulary_path.is_file() else texts
     if vocabulary == texts:

@@ -1,94 +1,42 @@
-"""SentencePiece models: in graph, and their pieces read from the file.
+"""SentencePiece models in graph.
 
 B batch, T length, V vocabulary
 """
 
 import functools
 import hashlib
-import struct
-from typing import NamedTuple
+import json
+import pathlib
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers import Tokenizer, check_tokens
+from keras_xfmr.text.sentence_piece_model import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN_PIECE,
+    WORD_BEGIN,
+    Piece,
+    read_model,
+)
+from keras_xfmr.text.tokenizer_json import as_tokenizer_json, special_tokens
+from keras_xfmr.text.tokenizers import Tokenizer, check_tokens, write_whole
 
-WORD_BEGIN = "\u2581"  # SentencePiece's white space
-NORMAL, UNKNOWN_PIECE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-
-
-class Piece(NamedTuple):
-    """A line of a SentencePiece model: its text and its type, `NORMAL` to `BYTE`."""
-
-    text: str
-    kind: int
-
-
-def read_pieces(proto):
-    """The pieces of a SentencePiece model in the order of their ids.
-
-    Reads the three fields it needs from the protocol buffer (`ModelProto.pieces`, of each `piece`
-    and `type`), since neither TensorFlow nor tensorflow-text brings the messages along.
-
-    Args:
-        proto: the bytes of a `.model` file.
-
-    Raises:
-        ValueError: the bytes are no such message.
-    """
-    pieces = []
-    try:
-        for field, value in _fields(proto):
-            if field == 1 and isinstance(value, bytes):
-                parts = dict(_fields(value))
-                pieces.append(Piece(parts.get(1, b"").decode("utf8"), parts.get(3, NORMAL)))
-    except (ValueError, IndexError, AttributeError, struct.error) as error:
-        raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes): {error}.") from error
-    if not pieces:
-        raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes): it has no pieces.")
-    return pieces
-
-
-def _fields(message):
-    """Numbers and values of the fields of a message in the protocol-buffer wire format."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        field, wire = key >> 3, key & 7
-        if wire == 0:
-            value, position = _varint(message, position)
-        elif wire in (1, 5):
-            (value,) = struct.unpack_from("<d" if wire == 1 else "<f", message, position)
-            position += 8 if wire == 1 else 4
-        elif wire == 2:
-            size, position = _varint(message, position)
-            if size > len(message) - position:
-                raise ValueError("a field reaches past the end")
-            value = message[position : position + size]
-            position += size
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-        yield field, value
-
-
-def _varint(message, position):
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number is too long")
+# The class that Hugging Face's libraries look for in vain, where they cannot read the model: they
+# would make a tokenizer of five tokens, and say nothing.
+NOT_THEIRS = "keras_xfmr.SentencePieceTokenizer"
 
 
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model (Kudo and Richardson 2018): white space is a symbol, nothing is lost.
 
     Text never becomes a special token: where a model would read `[MASK]` in a text as its own
-    symbol, it is unknown here.
+    symbol, it is unknown here. Of two ways to cut a word that are equally probable,
+    tensorflow-text's operation may choose another than the `sentencepiece` package does; runs of
+    dots are such words.
 
     Args:
         proto: the bytes of a `.model` file.
@@ -115,7 +63,7 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(**special_ids)
         self._proto = bytes(proto)
         self._config = dict(special_ids)
-        pieces = read_pieces(self._proto)
+        pieces = read_model(self._proto).pieces
         self._numbers = None
         if vocabulary is not None:
             vocabulary = [str(token) for token in vocabulary]
@@ -215,6 +163,31 @@ class SentencePieceTokenizer(Tokenizer):
         if self._numbers is not None:
             ids = ids.with_flat_values(tf.gather(self._numbers[1], ids.flat_values))
         return self._decoder(ids)
+
+    def save(self, folder):
+        """As `Tokenizer.save`; for a model of BERT also `tokenizer.json`, and its configuration,
+        for Hugging Face's `AutoTokenizer`.
+
+        That reads unigram and BPE models. With another, or one that the vocabulary leaves pieces
+        out of, it is made to say that it cannot.
+        """
+        super().save(folder)
+        names = special_tokens(self)
+        if names is None:
+            return
+        folder, content = pathlib.Path(folder), as_tokenizer_json(read_model(self._proto), self)
+        theirs = {"pad_id": "pad", "unknown_id": "unk", "start_id": "cls", "end_id": "sep"}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast" if content else NOT_THEIRS,
+            **{f"{theirs.get(role, 'mask')}_token": name for role, name in names.items()},
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        }
+        if content:
+            write_whole(folder / "tokenizer.json", json.dumps(content).encode("utf8"))
+        else:
+            (folder / "tokenizer.json").unlink(missing_ok=True)  # of a tokenizer before
+        config = json.dumps(config, indent=2).encode("utf8")
+        write_whole(folder / "tokenizer_config.json", config)
 
     def vocabulary_bytes(self):
         return self._proto

@@ -119,7 +119,7 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
 
     Args:
         texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: of files a like share each, as far as they have so many; of a data set the first.
+            read: an equal share of each file, or the first million of a data set.
         vocab_size: size of the vocabulary. When the text is too small for it, the largest size
             that it allows is taken instead.
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
@@ -128,7 +128,7 @@ def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=F
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a size that is none.
+            ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -148,7 +148,7 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a size that is none.
+            ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -231,14 +231,14 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False):
 
     Args:
         texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: of files a like share each, as far as they have so many; of a data set the first.
+            read: an equal share of each file, or the first million of a data set.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         lowercase: whether to lower and strip accents, in the tokenizer too.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a size that is none.
+            ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -258,14 +258,14 @@ def learn_bert_word_piece(texts, vocab_size, **config):
 
     Args:
         texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: of files a like share each, as far as they have so many; of a data set the first.
+            read: an equal share of each file, or the first million of a data set.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         **config: arguments of `BertTokenizer`: `lowercase`, `strip_accents`, `split_cjk`.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a size that is none.
+            ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -306,7 +306,7 @@ def learn_characters(texts, *, min_count=1):
 
     Args:
         texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: of files a like share each, as far as they have so many; of a data set the first.
+            read: an equal share of each file, or the first million of a data set.
         min_count: rarer characters become the unknown token.
 
     Raises:

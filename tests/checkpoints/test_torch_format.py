@@ -168,6 +168,13 @@ def test_views_of_one_storage(kind, torch, tmp_path):
 
 
 @both_formats
+def test_a_tensor_that_is_the_negative_of_its_storage_is_refused(kind, torch, tmp_path):
+    state = {"w": torch.tensor([1.0, 2.0])._neg_view()}
+    with pytest.raises(ValueError, match="the metadata .'neg': True.*resolve_neg"):
+        saved(torch, state, tmp_path / "a.bin", kind)
+
+
+@both_formats
 def test_a_module_with_buffers_parameters_and_metadata(kind, torch, tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.BatchNorm1d(5))
     state = module.state_dict()

@@ -15,7 +15,7 @@ from peers import BERT, KOBERT
 from sentences import CASES, SENTENCES, corpus, same_answers, strings
 
 from keras_xfmr import text
-from keras_xfmr.text.sentence_piece import read_pieces
+from keras_xfmr.text.sentence_piece_model import read_model
 from keras_xfmr.text.words import split_words
 
 # Argument by argument, beside what the peer calls them.
@@ -218,11 +218,12 @@ def test_word_pieces_are_learned_for_bert(tmp_path):
 def test_sentence_pieces_are_learned_for_bert(tmp_path):
     tokenizer = text.learn_bert_sentence_piece(corpus(), 8009)  # as many as the text allows
     assert tokenizer.get_vocabulary()[:5] == BERT and tokenizer.special_ids == (0, 2, 3, 4)
-    assert tokenizer._spelled == []
+    spelled = tokenizer.tokenize(tf.constant(["[MASK] [CLS] [PAD]"])).flat_values.numpy()
+    assert not set(spelled) & set(tokenizer.special_ids)
     ids = tokenizer.encode(tf.constant(CASES), start=True)
     assert strings(tokenizer.detokenize(ids)) == list(CASES)
     # It loads by the names of its pieces alone.
-    (tmp_path / "spiece.model").write_bytes(tokenizer._proto)
+    (tmp_path / "spiece.model").write_bytes(tokenizer.vocabulary_bytes())
     same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path))
 
 
@@ -234,7 +235,7 @@ def test_a_saved_model_answers_alike(kind, small, kobert, tmp_path):
     archive = tf.Module()
     archive.tokenizer = small
     if kind == "sentence_piece":  # numbered otherwise than its file
-        vocabulary = [*KOBERT, *(piece.text for piece in read_pieces(kobert)[:4:-1])]
+        vocabulary = [*KOBERT, *(piece.text for piece in read_model(kobert).pieces[:4:-1])]
         ids = dict(unknown_id=0, pad_id=1, start_id=2, end_id=3, mask_id=4)
         archive.tokenizer = text.SentencePieceTokenizer(kobert, vocabulary=vocabulary, **ids)
     archive.there = tf.function(

@@ -11,7 +11,7 @@ from sentences import CASES
 
 from keras_xfmr import text
 from keras_xfmr.text.bert_tokenizer import bert_special_ids
-from keras_xfmr.text.sentence_piece import read_pieces
+from keras_xfmr.text.sentence_piece_model import read_model
 
 SETTINGS = (
     dict(lowercase=True),
@@ -87,7 +87,7 @@ def test_an_empty_batch_has_no_offsets():
 def test_sentence_pieces_are_where_the_peer_finds_them():
     peer = pytest.importorskip("sentencepiece")
     proto = peers.kobert(peer)
-    special = bert_special_ids([piece.text for piece in read_pieces(proto)])
+    special = bert_special_ids([piece.text for piece in read_model(proto).pieces])
     reference = peer.SentencePieceProcessor(model_proto=proto)
     sentences = [*CASES, "ﬁne ㎏", " two  blanks\u3000wide ", *hostile.strings(503, seed=13)]
     expected = []

@@ -120,12 +120,14 @@ def test_words_by_hand(tokenizer):
         "segment_ids": [[0] * 7] * 3,
         "attention_mask": [[1] * 7, [1] * 5 + [0] * 2, [1, 1, 0, 0, 0, 0, 0]],
         # Nothing is left of a blank; of "x-b" the first pieces are; "a" is cut away.
-        "word_positions": [[1, -1, 3, 4, -1], [1, -1, -1, -1, -1], [-1] * 5],
+        "word_positions": [[1, -1, 3, 4, -1], [1, -2, -2, -2, -2], [-2] * 5],
         "truncated": [True, False, False],
     }
     packed = packer.pack_words(words)
     assert rows(packed) == expected
-    assert rows(packer.pack_words(words.to_tensor(""))) == expected
+    dense = rows(packer.pack_words(words.to_tensor("")))
+    expected["word_positions"][1:] = [[1, -1, -1, -1, -1], [-1] * 5]  # where rows end is not known
+    assert dense == expected
     assert packed["word_positions"].dtype == tf.int32
 
 
@@ -254,7 +256,12 @@ def test_what_is_no_batch_of_strings_is_refused(tokenizer):
         packer(tf.constant(["a"]), tf.constant("a"))
     with pytest.raises(ValueError, match="Expected strings of rank 2 as `words`"):
         packer.pack_words(tf.constant(["a"]))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must have a row for each other"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must have the same number of rows"):
         packer(tf.constant(["a"]), tf.constant(["a", "b"]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="Expected a label for each word"):
         text.spread_word_labels(tf.constant([[3, 5]]), tf.constant([[1]]), 7, ignore_id=-1)
+    words = tf.ragged.constant([["a"], ["a", "b"]])
+    positions = packer.pack_words(words)["word_positions"]
+    for labels in ([[1], [2]], [[1, 2], [3]], [[1, 2], [3, 4]], [[], [1, 2]]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Expected a label for each word"):
+            text.spread_word_labels(tf.ragged.constant(labels, tf.int32), positions, 7, ignore_id=0)

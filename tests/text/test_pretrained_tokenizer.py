@@ -323,6 +323,51 @@ def test_kobert_has_its_own_special_ids(kobert, name, tmp_path):
     assert again.mask_id == 4
 
 
+def test_hugging_face_s_libraries_read_what_is_saved(kobert, peer, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    tokenizer.save(tmp_path / "saved")
+    theirs = peer.Tokenizer.from_file(str(tmp_path / "saved" / "tokenizer.json"))
+    texts = [*SENTENCES, "", "  the  dog ", "the\u00a0dog"]
+    expected = tokenizer.encode(tf.constant(texts), start=True).to_list()
+    assert [found.ids for found in theirs.encode_batch(texts)] == expected
+    pair = theirs.encode("the dog", "he barks")
+    packed = text.SentencePacker(tokenizer, 97)(*map(tf.constant, (["the dog"], ["he barks"])))
+    assert pair.ids == packed["token_ids"].numpy()[0].tolist()
+    assert pair.type_ids == packed["segment_ids"].numpy()[0].tolist()
+    assert theirs.decode(expected[0]) == strings(tokenizer.detokenize([expected[0]]))[0]
+    config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text("utf8"))
+    assert config["pad_token"] == "[PAD]" and config["mask_token"] == "[MASK]"
+    os.remove(tmp_path / "saved" / "keras_xfmr_tokenizer.json")
+    same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path / "saved"))
+
+
+def test_they_say_so_where_they_cannot_read_it(kobert, tmp_path):
+    """Without a class that they do not know they would make a tokenizer of five tokens."""
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    plain = text.load_pretrained_tokenizer(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(plain.get_vocabulary()[:-1]), "utf8")
+    text.load_pretrained_tokenizer(tmp_path).save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text("utf8"))
+    assert config["tokenizer_class"] == "keras_xfmr.SentencePieceTokenizer"
+    assert not (tmp_path / "saved" / "tokenizer.json").exists()
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "saved" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError):
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+
+
+def test_other_ids_are_those_of_hugging_face_s_libraries_too(kobert, peer, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    pieces = text.load_pretrained_tokenizer(tmp_path).get_vocabulary()
+    (tmp_path / "vocab.txt").write_text("\n".join([*KOBERT, *sorted(pieces[5:])]), "utf8")
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    tokenizer.save(tmp_path / "saved")
+    theirs = peer.Tokenizer.from_file(str(tmp_path / "saved" / "tokenizer.json"))
+    expected = tokenizer.encode(tf.constant(SENTENCES), start=True).to_list()
+    assert [found.ids for found in theirs.encode_batch(list(SENTENCES))] == expected
+
+
 def test_a_vocabulary_beside_the_model_gives_the_ids(kobert, tmp_path):
     (tmp_path / "spiece.model").write_bytes(kobert)
     plain = text.load_pretrained_tokenizer(tmp_path)
@@ -369,11 +414,11 @@ def test_sentence_piece_folders_that_do_not_fit_are_refused(kobert, tmp_path):
 
 
 def test_a_model_without_berts_names_is_refused(learned, tmp_path):
-    (tmp_path / "spiece.model").write_bytes(learned["sentence_piece"]._proto)
+    (tmp_path / "spiece.model").write_bytes(learned["sentence_piece"].vocabulary_bytes())
     with pytest.raises(ValueError, match=r"Missing: \[PAD\], \[UNK\], \[CLS\], \[SEP\]"):
         text.load_pretrained_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="Expected `mask_id` in 0 .. .*Received: 9973"):
-        text.SentencePieceTokenizer(learned["sentence_piece"]._proto, mask_id=9973)
+        text.SentencePieceTokenizer(learned["sentence_piece"].vocabulary_bytes(), mask_id=9973)
 
 
 def test_mutated_models_are_read_or_refused(kobert, rng):

@@ -121,7 +121,7 @@ def test_learned_vocabularies_begin_with_the_special_tokens(learned):
         assert learned[kind].get_vocabulary()[:4] == SPECIAL
         assert learned[kind].vocab_size == len(learned[kind].get_vocabulary())
     peer = pytest.importorskip("sentencepiece")
-    model = peer.SentencePieceProcessor(model_proto=learned["sentence_piece"]._proto)
+    model = peer.SentencePieceProcessor(model_proto=learned["sentence_piece"].vocabulary_bytes())
     assert (model.pad_id(), model.unk_id(), model.bos_id(), model.eos_id()) == (0, 1, 2, 3)
 
 

@@ -224,7 +224,7 @@ def test_word_piece_ids_are_those_of_hf_tokenizers(learned, kind, tmp_path):
 def test_sentence_piece_ids_are_those_of_the_sentencepiece_package(learned):
     peer = pytest.importorskip("sentencepiece")
     tokenizer = learned["sentence_piece"]
-    reference = peer.SentencePieceProcessor(model_proto=tokenizer._proto)
+    reference = peer.SentencePieceProcessor(model_proto=tokenizer.vocabulary_bytes())
     expected = [reference.encode(sentence) for sentence in PEER_TEXTS]
     assert tokenizer.tokenize(tf.constant(PEER_TEXTS)).to_list() == expected
     ids = tf.ragged.constant(expected)
@@ -233,7 +233,7 @@ def test_sentence_piece_ids_are_those_of_the_sentencepiece_package(learned):
 
 
 def test_a_published_models_own_special_ids_are_kept(learned, tmp_path):
-    proto = learned["sentence_piece"]._proto
+    proto = learned["sentence_piece"].vocabulary_bytes()
     ids = dict(pad_id=1, unknown_id=0, start_id=2, end_id=3)
     tokenizer = text.SentencePieceTokenizer(proto, **ids)
     tokenizer.save(tmp_path)

@@ -1,0 +1,135 @@
+"""A SentencePiece model in the words of the `tokenizers` package, for Hugging Face's libraries."""
+
+import base64
+
+from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
+from keras_xfmr.text.sentence_piece_model import (
+    BPE,
+    BYTE,
+    NORMAL,
+    UNIGRAM,
+    USER_DEFINED,
+    WORD_BEGIN,
+)
+
+NEVER = -1e9  # the score of what SentencePiece does not look for in a text
+
+
+def as_tokenizer_json(model, tokenizer):
+    """What a `tokenizer.json` holds for a `SentencePieceTokenizer` with BERT's special tokens.
+
+    In the libraries that read it, a special token that is spelled in a text becomes that token.
+    Where two ways to cut a word are equally probable, they may choose the other one.
+
+    Args:
+        model: what `read_model` read.
+        tokenizer: its vocabulary and special ids.
+
+    Returns:
+        Plain values, or None where the format cannot say it: a model of words or characters,
+        special tokens with other names than BERT's, or a vocabulary that leaves pieces out.
+    """
+    tokens = tokenizer.get_vocabulary()
+    pieces = {piece.text: piece for piece in model.pieces}
+    special = special_tokens(tokenizer)
+    ordinary = (piece.text for piece in model.pieces if piece.kind in (NORMAL, BYTE, USER_DEFINED))
+    kinds = {UNIGRAM: _unigram, BPE: _byte_pairs}
+    if model.kind not in kinds or special is None or not set(ordinary) <= set(tokens):
+        return None
+    words = {
+        "type": "Metaspace",
+        "replacement": WORD_BEGIN,
+        "prepend_scheme": "always" if model.begins_words else "never",
+        "split": False,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": token in special.values(),
+            }
+            for i, token in enumerate(tokens)
+            if token in special.values()
+            or (token in pieces and pieces[token].kind == USER_DEFINED)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},
+        "pre_tokenizer": words,
+        "post_processor": _template(tokenizer, special),
+        "decoder": words,
+        "model": {
+            **kinds[model.kind](model, tokens, tokenizer.unknown_id),
+            "byte_fallback": any(piece.kind == BYTE for piece in model.pieces),
+        },
+    }
+
+
+def _unigram(model, tokens, unknown_id):
+    """The pieces with their log-probabilities."""
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind in (NORMAL, BYTE)}
+    vocabulary = [[token, scores.get(token, NEVER)] for token in tokens]
+    return {"type": "Unigram", "unk_id": unknown_id, "vocab": vocabulary}
+
+
+def _byte_pairs(model, tokens, unknown_id):
+    """The pairs that join to a piece, those of the highest score first."""
+    ids = {token: index for index, token in enumerate(tokens)}
+    normal = [piece for piece in model.pieces if piece.kind == NORMAL]
+    known, merges = {piece.text for piece in normal}, []
+    for piece in sorted(normal, key=lambda piece: -piece.score):
+        halves = ((piece.text[:i], piece.text[i:]) for i in range(1, len(piece.text)))
+        merges += [" ".join(pair) for pair in halves if known.issuperset(pair)]
+    return {
+        "type": "BPE",
+        "unk_token": tokens[unknown_id],
+        "fuse_unk": True,
+        "vocab": ids,
+        "merges": merges,
+    }
+
+
+def special_tokens(tokenizer):
+    """Names of BERT's special tokens at the tokenizer's ids, or None where one is another."""
+    tokens = tokenizer.get_vocabulary()
+    ids = {role: getattr(tokenizer, role) for role in BERT_TOKENS}
+    found = {role: tokens[i] for role, i in ids.items() if i is not None}
+    return found if all(BERT_TOKENS[role] == token for role, token in found.items()) else None
+
+
+def _normalizers(model):
+    steps = []
+    if model.characters:
+        content = base64.b64encode(model.characters).decode("ascii")
+        steps.append({"type": "Precompiled", "precompiled_charsmap": content})
+    if model.trims:
+        steps.append({"type": "Strip", "strip_left": True, "strip_right": True})
+        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+    return steps
+
+
+def _template(tokenizer, special):
+    """`[CLS] A [SEP]`, and `[CLS] A [SEP] B [SEP]` with B of segment 1."""
+
+    def token(role, segment):
+        return {"SpecialToken": {"id": special[role], "type_id": segment}}
+
+    def sentence(name, segment):
+        return {"Sequence": {"id": name, "type_id": segment}}
+
+    one = [token("start_id", 0), sentence("A", 0), token("end_id", 0)]
+    ids = {special[role]: getattr(tokenizer, role) for role in ("start_id", "end_id")}
+    return {
+        "type": "TemplateProcessing",
+        "single": one,
+        "pair": [*one, sentence("B", 1), token("end_id", 1)],
+        "special_tokens": {
+            name: {"id": name, "ids": [index], "tokens": [name]} for name, index in ids.items()
+        },
+    }

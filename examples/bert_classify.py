@@ -17,6 +17,7 @@ asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import csv
+import io
 import pathlib
 
 import command_line
@@ -55,22 +56,22 @@ flags.DEFINE_string("output", "runs/classify", "Folder for everything that is wr
 
 def read(path):
     """The texts, one or two a row, and the labels of a TSV; rows that lack one are left out."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        columns = [FLAGS.text, *([FLAGS.text_pair] if FLAGS.text_pair else []), FLAGS.label]
-        missing = set(columns) - set(rows.fieldnames or ())
-        if missing:
-            raise app.UsageError(
-                f"{path} has the columns {rows.fieldnames}, not {sorted(missing)}. Name them by "
-                "--text, --text_pair and --label."
-            )
-        try:
-            found = [[(row[column] or "").strip() for column in columns] for row in rows]
-        except csv.Error as error:
-            raise app.UsageError(
-                f"{path}:{rows.reader.line_num}: {error}. Texts are cut at --max_length pieces "
-                "anyway: shorten this one, or take the row out."
-            ) from error
+    lines = io.StringIO(command_line.read_text(path), newline="")
+    rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    columns = [FLAGS.text, *([FLAGS.text_pair] if FLAGS.text_pair else []), FLAGS.label]
+    missing = set(columns) - set(rows.fieldnames or ())
+    if missing:
+        raise app.UsageError(
+            f"{path} has the columns {rows.fieldnames}, not {sorted(missing)}. Name them by "
+            "--text, --text_pair and --label."
+        )
+    try:
+        found = [[(row[column] or "").strip() for column in columns] for row in rows]
+    except csv.Error as error:
+        raise app.UsageError(
+            f"{path}:{rows.reader.line_num}: {error}. Texts are cut at --max_length pieces "
+            "anyway: shorten this one, or take the row out."
+        ) from error
     kept = [row for row in found if all(row)]
     print(f"{path}: {len(kept)} texts, {len(found) - len(kept)} left out without a text or label")
     return [row[:-1] for row in kept], [row[-1] for row in kept]
@@ -163,7 +164,7 @@ def main(argv):
     measures = fit(model, packer, train, test, output)
     print(f"{model.count_params():,} weights, test accuracy {measures['accuracy']:.2%}")
 
-    model.save(output / "model.keras")
+    fine_tuning.save(model, tokenizer, output)
     inputs = dict(zip(("text", "text_pair"), zip(*test_texts[:5])))
     folder = serving.export_encoder(
         model,

@@ -17,6 +17,7 @@ Results: benchmarks/RESULTS.md.
 """
 
 import collections
+import io
 import pathlib
 import re
 
@@ -58,27 +59,27 @@ def read(path):
     """The sentences of a CoNLL file, each a list of words and a list of tags."""
     sentences, words, tags = [], [], []
     # Not `splitlines`, nor `split()`: a word may hold any other white space of Unicode.
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate([*file, ""], 1):
-            cells = re.split("[ \t]+", line.strip(" \t\n"))
-            if cells == [""] or cells[0] == "-DOCSTART-":
-                if words:
-                    sentences.append((words, tags))
-                words, tags = [], []
-                continue
-            word, tag = cells[0], cells[-1]
-            if len(cells) < 2 or not re.fullmatch(r"O|[BI]-\S+", tag):
-                raise app.UsageError(
-                    f"{path}, line {number}: expected a word and, as the last column, a tag O, "
-                    f"B-TYPE or I-TYPE. Received: {line.strip()!r}."
-                )
-            if tag[0] == "I" and (not tags or tags[-1][1:] != tag[1:]):
-                raise app.UsageError(
-                    f"{path}, line {number}: expected IOB2, an entity that begins with "
-                    f"B-{tag[2:]}. Received: {tag} after {tags[-1] if tags else 'nothing'}."
-                )
-            words.append(word)
-            tags.append(tag)
+    lines = io.StringIO(command_line.read_text(path), newline=None)
+    for number, line in enumerate([*lines, ""], 1):
+        cells = re.split("[ \t]+", line.strip(" \t\n"))
+        if cells == [""] or cells[0] == "-DOCSTART-":
+            if words:
+                sentences.append((words, tags))
+            words, tags = [], []
+            continue
+        word, tag = cells[0], cells[-1]
+        if len(cells) < 2 or not re.fullmatch(r"O|[BI]-\S+", tag):
+            raise app.UsageError(
+                f"{path}, line {number}: expected a word and, as the last column, a tag O, "
+                f"B-TYPE or I-TYPE. Received: {line.strip()!r}."
+            )
+        if tag[0] == "I" and (not tags or tags[-1][1:] != tag[1:]):
+            raise app.UsageError(
+                f"{path}, line {number}: expected IOB2, an entity that begins with "
+                f"B-{tag[2:]}. Received: {tag} after {tags[-1] if tags else 'nothing'}."
+            )
+        words.append(word)
+        tags.append(tag)
     kinds = types(sentences)
     if not kinds:
         raise app.UsageError(f"{path} has no entities.")
@@ -239,7 +240,7 @@ def main(argv):
         f"as conlleval counts {f1(test, found, as_conlleval=True):.2%}"
     )
 
-    model.save(output / "model.keras")
+    fine_tuning.save(model, tokenizer, output)
     shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]
     texts = [" ".join(words) for words, _ in shown]
     folder = serving.export_encoder(

@@ -15,6 +15,7 @@ saved_model/, which takes raw text, in --output. Seconds on a CPU. Results: benc
 import pathlib
 
 import command_line
+import fine_tuning
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
@@ -55,7 +56,7 @@ def embed(model, packer, sentences, batch_size=64):
 def read(path):
     """The sentences of a file, one a line; those that come again are left out."""
     # Not `splitlines`, which also parts sentences at form feeds and the like.
-    lines = pathlib.Path(path).read_text("utf8").split("\n")
+    lines = command_line.read_text(path).split("\n")
     lines = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not lines:
         raise app.UsageError(f"Expected a sentence a line. Received: {path}, which has none.")
@@ -73,6 +74,7 @@ def main(argv):
     model = models.BertEmbedder.from_pretrained(
         FLAGS.pretrained, **({"pooling": FLAGS.pooling} if FLAGS.pooling else {})
     )
+    fine_tuning.check_length(model, FLAGS.max_length)
     print(f"{model.count_params():,} weights; {model.pooling} pooling; {model.load_report}")
 
     vectors = embed(model, packer, FLAGS.sentence)

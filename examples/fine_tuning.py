@@ -1,4 +1,4 @@
-"""What bert_classify.py and bert_ner.py share: an encoder to begin with, and the training step."""
+"""What bert_classify.py and bert_ner.py share: an encoder to begin with, training, files."""
 
 import pathlib
 
@@ -29,7 +29,8 @@ def prepare(
         pretrained: None, or a Hugging Face BERT folder, or the --output of bert_pretrain.py.
         dropout: rate, of attention weights too.
         vocabulary: kind of pieces, from scratch: "word_piece" or "sentence_piece".
-        preset, vocab_size, max_length: sizes, from scratch.
+        preset, vocab_size: sizes, from scratch.
+        max_length: of the rows that the model will read; from scratch its positions.
     """
     arguments = {
         "num_classes": len(labels),
@@ -43,6 +44,7 @@ def prepare(
             folder = folder / "hub"
         tokenizer = text.load_pretrained_tokenizer(folder)
         model = kind.from_pretrained(folder, **arguments)
+        check_length(model, max_length)
         print(model.load_report)
         rows = model.bert.token_embedding.input_dim
         if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
@@ -64,6 +66,23 @@ def prepare(
         pad_token_id=tokenizer.pad_id,
     )
     return tokenizer, model
+
+
+def check_length(model, max_length):
+    """Raises UsageError where rows would be longer than the positions of a published model."""
+    longest = model.bert.position_embedding.max_length
+    if max_length > longest:
+        raise app.UsageError(
+            f"Expected --max_length of at most {longest}, the positions of the pretrained model. "
+            f"Received: --max_length={max_length}."
+        )
+
+
+def save(model, tokenizer, output):
+    """Writes model.keras, and hub/, a folder of weights and tokenizer for --pretrained."""
+    model.save(output / "model.keras")
+    model.save_pretrained(output / "hub")
+    tokenizer.save(output / "hub")
 
 
 def count_steps(texts, batch_size, epochs):

@@ -9,7 +9,7 @@ from absl import app, flags
 
 from keras_xfmr import training
 
-FREE = ("output", "jit_compile")  # flags that may differ when a run goes on
+FREE = ("output", "jit_compile", "beam_size")  # flags that may differ when a run goes on
 
 
 def resumes(output):

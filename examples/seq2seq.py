@@ -141,6 +141,12 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
     held.count()
     print(f"{train.rows} pairs to train on, left out: {train.skipped}; {steps} steps")
     print(f"{held.rows} pairs to measure the loss on, left out: {held.skipped}")
+    for part, pairs in (("train on", train), ("measure on", held)):
+        if not pairs.rows:
+            raise app.UsageError(
+                f"Expected pairs to {part} of at most {settings['buckets'][-1]} ids (source, "
+                f"target). Received: none, left out: {pairs.skipped}. Are its rows sentences?"
+            )
     model = models.Transformer(
         source.vocab_size,
         None if target is source else target.vocab_size,

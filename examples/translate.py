@@ -43,7 +43,7 @@ flags.DEFINE_integer("num_layers", None, "Blocks on each side. Dates: 2, corpus:
 flags.DEFINE_integer("num_heads", None, "Attention heads. 4.")
 flags.DEFINE_float("dropout", None, "Dates: 0, corpus: 0.1.")
 flags.DEFINE_float("learning_rate", None, "Highest rate. Dates: 5e-3, corpus: 1e-3.")
-flags.DEFINE_integer("beam_size", 4, "Corpus: beams of the search.")
+flags.DEFINE_integer("beam_size", 4, "Corpus: beams of the search.", lower_bound=1)
 flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")

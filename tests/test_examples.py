@@ -127,6 +127,40 @@ def test_a_sentence_is_a_line_whatever_else_parts_it(tmp_path):
         assert example.read(tmp_path / "a.txt") == expected
 
 
+@pytest.mark.parametrize("name", ["bert_classify", "bert_ner", "bert_similarity"])
+def test_a_file_in_another_encoding_is_named_with_its_line(name, tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"document\tlabel\n" + "좋다\t1\n".encode("cp949"))
+    with imported(name) as example:
+        with pytest.raises(app.UsageError, match="a.tsv, line 2: not UTF-8.*iconv"):
+            example.read(tmp_path / "a.tsv")
+
+
+def test_rows_longer_than_the_positions_of_a_published_model_are_refused():
+    from keras_xfmr import models
+
+    sizes = {"d_model": 6, "num_heads": 1, "ffn_dim": 7, "num_layers": 0, "max_length": 32}
+    model = models.BertClassifier(models.Bert(11, **sizes), 2)
+    with imported("fine_tuning") as fine_tuning:
+        fine_tuning.check_length(model, 32)
+        with pytest.raises(app.UsageError, match="at most 32.*Received: --max_length=48"):
+            fine_tuning.check_length(model, 48)
+
+
+@pytest.mark.parametrize("held_out", ["long", "short"])
+def test_a_corpus_of_which_nothing_fits_is_said_to_be_so(held_out, tmp_path):
+    rows = {"long": f"{'a ' * 99}\t{'b ' * 99}\n", "short": "a\tb\n"}
+    (tmp_path / "train.tsv").write_text(rows["short" if held_out == "long" else "long"] * 9)
+    (tmp_path / "held_out.tsv").write_text(rows[held_out] * 9)
+    files = [tmp_path / "train.tsv", tmp_path / "held_out.tsv"]
+    settings = {"epochs": 1, "batch_size": 2, "buckets": ((7, 7),)}
+    part = "measure" if held_out == "long" else "train"
+    with imported("seq2seq") as seq2seq:
+        tokenizers = (seq2seq.text.ByteTokenizer(),) * 2
+        message = rf"pairs to {part} on of at most \(7, 7\) ids.*none, left out: .*'too_long': 9"
+        with pytest.raises(app.UsageError, match=message):
+            seq2seq.fit(files, tokenizers, tmp_path, settings)
+
+
 def test_no_texts_to_test_on_are_refused(tmp_path):
     (tmp_path / "train.tsv").write_text("document\tlabel\ngood\t1\nbad\t0\n")
     (tmp_path / "test.tsv").write_text("document\tlabel\n")

@@ -1,6 +1,7 @@
 """The mathematics of the Transformer, without state.
 
-B batch, T target, S source, N heads, K key/value heads, H head_dim, D d_model
+B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim,
+D d_model
 
 Masks are boolean and True means "may attend". They have rank 3 or 4 and broadcast to
 `[B, T, S]` or `[B, N, T, S]`.
@@ -25,6 +26,7 @@ __all__ = [
     "padding_mask",
     "rotary_angles",
     "scaled_dot_product_attention",
+    "shapes_agree",
     "sinusoidal_encoding",
     "update_cache",
 ]
@@ -51,6 +53,19 @@ def concrete_value(x):
         return ops.convert_to_numpy(x)
     except (AttributeError, NotImplementedError, TypeError, ValueError):
         return None
+
+
+def shapes_agree(one, other):
+    """Whether two shapes are equal, as far as their sizes are known.
+
+    Example:
+
+    >>> shapes_agree((None, 7), (2, 7)), shapes_agree((2, 1), (2, 7))
+    (True, False)
+    """
+    return len(one) == len(other) and all(
+        None in sizes or sizes[0] == sizes[1] for sizes in zip(one, other)
+    )
 
 
 def as_array(x):
@@ -225,6 +240,18 @@ def scaled_dot_product_attention(
                 f"`{name}` must have the shape [batch, length, heads, head_dim]. "
                 f"Received: shape {tuple(tensor.shape)}."
             )
+    batches = {tensor.shape[0] for tensor in (query, key, value)} - {None, 1}
+    if not (
+        len(batches) < 2
+        and shapes_agree(key.shape[1:3], value.shape[1:3])
+        and shapes_agree(query.shape[3:], key.shape[3:])
+    ):
+        raise ValueError(
+            "`key` and `value` must have the same length and heads, `query` and `key` the same "
+            "head_dim, and all one batch. Received: query of shape "
+            f"{tuple(query.shape)}, key of shape {tuple(key.shape)}, value of shape "
+            f"{tuple(value.shape)}."
+        )
     if query.shape[2] % key.shape[2]:
         raise ValueError(
             "The number of query heads must be a multiple of the number of key/value heads. "
@@ -268,6 +295,15 @@ def update_cache(cache, update, index, axis=1):
     """Writes `update` into `cache` at positions index .. index + T of an axis.
 
     The cache has its full length from the start, so that shapes stay static inside a loop.
+
+    Args:
+        cache: a tensor of any rank.
+        update: of the cache's shape, but for T positions along `axis`; cast to its dtype.
+        index: where the update begins, an integer or a scalar tensor.
+        axis: of the positions, by default 1.
+
+    Returns:
+        A tensor of the cache's shape and dtype.
 
     Raises:
         ValueError: `index` is no scalar; index + T is larger than the length of the cache, or

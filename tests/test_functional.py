@@ -258,6 +258,17 @@ def test_heads_of_another_rank_are_an_error(rng, position, name):
         functional.scaled_dot_product_attention(*tensors)
 
 
+@pytest.mark.parametrize("position, cut", [
+    (0, np.s_[:, :, :, 1:]), (1, np.s_[:, 1:]), (2, np.s_[:, :, 1:]), (0, np.s_[1:]),
+])  # fmt: skip
+def test_heads_of_another_size_are_an_error(rng, position, cut):
+    tensors, _ = heads(rng)
+    tensors[position] = ops.concatenate([tensors[position]] * 2)[cut]
+    tensors = [x if i == position else ops.concatenate([x] * 2) for i, x in enumerate(tensors)]
+    with pytest.raises(ValueError, match="`key` and `value` must have the same length and heads"):
+        functional.scaled_dot_product_attention(*tensors)
+
+
 def test_heads_that_cannot_be_shared_evenly_are_an_error(rng):
     tensors, _ = heads(rng, 4)
     with pytest.raises(ValueError, match="multiple of the number of key/value.*Received: 6 and 4"):

@@ -9,7 +9,14 @@ import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.decoding.loop import SearchResult, as_prompt, check_end, is_count, read_prompt
+from keras_xfmr.decoding.loop import (
+    SearchResult,
+    as_prompt,
+    check_end,
+    is_count,
+    read_prompt,
+    take_step,
+)
 
 IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
 
@@ -24,12 +31,19 @@ class BeamState(typing.NamedTuple):
     done_ids: typing.Any  # [B, K, L]
     done_scores: typing.Any  # [B, K] with the length penalty; IMPOSSIBLE where empty
     done_lengths: typing.Any  # [B, K]
-    rows: typing.Any  # [B * K] the row of `model` that each beam goes on from
-    model: typing.Any  # the step function's state, B * K rows
+    rows: typing.Any  # [B * K] the row of `state` that each beam goes on from
+    state: typing.Any  # of the step function, B * K rows
 
 
 def length_penalty(length, alpha):
     """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14).
+
+    Args:
+        length: tokens of a hypothesis, the end token included; a number or a tensor.
+        alpha: 0 for none.
+
+    Returns:
+        float32, of the shape of `length`.
 
     Example:
 
@@ -93,7 +107,7 @@ def beam_search(
     prompt = as_prompt(prompt, max_length)
     check_end(end_id)
     first = prompt.shape[1] - 1
-    state = read_prompt(step, prompt, state)
+    state = read_prompt(step, prompt, () if state is None else state)
     beams = _first_beams(prompt, state, beam_size, max_length, pad_id)
     longest = length_penalty(max_length, alpha)
 
@@ -109,10 +123,10 @@ def beam_search(
         beams = BeamState(*loop_vars)
         # Here and not at the end of the last step, where it would be a pass over the caches of its
         # own: a compiler joins it with the step's write.
-        model = keras.tree.map_structure(lambda x: ops.take(x, beams.rows, axis=0), beams.model)
-        logits, model = step(beams.last, beams.index + first, model)
+        state = keras.tree.map_structure(lambda x: ops.take(x, beams.rows, axis=0), beams.state)
+        logits, state = take_step(step, beams.last, beams.index + first, state)
         ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
-        return tuple(_split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id))
+        return tuple(_split(beams, ids, scores, parents, ends, state, beam_size, alpha, pad_id))
 
     beams = BeamState(
         *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)
@@ -151,7 +165,7 @@ def _first_beams(prompt, state, beam_size, max_length, pad_id):
         done_scores=ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32"),
         done_lengths=ops.zeros((batch, beam_size), "int32"),
         rows=ops.arange(batch * beam_size, dtype="int32"),
-        model=keras.tree.map_structure(lambda x: ops.repeat(x, beam_size, axis=0), state),
+        state=keras.tree.map_structure(lambda x: ops.repeat(x, beam_size, axis=0), state),
     )
 
 
@@ -178,7 +192,7 @@ def _extensions(beams, logits, beam_size, end_id):
     return ids, scores, where // width, ops.equal(ids, end_id)
 
 
-def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
+def _split(beams, ids, scores, parents, ends, state, beam_size, alpha, pad_id):
     """Ended extensions compete for the finished set, the others live on."""
     length = beams.index + 1
     prefixes = ops.take_along_axis(beams.live_ids, ops.expand_dims(parents, -1), axis=1)
@@ -205,7 +219,7 @@ def _split(beams, ids, scores, parents, ends, model, beam_size, alpha, pad_id):
         done_scores=done_scores,
         done_lengths=done_lengths,
         rows=ops.reshape(rows + live_parents, (-1,)),
-        model=model,
+        state=state,
     )
 
 

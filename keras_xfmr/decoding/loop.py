@@ -6,6 +6,7 @@ B batch, P prompt length, L max_length, V vocab_size
 import numbers
 import typing
 
+import keras
 from keras import ops
 
 from keras_xfmr import kernels
@@ -96,8 +97,29 @@ def check_end(end_id):
 def read_prompt(step, prompt, state):
     """Runs the step function over all of the prompt but its last token."""
     for index in range(prompt.shape[1] - 1):
-        _, state = step(prompt[:, index], ops.full((), index, dtype="int32"), state)
+        _, state = take_step(step, prompt[:, index], ops.full((), index, dtype="int32"), state)
     return state
+
+
+def take_step(step, token_ids, index, state):
+    """The step function's logits `[R, V]` and its state, in the form that it was given.
+
+    Raises:
+        ValueError: logits of another rank, or a state of more or fewer tensors.
+    """
+    logits, found = step(token_ids, index, state)
+    if len(logits.shape) != 2:
+        raise ValueError(
+            "The step function must return logits [rows, vocabulary]. Received: logits of shape "
+            f"{tuple(logits.shape)}."
+        )
+    given, found = keras.tree.flatten(state), keras.tree.flatten(found)
+    if len(given) != len(found):
+        raise ValueError(
+            "The step function must return a state of the form that it was given. Received: "
+            f"{len(found)} tensors for {len(given)}."
+        )
+    return logits, keras.tree.pack_sequence_as(state, found)
 
 
 def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):
@@ -106,13 +128,13 @@ def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):
     check_end(end_id)
     first = prompt.shape[1] - 1
     rows = ops.shape(prompt)[0]
-    state = read_prompt(step, prompt, state)
+    state = read_prompt(step, prompt, () if state is None else state)
 
     def unfinished(index, last, token_ids, scores, lengths, finished, state):
         return ops.logical_not(ops.all(finished))
 
     def advance(index, last, token_ids, scores, lengths, finished, state):
-        logits, state = step(last, index + first, state)
+        logits, state = take_step(step, last, index + first, state)
         logits = ops.cast(logits, "float32")
         chosen = choose(logits, index)
         log_prob = take_one(logits, chosen) - ops.logsumexp(logits, axis=-1)

@@ -13,9 +13,7 @@ from keras_xfmr.decoding.loop import as_prompt, decode_loop, is_count
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
-
-
-MOST_SEEDS = 2**31  # a larger one would be cut to another
+SEED_LIMIT = 2**31  # a larger one would be cut to another
 
 
 def check_seed(seed):
@@ -23,8 +21,8 @@ def check_seed(seed):
     if seed is None or isinstance(seed, keras.random.SeedGenerator):
         return
     whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < MOST_SEEDS:
-        raise ValueError(f"`seed` must be an integer in 0 .. {MOST_SEEDS - 1}. Received: {seed!r}.")
+    if not whole or not 0 <= seed < SEED_LIMIT:
+        raise ValueError(f"`seed` must be an integer in 0 .. {SEED_LIMIT - 1}. Received: {seed!r}.")
 
 
 def sample(

@@ -1,7 +1,7 @@
 """How a formula is phrased for a backend: one portable phrasing, one for TensorFlow on a CPU.
 
-The only room that knows what XLA and oneDNN are good at. Everything above calls these names and
-need not know which phrasing answers.
+Everything above calls these names and need not know which phrasing answers. (How a search lays out
+its matrices is decided in `layers/projections.py`.)
 """
 
 import keras

@@ -1,6 +1,7 @@
 """The plain phrasing of each formula in `keras.ops`, right on every backend.
 
-B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, D last axis
+B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, V value_dim,
+D last axis
 """
 
 import keras
@@ -77,13 +78,14 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
 
     Args:
         query: `[B, T, N, H]`.
-        key, value: `[B, S, K, H]`; head n of the query reads head n // G.
+        key: `[B, S, K, H]`; head n of the query reads head n // G.
+        value: `[B, S, K, V]`.
         mask: boolean, broadcastable to `[B, N, T, S]`, True = attend.
         bias: broadcastable to `[B, N, T, S]`; -inf hides a place as the mask does.
         drop: function applied to the weights before they meet the values.
 
     Returns:
-        `[B, T, N, H]` and the weights `[B, N, T, S]`.
+        `[B, T, N, V]` and the weights `[B, N, T, S]`.
     """
     query = query * ops.cast(scale, query.dtype)
     scores = ops.cast(_query_key_product(query, key), "float32")

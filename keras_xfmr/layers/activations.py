@@ -22,6 +22,13 @@ ACTIVATIONS = {
 }
 
 
+def serialize_activation(activation):
+    """What a configuration holds of it: a name as it is, a function as Keras writes it."""
+    if isinstance(activation, str):
+        return activation
+    return keras.activations.serialize(keras.activations.get(activation))
+
+
 def get_activation(activation, further=()):
     """The function of a name above, of a Keras activation, or the function itself.
 

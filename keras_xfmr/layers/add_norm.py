@@ -5,6 +5,7 @@ B batch, T length, D d_model
 
 import keras
 
+from keras_xfmr import functional
 from keras_xfmr.layers.composite import stay_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
@@ -85,9 +86,7 @@ class AddNorm(keras.layers.Layer):
     def add(self, inputs, sublayer_output, training=None):
         """x + Dropout(sublayer output)."""
         given, kept = tuple(inputs.shape), tuple(sublayer_output.shape)
-        if len(given) != len(kept) or any(
-            None not in sizes and sizes[0] != sizes[1] for sizes in zip(given, kept)
-        ):
+        if not functional.shapes_agree(given, kept):
             raise ValueError(
                 "The sublayer must keep the shape of its input. Received: input "
                 f"{given}, output {kept}."

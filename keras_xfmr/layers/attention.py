@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers.attention_axes import AxisFolding
-from keras_xfmr.layers.composite import positive, stay_frozen
+from keras_xfmr.layers.composite import stay_frozen, whole_number
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import RowDense
@@ -115,13 +115,13 @@ class MultiHeadAttention(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.num_heads = positive("num_heads", num_heads)
-        self.key_dim = positive("key_dim", key_dim)
-        self.value_dim = self.key_dim if value_dim is None else positive("value_dim", value_dim)
+        self.num_heads = whole_number("num_heads", num_heads)
+        self.key_dim = whole_number("key_dim", key_dim)
+        self.value_dim = self.key_dim if value_dim is None else whole_number("value_dim", value_dim)
         self.num_key_value_heads = (
             self.num_heads
             if num_key_value_heads is None
-            else positive("num_key_value_heads", num_key_value_heads)
+            else whole_number("num_key_value_heads", num_key_value_heads)
         )
         if num_heads % self.num_key_value_heads:
             raise ValueError(
@@ -135,7 +135,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.dropout = dropout
         self.use_bias = use_bias
         self.sliding_window = (
-            None if sliding_window is None else positive("sliding_window", sliding_window)
+            None if sliding_window is None else whole_number("sliding_window", sliding_window)
         )
         self.flash_attention = flash_attention
         self.use_gate = use_gate
@@ -193,6 +193,11 @@ class MultiHeadAttention(keras.layers.Layer):
             "attention_output", heads_shape, contracted=2, output_axes=output_axes
         )
         stay_frozen(self)
+
+    @property
+    def attention_axes(self):
+        """As of the constructor; None stands for all axes but the first and last."""
+        return self._attention_axes
 
     def compute_output_shape(self, query_shape, value_shape, key_shape=None):
         """Of the first output: scores and a cache come on top."""
@@ -358,22 +363,26 @@ class MultiHeadAttention(keras.layers.Layer):
         gate = self.gate_dense(query) if self.use_gate else None
         reads_cache = cache is not None and cache_index is None
         if position is not None and not reads_cache:
-            raise ValueError("`position` is for a cache that is read; one written to has an index.")
+            raise ValueError(
+                "`position` is for a call that reads a `cache`; one that writes to it has "
+                "`cache_index`, and one without a cache begins at 0. Received: cache="
+                f"{_given(cache)}, cache_index={_given(cache_index)}, position={position!r}."
+            )
         if cache_index is not None:
+            if cache is None:
+                raise ValueError(
+                    "`cache_index` is a place in a `cache`, see `init_cache`. Received: "
+                    f"cache=None, cache_index={cache_index!r}."
+                )
             position = cache_index
         position = 0 if position is None else position
-        if cache is None:
-            heads = self.project(query, value, key, position)
-        elif reads_cache:
+        if reads_cache:
             heads = (self.project_query(query, position), *_from_cache(cache))
         else:
-            query_heads, *update = self.project(query, value, key, position)
-            keys, values = _to_cache(*update)
-            cache = (
-                functional.update_cache(cache[0], keys, position, axis=3),
-                functional.update_cache(cache[1], values, position, axis=2),
-            )
-            heads = (query_heads, *_from_cache(cache))
+            heads = self.project(query, value, key, position)
+        if cache_index is not None:
+            cache = _write(cache, *heads[1:], position)
+            heads = (heads[0], *_from_cache(cache))
             value_mask = _of_whole_cache(value_mask, cache)
             key_mask = _of_whole_cache(key_mask, cache)
         masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
@@ -428,18 +437,19 @@ class MultiHeadAttention(keras.layers.Layer):
                 "A causal or sliding mask needs one attention axis. "
                 f"Received: attention_axes={folding.axes}."
             )
-        implicit = (masks.pop("query_mask"), *masks.pop("source_masks"))
-        if any(mask is not None for mask in implicit):
+        positions = (masks["query_mask"], *masks["source_masks"])
+        if any(mask is not None for mask in positions) and not folding.is_last:
             raise ValueError(
-                "`query_mask`, `value_mask` and `key_mask` are defined for inputs [batch, length, "
-                "features]. Pass `attention_mask` of shape [batch, ..., *target axes, *source "
-                "axes] for attention over other axes."
+                "`query_mask`, `value_mask` and `key_mask` are defined where the last axis before "
+                "the features attends, and no other. Pass `attention_mask` of shape [batch, ..., "
+                f"*target axes, *source axes]. Received: attention_axes={folding.axes}."
             )
+        query_mask, *source_masks = map(folding.fold_positions, positions)
         mask = self.compute_mask_for_scores(
             folding.target_length,
             folding.source_length,
             masks=[folding.fold_mask(attention_mask)],
-            **masks,
+            **{**masks, "query_mask": query_mask, "source_masks": source_masks},
         )
         output, weights = self.compute_attention(*folding.heads, mask, None, training)
         return folding.unfold_output(output), folding.unfold_weights(weights)
@@ -451,6 +461,14 @@ class MultiHeadAttention(keras.layers.Layer):
 
 def _to_cache(key, value):
     return ops.transpose(key, (0, 2, 3, 1)), ops.transpose(value, (0, 2, 1, 3))
+
+
+def _write(cache, key, value, position):
+    keys, values = _to_cache(key, value)
+    return (
+        functional.update_cache(cache[0], keys, position, axis=3),
+        functional.update_cache(cache[1], values, position, axis=2),
+    )
 
 
 def _from_cache(cache):
@@ -476,6 +494,11 @@ def _check_shapes(query_shape, value_shape, key_shape):
             "`value` and `key` must have the same length. Received: value of shape "
             f"{tuple(value_shape)}, key of shape {tuple(key_shape)}."
         )
+
+
+def _given(value):
+    """For a message: a cache is long."""
+    return None if value is None else "given"
 
 
 def _as_tuple(value):

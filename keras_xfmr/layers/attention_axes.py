@@ -25,6 +25,7 @@ class AxisFolding:
         self._order = (*self._free, *self.axes, rank - 2, rank - 1)
         moved = [ops.transpose(x, self._order) for x in heads]
         count = len(self._free)
+        self.is_last = self.axes == (rank - 3,)  # the axis before the features, and no other
         self._free_shape = tuple(ops.shape(moved[0])[:count])
         self._target_shape = tuple(ops.shape(moved[0])[count : rank - 2])
         self._source_shape = tuple(ops.shape(moved[1])[count : rank - 2])
@@ -39,15 +40,28 @@ class AxisFolding:
         """A mask `[batch, ..., (N,) *target axes, *source axes]` to `[B, N or 1, T, S]`."""
         if mask is None:
             return None
-        mask = ops.cast(mask, "bool")
+        mask, given = ops.cast(mask, "bool"), tuple(mask.shape)
         count = len(self._free)
         while len(mask.shape) < count + 1 + 2 * len(self.axes):
             mask = ops.expand_dims(mask, -2 * len(self.axes) - 1)
         heads = mask.shape[count]
         full = (*self._free_shape, heads, *self._target_shape, *self._source_shape)
+        fits = len(mask.shape) == len(full) and all(
+            size in (1, wanted) for size, wanted in zip(mask.shape, full) if isinstance(wanted, int)
+        )
+        if not fits:
+            expected = [*self._free_shape, "(heads)", *self._target_shape, *self._source_shape]
+            raise ValueError(
+                "`attention_mask` must broadcast to [batch, ..., (heads,) *target axes, *source "
+                f"axes], here [{', '.join(map(str, expected))}]. Received: shape {given}."
+            )
         return ops.reshape(
             ops.broadcast_to(mask, full), (-1, heads, self.target_length, self.source_length)
         )
+
+    def fold_positions(self, mask):
+        """A mask of positions, `[batch, ..., T]` or `[batch, ..., S]`, to `[B, T]` or `[B, S]`."""
+        return None if mask is None else ops.reshape(mask, (-1, mask.shape[-1]))
 
     def unfold_output(self, output):
         """`[B, T, N, V]` to the axes of the query."""

@@ -9,7 +9,7 @@ import keras
 
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
-from keras_xfmr.layers.composite import positive, stay_frozen
+from keras_xfmr.layers.composite import stay_frozen, whole_number
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 
@@ -43,8 +43,8 @@ class _Block(keras.layers.Layer):
             )
         self.supports_masking = True
         self._arguments = {
-            "num_heads": positive("num_heads", num_heads),
-            "ffn_dim": positive("ffn_dim", ffn_dim),
+            "num_heads": whole_number("num_heads", num_heads),
+            "ffn_dim": whole_number("ffn_dim", ffn_dim),
             "dropout_rate": dropout_rate,
             "attention_dropout_rate": attention_dropout_rate,
             "activation": activation,
@@ -155,6 +155,18 @@ class _Block(keras.layers.Layer):
             return add_norm.add(inputs, sublayer(add_norm.normalize(inputs)), training=training)
         return add_norm(inputs, sublayer(inputs), training=training)
 
+    def _attend(self, name, query, value, extras, **asked):
+        """An attention's output; scores and cache, where there are any, go to `extras`.
+
+        It is told only what is asked for: an attention of another kind need not know the rest.
+        """
+        asked = {k: v for k, v in asked.items() if not (v is None or v is False)}
+        output = getattr(self, name)(query, value, **asked)
+        if not isinstance(output, tuple):
+            return output
+        extras.extend(output[1:])
+        return output[0]
+
     def _feed_forward_residual(self, x, training):
         return self.residual(
             "feed_forward", x, lambda y: self.feed_forward(y, training=training), training
@@ -170,23 +182,24 @@ class EncoderBlock(_Block):
     Args:
         num_heads: heads of the default attention; must divide D.
         ffn_dim: inner size of the default feed-forward network.
-        dropout_rate: dropout on each sublayer's output.
-        attention_dropout_rate: dropout on the attention weights; the paper has none.
-        activation: of the default feed-forward network, see `PositionWiseFFN`.
-        norm: `"layer_norm"` or `"rms_norm"`.
-        norm_first: pre-norm, x + sublayer(Norm(x)) (Xiong et al. 2020). A stack of pre-norm blocks
-            needs one more norm at its end.
-        epsilon: of the norms.
-        kernel_initializer: of the default sublayers.
+        dropout_rate: dropout on each sublayer's output, by default 0.1.
+        attention_dropout_rate: dropout on the attention weights, by default 0.0 as in the paper.
+        activation: of the default feed-forward network, see `PositionWiseFFN`; by default
+            `"relu"`.
+        norm: `"layer_norm"`, the default, or `"rms_norm"`.
+        norm_first: pre-norm, x + sublayer(Norm(x)) (Xiong et al. 2020), by default False. A stack
+            of pre-norm blocks needs one more norm at its end.
+        epsilon: of the norms, by default 1e-6.
+        kernel_initializer: of the default sublayers, by default `"glorot_uniform"`.
         self_attention: a layer in the place of the default `MultiHeadAttention`; Keras' own serves
-            where there is no cache. It is called as `layer(x, x)` with what of the arguments of
-            Keras' layer is asked for: `value_mask`, `attention_mask`, `training`, ...
+            where there is no cache. It is called as `layer(x, x)` with those arguments of Keras'
+            layer that are in use: `value_mask`, `attention_mask`, `training`, ...
         feed_forward: a layer in the place of the default `PositionWiseFFN`.
 
     Call arguments:
         inputs: `[B, T, D]`.
-        mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks. With `cache`
-            as long as that.
+        mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks. With `cache`,
+            one for all of the cache's positions.
         attention_mask: boolean `[B, T, T]` or `[B, N, T, T]`, True = may attend.
         return_attention_scores: also return the weights `[B, N, T, T]`.
         use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
@@ -196,7 +209,7 @@ class EncoderBlock(_Block):
         `[B, T, D]`, in a tuple with what else was asked for.
 
     Raises:
-        ValueError: `num_heads` does not divide D.
+        ValueError: `num_heads` does not divide D; `cache` without `cache_index`, or the reverse.
 
     Example:
 
@@ -229,23 +242,23 @@ class EncoderBlock(_Block):
         cache=None,
         cache_index=None,
     ):
+        _check_cache(cache, cache_index)
         extras = []
 
         def attend(x):
-            output = self.self_attention(
+            return self._attend(
+                "self_attention",
                 x,
                 x,
-                **_asked(
-                    value_mask=mask,
-                    attention_mask=attention_mask,
-                    return_attention_scores=return_attention_scores,
-                    training=training,
-                    use_causal_mask=use_causal_mask,
-                    cache=cache,
-                    cache_index=cache_index,
-                ),
+                extras,
+                value_mask=mask,
+                attention_mask=attention_mask,
+                return_attention_scores=return_attention_scores,
+                training=training,
+                use_causal_mask=use_causal_mask,
+                cache=cache,
+                cache_index=cache_index,
             )
-            return _keep_extras(output, extras)
 
         x = self.residual("self_attention", inputs, attend, training)
         x = self._feed_forward_residual(x, training)
@@ -261,14 +274,15 @@ class DecoderBlock(_Block):
     Args:
         num_heads: heads of the default attention; must divide D.
         ffn_dim: inner size of the default feed-forward network.
-        dropout_rate: dropout on each sublayer's output.
-        attention_dropout_rate: dropout on the attention weights; the paper has none.
-        activation: of the default feed-forward network, see `PositionWiseFFN`.
-        norm: `"layer_norm"` or `"rms_norm"`.
-        norm_first: pre-norm, x + sublayer(Norm(x)) (Xiong et al. 2020). A stack of pre-norm blocks
-            needs one more norm at its end.
-        epsilon: of the norms.
-        kernel_initializer: of the default sublayers.
+        dropout_rate: dropout on each sublayer's output, by default 0.1.
+        attention_dropout_rate: dropout on the attention weights, by default 0.0 as in the paper.
+        activation: of the default feed-forward network, see `PositionWiseFFN`; by default
+            `"relu"`.
+        norm: `"layer_norm"`, the default, or `"rms_norm"`.
+        norm_first: pre-norm, x + sublayer(Norm(x)) (Xiong et al. 2020), by default False. A stack
+            of pre-norm blocks needs one more norm at its end.
+        epsilon: of the norms, by default 1e-6.
+        kernel_initializer: of the default sublayers, by default `"glorot_uniform"`.
         self_attention, cross_attention: layers in the place of the default `MultiHeadAttention`;
             Keras' own serve where there is no cache. They are called as `layer(x, memory)`: see
             `EncoderBlock`.
@@ -291,7 +305,8 @@ class DecoderBlock(_Block):
         `[B, T, D]`, in a tuple with what else was asked for.
 
     Raises:
-        ValueError: `num_heads` does not divide D.
+        ValueError: `num_heads` does not divide D; neither memory nor cache; `cache` without
+            `cache_index`, or the reverse.
 
     Example:
 
@@ -312,7 +327,8 @@ class DecoderBlock(_Block):
         `rows` is B times any factor; the projected memory is kept once for all of them.
 
         Raises:
-            ValueError: the cross-attention has positions (`rotary`, `sliding_window`).
+            ValueError: the block is not built; the cross-attention has positions (`rotary`,
+                `sliding_window`).
         """
         if not self.built:
             raise ValueError("Build the block before its caches: call it once, or `build` it.")
@@ -343,38 +359,36 @@ class DecoderBlock(_Block):
     ):
         if memory is None and cache is None:
             raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
+        _check_cache(cache, cache_index)
         extras = []
         self_cache, cross_cache = (None, None) if cache is None else cache
+        asked = dict(return_attention_scores=return_attention_scores, training=training)
 
         def attend_self(x):
-            output = self.self_attention(
+            return self._attend(
+                "self_attention",
                 x,
                 x,
-                **_asked(
-                    value_mask=inputs_mask,
-                    attention_mask=attention_mask,
-                    return_attention_scores=return_attention_scores,
-                    training=training,
-                    use_causal_mask=use_causal_mask,
-                    cache=self_cache,
-                    cache_index=cache_index,
-                ),
+                extras,
+                value_mask=inputs_mask,
+                attention_mask=attention_mask,
+                use_causal_mask=use_causal_mask,
+                cache=self_cache,
+                cache_index=cache_index,
+                **asked,
             )
-            return _keep_extras(output, extras)
 
         def attend_memory(x):
-            output = self.cross_attention(
+            return self._attend(
+                "cross_attention",
                 x,
                 memory,
-                **_asked(
-                    value_mask=memory_mask,
-                    attention_mask=cross_attention_mask,
-                    return_attention_scores=return_attention_scores,
-                    training=training,
-                    cache=cross_cache,
-                ),
+                extras,
+                value_mask=memory_mask,
+                attention_mask=cross_attention_mask,
+                cache=cross_cache,
+                **asked,
             )
-            return _keep_extras(output, extras)
 
         x = self.residual("self_attention", inputs, attend_self, training)
         x = self.residual("cross_attention", x, attend_memory, training)
@@ -386,14 +400,9 @@ class DecoderBlock(_Block):
         return (x, *zip(extras[:half], extras[half:]))
 
 
-def _asked(**arguments):
-    """Those that ask for something: an attention of another kind need not know the others."""
-    return {key: value for key, value in arguments.items() if not (value is None or value is False)}
-
-
-def _keep_extras(output, extras):
-    """The attention output; scores and cache, where there are any, go to `extras`."""
-    if not isinstance(output, tuple):
-        return output
-    extras.extend(output[1:])
-    return output[0]
+def _check_cache(cache, cache_index):
+    if (cache is None) != (cache_index is None):
+        raise ValueError(
+            "`cache` and `cache_index`, the position of the first of the inputs, go together. "
+            f"Received: cache={None if cache is None else 'given'}, cache_index={cache_index!r}."
+        )

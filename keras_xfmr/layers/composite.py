@@ -1,16 +1,17 @@
-"""What layers that build other layers share."""
+"""Sizes, and what layers that build other layers share."""
 
 import numbers
 
 
-def positive(name, value):
+def whole_number(name, value, least=1):
     """A size as Python's integer: NumPy's cannot be saved in a configuration.
 
     Raises:
-        ValueError: it is no positive integer.
+        ValueError: it is no integer, or below `least`.
     """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}.")
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        expected = "a positive integer" if least == 1 else f"an integer, at least {least}"
+        raise ValueError(f"`{name}` must be {expected}. Received: {value!r}.")
     return int(value)
 
 

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import product_of, times_transposed
 
 
@@ -59,6 +60,8 @@ class TokenEmbedding(keras.layers.Embedding):
         embeddings_initializer=None,
         **kwargs,
     ):
+        vocab_size = whole_number("vocab_size", vocab_size)
+        d_model = whole_number("d_model", d_model)
         if embeddings_initializer is None:
             embeddings_initializer = keras.initializers.RandomNormal(stddev=d_model**-0.5)
         super().__init__(
@@ -67,6 +70,7 @@ class TokenEmbedding(keras.layers.Embedding):
         self.supports_masking = True
         self.scale = scale
         self.output_bias = output_bias
+        self._reverse = False  # of the last call
 
     def get_config(self):
         config = super().get_config()
@@ -83,7 +87,7 @@ class TokenEmbedding(keras.layers.Embedding):
 
     def prepare(self, rows=None):
         """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""
-        # `Embedding` casts nothing by itself, and its table only where no layer is around it.
+        # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
     # `Embedding` saves and loads its table alone.
@@ -99,6 +103,7 @@ class TokenEmbedding(keras.layers.Embedding):
             self.bias.assign(store["output_bias"])
 
     def call(self, inputs, reverse=False):
+        self._reverse = reverse
         if reverse:
             logits = product_of(self)(ops.cast(inputs, self.compute_dtype))
             return logits + ops.cast(self.bias, logits.dtype) if self.output_bias else logits
@@ -127,10 +132,9 @@ class TokenEmbedding(keras.layers.Embedding):
             )
 
     def compute_mask(self, inputs, mask=None):
-        # Vectors on their way to logits keep the mask they come with.
-        vectors = len(inputs.shape) > 1 and inputs.shape[-1] == self.output_dim
-        is_reverse = vectors and "float" in keras.backend.standardize_dtype(inputs.dtype)
-        return mask if is_reverse else super().compute_mask(inputs, mask)
+        # Vectors on their way to logits keep the mask they come with. Keras asks for it after the
+        # call, and does not say with which arguments that was.
+        return mask if self._reverse else super().compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape, reverse=False):
         if reverse:
@@ -138,6 +142,7 @@ class TokenEmbedding(keras.layers.Embedding):
         return (*input_shape, self.output_dim)
 
     def compute_output_spec(self, inputs, reverse=False):
+        self._reverse = reverse
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

@@ -6,8 +6,8 @@ B batch, T length, D d_model, F ffn_dim
 import keras
 from keras import ops
 
-from keras_xfmr.layers.activations import gelu_exact, get_activation
-from keras_xfmr.layers.composite import positive, stay_frozen
+from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_activation
+from keras_xfmr.layers.composite import stay_frozen, whole_number
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import AdaptableDense
@@ -64,27 +64,25 @@ class PositionWiseFFN(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.ffn_dim = positive("ffn_dim", ffn_dim)
+        self.ffn_dim = whole_number("ffn_dim", ffn_dim)
         self.activation = activation
         self.dropout_rate = dropout_rate
         self.use_bias = use_bias
-        self.output_dim = output_dim
+        self.output_dim = None if output_dim is None else whole_number("output_dim", output_dim)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
+        self.dropout = Dropout(dropout_rate, seed=seed, dtype=self.dtype_policy)
         self.gated = isinstance(activation, str) and activation in GATES
         self._activate = (
             GATES[activation] if self.gated else get_activation(activation, further=GATES)
         )
 
     def get_config(self):
-        activation = self.activation
-        if not isinstance(activation, str):
-            activation = keras.activations.serialize(keras.activations.get(activation))
         return {
             **super().get_config(),
             "ffn_dim": self.ffn_dim,
-            "activation": activation,
+            "activation": serialize_activation(self.activation),
             "dropout_rate": self.dropout_rate,
             "use_bias": self.use_bias,
             "output_dim": self.output_dim,
@@ -94,12 +92,11 @@ class PositionWiseFFN(keras.layers.Layer):
         }
 
     def build(self, input_shape):
-        output_dim = input_shape[-1] if self.output_dim is None else self.output_dim
+        output_dim = self.compute_output_shape(input_shape)[-1]
         inner_shape = (*input_shape[:-1], self.ffn_dim)
         self.inner_dense = self._dense("inner", self.ffn_dim, input_shape)
         if self.gated:
             self.gate_dense = self._dense("gate", self.ffn_dim, input_shape)
-        self.dropout = Dropout(self.dropout_rate, seed=self.seed, dtype=self.dtype_policy)
         self.output_dense = self._dense("output", output_dim, inner_shape)
         stay_frozen(self)
 
@@ -132,4 +129,4 @@ class PositionWiseFFN(keras.layers.Layer):
         return self._activate(inner)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.output_dim or input_shape[-1])
+        return (*input_shape[:-1], input_shape[-1] if self.output_dim is None else self.output_dim)

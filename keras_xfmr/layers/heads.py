@@ -5,7 +5,7 @@ B batch, T length, D d_model, V vocab_size
 
 import keras
 
-from keras_xfmr.layers.activations import get_activation
+from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.layers.composite import stay_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.normalization import LayerNorm
@@ -30,6 +30,9 @@ class MaskedLMTransform(keras.layers.Layer):
 
     Returns:
         `[B, T, D]`.
+
+    Raises:
+        ValueError: an unknown activation.
 
     Example:
 
@@ -56,7 +59,7 @@ class MaskedLMTransform(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "activation": self.activation,
+            "activation": serialize_activation(self.activation),
             "epsilon": self.epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.layers.composite import whole_number
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -99,7 +100,7 @@ class PositionEmbedding(keras.layers.Layer):
     def __init__(self, max_length, *, embeddings_initializer="uniform", **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.max_length = max_length
+        self.max_length = whole_number("max_length", max_length)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
     def get_config(self):
@@ -118,6 +119,11 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, inputs, offset=0):
         _check_rank("inputs", inputs, 3)
+        if len(getattr(offset, "shape", ())):
+            raise ValueError(
+                "`offset` must be a number or a scalar tensor, one for all rows. Received: shape "
+                f"{tuple(offset.shape)}."
+            )
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
         if isinstance(offset, int):
@@ -215,7 +221,10 @@ def _check_offset(offset):
     """Refuses what Keras has cast to half precision, where position 257 is 256."""
     dtype = keras.backend.standardize_dtype(getattr(offset, "dtype", "int32"))
     if "float16" in dtype:
-        raise ValueError(f"`offset` must be a number or integers here. Received: dtype {dtype}.")
+        raise ValueError(
+            "`offset` must be an integer, or a float32 tensor: half precision takes position 257 "
+            f"for 256. Received: dtype {dtype}."
+        )
 
 
 def _check_rank(name, tensor, rank):

@@ -6,7 +6,7 @@ import os
 
 import keras
 
-NOTED = ("frozen", "trainable")  # entries of a configuration, by `frozen`
+FREEZE_KEYS = ("frozen", "trainable")  # entries of a configuration, by `freeze_config`
 
 
 class Adaptable:
@@ -130,7 +130,7 @@ class Adaptable:
     # ---- in a configuration
 
     def _adaptations(self):
-        return ({"lora": self._lora} if self._lora else {}) | frozen(self, self.weights)
+        return ({"lora": self._lora} if self._lora else {}) | freeze_config(self, self.weights)
 
     def _adapt(self, lora=None, **frozen):
         for name, (rank, alpha) in (lora or {}).items():
@@ -138,7 +138,7 @@ class Adaptable:
         freeze_again(self, self.weights, **frozen)
 
 
-def frozen(model, weights):
+def freeze_config(model, weights):
     """What is not trained, whoever froze it, as entries of a configuration."""
     paths = [path for path, weight in _paths(weights).items() if not weight.trainable]
     noted = {"frozen": paths} if paths else {}
@@ -146,7 +146,7 @@ def frozen(model, weights):
 
 
 def freeze_again(model, weights, frozen=(), trainable=True):
-    """What `frozen` noted, so that `trainable = True` undoes it as before."""
+    """What `freeze_config` noted, so that `trainable = True` undoes it as before."""
     weights = _paths(weights)
     if lost := set(frozen) - set(weights):
         raise ValueError(f"The model has no weights {sorted(lost)[:3]} to keep frozen.")

@@ -2,9 +2,6 @@
 
 import collections.abc
 import inspect
-import numbers
-
-import keras
 
 # transformers' names of arguments -> ours.
 OURS = {
@@ -22,9 +19,9 @@ OURS = {
 
 # What others call inputs of BERT.
 TRANSFORMERS_INPUTS = {
-    "input_ids": "`token_ids`",
-    "token_type_ids": "`segment_ids`",
-    "position_ids": "the place in the row, and no input",
+    "input_ids": "`token_ids` here",
+    "token_type_ids": "`segment_ids` here",
+    "position_ids": "not an input here: positions count from 0 in each row",
 }
 # What the packers of `keras_xfmr.text` give besides inputs.
 PACKED = ("row", "truncated", "word_positions")
@@ -38,7 +35,7 @@ class NamedArguments:
         """Names of the constructor's arguments, those of constructors that it calls included."""
         names = []
         for kind in (kind for kind in cls.__mro__ if "__init__" in vars(kind)):
-            if not issubclass(kind, NamedArguments) or kind is keras.Model:
+            if not issubclass(kind, NamedArguments):
                 break  # Keras' own
             parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
             named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -52,7 +49,7 @@ class NamedArguments:
         sizes has no place for what it would save."""
         raise NotImplementedError(
             f"{type(self).__name__} cannot be quantized. Use `dtype='bfloat16'` for half the "
-            "memory, or quantize an exported model by a tool for such."
+            "memory, or quantize the exported SavedModel with a tool for that."
         )
 
     @classmethod
@@ -60,10 +57,10 @@ class NamedArguments:
         """Raises TypeError for arguments that `keras.Model` would leave unread."""
         unknown = sorted(set(arguments) - {"trainable"})
         if unknown:
-            hints = [f"{name} is {OURS[name]} here" for name in unknown if name in OURS]
+            hints = [f" {name} is {OURS[name]} here." for name in unknown if name in OURS]
             raise TypeError(
                 f"{cls.__name__} takes the arguments {', '.join(cls.argument_names())}. "
-                f"Received: {', '.join(unknown)}. {'; '.join(hints)}"
+                f"Received: {', '.join(unknown)}.{''.join(hints)}"
             )
 
 
@@ -80,20 +77,13 @@ def named_inputs(inputs, needed, optional=()):
     unknown = sorted(set(inputs) - {*needed, *optional, *PACKED})
     if unknown or not set(needed) <= set(inputs):
         foreign = [name for name in unknown if name in TRANSFORMERS_INPUTS]
-        names = "; ".join(f"{name} is {TRANSFORMERS_INPUTS[name]} here" for name in foreign)
+        hints = [f" {name} is {TRANSFORMERS_INPUTS[name]}." for name in foreign]
         listed = (" and ".join(f"`{name}`" for name in group) for group in (needed, optional))
         raise ValueError(
             f"Expected {', and perhaps '.join(filter(None, listed))}. Received: inputs "
-            f"{sorted(inputs)}. {names}"
+            f"{sorted(inputs)}.{''.join(hints)}"
         )
     return {name: inputs[name] for name in (*needed, *optional) if name in inputs}
-
-
-def whole_number(name, value, least=1):
-    """A size as Python's integer, which a configuration can hold."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"`{name}` must be an integer, at least {least}. Received: {value!r}.")
-    return int(value)
 
 
 def check_rates(config, names):

@@ -10,10 +10,16 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
+from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import AdaptableDense
-from keras_xfmr.models.adaptation import NOTED, Adaptable
-from keras_xfmr.models.arguments import check_rates, named_inputs, whole_number
-from keras_xfmr.models.checked_data import ChecksData, check_range, positions
+from keras_xfmr.models.adaptation import FREEZE_KEYS, Adaptable
+from keras_xfmr.models.arguments import check_rates, named_inputs
+from keras_xfmr.models.checked_data import (
+    ChecksData,
+    check_range,
+    positions,
+    refuse_unpacked,
+)
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
@@ -113,7 +119,7 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
         initializer_range=0.02,
         pooler=True,
         dtype=None,
-        name="bert",
+        name=None,
         **kwargs,
     ):
         config = {key: value for key, value in locals().items() if key in Bert.argument_names()}
@@ -189,12 +195,12 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
         )
 
     def get_config(self):
-        return {**self._config, **self._adaptations()}
+        return {**self._config, "name": self.name, **self._adaptations()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        adaptations = {key: config.pop(key) for key in ("lora", *NOTED) if key in config}
+        adaptations = {key: config.pop(key) for key in ("lora", *FREEZE_KEYS) if key in config}
         model = cls(**config)
         model._adapt(**adaptations)
         return model
@@ -238,10 +244,11 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
 
         Raises:
             ValueError: unknown or missing inputs, shapes that differ, no positions, ids that are
-                no integers, segments outside their table.
+                no integers, ragged ids, texts, segments outside their table.
         """
         inputs = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
         inputs = named_inputs(inputs, ("token_ids", *further), INPUTS[1:])
+        refuse_unpacked(inputs)
         inputs = {
             name: value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value)
             for name, value in inputs.items()
@@ -306,10 +313,7 @@ def _check_inputs(inputs):
     shape = tuple(inputs["token_ids"].shape)
     for name in INPUTS:
         found = tuple(inputs[name].shape)
-        alike = len(found) == len(shape) and all(
-            a == b or None in (a, b) for a, b in zip(found, shape)
-        )
-        if not alike:
+        if not functional.shapes_agree(found, shape):
             raise ValueError(
                 f"`{name}` must have the shape of `token_ids`, {shape}. Received: shape {found}."
             )

@@ -3,7 +3,7 @@
 import keras
 
 from keras_xfmr import functional
-from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
+from keras_xfmr.models.adaptation import FREEZE_KEYS, freeze_again, freeze_config
 from keras_xfmr.models.bert import Bert, symbolic_inputs
 from keras_xfmr.models.checked_data import ChecksData, check_range
 from keras_xfmr.models.pretrained import Pretrained
@@ -75,13 +75,14 @@ class BertHead(Pretrained, ChecksData, keras.Model):
     # ---- in a configuration
 
     def get_config(self):
-        own = frozen(self, self._own_weights())
-        return {"bert": keras.saving.serialize_keras_object(self.bert), **self._config, **own}
+        bert = keras.saving.serialize_keras_object(self.bert)
+        own = {**self._config, "name": self.name, **freeze_config(self, self._own_weights())}
+        return {"bert": bert, **own}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = {**config, "bert": keras.saving.deserialize_keras_object(config["bert"])}
-        noted = {key: config.pop(key) for key in NOTED if key in config}
+        noted = {key: config.pop(key) for key in FREEZE_KEYS if key in config}
         model = cls(**config)
         freeze_again(model, model._own_weights(), **noted)
         return model
@@ -140,7 +141,8 @@ class BertHead(Pretrained, ChecksData, keras.Model):
     @classmethod
     def _divide(cls, arguments):
         """Arguments of the head, and those of the encoder; `dropout_rate` is both's."""
-        own = set(cls.argument_names()) - {"bert"}
+        own, encoder = set(cls.argument_names()) - {"bert"}, Bert.argument_names()
+        cls.refuse_unknown({name: arguments[name] for name in set(arguments) - {*own, *encoder}})
         theirs = (set(arguments) - own) | {"dropout_rate"}
         mine = {key: value for key, value in arguments.items() if key in own}
         return mine, {key: value for key, value in arguments.items() if key in theirs}

@@ -8,7 +8,8 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
-from keras_xfmr.models.arguments import class_names, whole_number
+from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.models.arguments import class_names
 from keras_xfmr.models.bert_head import BertHead, encoder
 from keras_xfmr.models.checked_data import ignored_label
 
@@ -47,8 +48,8 @@ class BertPretrainer(BertHead):
 
     further_inputs = ("masked_positions",)
 
-    def __init__(self, bert, *, next_sentence=True, name="bert_pretrainer", **kwargs):
-        self.bert, self._config = encoder(bert), {"next_sentence": next_sentence, "name": name}
+    def __init__(self, bert, *, next_sentence=True, name=None, **kwargs):
+        self.bert, self._config = encoder(bert), {"next_sentence": next_sentence}
         self.pooled = next_sentence
         self.mlm_transform = MaskedLMTransform(
             bert.activation,
@@ -107,7 +108,6 @@ class _ClassHead(BertHead):
             num_classes=self.num_classes,
             labels=self.labels,
             dropout_rate=dropout_rate,
-            name=name,
             **config,
         )
         rate = bert.dropout_rate if dropout_rate is None else dropout_rate
@@ -122,6 +122,8 @@ class _ClassHead(BertHead):
     @classmethod
     def _head_arguments(cls, checkpoint, given):
         count, labels = checkpoint.num_labels, checkpoint.labels
+        if hasattr(given.get("labels"), "__len__") and "classifier.weight" not in checkpoint.names:
+            count = len(given["labels"])  # the folder has no classes of its own
         named = labels != [f"LABEL_{i}" for i in range(count)]
         return {
             "num_classes": count,
@@ -183,7 +185,7 @@ class BertClassifier(_ClassHead):
         labels=None,
         dropout_rate=None,
         multi_label=False,
-        name="bert_classifier",
+        name=None,
         **kwargs,
     ):
         self.multi_label = multi_label
@@ -238,7 +240,7 @@ class BertTokenClassifier(_ClassHead):
         *,
         labels=None,
         dropout_rate=None,
-        name="bert_token_classifier",
+        name=None,
         **kwargs,
     ):
         self._make(bert, num_classes, labels, dropout_rate, name, kwargs)
@@ -251,6 +253,11 @@ class BertTokenClassifier(_ClassHead):
 class BertSpanPredictor(BertHead):
     """Where an answer begins and ends in a text (Devlin et al. 2019, section 4.2).
 
+    Args:
+        bert: the encoder.
+
+    Inputs of the call: as of `Bert`, a question and its text as two segments.
+
     Returns:
         `{"start": logits [B, T], "end": logits [B, T]}`.
 
@@ -261,8 +268,8 @@ class BertSpanPredictor(BertHead):
     (1, 4)
     """
 
-    def __init__(self, bert, *, name="bert_span_predictor", **kwargs):
-        self.bert, self._config = encoder(bert), {"name": name}
+    def __init__(self, bert, *, name=None, **kwargs):
+        self.bert, self._config = encoder(bert), {}
         self.span_dense = self._dense(bert, 2, "span_dense")
 
         def outputs(sequence, *_):
@@ -286,10 +293,11 @@ def best_spans(start, end, allowed, *, max_answer_length=30):
     Args:
         start, end: logits `[B, T]`.
         allowed: `[B, T]`, where an answer may lie (the second segment, for instance).
-        max_answer_length: the most tokens of an answer.
+        max_answer_length: the most tokens of an answer, by default 30.
 
     Returns:
-        First and last positions `[B]` each, and scores `[B]`.
+        First and last positions `[B]` each, and scores `[B]`; where nothing is allowed, 0, 0 and
+        -1e9.
 
     Example:
 
@@ -333,14 +341,14 @@ class BertEmbedder(BertHead):
     (1, 16)
     """
 
-    def __init__(self, bert, *, pooling="mean", normalize=True, name="bert_embedder", **kwargs):
+    def __init__(self, bert, *, pooling="mean", normalize=True, name=None, **kwargs):
         if pooling not in ("mean", "cls"):
             raise ValueError(
                 "`pooling` must be 'mean' or 'cls'. A published folder that says 'other' makes its "
                 f"vectors in a way that is not here. Received: {pooling!r}."
             )
         self.bert = encoder(bert)
-        self._config = dict(pooling=pooling, normalize=normalize, name=name)
+        self._config = dict(pooling=pooling, normalize=normalize)
         self.pooling, self.normalize = pooling, normalize
         self._graph(
             bert, lambda x, _, inputs: self._pool(x, inputs["attention_mask"]), name, **kwargs

@@ -73,6 +73,8 @@ class ChecksData:
         the pipeline, where `tf.errors.InvalidArgumentError` is raised.
         """
         inputs = self.named(inputs)
+        if isinstance(inputs, dict):
+            refuse_unpacked(inputs)
         arrays = arrays_of(inputs) if isinstance(inputs, dict) else {}
         if arrays:  # no data set, nor a generator
             labels = self._named_labels(labels)
@@ -146,6 +148,26 @@ def check_range(name, array, size, advice="", ignored=None):
             f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: "
             f"{name.lower()} from {array.min()} to {array.max()}."
         )
+
+
+def refuse_unpacked(inputs):
+    """Raises ValueError where an input is ragged, or texts."""
+    for name, value in inputs.items():
+        if hasattr(value, "row_lengths"):
+            raise ValueError(
+                f"`{name}` must be rows of equal length: pad them by `.to_tensor(pad_id)`, or pack "
+                "texts by a packer of `keras_xfmr.text`. Received: a ragged tensor."
+            )
+        first = value
+        while isinstance(first, (list, tuple)) and first:
+            first = first[0]
+        dtype = getattr(first, "dtype", None)
+        array = getattr(dtype, "kind", None) in ("S", "U")  # NumPy's
+        if array or isinstance(first, (str, bytes)) or getattr(dtype, "name", None) == "string":
+            raise ValueError(
+                f"`{name}` must be ids, which a tokenizer of `keras_xfmr.text` makes of texts. "
+                "Received: texts."
+            )
 
 
 def ignored_label(loss):

@@ -71,7 +71,7 @@ def _beams(search, options):
     return beams if isinstance(beams, numbers.Integral) else 1  # the search refuses others
 
 
-def spelled(options):
+def options_key(options):
     """What tells options from others, arrays by all they hold: `repr` leaves out their middle."""
 
     def spell(value):
@@ -83,7 +83,7 @@ def spelled(options):
     return repr(keras.tree.map_structure(spell, sorted(options.items())))
 
 
-class Untracked:
+class GeneratorCache:
     """A holder that keeps models out of the layer that owns it: they only borrow its weights.
 
     The `MOST` that were used last are kept.

@@ -20,11 +20,12 @@ from keras_xfmr.layers import (
     TokenEmbedding,
 )
 from keras_xfmr.layers.add_norm import NORMS
+from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import Prepared
-from keras_xfmr.models.adaptation import NOTED, freeze_again, frozen
-from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs, whole_number
+from keras_xfmr.models.adaptation import FREEZE_KEYS, freeze_again, freeze_config
+from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs
 from keras_xfmr.models.checked_data import ChecksData, ignored_label, positions
-from keras_xfmr.models.generator import Generator, Untracked, spelled
+from keras_xfmr.models.generator import Generator, GeneratorCache, options_key
 
 PRESETS = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
@@ -104,7 +105,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         start_id=2,
         end_id=3,
         dtype=None,
-        name="transformer",
+        name=None,
         **kwargs,
     ):
         self.refuse_unknown(kwargs)
@@ -147,15 +148,15 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         )
         self.dtype_policy = policy  # `compile` scales the loss by it
         self._config = config
-        self._generators = Untracked()
+        self._generators = GeneratorCache()
 
     def get_config(self):
-        return {**self._config, **frozen(self, self.weights)}
+        return {**self._config, "name": self.name, **freeze_config(self, self.weights)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        noted = {key: config.pop(key) for key in NOTED if key in config}
+        noted = {key: config.pop(key) for key in FREEZE_KEYS if key in config}
         model = cls(**config)
         freeze_again(model, model.weights, **noted)
         return model
@@ -174,8 +175,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
         Example:
 
-        >>> Transformer.from_preset("base", 32000, dropout_rate=0.0).name
-        'transformer'
+        >>> len(Transformer.from_preset("base", 32000, dropout_rate=0.0).encoder_blocks)
+        6
         """
         if preset not in PRESETS:
             raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
@@ -220,7 +221,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         if token and left_out != self.pad_id:
             raise ValueError(
                 f"Expected a loss that leaves out the model's padding, pad_id={self.pad_id}; the "
-                f"metrics need it too. Received: one that leaves out the label {left_out}, a token."
+                f"metrics need it too. Received: one that leaves out the label {left_out}, a "
+                f"token. Pass pad_id={self.pad_id} to both."
             )
         return super().fit(*args, **kwargs)
 
@@ -228,10 +230,11 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
     def encode(self, source_ids, training=None):
         """Memory `[B, S, D]` of source ids `[B, S]`; padding is seen by no one."""
-        return self._encode(source_ids, training)
+        return self._encode(functional.as_array(source_ids), training)
 
     def decode(self, target_ids, memory, source_ids, training=None):
         """Logits `[B, T, V]` of the token after each of `target_ids [B, T]`."""
+        target_ids, source_ids = map(functional.as_array, (target_ids, source_ids))
         return self._decode(target_ids, memory, source_ids, training)
 
     def attention_weights(self, source_ids, target_ids):
@@ -244,6 +247,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             `{"encoder": [...], "decoder": [...], "cross": [...]}`, one tensor a block:
             `[B, N, S, S]`, `[B, N, T, T]`, `[B, N, T, S]`.
         """
+        source_ids, target_ids = map(functional.as_array, (source_ids, target_ids))
         encoder, decoder = [], []
         memory = self._encode(source_ids, False, encoder)
         self._decode(target_ids, memory, source_ids, False, decoder)
@@ -375,7 +379,13 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         """
         if hasattr(source_ids, "to_tensor"):  # ragged
             source_ids = source_ids.to_tensor(self.pad_id)
-        source_ids = ops.convert_to_numpy(source_ids)
+        try:
+            source_ids = ops.convert_to_numpy(source_ids)
+        except ValueError as error:  # of lists
+            raise ValueError(
+                "`source_ids` must be rows of equal length: pad them with pad_id="
+                f"{self.pad_id}, or pass a ragged tensor."
+            ) from error
         self._check_source(source_ids)
         if max_length is None:
             max_length = min(source_ids.shape[1] + 50, self._longest_target())
@@ -388,7 +398,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
                 seed = int(options.pop("seed"))
         # What else a program is made of: low-rank updates are variables that were not there.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
-        key = (search, jit_compile, seed is None, made_of, spelled(options))
+        key = (search, jit_compile, seed is None, made_of, options_key(options))
 
         def make():
             generator = self.make_generator(search=search, **options)
@@ -471,8 +481,14 @@ def _check(config):
             "`num_heads` must divide `d_model`. "
             f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
         )
+    known = (*functional.SINUSOID_LAYOUTS, "learned")
+    if config["positions"] not in known:
+        raise ValueError(f"`positions` must be one of {known}. Received: {config['positions']!r}.")
     if config["positions"] == "learned" and config["max_length"] is None:
-        raise ValueError("Learned positions need `max_length`, the number of positions.")
+        raise ValueError(
+            "Learned positions need `max_length`, the number of positions. Received: "
+            "positions='learned', max_length=None."
+        )
     vocab_size = config["target_vocab_size"] or config["source_vocab_size"]
     for name in ("pad_id", "start_id", "end_id"):
         config[name] = whole_number(name, config[name], least=0)

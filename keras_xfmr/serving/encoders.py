@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_xfmr import models, text
 from keras_xfmr.serving import heads
-from keras_xfmr.serving.publish import check_answers, new_version, write
+from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 
 
 def export_encoder(
@@ -69,7 +69,7 @@ def export_encoder(
         max_answer_length: tokens of the longest answer of a `BertSpanPredictor`, by default 30.
         top: K of a `BertPretrainer`, by default 5.
         version: a positive integer; by default one more than the highest in `path`.
-        check_texts: what the written model is asked.
+        check_texts: what the written model is asked; by default two short English texts.
 
     Raises:
         ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.
@@ -83,6 +83,7 @@ def export_encoder(
     options = dict(labels=labels, pairs=pairs, max_answer_length=max_answer_length, top=top)
     given = {name: value for name, value in options.items() if value is not None}
     endpoints = _endpoints(model, packer, given)
+    refuse_no_texts(check_texts)
     check_texts = tf.convert_to_tensor(["one two", "three"] if check_texts is None else check_texts)
     asked = {
         name: _check_inputs(signature, packer, check_texts)

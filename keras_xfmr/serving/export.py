@@ -5,8 +5,8 @@ B batch, S source, L max_length, n hypotheses
 
 import tensorflow as tf
 
-from keras_xfmr.models.arguments import whole_number
-from keras_xfmr.serving.publish import check_answers, new_version, write
+from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.requests import read_up_to
 from keras_xfmr.text.ragged import head, join
 
@@ -81,8 +81,7 @@ def export_saved_model(
             "`tokenizers` must be the pair (source, target); give one that serves both sides "
             f"twice. Received: {tokenizers!r}."
         )
-    if check_texts is not None and len(check_texts) == 0:
-        raise ValueError("`check_texts` must hold a text or more, or be None. Received: none.")
+    refuse_no_texts(check_texts)
     source_tokenizer, target_tokenizer = tokenizers
     _check_vocabulary("source", source_tokenizer, model.source_embedding, model, ["pad_id"])
     special = ["pad_id", "start_id", "end_id"]

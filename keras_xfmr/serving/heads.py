@@ -8,7 +8,8 @@ B batch, T length, W words, P positions, C classes, K predictions
 import tensorflow as tf
 
 from keras_xfmr import models
-from keras_xfmr.models.arguments import class_names, whole_number
+from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.models.arguments import class_names
 from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.serving.requests import inside, read_up_to, same_rows, same_shape
 from keras_xfmr.text.questions import BLANKS, context_mask
@@ -114,14 +115,17 @@ def pretrainer(model, packer, *, pairs=False, top=5):
     """Words in the places of masks; whether one text follows another."""
     top = whole_number("top", top)
     if pairs and model.nsp_dense is None:
-        raise ValueError("A BertPretrainer without `next_sentence` reads no `pairs`.")
+        raise ValueError(
+            "`pairs` needs a BertPretrainer that tells whether sentences follow each other. "
+            "Received: one with next_sentence=False. Leave `pairs` out."
+        )
 
     def follows(logits):
         return {"follows": tf.nn.softmax(_float32(logits["nsp"]))[:, 0]}
 
     def of_ids(token_ids, lengths, masked_positions, *segment_ids):
         inputs = _shown(model, token_ids, lengths, *segment_ids)
-        message = "Expected `masked_positions` from 0 on, inside the row of ids."
+        message = "Expected each of `masked_positions` inside the row of ids."
         positions = inside(masked_positions, tf.shape(inputs["token_ids"])[1], message)
         logits = model({**inputs, "masked_positions": positions})
         scores = tf.nn.softmax(_float32(logits["mlm"]))  # [B, P, V]

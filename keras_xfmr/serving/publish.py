@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_xfmr.layers.composite import whole_number
+
 
 @contextlib.contextmanager
 def new_version(path, version=None):
@@ -84,6 +86,12 @@ def _traced_once(function, signature):
     return lambda *inputs: traced(*inputs)
 
 
+def refuse_no_texts(check_texts):
+    """Raises ValueError where the written model would be asked nothing."""
+    if check_texts is not None and len(check_texts) == 0:
+        raise ValueError("`check_texts` must hold a text or more, or be None. Received: none.")
+
+
 def check_answers(folder, endpoints, inputs):
     """Loads what was written and compares its answers with those of the model in memory.
 
@@ -113,7 +121,8 @@ def check_answers(folder, endpoints, inputs):
 
 
 def _name(path, version):
-    final = path / str(_next_version(path) if version is None else _valid_version(version))
+    version = _next_version(path) if version is None else whole_number("version", version)
+    final = path / str(version)
     if final.exists():
         raise FileExistsError(f"{final} is there already. Leave out `version` for the next one.")
     return final
@@ -122,12 +131,6 @@ def _name(path, version):
 def _next_version(path):
     names = [child.name for child in path.iterdir()]
     return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
-
-
-def _valid_version(version):
-    if type(version) is not int or version < 1:
-        raise ValueError(f"`version` must be a positive integer. Received: {version!r}.")
-    return version
 
 
 def _flush(folder):

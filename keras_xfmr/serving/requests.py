@@ -34,8 +34,8 @@ def inside(values, size, message):
         tf.errors.InvalidArgumentError: one does not; a compiled model, or a lookup of what is
             negative, would read another row.
     """
-    within = tf.reduce_all(tf.logical_and(values >= 0, values < size))
-    with tf.control_dependencies(_operations([tf.debugging.Assert(within, [message])])):
+    outside = tf.logical_or(values < 0, values >= size)
+    with tf.control_dependencies(_operations([_refuse(outside, values, message)])):
         return tf.identity(values)
 
 
@@ -60,21 +60,27 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
     """
     rows = tf.shape(token_ids)[0], tf.shape(lengths)[0]
     width = tf.shape(token_ids, lengths.dtype)[1]
-    message = "Expected `lengths` from 0 on, of no more ids than there are."
+    message = "Expected each of `lengths` in 0 .. the width of `token_ids`."
     checks = [
         tf.debugging.assert_equal(*rows, "Expected a length for each row of ids."),
-        tf.debugging.Assert(tf.reduce_all((lengths >= 0) & (lengths <= width)), [message]),
+        _refuse(tf.logical_or(lengths < 0, lengths > width), lengths, message),
     ]
     if longest is not None:
         message = f"Expected `lengths` of at most {longest}, the positions of the model."
-        checks.append(tf.debugging.assert_less_equal(lengths, longest, message))
+        checks.append(_refuse(lengths > longest, lengths, message))
         token_ids = token_ids[:, :longest]
     # Here and below, or what follows might run first, and fail with a message of its own.
     with tf.control_dependencies(_operations(checks)):
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
-    message = f"Expected ids from 0 on, below the {vocab_size} rows of the model's table."
+    message = f"Expected ids in 0 .. {vocab_size - 1}, the rows of the model's table."
     token_ids = inside(tf.where(mask, token_ids, pad_id), vocab_size, message)
     return token_ids, tf.cast(mask, tf.int32)
+
+
+def _refuse(wrong, values, message):
+    """The check that no value is wrong; it names the first few that are."""
+    named = [message, "Received:", tf.boolean_mask(values, wrong)[:5]]
+    return tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), named)
 
 
 def _operations(checks):

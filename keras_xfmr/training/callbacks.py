@@ -216,8 +216,14 @@ def _put_before(epochs, history):
     """Completes a `History` by epochs that were before its own."""
     names = dict.fromkeys([*(name for e in epochs for name in e["logs"]), *history.history])
     for name in names:
+        own = history.history.get(name, [])
+        # What a callback behind this one logs is in no backup; what is not measured in every epoch,
+        # such as the validation loss, has no value for the others.
+        logged_later = len(own) == len(history.epoch) and not any(name in e["logs"] for e in epochs)
         values = [
-            e["logs"].get(name, np.nan) for e in epochs if e["broken"] or name in e["logs"]
+            e["logs"].get(name, np.nan)
+            for e in epochs
+            if e["broken"] or logged_later or name in e["logs"]
         ]
-        history.history[name] = values + history.history.get(name, [])
+        history.history[name] = values + own
     history.epoch = [e["epoch"] for e in epochs] + history.epoch

@@ -28,7 +28,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
     Call arguments:
         y_true: integers `[B, T]`.
         y_pred: logits `[B, T, V]`.
-        sample_weight: `[B, T]` or `[B, 1]`; the mean is then weighted.
+        sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
 
     Raises:
         ValueError: `label_smoothing` outside [0, 1); labels of another shape than the logits'; a
@@ -93,10 +93,7 @@ def check_labels(labels, logits):
     """Both as arrays; ValueError where the labels have another shape, and would broadcast."""
     labels, logits = functional.as_array(labels), functional.as_array(logits)
     given, wanted = tuple(labels.shape), tuple(logits.shape[:-1])
-    same = len(given) == len(wanted) and all(
-        None in (one, other) or one == other for one, other in zip(given, wanted)
-    )
-    if not same:
+    if not functional.shapes_agree(given, wanted):
         raise ValueError(
             "Expected a label for each row of logits: labels [B, T] for logits [B, T, V]. "
             f"Received: labels of shape {given}, logits of shape {tuple(logits.shape)}."
@@ -121,6 +118,17 @@ def token_weight(y_true, pad_id, sample_weight=None):
     if sample_weight is None:
         return weight
     sample_weight = ops.cast(sample_weight, "float32")
-    while len(sample_weight.shape) < len(weight.shape):
+    given, wanted = tuple(sample_weight.shape), tuple(weight.shape)
+    if len(given) == len(wanted) + 1 and given[-1] == 1:  # [B, T, 1], as Keras' losses take it
+        sample_weight = ops.squeeze(sample_weight, -1)
+    while len(sample_weight.shape) < len(wanted):
         sample_weight = ops.expand_dims(sample_weight, -1)
+    sizes = sample_weight.shape
+    if len(sizes) != len(wanted) or any(
+        None not in pair and pair[0] not in (1, pair[1]) for pair in zip(sizes, wanted)
+    ):
+        raise ValueError(
+            "`sample_weight` must have the shape [B, T], [B, 1] or [B] of labels [B, T]. Received: "
+            f"weights of shape {given}, labels of shape {wanted}."
+        )
     return weight * sample_weight

@@ -296,3 +296,25 @@ def test_a_bad_argument_is_an_error_that_says_what_was_received(rng, search, opt
 def test_a_prompt_of_another_shape_is_an_error(rng, shape):
     with pytest.raises(ValueError, match="`prompt` must have the shape .batch. or"):
         Chains(rng).run(decoding.greedy_search, np.ones(shape, "int32"))
+
+
+@pytest.mark.parametrize("search", [decoding.greedy_search, decoding.beam_search])
+def test_a_step_function_keeps_the_form_of_what_it_is_given(search):
+    def run(step, state):
+        options = {"end_id": 3, "max_length": 5}
+        return ops.convert_to_numpy(search(step, np.array([1]), state, **options).token_ids)
+
+    def logits_of(ids):
+        return ops.one_hot(ids + 1, 7) * 9.0
+
+    zeros = ops.zeros((1, 2))
+    expected = run(lambda ids, index, state: (logits_of(ids), state), [zeros])
+    for step, state in (
+        (lambda ids, index, state: (logits_of(ids), state), None),
+        (lambda ids, index, state: (logits_of(ids), tuple(state)), [zeros]),
+    ):
+        np.testing.assert_array_equal(run(step, state), expected)
+    with pytest.raises(ValueError, match=r"logits .rows, vocabulary.. Received: .*1, 7\)"):
+        run(lambda ids, index, state: (logits_of(ids)[:, None], state), ())
+    with pytest.raises(ValueError, match="a state of the form .*Received: 0 tensors for 1"):
+        run(lambda ids, index, state: (logits_of(ids), ()), [zeros])

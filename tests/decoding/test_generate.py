@@ -11,6 +11,7 @@ from keras import ops
 from keras_xfmr import decoding
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models import Transformer
+from keras_xfmr.models.generator import GeneratorCache
 
 pytestmark = pytest.mark.portable
 
@@ -148,23 +149,40 @@ def test_another_seed_draws_anew_from_one_compiled_search():
     draws = [model.generate(SOURCE, seed=seed, **options)["token_ids"] for seed in (1, 2, 1)]
     assert (draws[0] != draws[1]).any()
     np.testing.assert_array_equal(draws[0], draws[2])
-    assert len(model._generators.models) == 1
 
 
-def test_the_compiled_searches_used_last_are_kept(monkeypatch):
-    model, kept = make(**LEARNED), []
-    assert model._generators.MOST == 8
-    monkeypatch.setattr(model._generators, "MOST", 2)
-    for length in (1, 2, 1, 3):
-        model.generate(SOURCE, max_length=length, jit_compile=False)
-        kept.append(list(model._generators.models.values()))
-    (first,), (_, second), third, (oldest, newest) = kept
-    assert third == [second, first] and oldest is first and newest is not second
+def counted(model):
+    """The model, and a list that grows whenever one of its searches is made."""
+    made, step_function = [], model.step_function
+
+    def count(*args):
+        made.append(args)
+        return step_function(*args)
+
+    model.step_function = count
+    return model, made
+
+
+def test_another_length_is_another_program_and_another_seed_is_none():
+    model, made = counted(make(**LEARNED))
+    counts = []
+    for length, seed in ((1, 1), (1, 2), (2, 1), (1, 3), (2, 3)):
+        options = {"search": "sample", "max_length": length, "seed": seed, "jit_compile": False}
+        model.generate(SOURCE, **options)
+        counts.append(len(made))
+    assert counts == [1, 1, 2, 2, 2]
+
+
+def test_the_eight_programs_used_last_are_kept():
+    cache = GeneratorCache()
+    made = [cache.get(key, object) for key in [*range(8), 0, 8]]
+    assert cache.get(0, object) is made[0] is made[8]
+    assert cache.get(1, object) is not made[1]  # 8 has put it out
 
 
 @pytest.mark.parametrize("kind", [np.asarray, ops.convert_to_tensor])
 def test_large_arrays_among_the_options_are_told_apart(kind):
-    model = Transformer(2003, d_model=6, num_heads=3, ffn_dim=13, num_layers=1)
+    model, made = counted(Transformer(2003, d_model=6, num_heads=3, ffn_dim=13, num_layers=1))
 
     def favoured(step, prompt, state, *, bias, **options):
         def biased(token_ids, index, state):
@@ -177,7 +195,7 @@ def test_large_arrays_among_the_options_are_told_apart(kind):
         bias = {"of": kind(np.where(np.arange(2003) == token, 1e4, 0.0).astype("float32"))}
         options = {"search": favoured, "bias": bias, "max_length": 1, "jit_compile": False}
         assert model.generate(SOURCE[:1], **options)["token_ids"] == token
-    assert len(model._generators.models) == 2
+    assert len(made) == 2
 
 
 def test_a_prompt_is_read_before_the_first_choice(model):

@@ -173,6 +173,34 @@ def test_a_mask_over_other_axes_acts_as_in_keras_layer(rng, axes, shape):
     np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["query_mask", "value_mask", "key_mask"])
+@pytest.mark.parametrize("axes, shape", [(2, (B, 3, T)), (-2, (B, 3, T))])
+def test_a_mask_of_positions_acts_as_in_keras_layer_where_the_last_axis_attends(
+    rng, axes, shape, name
+):
+    x, positions = normal(rng, *shape, D), mask(rng, *shape)
+    (expected, scores), (output, weights) = both(
+        {"attention_axes": axes}, [x, x], return_attention_scores=True, **{name: positions}
+    )
+    # A row that may attend nowhere gives zeros here.
+    seen = as_numpy(positions) if name == "query_mask" else np.ones(shape, bool)
+    np.testing.assert_allclose(as_numpy(output)[seen], as_numpy(expected)[seen], **CLOSE)
+    weights, scores = (np.moveaxis(as_numpy(x), 2, 3)[seen] for x in (weights, scores))
+    np.testing.assert_allclose(weights, scores, **CLOSE)
+
+
+def test_padding_of_embedded_sentences_is_seen_by_no_one():
+    embedding = keras.layers.Embedding(11, D, mask_zero=True)
+    ids = np.array([[[5, 7, 0, 0], [3, 0, 0, 0]]])
+    layer = MultiHeadAttention(N, H, attention_axes=2)
+    expected = layer(embedding(ids[:, :, :2]), embedding(ids[:, :, :2]))
+    x = embedding(ids)
+    assert layer.attention_axes == (2,)
+    np.testing.assert_allclose(
+        as_numpy(layer(x, x))[:, :, :1], as_numpy(expected)[:, :, :1], **CLOSE
+    )
+
+
 def test_a_query_mask_passed_in_hides_its_rows(rng):
     layer, x = built(rng)
     query_mask = mask(rng, B, T)
@@ -271,8 +299,8 @@ def test_dropout_acts_in_training_alone_and_keeps_the_returned_weights_whole(rng
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"num_heads": 0}, "`num_heads` must be a positive integer. Received: num_heads=0"),
-    ({"key_dim": 4.0}, "`key_dim` must be a positive integer. Received: key_dim=4.0"),
+    ({"num_heads": 0}, "`num_heads` must be a positive integer. Received: 0"),
+    ({"key_dim": 4.0}, "`key_dim` must be a positive integer. Received: 4.0"),
     ({"value_dim": 0}, "`value_dim` must be a positive integer"),
     ({"sliding_window": -1}, "`sliding_window` must be a positive integer"),
     ({"num_key_value_heads": 2}, "must divide `num_heads`. Received: num_heads=3, num_key_va"),
@@ -297,7 +325,8 @@ def test_inputs_that_do_not_fit_are_an_error(rng, shapes, message):
 
 @pytest.mark.parametrize("axes, call, message", [
     (None, {"use_causal_mask": True}, "needs one attention axis"),
-    (1, {"value_mask": (B, T)}, "are defined for inputs .batch, length, features"),
+    (1, {"value_mask": (B, T)}, "are defined where the last axis before the features"),
+    (2, {"attention_mask": (B + 1, T, S)}, r"must broadcast to .*\[2, 5, .heads., 7, 7\]. Rec"),
     (1, {"attention_bias": (1, 1, 1, 1)}, "`cache` and `attention_bias` need inputs"),
 ], ids=str)  # fmt: skip
 def test_what_other_axes_cannot_have_is_an_error(rng, axes, call, message):

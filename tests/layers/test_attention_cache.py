@@ -93,6 +93,12 @@ def test_a_mask_as_long_as_the_cache_hides_its_positions(rng, name, length):
     np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
 
 
+def test_a_place_without_a_cache_is_an_error(rng):
+    layer, x = built(rng)
+    with pytest.raises(ValueError, match="`cache_index` is a place in a `cache`.*cache_index=3"):
+        layer(x, x, use_causal_mask=True, cache_index=3)
+
+
 @pytest.mark.parametrize("factor", [1, 3])
 @pytest.mark.parametrize("rotary", [None, RotaryEmbedding()], ids=["plain", "rotary"])
 def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
@@ -147,7 +153,7 @@ def test_one_query_at_a_time_reads_a_cache_from_its_place(rng, options):
     beams = normal(rng, 3 * B, T, D)
     with pytest.raises(ValueError, match="no order among them"):
         layer(beams, None, cache=cache, use_causal_mask=True)
-    with pytest.raises(ValueError, match="`position` is for a cache that is read"):
+    with pytest.raises(ValueError, match="`position` is for a call that reads a `cache`"):
         layer(query, memory, position=1)
 
 

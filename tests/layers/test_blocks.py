@@ -296,6 +296,17 @@ def test_what_a_block_cannot_take_is_an_error(rng):
         DecoderBlock(N, F, norm=keras.layers.LayerNormalization())
 
 
+@pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
+def test_a_cache_and_its_index_go_together(rng, kind):
+    block, x = built(rng, kind), normal(rng, B, T, D)
+    inputs = (x,) if kind is EncoderBlock else (x, normal(rng, B, S, D))
+    cache = block.self_attention.init_cache(B, T)
+    cache = cache if kind is EncoderBlock else block.init_cache(inputs[1], B, T)
+    for half in ({"cache": cache}, {"cache_index": 0}):
+        with pytest.raises(ValueError, match="`cache` and `cache_index`.* go together"):
+            block(*inputs, **half)
+
+
 @pytest.mark.parametrize("options", [{"rotary": RotaryEmbedding()}, {"sliding_window": 3}])
 def test_a_cross_attention_with_positions_has_no_cache(rng, options):
     block = DecoderBlock(N, F, cross_attention=MultiHeadAttention(N, 2, **options))

@@ -239,3 +239,24 @@ def test_vectors_on_their_way_to_logits_are_no_ids_that_hide_themselves(rng):
 def test_an_offset_that_was_rounded_is_an_error(rng, layer, shape):
     with pytest.raises(ValueError, match="`offset` must be .* Received: dtype bfloat16"):
         layer(normal(rng, *shape), offset=ops.convert_to_tensor(257.0))
+
+
+def test_float_ids_as_many_as_features_have_their_mask():
+    ids = keras.Input((4,))  # of Keras' default type
+    assert TokenEmbedding(11, 4, mask_zero=True)(ids)._keras_mask is not None
+
+
+def test_an_offset_for_each_row_is_refused():
+    with pytest.raises(ValueError, match=r"one for all rows. Received: shape \(2,\)"):
+        PositionEmbedding(9)(ops.zeros((2, 3, 4)), offset=ops.ones((2,), "int32"))
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: PositionEmbedding(0), "`max_length` must be a positive integer. Received: 0"),
+    (lambda: PositionEmbedding(2.5), "`max_length` must be a positive integer. Received: 2.5"),
+    (lambda: TokenEmbedding(0, 5), "`vocab_size` must be a positive integer. Received: 0"),
+    (lambda: TokenEmbedding(5, 0), "`d_model` must be a positive integer. Received: 0"),
+])  # fmt: skip
+def test_sizes_of_tables_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -72,6 +72,22 @@ def test_any_activation_of_keras_and_any_function_serves(rng, activation):
     np.testing.assert_allclose(output, hidden @ layer.output_dense.kernel.numpy(), **CLOSE)
 
 
+@pytest.mark.parametrize("make", [lambda a: PositionWiseFFN(F, a), MaskedLMTransform])
+def test_a_configuration_names_the_function_that_a_layer_was_given(make):
+    config = make(keras.activations.silu).get_config()
+    assert config["activation"] == "silu"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"ffn_dim": 0}, "`ffn_dim` must be a positive integer. Received: 0"),
+    ({"output_dim": 0}, "`output_dim` must be a positive integer. Received: 0"),
+    ({"dropout_rate": 2}, "rate.*2"),
+])  # fmt: skip
+def test_sizes_of_a_feed_forward_network_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PositionWiseFFN(**{"ffn_dim": F, **arguments})
+
+
 @pytest.mark.parametrize("activation", ["no_such_function", 3.0])
 def test_an_unknown_activation_is_an_error_that_names_the_known_ones(activation):
     with pytest.raises(ValueError, match="`activation` must be one of .*'swiglu'.*Received"):

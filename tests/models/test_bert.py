@@ -543,6 +543,31 @@ def test_inputs_do_not_broadcast(name):
             make_bert()({"token_ids": ids, name: np.ones(shape, "int32")})
 
 
+@pytest.mark.requires_tensorflow
+def test_ragged_ids_and_texts_are_named():
+    import tensorflow as tf
+
+    model, ragged = make_bert(num_layers=0), tf.ragged.constant([[2, 5, 3], [2, 3]])
+    texts = [np.array(["a text"]), tf.constant(["a text"]), ["a text"]]
+    for call in (model, model.predict):
+        with pytest.raises(ValueError, match="rows of equal length: .*Received: a ragged tensor"):
+            call(ragged)
+        for given in texts[:2] if call is not model else texts:
+            with pytest.raises(ValueError, match="`token_ids` must be ids, .*Received: texts"):
+                call(given)
+
+
+def test_an_argument_that_neither_head_nor_encoder_has_is_named_with_the_head_s():
+    with pytest.raises(TypeError, match="takes .*num_classes, .*num_labels is num_classes here"):
+        models.BertClassifier.from_preset("tiny", num_labels=3)
+
+
+def test_names_of_classes_say_how_many_where_a_folder_has_no_head(tmp_path):
+    make_bert(num_layers=0).save_pretrained(tmp_path)
+    model = models.BertClassifier.from_pretrained(tmp_path, labels=["a", "b", "c"])
+    assert model.num_classes == 3 and model.labels == ["a", "b", "c"]
+
+
 def test_ids_are_integers():
     for name in ("token_ids", "segment_ids"):
         with pytest.raises(ValueError, match=f"`{name}` must be integers.*float32"):

@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_xfmr import decoding, training
 from keras_xfmr.models import Transformer
+from keras_xfmr.models.transformer import INPUTS
 
 pytestmark = pytest.mark.portable
 
@@ -218,6 +219,25 @@ def test_a_model_comes_back_from_a_file_with_its_logits(tmp_path):
         np.testing.assert_array_equal(logits_of(loaded), logits_of(model))
 
 
+def test_two_models_stand_in_one(tmp_path):
+    """Without a name of its own the second would be refused, as two layers of one name are."""
+    source, target = (keras.Input((None,), dtype="int32") for _ in INPUTS)
+    both = [tiny(), tiny()]
+    outer = keras.Model([source, target], [model([source, target]) for model in both])
+    assert both[0].name != both[1].name
+    outer.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for model, logits in zip(both, loaded([SOURCE, TARGET])):
+        np.testing.assert_array_equal(ops.convert_to_numpy(logits), logits_of(model))
+
+
+def test_attention_weights_are_those_of_lists_too():
+    model = tiny()
+    found = model.attention_weights(SOURCE.tolist(), TARGET.tolist())["cross"][0]
+    expected = model.attention_weights(SOURCE, TARGET)["cross"][0]
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (found, expected)))
+
+
 def test_weights_alone_come_back_from_a_file(tmp_path):
     model, other = tiny(), Transformer(SOURCE_VOCAB, V, **SIZES)
     model.save_weights(tmp_path / "model.weights.h5")
@@ -293,7 +313,7 @@ def test_embedded_tokens_are_dropped_on_both_sides():
 @pytest.mark.parametrize("arguments, message", [
     ({"num_heads": 4}, "`num_heads` must divide `d_model`. Received: d_model=6, num_heads=4"),
     ({"positions": "learned"}, "Learned positions need `max_length`"),
-    ({"positions": "zigzag"}, "`layout` must be one of .*'zigzag'"),
+    ({"positions": "zigzag"}, "`positions` must be one of .*'zigzag'"),
     ({"end_id": 2}, "`pad_id`, `start_id` and `end_id` must differ. Received: 0, 2, 2"),
     ({"activation": "no_such"}, "`activation` must be one of"),
     ({"norm": "batch_norm"}, "`norm` must be .*Received: 'batch_norm'"),
@@ -336,10 +356,12 @@ def test_what_is_frozen_stays_so_in_a_file(tmp_path):
     ({"end_id": V}, "`end_id` must be in the vocabulary, 0 .. "),
     ({"pad_id": -1}, "`pad_id` must be an integer, at least 0. Received: -1"),
     ({"pad_id": SOURCE_VOCAB}, "`pad_id` must be in the vocabulary, 0 .. 12. Received: 13"),
-    ({"num_heads": 0}, "`num_heads` must be an integer, at least 1"),
+    ({"num_heads": 0}, "`num_heads` must be a positive integer"),
     ({"num_layers": 1.0}, "`num_layers` must be an integer, at least 0. Received: 1.0"),
     ({"num_layers": (1, 1, 1)}, "a pair"),
-    ({"positions": "learned", "max_length": 0}, "`max_length` must be an integer"),
+    ({"positions": "learned", "max_length": 0}, "`max_length` must be a positive integer"),
+    ({"positions": "learned"}, "need `max_length`.*Received: positions='learned', max_length=None"),
+    ({"positions": "rotary"}, "`positions` must be one of .*'learned'.*Received: 'rotary'"),
     ({"dropout_rate": 2}, "`dropout_rate` must lie in"),
 ])  # fmt: skip
 def test_sizes_and_ids_are_checked(arguments, message):

@@ -141,8 +141,8 @@ def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
         found = ask(path, "ids", token_ids=more, lengths=[3])["vector"]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     for token_ids, lengths, message in (
-        ([[2, -7, 3]], [3], "Expected ids from 0 on"),
-        ([[2, 99, 3]], [3], "Expected ids from 0 on, below"),
+        ([[2, -7, 3]], [3], r"Expected ids in 0 .. \d+.*\[-7\]"),
+        ([[2, 99, 3]], [3], r"Expected ids in 0 .. \d+.*\[99\]"),
         ([[2, 5], [2, 3]], [2], "a length for each row"),
         (wide, [8], "`lengths` of at most 7"),
     ):

@@ -156,7 +156,7 @@ def test_an_id_outside_the_vocabulary_is_an_error(name, signatures, tokenizers):
     size = tokenizers[0].vocab_size
     signatures[name](token_ids=tf.constant([[size - 1, 3, size]]), lengths=tf.constant([2]))
     for outside in (size, -1):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=f"from 0 on, below the {size}"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"in 0 .. {size - 1}"):
             signatures[name](token_ids=tf.constant([[outside, 3]]), lengths=tf.constant([2]))
 
 

@@ -274,9 +274,10 @@ def test_numbers_outside_their_tables_are_named(filler):
             ask(path, "ids", **{**asked, **wrong})
 
     for position in (-1, 7):
-        refused("`masked_positions` from 0 on", masked_positions=np.full((2, 1), position, "int32"))
+        outside = np.full((2, 1), position, "int32")
+        refused("`masked_positions` inside the row", masked_positions=outside)
     for length in (-1, 8):
-        refused("`lengths` from 0 on", lengths=[7, length])
+        refused("each of `lengths` in 0", lengths=[7, length])
     if pairs:
         for segment in (-1, 2):
             segments = np.full((2, 7), segment, "int32")
@@ -337,7 +338,7 @@ def test_what_does_not_fit(packer, question_packer, tmp_path):
     for name in ("BertPretrainer", "BertSpanPredictor"):
         option = "top" if name == "BertPretrainer" else "max_answer_length"
         fitting = packer if name == "BertPretrainer" else question_packer
-        refused(f"`{option}` must be an integer, at least 1", make(name), fitting, **{option: 0})
+        refused(f"`{option}` must be a positive integer", make(name), fitting, **{option: 0})
     refused("Expected one of .*Received: Bert.", make("BertEmbedder").bert)
     refused("Received: SentencePacker for a BertSpanPredictor", make("BertSpanPredictor"))
     refused("Received: QuestionPacker for a BertEmb", make("BertEmbedder"), question_packer)

@@ -273,7 +273,7 @@ def test_a_bound_of_the_source_may_be_given(model, tmp_path):
     np.testing.assert_allclose(*answer["score"], rtol=1e-5)
     ids = load(path).signatures["ids"]
     for token_ids, lengths, message in (
-        ([[5, -1, 3]], [3], "Expected ids from 0 on"),
+        ([[5, -1, 3]], [3], r"Expected ids in 0 .. \d+.*\[-1\]"),
         ([[5, 3], [5, 3]], [2], "a length for each row"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):

@@ -1,5 +1,6 @@
 """`BackupAndRestore` on a model that is quick to fit, with data that can start at any batch."""
 
+import contextlib
 import json
 
 import keras
@@ -214,6 +215,22 @@ def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
     for name, values in found.items():
         values[epoch] = expected[name][epoch]  # of the broken epoch there is but the rest
         assert values == expected[name]
+
+
+def test_what_a_later_callback_logs_stays_in_its_epoch(tmp_path):
+    data = Data()
+    backup = training.BackupAndRestore(tmp_path, data=data, save_freq=2, delete_checkpoint=False)
+    rate = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(of_epoch=float(epoch))
+    )
+    for watch in (Watch(1, 3), Watch()):
+        broken = pytest.raises(KeyboardInterrupt) if watch.place[0] else contextlib.nullcontext()
+        with broken:
+            history = make().fit(
+                data, epochs=3, verbose=0, shuffle=False, callbacks=[backup, rate, watch]
+            ).history
+    assert len(history["loss"]) == 3
+    np.testing.assert_array_equal(history["of_epoch"], [np.nan, np.nan, 2.0])
 
 
 def test_after_a_run_resumed_in_its_last_epoch_the_data_begin_the_next(tmp_path):

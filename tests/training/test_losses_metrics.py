@@ -69,7 +69,7 @@ def test_large_logits_stay_finite(logits):
     np.testing.assert_allclose(loss(LABELS, logits * 1e4), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (3, 1), (3,)])
+@pytest.mark.parametrize("shape", [(3, 5), (3, 1), (3,), (3, 5, 1)])
 def test_sample_weights_make_it_a_weighted_mean(shape, logits, rng):
     given = rng.uniform(0.1, 3.0, shape).astype("float32")
     weight = np.broadcast_to(given.reshape(3, -1), (3, 5)) * (LABELS != PAD)
@@ -301,3 +301,19 @@ def test_lists_are_taken_as_keras_takes_them():
     for made in (training.MaskedCrossEntropy(), training.MaskedAccuracy()):
         found = made([[1, 0]], logits)
         np.testing.assert_allclose(found, made(np.array([[1, 0]]), np.array(logits)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [training.MaskedCrossEntropy, training.MaskedAccuracy])
+@pytest.mark.parametrize("shape", [(3, 3, 3), (3, 2), (2,), (1, 3, 3)])
+def test_weights_of_another_shape_do_not_broadcast(make, shape, rng):
+    labels, logits = rng.integers(1, 11, (3, 3)), rng.normal(size=(3, 3, 11)).astype("float32")
+    with pytest.raises(ValueError, match="`sample_weight` must have the shape .*Received: weights"):
+        make()(labels, logits, np.ones(shape, "float32"))
+
+
+def test_a_weight_for_each_of_as_many_tokens_as_rows(rng):
+    labels, logits = rng.integers(1, 11, (3, 3)), rng.normal(size=(3, 3, 11)).astype("float32")
+    weight = rng.uniform(size=(3, 3)).astype("float32")
+    loss = training.MaskedCrossEntropy()
+    expected = (token_losses(labels, logits, 0.0) * weight).sum() / weight.sum()
+    np.testing.assert_allclose(loss(labels, logits, weight[..., None]), expected, rtol=1e-6)

@@ -102,6 +102,7 @@ def watched(data, ranges):
     if not isinstance(data, tf.data.Dataset):
         return data
 
+    @tf.autograph.experimental.do_not_convert
     def check(*batch):
         with tf.control_dependencies([_assert_range(*parts) for parts in ranges(*batch)]):
             batch = tf.nest.map_structure(tf.identity, batch)

@@ -152,6 +152,7 @@ class BertTokenizer(WordPieceTokenizer):
     def split(texts, **config):
         return split_words(texts, **config)
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize_with_offsets(self, texts):
         """Ids, and where in the texts each one stands.
 

@@ -49,6 +49,7 @@ def check_ids(vocab_size, name="token_ids"):
         with tf.control_dependencies([check]):
             return tf.identity(ids)
 
+    @tf.autograph.experimental.do_not_convert
     def check(*elements):
         checked = tf.nest.map_structure(check_one, elements)
         return checked[0] if len(checked) == 1 else checked

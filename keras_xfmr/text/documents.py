@@ -99,6 +99,7 @@ class Documents:
         state = (nothing[0], tf.constant(0, tf.int64), tf.constant(0, tf.int64))
         return chunks.scan(state, _group).unbatch()
 
+    @tf.autograph.experimental.do_not_convert
     def sentences(self):
         """`tf.data.Dataset` of the segments alone, to learn a vocabulary from.
 

@@ -10,6 +10,7 @@ from keras_xfmr.text.checks import check_integer
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
 
 
+@tf.autograph.experimental.do_not_convert
 def mask_tokens(
     token_ids,
     candidates,

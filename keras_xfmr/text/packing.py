@@ -51,6 +51,7 @@ class SentencePacker(tf.Module):
         self.pad_to_max_length = pad_to_max_length
         self.report_truncation = report_truncation
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, first, second=None):
         """Packs sentences.
 
@@ -67,6 +68,7 @@ class SentencePacker(tf.Module):
             second = self.tokenizer.tokenize(_strings(second, "second", rank=1))
         return self.pack_ids(first, second)
 
+    @tf.autograph.experimental.do_not_convert
     def pack_ids(self, first, second=None):
         """Packs the ids of sentences.
 
@@ -90,6 +92,7 @@ class SentencePacker(tf.Module):
         rows = [head(first, keep), head(second, keep_second)]
         return self._inputs(rows, keep + 2, truncated)
 
+    @tf.autograph.experimental.do_not_convert
     def pack_words(self, words):
         """Packs sentences that are split into words, each of which has a label.
 
@@ -121,6 +124,7 @@ class SentencePacker(tf.Module):
         packed["word_positions"] = tf.where(found, positions, tf.where(is_word, -1, -2))
         return packed
 
+    @tf.autograph.experimental.do_not_convert
     def pack_masked(self, texts):
         """Packs texts in which each `[MASK]` stands for a piece that a `BertPretrainer` guesses.
 
@@ -191,6 +195,7 @@ class SentencePacker(tf.Module):
         return packed
 
 
+@tf.autograph.experimental.do_not_convert
 def spread_word_labels(labels, word_positions, length, *, ignore_id):
     """Labels of words to labels of pieces: a word's first piece has its label.
 

@@ -105,6 +105,7 @@ class PairDataset(Epochs):
 
     # ---- the pipeline
 
+    @tf.autograph.experimental.do_not_convert
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
         first = self._first_batch()
@@ -117,9 +118,11 @@ class PairDataset(Epochs):
         make = tf.function(
             lambda place: self._epoch(place[0]).skip(place[1]),
             input_signature=[tf.TensorSpec([2], tf.int64)],
+            autograph=False,
         )
         return make.get_concrete_function()
 
+    @tf.autograph.experimental.do_not_convert
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""
         return self._iteration(

@@ -155,6 +155,7 @@ class PretrainingDataset(Epochs):
 
     # ---- the pipeline
 
+    @tf.autograph.experimental.do_not_convert
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
 
@@ -181,7 +182,8 @@ class PretrainingDataset(Epochs):
     @functools.cached_property
     def _batches(self):
         """An epoch -> its batches; one graph, for it takes seconds to make."""
-        make = tf.function(self._make_batches, input_signature=[tf.TensorSpec([], tf.int64)])
+        signature = [tf.TensorSpec([], tf.int64)]
+        make = tf.function(self._make_batches, input_signature=signature, autograph=False)
         return make.get_concrete_function()
 
     def _make_batches(self, epoch):

@@ -72,6 +72,7 @@ class QuestionPacker(tf.Module):
         self.stride, self.max_question_length = stride, max_question_length
         self._packer = SentencePacker(tokenizer, max_length, pad_to_max_length=pad_to_max_length)
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, question, context, *, answer=None, answer_start=None):
         """Packs questions with their contexts.
 
@@ -100,6 +101,7 @@ class QuestionPacker(tf.Module):
             inputs["start"], inputs["end"] = self._labels(packed, context, answer, answer_start)
         return inputs
 
+    @tf.autograph.experimental.do_not_convert
     def pack(self, question, context):
         """The windows, and what leads from a position in them back into the context.
 

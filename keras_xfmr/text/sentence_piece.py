@@ -100,14 +100,17 @@ class SentencePieceTokenizer(Tokenizer):
         self._encoder = tf.function(
             lambda texts: make().tokenize(texts),
             input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
         )
         self._encoder_with_offsets = tf.function(
             lambda texts: make().tokenize_with_offsets(texts),
             input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
         )
         self._decoder = tf.function(
             lambda ids: make().detokenize(ids),
             input_signature=[tf.RaggedTensorSpec([None, None], tf.int32)],
+            autograph=False,
         )
 
     @property
@@ -130,9 +133,11 @@ class SentencePieceTokenizer(Tokenizer):
     def get_config(self):
         return dict(self._config)
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
         return self._own_ids(self._encoder(as_strings(texts)))
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize_with_offsets(self, texts):
         """Ids, and where in the texts each one stands.
 

@@ -80,6 +80,7 @@ class Tokenizer(tf.Module, abc.ABC):
     def detokenize_pieces(self, ids):
         """Ragged ids without special tokens to strings `[B]`."""
 
+    @tf.autograph.experimental.do_not_convert
     def encode(self, texts, *, start=False, end=True):
         """Strings `[B]` to ragged ids `[B, (T)]`, with the start and end token where asked.
 
@@ -94,6 +95,7 @@ class Tokenizer(tf.Module, abc.ABC):
             parts.append(tf.fill([ids.nrows()], self.end_id))
         return join(*parts)
 
+    @tf.autograph.experimental.do_not_convert
     def detokenize(self, ids):
         """Ids to strings; special tokens and what follows the first end token are left out.
 
@@ -298,6 +300,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
         """Strings `[B]` to ragged words, of which `tokenize` makes pieces."""
         return split_words(texts, lowercase=lowercase, compose=True)
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
         words = without_long_words(self.split(as_strings(texts), **self.get_config()))
         return merge(words, self._pieces.tokenize(words.values))
@@ -344,6 +347,7 @@ class CharacterTokenizer(VocabularyTokenizer):
         )
         self._characters = tf.constant(("", "\N{REPLACEMENT CHARACTER}", "", "", *vocabulary[4:]))
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
         characters = tf.strings.unicode_split(as_strings(texts), "UTF-8", errors="replace")
         return tf.ragged.map_flat_values(self._table.lookup, characters)
@@ -366,6 +370,7 @@ class ByteTokenizer(Tokenizer):
     def vocab_size(self):
         return len(SPECIAL_TOKENS) + 256
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
         characters = tf.strings.bytes_split(as_strings(texts))
         values = tf.io.decode_raw(characters.flat_values, tf.uint8)

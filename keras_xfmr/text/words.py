@@ -70,6 +70,7 @@ def _one_of(ranges):
     return "[" + "".join(rf"\x{{{a}}}-\x{{{b or a}}}" for a, _, b in pairs) + "]"
 
 
+@tf.autograph.experimental.do_not_convert
 def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, compose=False):
     """Strings `[B]` to ragged words `[B, (W)]`: BERT's normalization and first cut.
 
@@ -108,6 +109,7 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
     return tf.strings.split(tf.strings.regex_replace(texts, f"({_one_of(PUNCTUATION)})", r" \1 "))
 
 
+@tf.autograph.experimental.do_not_convert
 def split_words_with_offsets(texts, **config):
     """`split_words`, and where in the texts the words stand.
 

@@ -481,7 +481,7 @@ def test_a_loss_that_leaves_out_another_token_than_padding_is_refused():
 
 
 def test_ragged_sources_are_padded_with_the_padding_of_the_model():
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     model = Transformer(SOURCE_VOCAB, **SIZES, pad_id=1, start_id=2, end_id=3)
     rows = [[5, 7, 4, 11], [8, 9]]

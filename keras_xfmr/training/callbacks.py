@@ -47,7 +47,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     Raises:
         ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
             without these methods; a folder that is no local one; from `fit`, epochs that are not
-            as long as those of `data`.
+            as long as those of `data`, or a backup that is damaged or of another model.
 
     Example::
 
@@ -87,9 +87,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self._check_steps()
         newest = self._newest()
         if newest is not None:
-            position = json.loads((newest / METADATA).read_text("utf8"))
+            position = self._restore(newest)
             self._epochs = position.get("epochs", [])
-            self._restore(newest)
             if position["batch"]:
                 self._finish_epoch(position["epoch"], position["batch"])
                 self._restore(self._newest())
@@ -111,13 +110,24 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             )
 
     def _restore(self, folder):
-        """Lets Keras' own callback load one backup and tell `fit` where to go on."""
-        keras_callback = keras.callbacks.BackupAndRestore(str(folder))
-        keras_callback.set_model(self.model)
-        keras_callback.on_train_begin()
-        seeds = json.loads((folder / METADATA).read_text("utf8"))["seeds"]
-        for state, value in zip(self._seed_states(), seeds, strict=True):
-            state.assign(value)
+        """Lets Keras' own callback load one backup and tell `fit` where to go on.
+
+        Returns:
+            What `_save` noted about it.
+        """
+        try:
+            position = json.loads((folder / METADATA).read_text("utf8"))
+            keras_callback = keras.callbacks.BackupAndRestore(str(folder))
+            keras_callback.set_model(self.model)
+            keras_callback.on_train_begin()
+            for state, value in zip(self._seed_states(), position["seeds"], strict=True):
+                state.assign(value)
+        except (KeyError, OSError, ValueError) as error:
+            raise ValueError(
+                f"The backup in {str(folder)!r} is damaged, or that of another model. Remove "
+                f"{str(self._root)!r} to begin anew. Received: {error}"
+            ) from error
+        return position
 
     def _seed_states(self):
         """Of the random generators, which a file of weights leaves out."""

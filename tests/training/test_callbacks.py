@@ -217,6 +217,16 @@ def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
         assert values == expected[name]
 
 
+@pytest.mark.parametrize("name", ["latest.weights.h5", "training_metadata.json"])
+def test_a_damaged_backup_is_named(name, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2), Watch(1, 3))
+    (file,) = tmp_path.glob(f"*/{name}")
+    file.write_bytes(file.read_bytes()[:99])
+    with pytest.raises(ValueError, match="is damaged, or that of another model. Remove .* Rec"):
+        fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2))
+
+
 def test_what_a_later_callback_logs_stays_in_its_epoch(tmp_path):
     data = Data()
     backup = training.BackupAndRestore(tmp_path, data=data, save_freq=2, delete_checkpoint=False)

@@ -1,5 +1,6 @@
 """What every test starts from: a quiet TensorFlow, fixed seeds, one backend."""
 
+import gc
 import os
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # before TensorFlow is first imported
@@ -16,6 +17,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("requires_tensorflow"):
             item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the collector need not walk all of TensorFlow again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,7 +13,7 @@ if keras.config.backend() == "tensorflow":
 else:
     from keras_xfmr.kernels import portable as phrasing
 
-build_optimizer = phrasing.build_optimizer
+build_training = phrasing.build_training
 dropout = phrasing.dropout
 empty = phrasing.empty
 layer_norm = phrasing.layer_norm
@@ -24,7 +24,7 @@ write = phrasing.write
 __all__ = [
     "MASKED_SCORE",
     "attention",
-    "build_optimizer",
+    "build_training",
     "dropout",
     "empty",
     "layer_norm",

@@ -47,8 +47,8 @@ def dropout(inputs, rate, seed):
     return keras.random.dropout(inputs, rate, seed=seed)
 
 
-def build_optimizer(model):
-    """Nothing: `fit` makes the optimizer's variables before it compiles a step."""
+def build_training(model, data, labels=None):
+    """Nothing: `fit` makes all variables before it compiles a step."""
 
 
 def watched(data, ranges):

@@ -4,6 +4,7 @@ import functools
 import random
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.kernels import portable
@@ -78,15 +79,42 @@ def write(tensor, update, index, axis):
     return tf.where(inside, update, tensor)
 
 
-def build_optimizer(model):
-    """Makes the variables of a compiled model's optimizer.
+def build_training(model, data, labels=None):
+    """Makes the variables of a compiled model's optimizer and, where it can, of its metrics.
 
     Keras would make them while the first step is traced, and TensorFlow then trace it once more.
+
+    Args:
+        model: a functional model.
+        data, labels: what it is fitted with.
     """
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None and not optimizer.built:
-        with model.distribute_strategy.scope():
-            optimizer.build(model.trainable_variables)
+    if optimizer is None or optimizer.built:
+        return
+    with model.distribute_strategy.scope():
+        optimizer.build(model.trainable_variables)
+    # A subclass of a user may have another step, with other labels or outputs; and replicas have
+    # variables that can only be written by one of them.
+    own = type(model).__module__.startswith("keras_xfmr.")
+    labels = _specs(data, labels)
+    if labels is None or not own or model.run_eagerly or tf.distribute.has_strategy():
+        return
+
+    def losses(y, y_pred):
+        model.compute_loss(None, y, y_pred)
+        model.compute_metrics(None, y, y_pred)
+
+    outputs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.output)
+    tf.function(losses, autograph=False).get_concrete_function(labels, outputs)
+
+
+def _specs(data, labels):
+    """The labels' `tf.TensorSpec`s, or None where they are not known yet."""
+    if isinstance(data, tf.data.Dataset):
+        return keras.utils.unpack_x_y_sample_weight(data.element_spec)[1]
+    if not all(isinstance(x, (np.ndarray, tf.Tensor)) for x in tf.nest.flatten(labels)):
+        return None  # none there, lists, or another library's
+    return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), labels)
 
 
 def watched(data, ranges):

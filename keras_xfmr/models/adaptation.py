@@ -50,8 +50,14 @@ class Adaptable:
         decay^(num_layers - i) for block i, decay^(num_layers + 1) for the embeddings, 1 for the
         rest (Howard and Ruder 2018; Clark et al. 2020).
 
+        Args:
+            decay: the ratio of a block's rate to that of the block above it, in (0, 1].
+
         Returns:
             A dictionary for `keras_xfmr.training.AdamW(learning_rate_factors=...)`.
+
+        Raises:
+            ValueError: `decay` is not in (0, 1].
 
         Example:
 

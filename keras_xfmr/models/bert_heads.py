@@ -387,5 +387,12 @@ class BertEmbedder(BertHead):
 
     @staticmethod
     def similarity(a, b):
-        """Cosines `[A, B]` of vectors `[A, D]` and `[B, D]`."""
+        """Cosines `[A, B]` of vectors `[A, D]` and `[B, D]`.
+
+        Example:
+
+        >>> cosines = BertEmbedder.similarity(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0]]))
+        >>> round(float(cosines[0, 0]), 4)
+        0.6
+        """
         return ops.matmul(functional.l2_normalize(a), ops.transpose(functional.l2_normalize(b)))

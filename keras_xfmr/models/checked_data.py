@@ -37,7 +37,7 @@ class ChecksData:
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
-        kernels.build_optimizer(self)
+        kernels.build_training(self, x, y)
         given = inspect.signature(super().fit).bind(self._watched(x), y, *args, **kwargs)
         if "validation_data" in given.arguments:
             given.arguments["validation_data"] = self._watched(given.arguments["validation_data"])
@@ -53,7 +53,7 @@ class ChecksData:
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self.check_data(x, y)
-        kernels.build_optimizer(self)
+        kernels.build_training(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):

@@ -286,8 +286,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
         Args:
             source_ids: integers `[B, S]`.
-            max_length: positions of the caches: tokens to generate, and one less than there are in
-                a prompt of your own. A step beyond them is lost.
+            max_length: positions of the caches: the tokens to generate and, for a prompt of your
+                own of P tokens, P - 1 more. A step beyond them is lost.
             beams: rows that the search has for a sentence. It decides how the kernels are laid
                 out, and with it the speed alone.
 
@@ -411,6 +411,14 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         """A model from `source_ids` to the result of a search, to be called, compiled or exported.
 
         It borrows this model's weights.
+
+        Args:
+            max_length: the most tokens to generate, the end token included.
+            search: as of `generate`.
+            **options: of the search, but for `end_id` and `pad_id`, which are the model's.
+
+        Raises:
+            ValueError: an unknown search, `end_id` or `pad_id`.
         """
         if fixed := sorted({"end_id", "pad_id"} & set(options)):
             raise ValueError(f"The model's own `end_id` and `pad_id` are taken. Received: {fixed}.")

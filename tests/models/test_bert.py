@@ -690,6 +690,36 @@ def test_a_step_is_traced_once(train, replicas):
     assert np.abs(numpy_of(model.classifier.kernel) - before).max() > 0.05
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.function")
+@pytest.mark.parametrize("arrays", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_metrics_and_losses_of_outputs_cost_no_second_trace(outputs, arrays, monkeypatch):
+    import tensorflow as tf
+
+    traces, step = [], keras.Model.train_step
+
+    def train_step(self, data):
+        traces.append(data)
+        return step(self, data)
+
+    monkeypatch.setattr(keras.Model, "train_step", train_step)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    inputs, labels = {"token_ids": make_ids()}, np.array([0, 1])
+    if outputs == 1:
+        model = models.BertClassifier(make_bert(num_layers=0), 2)
+        model.compile("adam", loss, metrics=["accuracy"])
+    else:
+        model = models.BertPretrainer(make_bert(num_layers=0))
+        both = {"mlm": training.MaskedCrossEntropy(), "nsp": loss}
+        model.compile("adam", both, metrics={"mlm": [training.MaskedAccuracy()], "nsp": "accuracy"})
+        inputs["masked_positions"] = make_ids() % 7
+        labels = {"mlm": make_ids(), "nsp": labels}
+    data = (inputs, labels) if arrays else (tf.data.Dataset.from_tensors((inputs, labels)),)
+    history = model.fit(*data, verbose=0, shuffle=arrays).history
+    assert len(traces) == 1 and len(history) == (2 if outputs == 1 else 5)
+    assert all(np.isfinite(values).all() for values in history.values())
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
 @pytest.mark.parametrize("chosen, expected", [(None, False), (True, True), (False, False)])
 def test_no_epoch_waits_for_a_tuner_unless_it_was_asked_for(chosen, expected, monkeypatch):

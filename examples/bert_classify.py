@@ -12,8 +12,9 @@ Face BERT folder (KoBERT, MiniLM) or the --output of bert_pretrain.py; without i
 trained from scratch with a learned vocabulary (for Korean and its kin take
 --vocabulary=sentence_piece, which is learned in a minute). --baseline adds the accuracy of a
 logistic regression over character n-grams: what a model has to beat. Written to --output:
-learning_curve.png, model.keras, saved_model/, which takes raw text and answers labels with scores,
-asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained, and
+saved_model/, which takes raw text and answers labels with scores, asked in a process that imports
+only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import csv

@@ -11,9 +11,9 @@ or the --output of bert_pretrain.py; without it the model is trained from scratc
 vocabulary. The first piece of a word has its tag; other pieces are neither trained on nor counted.
 Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
 none) and as conlleval does it (there it begins one), beside what naming each word by its most
-frequent tag would reach. Written to --output: learning_curve.png, model.keras, saved_model/, which
-takes raw text and answers words with tags, asked in a process that imports only TensorFlow.
-Results: benchmarks/RESULTS.md.
+frequent tag would reach. Written to --output: learning_curve.png, model.keras, hub/, weights and
+tokenizer as a folder for --pretrained, and saved_model/, which takes raw text and answers words
+with tags, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import collections

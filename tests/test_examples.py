@@ -544,6 +544,8 @@ def test_similarity_searches_and_serves_raw_text(tmp_path):
 
 
 def test_pretraining_then_fine_tuning_from_it(tmp_path):
+    from keras_xfmr import models, text
+
     corpus = tmp_path / "corpus.txt"
     animals = ("cat", "dog", "bird", "fish", "horse", "mouse")
     documents = [
@@ -577,3 +579,7 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     accuracy = re.search(r"test accuracy (\d+\.\d\d)%", printed)
     assert float(accuracy[1]) > 90
     assert "answered in a fresh process" in printed
+    again = models.BertClassifier.from_pretrained(tmp_path / "classify" / "hub")
+    assert again.labels == ["0", "1"] and not again.load_report.missing
+    tokenizer = text.load_pretrained_tokenizer(tmp_path / "classify" / "hub")
+    assert tokenizer.vocab_size == again.bert.token_embedding.input_dim

@@ -73,10 +73,11 @@ class ChecksData:
         the pipeline, where `tf.errors.InvalidArgumentError` is raised.
         """
         inputs = self.named(inputs)
-        if isinstance(inputs, dict):
-            refuse_unpacked(inputs)
-        arrays = arrays_of(inputs) if isinstance(inputs, dict) else {}
-        if arrays:  # no data set, nor a generator
+        if not isinstance(inputs, dict):
+            return  # a data set, or a generator
+        refuse_unpacked(inputs)
+        arrays = arrays_of(inputs)
+        if arrays:
             labels = self._named_labels(labels)
             single = not isinstance(labels, dict)
             labels = arrays_of({"labels": labels} if single else labels)

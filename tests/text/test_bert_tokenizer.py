@@ -1,6 +1,7 @@
 """BERT's tokenizer: the ids of the `tokenizers` package, special tokens, learned vocabularies."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -225,6 +226,18 @@ def test_sentence_pieces_are_learned_for_bert(tmp_path):
     # It loads by the names of its pieces alone.
     (tmp_path / "spiece.model").write_bytes(tokenizer.vocabulary_bytes())
     same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path))
+
+
+def test_learned_sentence_pieces_are_those_of_the_peer(tmp_path):
+    """A unigram model, by the `tokenizer.json` that is saved beside it."""
+    peer = pytest.importorskip("tokenizers")
+    tokenizer = text.learn_bert_sentence_piece(corpus(), 8009)
+    tokenizer.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text("utf8"))
+    assert content["model"]["type"] == "Unigram"
+    theirs = peer.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    expected = tokenizer.encode(tf.constant(SENTENCES), start=True).to_list()
+    assert [found.ids for found in theirs.encode_batch(list(SENTENCES))] == expected
 
 
 # ---- served

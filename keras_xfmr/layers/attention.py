@@ -26,8 +26,9 @@ class MultiHeadAttention(keras.layers.Layer):
     gives the same numbers. Where it differs: a row that may attend nowhere gives zeros in every
     precision, with and without dropout, and the masks of the inputs are left as they are.
 
-    To change how attention is computed, override one of `project` (inputs to heads),
-    `compute_mask_for_scores` (who sees whom) or `compute_attention` (heads to heads).
+    To change how attention is computed, override `project_query` or `project_key_value` (inputs to
+    heads), `compute_mask_for_scores` (who sees whom) or `compute_attention` (heads to heads): a
+    call with a cache takes them, too.
 
     Args:
         num_heads: N, heads of the query.
@@ -233,26 +234,19 @@ class MultiHeadAttention(keras.layers.Layer):
 
     # ---- the steps of a call, each to be overridden
 
-    def project(self, query, value, key, position=0):
-        """Inputs to heads, rotated if asked.
-
-        Args:
-            query, value, key: `[B, T, D]`, `[B, S, D]`, `[B, S, D]` or None.
-            position: of the first query and key.
-
-        Returns:
-            `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`.
-        """
-        heads = self.project_query(query, position)
-        return heads, *self.project_key_value(value, key, position)
-
     def project_query(self, query, position=0):
-        """The query heads `[B, T, N, H]`; `position` is where the first one stands."""
+        """The query heads `[B, T, N, H]` of `query [B, T, D]`, rotated if asked.
+
+        `position` is where the first one stands.
+        """
         heads = self.query_dense(query)
         return heads if self.rotary is None else self.rotary(heads, offset=position)
 
     def project_key_value(self, value, key=None, position=0):
-        """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`."""
+        """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`; `key` is by default `value`.
+
+        `position` is where the first one stands.
+        """
         key_heads = self.key_dense(value if key is None else key)
         if self.rotary is not None:
             key_heads = self.rotary(key_heads, offset=position)
@@ -361,30 +355,18 @@ class MultiHeadAttention(keras.layers.Layer):
         if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
             attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
         gate = self.gate_dense(query) if self.use_gate else None
+        position = _position(cache, cache_index, position)
         reads_cache = cache is not None and cache_index is None
-        if position is not None and not reads_cache:
-            raise ValueError(
-                "`position` is for a call that reads a `cache`; one that writes to it has "
-                "`cache_index`, and one without a cache begins at 0. Received: cache="
-                f"{_given(cache)}, cache_index={_given(cache_index)}, position={position!r}."
-            )
+        query = self.project_query(query, position)
+        if not reads_cache:
+            key, value = self.project_key_value(value, key, position)
         if cache_index is not None:
-            if cache is None:
-                raise ValueError(
-                    "`cache_index` is a place in a `cache`, see `init_cache`. Received: "
-                    f"cache=None, cache_index={cache_index!r}."
-                )
-            position = cache_index
-        position = 0 if position is None else position
-        if reads_cache:
-            heads = (self.project_query(query, position), *_from_cache(cache))
-        else:
-            heads = self.project(query, value, key, position)
-        if cache_index is not None:
-            cache = _write(cache, *heads[1:], position)
-            heads = (heads[0], *_from_cache(cache))
+            cache = _write(cache, key, value, position)
             value_mask = _of_whole_cache(value_mask, cache)
             key_mask = _of_whole_cache(key_mask, cache)
+        if cache is not None:
+            key, value = _from_cache(cache)
+        heads = query, key, value
         masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
         masks.update(position=position, use_causal_mask=use_causal_mask)
         if folded:
@@ -453,6 +435,25 @@ class MultiHeadAttention(keras.layers.Layer):
         )
         output, weights = self.compute_attention(*folding.heads, mask, None, training)
         return folding.unfold_output(output), folding.unfold_weights(weights)
+
+
+def _position(cache, cache_index, position):
+    """Of the first query: where a call begins to write, or what one that reads is told."""
+    reads_cache = cache is not None and cache_index is None
+    if position is not None and not reads_cache:
+        raise ValueError(
+            "`position` is for a call that reads a `cache`; one that writes to it has "
+            "`cache_index`, and one without a cache begins at 0. Received: cache="
+            f"{_given(cache)}, cache_index={_given(cache_index)}, position={position!r}."
+        )
+    if cache_index is None:
+        return 0 if position is None else position
+    if cache is None:
+        raise ValueError(
+            "`cache_index` is a place in a `cache`, see `init_cache`. Received: "
+            f"cache=None, cache_index={cache_index!r}."
+        )
+    return cache_index
 
 
 # A cache has the layout that the two products of a step read, keys [B, K, H, S] and values

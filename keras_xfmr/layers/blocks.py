@@ -31,10 +31,13 @@ class _Block(keras.layers.Layer):
         norm_first=False,
         epsilon=1e-6,
         kernel_initializer="glorot_uniform",
+        self_attention=None,
         feed_forward=None,
-        attention_layers,
         **kwargs,
     ):
+        sublayers = {"self_attention": self_attention}
+        sublayers.update((name, kwargs.pop(name, None)) for name in self.attentions[1:])
+        sublayers["feed_forward"] = feed_forward
         super().__init__(**kwargs)
         if not isinstance(norm, str):
             raise ValueError(
@@ -52,14 +55,12 @@ class _Block(keras.layers.Layer):
             "norm_first": norm_first,
             "epsilon": epsilon,
             "kernel_initializer": keras.initializers.get(kernel_initializer),
-            "feed_forward": feed_forward,
-            **attention_layers,
+            **sublayers,
         }
         self.norm_first = norm_first
-        for name in self.attentions:
-            setattr(self, name, attention_layers[name])
-        self.feed_forward = feed_forward
-        for name in (*self.attentions, "feed_forward"):
+        for name, layer in sublayers.items():
+            setattr(self, name, layer)
+        for name in sublayers:
             add_norm = AddNorm(
                 norm,
                 dropout_rate=dropout_rate,
@@ -156,7 +157,7 @@ class _Block(keras.layers.Layer):
         return add_norm(inputs, sublayer(inputs), training=training)
 
     def _attend(self, name, query, value, extras, **asked):
-        """An attention's output; scores and cache, where there are any, go to `extras`.
+        """An attention's output; scores and cache, where there are any, go to the list `extras`.
 
         It is told only what is asked for: an attention of another kind need not know the rest.
         """
@@ -203,7 +204,8 @@ class EncoderBlock(_Block):
         attention_mask: boolean `[B, T, T]` or `[B, N, T, T]`, True = may attend.
         return_attention_scores: also return the weights `[B, N, T, T]`.
         use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
-            of a decoder-only model, and a call with `cache` returns the new cache last.
+            of a decoder-only model, and a call with `cache`, of `init_cache`, returns the new cache
+            last.
 
     Returns:
         `[B, T, D]`, in a tuple with what else was asked for.
@@ -220,10 +222,14 @@ class EncoderBlock(_Block):
 
     attentions = ("self_attention",)
 
-    def __init__(self, num_heads, ffn_dim, *, self_attention=None, **kwargs):
-        super().__init__(
-            num_heads, ffn_dim, attention_layers={"self_attention": self_attention}, **kwargs
-        )
+    def init_cache(self, rows, length):
+        """An empty cache for `rows` sequences of `length` tokens, for a decoder-only model.
+
+        Raises:
+            ValueError: the block is not built.
+        """
+        _check_built(self)
+        return self.self_attention.init_cache(rows, length)
 
     def build(self, inputs_shape):
         super().build(inputs_shape)
@@ -317,9 +323,38 @@ class DecoderBlock(_Block):
 
     attentions = ("self_attention", "cross_attention")
 
-    def __init__(self, num_heads, ffn_dim, *, self_attention=None, cross_attention=None, **kwargs):
-        layers = {"self_attention": self_attention, "cross_attention": cross_attention}
-        super().__init__(num_heads, ffn_dim, attention_layers=layers, **kwargs)
+    def __init__(
+        self,
+        num_heads,
+        ffn_dim,
+        *,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.0,
+        activation="relu",
+        norm="layer_norm",
+        norm_first=False,
+        epsilon=1e-6,
+        kernel_initializer="glorot_uniform",
+        self_attention=None,
+        cross_attention=None,
+        feed_forward=None,
+        **kwargs,
+    ):
+        super().__init__(
+            num_heads,
+            ffn_dim,
+            dropout_rate=dropout_rate,
+            attention_dropout_rate=attention_dropout_rate,
+            activation=activation,
+            norm=norm,
+            norm_first=norm_first,
+            epsilon=epsilon,
+            kernel_initializer=kernel_initializer,
+            self_attention=self_attention,
+            cross_attention=cross_attention,
+            feed_forward=feed_forward,
+            **kwargs,
+        )
 
     def init_cache(self, memory, rows, length):
         """Caches for decoding `rows` sequences of `length` tokens over `memory [B, S, D]`.
@@ -330,18 +365,14 @@ class DecoderBlock(_Block):
             ValueError: the block is not built; the cross-attention has positions (`rotary`,
                 `sliding_window`).
         """
-        if not self.built:
-            raise ValueError("Build the block before its caches: call it once, or `build` it.")
+        _check_built(self)
         cross = self.cross_attention
         if getattr(cross, "rotary", None) or getattr(cross, "sliding_window", None):
             raise ValueError(
                 "A cached cross-attention is not told where its queries stand, which `rotary` and "
                 "`sliding_window` depend on. Build `cross_attention` without them."
             )
-        return (
-            self.self_attention.init_cache(rows, length),
-            self.cross_attention.project_cache(memory),
-        )
+        return self.self_attention.init_cache(rows, length), cross.project_cache(memory)
 
     def call(
         self,
@@ -360,7 +391,7 @@ class DecoderBlock(_Block):
         if memory is None and cache is None:
             raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
         _check_cache(cache, cache_index)
-        extras = []
+        own, cross = [], []  # what each attention gives besides its output
         self_cache, cross_cache = (None, None) if cache is None else cache
         asked = dict(return_attention_scores=return_attention_scores, training=training)
 
@@ -369,7 +400,7 @@ class DecoderBlock(_Block):
                 "self_attention",
                 x,
                 x,
-                extras,
+                own,
                 value_mask=inputs_mask,
                 attention_mask=attention_mask,
                 use_causal_mask=use_causal_mask,
@@ -383,7 +414,7 @@ class DecoderBlock(_Block):
                 "cross_attention",
                 x,
                 memory,
-                extras,
+                cross,
                 value_mask=memory_mask,
                 attention_mask=cross_attention_mask,
                 cache=cross_cache,
@@ -393,11 +424,17 @@ class DecoderBlock(_Block):
         x = self.residual("self_attention", inputs, attend_self, training)
         x = self.residual("cross_attention", x, attend_memory, training)
         x = self._feed_forward_residual(x, training)
-        if not extras:
-            return x
-        # extras: what the self-attention gave besides its output, then the cross-attention's
-        half = len(extras) // 2
-        return (x, *zip(extras[:half], extras[half:]))
+        if len(own) != len(cross):
+            raise ValueError(
+                "Scores and caches need both attentions to return them. Received: "
+                f"{len(own)} from `self_attention`, {len(cross)} from `cross_attention`."
+            )
+        return (x, *zip(own, cross)) if own else x
+
+
+def _check_built(block):
+    if not block.built:
+        raise ValueError("Build the block before its caches: call it once, or `build` it.")
 
 
 def _check_cache(cache, cache_index):

@@ -41,9 +41,14 @@ class ShiftedRMSNorm(layers.RMSNorm):
 
 
 class OwnProjection(layers.MultiHeadAttention):
-    def project(self, query, value, key, position=0):
-        query, key, value = super().project(query, value, key, position)
-        return query, 0.5 * key, value
+    def project_key_value(self, value, key=None, position=0):
+        key, value = super().project_key_value(value, key, position)
+        return 0.5 * key, value
+
+
+class OwnQuery(layers.MultiHeadAttention):
+    def project_query(self, query, position=0):
+        return ops.flip(super().project_query(query, position), axis=2)
 
 
 class StrictPast(layers.MultiHeadAttention):

@@ -30,6 +30,7 @@ from subclasses import (
     NegativeBias,
     OwnNorm,
     OwnProjection,
+    OwnQuery,
     ScaledDecoderBlock,
     ScaledEncoderBlock,
     ShiftedLayerNorm,
@@ -105,7 +106,7 @@ CASES = [
         },
         ((B, T, D), (B, S, D)),
         optional={"return_attention_scores": True},
-        subclasses=(OwnProjection, LinearAttention),
+        subclasses=(OwnProjection, OwnQuery, LinearAttention),
     ),  # fmt: skip
     Case(
         layers.MultiHeadAttention,

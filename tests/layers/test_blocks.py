@@ -3,6 +3,8 @@
 B batch, T target, S source, N heads, D d_model, F ffn_dim
 """
 
+import inspect
+
 import keras
 import numpy as np
 import oracles
@@ -219,7 +221,7 @@ def test_a_cached_encoder_block_equals_the_whole_one(rng, arguments, chunks):
     own = MultiHeadAttention(2, 4, num_key_value_heads=1, rotary=RotaryEmbedding())
     block, x = built(rng, EncoderBlock, self_attention=own, **arguments), normal(rng, B, T, D)
     expected = as_numpy(block(x, use_causal_mask=True))
-    cache, outputs, index = own.init_cache(B, T), [], 0
+    cache, outputs, index = block.init_cache(B, T), [], 0
     for size in chunks:
         chunk = x[:, index : index + size]
         output, cache = block(chunk, use_causal_mask=True, cache=cache, cache_index=index)
@@ -252,6 +254,59 @@ def test_a_cached_decoder_block_equals_the_whole_one(rng, arguments, beams):
         outputs.append(as_numpy(output))
     np.testing.assert_allclose(np.concatenate(outputs, 1), as_numpy(expected), **CLOSE)
     assert scores[0].shape == (B * beams, N, 1, T)
+
+
+class HalvedKeys(MultiHeadAttention):
+    def project_key_value(self, value, key=None, position=0):
+        key, value = super().project_key_value(value, key, position)
+        return 0.5 * key, value
+
+
+class TurnedQueries(MultiHeadAttention):
+    def project_query(self, query, position=0):
+        return ops.flip(super().project_query(query, position), axis=2)
+
+
+class Doubled(MultiHeadAttention):
+    def compute_attention(self, *args, **kwargs):
+        output, weights = super().compute_attention(*args, **kwargs)
+        return 2.0 * output, weights
+
+
+@pytest.mark.parametrize("kind", [HalvedKeys, TurnedQueries, Doubled])
+def test_a_changed_attention_is_the_same_with_a_cache(rng, kind):
+    block, plain = (
+        built(rng, DecoderBlock, self_attention=layer(N, 2), cross_attention=layer(N, 2))
+        for layer in (kind, MultiHeadAttention)
+    )
+    plain.set_weights(block.get_weights())
+    x, memory = normal(rng, B, T, D), normal(rng, B, S, D)
+    expected, cache, outputs = as_numpy(block(x, memory)), block.init_cache(memory, B, T), []
+    assert np.abs(expected - as_numpy(plain(x, memory))).max() > 0.01
+    for index in range(T):
+        output, cache = block(x[:, index : index + 1], None, cache=cache, cache_index=index)
+        outputs.append(as_numpy(output))
+    np.testing.assert_allclose(np.concatenate(outputs, 1), expected, **CLOSE)
+
+
+class WithoutScores(keras.layers.Layer):
+    def call(self, query, value, return_attention_scores=False, use_causal_mask=False):
+        return query
+
+
+def test_scores_of_one_attention_alone_are_an_error(rng):
+    block = DecoderBlock(N, F, self_attention=WithoutScores())
+    x, memory = normal(rng, B, T, D), normal(rng, B, S, D)
+    assert block(x, memory).shape == (B, T, D)
+    with pytest.raises(ValueError, match="0 from `self_attention`, 1 from `cross_attention`"):
+        block(x, memory, return_attention_scores=True)
+
+
+@pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
+def test_the_arguments_of_a_block_are_those_of_its_signature(kind):
+    config = kind(N, F).get_config()
+    names = set(inspect.signature(kind).parameters) - {"kwargs"}
+    assert names == set(config) - {"name", "trainable", "dtype"}
 
 
 @pytest.mark.parametrize("beams, length", [(1, T), (1, 1), (1, S), (3, 1), (3, T)])
@@ -300,8 +355,7 @@ def test_what_a_block_cannot_take_is_an_error(rng):
 def test_a_cache_and_its_index_go_together(rng, kind):
     block, x = built(rng, kind), normal(rng, B, T, D)
     inputs = (x,) if kind is EncoderBlock else (x, normal(rng, B, S, D))
-    cache = block.self_attention.init_cache(B, T)
-    cache = cache if kind is EncoderBlock else block.init_cache(inputs[1], B, T)
+    cache = block.init_cache(*inputs[1:], B, T)
     for half in ({"cache": cache}, {"cache_index": 0}):
         with pytest.raises(ValueError, match="`cache` and `cache_index`.* go together"):
             block(*inputs, **half)

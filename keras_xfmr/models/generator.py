@@ -1,6 +1,7 @@
 """A compiled search over a model, the same on every backend."""
 
 import collections
+import functools
 import inspect
 import numbers
 import threading
@@ -48,6 +49,17 @@ class Generator(keras.Model):
             self.options = {**options, "seed": self.seed_generator}
         self._one_at_a_time = threading.Lock()
         self.built = True  # it has no weights of its own
+
+    # A search trains nothing. Keras asks for both lists at every call, and to collect the weights
+    # of a deep model takes milliseconds.
+
+    @property
+    def trainable_variables(self):
+        return []
+
+    @functools.cached_property
+    def non_trainable_variables(self):
+        return self.variables
 
     def call(self, inputs):
         step, prompt, state = self.model.step_function(inputs, self.max_length, self.beams)

@@ -1,4 +1,4 @@
-"""What bert_classify.py and bert_ner.py share: an encoder to begin with, training, files."""
+"""What the examples that begin with a BERT share: an encoder to begin with, training, files."""
 
 import pathlib
 

@@ -341,9 +341,9 @@ def sinusoidal_encoding(length, depth, *, offset=0, layout="interleaved", max_wa
     With the angle `a(p, i) = p / max_wavelength^(2i / depth)`:
 
     - `"interleaved"`: column 2i is sin a(p, i), column 2i + 1 is cos a(p, i). The paper's.
-    - `"halves"`: all sines, then all cosines. Marian's.
+    - `"halves"`: all sines, then all cosines, as in Hugging Face's Marian.
     - `"tensor2tensor"`: halves with `a(p, i) = p / max_wavelength^(i / (depth/2 - 1))`, the layout
-      of tensor2tensor and OpenNMT-tf.
+      of tensor2tensor, OpenNMT-tf and Marian itself.
 
     Computed in float32 whatever the policy: bfloat16 cannot tell position 257 from 256.
 
@@ -398,13 +398,25 @@ def rotary_angles(length, head_dim, *, offset=0, max_wavelength=10000.0):
     Returns:
         float32 `[length, H / 2]`, or `[B, length, H / 2]` where `offset` is `[B]`.
 
+    Raises:
+        ValueError: an odd H.
+
     Example:
 
     >>> rotary_angles(5, 8).shape
     (5, 4)
     """
+    _check_even(head_dim)
     frequency = np.power(max_wavelength, -np.arange(0, head_dim, 2) / head_dim).astype("float32")
     return ops.expand_dims(_positions(length, offset), -1) * frequency
+
+
+def _check_even(head_dim):
+    if head_dim % 2:
+        raise ValueError(
+            "Rotary positions need an even head_dim: features turn in pairs. "
+            f"Received: head_dim={head_dim}."
+        )
 
 
 def apply_rotary(x, angles, layout="halves"):
@@ -430,11 +442,7 @@ def apply_rotary(x, angles, layout="halves"):
     """
     if layout not in ROTARY_LAYOUTS:
         raise ValueError(f"`layout` must be one of {ROTARY_LAYOUTS}. Received: {layout!r}.")
-    if x.shape[-1] % 2:
-        raise ValueError(
-            "Rotary positions need an even head_dim: features turn in pairs. "
-            f"Received: head_dim={x.shape[-1]}."
-        )
+    _check_even(x.shape[-1])
     cosine, sine = (ops.expand_dims(f(angles), -2) for f in (ops.cos, ops.sin))
     wide = ops.cast(x, "float32")
     half = x.shape[-1] // 2

@@ -50,7 +50,8 @@ def public(room):
     return [(room, name) for name in names]
 
 
-ROOMS = ("decoding", "functional", "layers", "models", "serving", "text", "training", "viz")
+ROOMS = ("checkpoints", "decoding", "functional", "layers", "models", "serving", "text")
+ROOMS += ("training", "viz")
 
 
 @pytest.mark.parametrize("room, name", [pair for room in ROOMS for pair in public(room)])

@@ -438,6 +438,8 @@ def test_a_rotation_says_what_it_cannot_take(rng):
         functional.apply_rotary(x, functional.rotary_angles(3, 4), "hlaves")
     with pytest.raises(ValueError, match="even head_dim.* Received: head_dim=3"):
         functional.apply_rotary(x[..., :3], functional.rotary_angles(3, 4))
+    with pytest.raises(ValueError, match="need an even head_dim.*Received: head_dim=5"):
+        functional.rotary_angles(3, 5)
 
 
 def test_vectors_are_divided_by_their_length_and_zeros_stay():

@@ -93,6 +93,11 @@ class LoadReport:
         loaded: weights that were read.
         missing: weights of the model that the checkpoint does not have; freshly drawn.
         unexpected: what the checkpoint has besides.
+
+    Example:
+
+    >>> print(LoadReport(("embeddings.LayerNorm.weight",), ("classifier.bias",), ()))
+    1 weights loaded; 1 missing: classifier.bias; 0 unexpected
     """
 
     loaded: tuple
@@ -115,6 +120,12 @@ def load_bert(model, checkpoint):
 
     Raises:
         ValueError: a weight of the encoder is missing, or a shape or type differs.
+
+    Example::
+
+        with open_bert("bert-base-uncased") as checkpoint:
+            model = keras_xfmr.models.Bert(**checkpoint.arguments)
+            print(load_bert(model, checkpoint))
     """
     weights = {weight.name: weight for weight in weight_map(model)}
     missing = [name for name in weights if name not in checkpoint.names]
@@ -151,7 +162,19 @@ def _check_tied(checkpoint):
 
 
 def save_bert(model, folder):
-    """Writes `config.json` and `model.safetensors`, each aside and renamed."""
+    """Writes `config.json` and `model.safetensors`, each aside and renamed.
+
+    Args:
+        model: a `Bert` or one of its heads.
+        folder: a `pathlib.Path`, made where it is not there.
+
+    Raises:
+        ValueError: a model that `transformers` has no form for, or a quantized one.
+
+    Example::
+
+        save_bert(model, pathlib.Path("mine"))
+    """
     bert = getattr(model, "bert", model)
     if bert is not model and model.pooled and bert.pooler is None:
         raise ValueError(

@@ -40,6 +40,11 @@ def open_bert(source, *, num_labels=None):
     Raises:
         FileNotFoundError: no such folder, no configuration or no weights there.
         ValueError: the weights are not those of the configuration, or a file is damaged.
+
+    Example::
+
+        with open_bert("bert-base-uncased") as checkpoint:
+            print(checkpoint.arguments, len(checkpoint.names))
     """
     if hasattr(source, "get_config") and hasattr(source, "weights"):
         from keras_xfmr.checkpoints.keras_hub import read_backbone

@@ -3,6 +3,7 @@
 B batch, K beams, L max_length, V vocab_size
 """
 
+import math
 import typing
 
 import keras
@@ -18,6 +19,7 @@ from keras_xfmr.decoding.loop import (
     take_step,
 )
 
+HIGHEST_PENALTY = 1e30  # of a hypothesis's length: a log-probability over it is still a number
 IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
 
 
@@ -105,6 +107,11 @@ def beam_search(
     if not alpha >= 0:  # NaN neither
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
     prompt = as_prompt(prompt, max_length)
+    if not alpha * math.log((5 + max_length) / 6) < math.log(HIGHEST_PENALTY):
+        raise ValueError(
+            f"`alpha` is so large that all scores would be 0. Received: alpha={alpha}, "
+            f"max_length={max_length}."
+        )
     check_end(end_id)
     first = prompt.shape[1] - 1
     state = read_prompt(step, prompt, () if state is None else state)
@@ -126,7 +133,7 @@ def beam_search(
         state = keras.tree.map_structure(lambda x: ops.take(x, beams.rows, axis=0), beams.state)
         logits, state = take_step(step, beams.last, beams.index + first, state)
         ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
-        return tuple(_split(beams, ids, scores, parents, ends, state, beam_size, alpha, pad_id))
+        return tuple(_split(beams, ids, scores, parents, ends, state, beam_size, alpha))
 
     beams = BeamState(
         *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)
@@ -192,7 +199,7 @@ def _extensions(beams, logits, beam_size, end_id):
     return ids, scores, where // width, ops.equal(ids, end_id)
 
 
-def _split(beams, ids, scores, parents, ends, state, beam_size, alpha, pad_id):
+def _split(beams, ids, scores, parents, ends, state, beam_size, alpha):
     """Ended extensions compete for the finished set, the others live on."""
     length = beams.index + 1
     prefixes = ops.take_along_axis(beams.live_ids, ops.expand_dims(parents, -1), axis=1)

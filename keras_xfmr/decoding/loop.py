@@ -105,21 +105,26 @@ def take_step(step, token_ids, index, state):
     """The step function's logits `[R, V]` and its state, in the form that it was given.
 
     Raises:
-        ValueError: logits of another rank, or a state of more or fewer tensors.
+        ValueError: logits of another rank or other rows, or a state of other parts.
     """
     logits, found = step(token_ids, index, state)
-    if len(logits.shape) != 2:
+    rows = token_ids.shape[0]
+    if len(logits.shape) != 2 or rows is not None and logits.shape[0] not in (rows, None):
         raise ValueError(
-            "The step function must return logits [rows, vocabulary]. Received: logits of shape "
-            f"{tuple(logits.shape)}."
+            "The step function must return logits [rows, vocabulary], one row for each of the ids "
+            f"that it is given: of a beam search, those of every beam. Received: {rows} ids and "
+            f"logits of shape {tuple(logits.shape)}."
         )
-    given, found = keras.tree.flatten(state), keras.tree.flatten(found)
-    if len(given) != len(found):
+    # By their places and keys, for dictionaries of two kinds need not have one order.
+    given = [path for path, _ in keras.tree.flatten_with_path(state)]
+    found = dict(keras.tree.flatten_with_path(found))
+    if set(given) != set(found):
         raise ValueError(
             "The step function must return a state of the form that it was given. Received: "
-            f"{len(found)} tensors for {len(given)}."
+            f"{len(found)} tensors, at {sorted(found, key=str)}, for {len(given)}, at "
+            f"{sorted(given, key=str)}."
         )
-    return logits, keras.tree.pack_sequence_as(state, found)
+    return logits, keras.tree.pack_sequence_as(state, [found[path] for path in given])
 
 
 def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):

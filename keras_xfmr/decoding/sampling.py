@@ -3,6 +3,7 @@
 B batch, L max_length, V vocab_size
 """
 
+import math
 import numbers
 
 import keras
@@ -65,8 +66,8 @@ def sample(
     [[4, 5, 6, 0, 0]]
     """
     check_seed(seed)
-    if not temperature > 0:
-        raise ValueError(f"`temperature` must be positive. Received: {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` must be positive and finite. Received: {temperature}.")
     if top_k is not None and not is_count(top_k):
         raise ValueError(f"`top_k` must be a positive integer. Received: {top_k!r}.")
     if top_p is not None and not 0 < top_p <= 1:

@@ -57,7 +57,7 @@ def watched(data, ranges):
 
 
 def uniform(shape, seed):
-    """float32 numbers in [0, 1). `seed` is an integer or a `keras.random.SeedGenerator`."""
+    """float32 numbers in [0, 1). `seed` is an integer, a `keras.random.SeedGenerator`, or None."""
     return keras.random.uniform(shape, seed=seed)
 
 

@@ -1,7 +1,8 @@
-"""TensorFlow's phrasing, where the plain one is slow; `benchmarks/kernels.py` compares the two."""
+"""TensorFlow's phrasing, where the plain one is slow, and the two things that only it needs:
+`build_training` before a step is traced, `watched` data sets.
+"""
 
 import functools
-import random
 
 import keras
 import numpy as np
@@ -163,8 +164,10 @@ def uniform(shape, seed):
     """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
     if isinstance(seed, keras.random.SeedGenerator):
         seed = seed.next()
+    elif seed is None:  # drawn in the graph, anew at every call of a compiled function
+        seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
     else:
-        seed = (random.getrandbits(31) if seed is None else seed, 0)
+        seed = (seed, 0)
     bits = tf.bitwise.right_shift(_random_bits(tf.zeros(shape), seed), _word(8))
     return tf.cast(tf.bitcast(bits, tf.int32), tf.float32) * 2.0**-24
 

@@ -61,7 +61,8 @@ class MultiHeadAttention(keras.layers.Layer):
             attend.
         return_attention_scores: also return the weights `[B, N, T, S]`.
         use_causal_mask: a query sees keys up to its own position.
-        attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`.
+        attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`. Keras hands it
+            on in the layer's precision: in float16 a bias below -65504 is -inf, which hides.
         cache: pair of keys `[B, K, H, S]` and values `[B, K, S, V]`, as `init_cache` and
             `project_cache` make it. With `cache_index`, the keys and values of this call are
             written there at positions cache_index .. cache_index + T and the query attends to the
@@ -395,9 +396,9 @@ class MultiHeadAttention(keras.layers.Layer):
         rows = SharedRows(query, ops.shape(key)[0])
         if (masks["use_causal_mask"] or self.sliding_window) and not rows.is_single:
             raise ValueError(
-                "`use_causal_mask` and `sliding_window` need as many query rows as the cache has: "
-                f"rows that share keys have no order among them. Received: {query.shape[0]} rows "
-                f"for a cache of {key.shape[0]}."
+                "`use_causal_mask` and `sliding_window` need as many query rows as the cache has, "
+                "known when the call is traced: rows that share keys have no order among them. "
+                f"Received: {query.shape[0]} rows for a cache of {key.shape[0]}."
             )
         if masks["query_mask"] is not None:
             masks = {**masks, "query_mask": rows.group(masks["query_mask"])}

@@ -11,11 +11,11 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.layers.composite import whole_number
-from keras_xfmr.layers.projections import product_of, times_transposed
+from keras_xfmr.layers.projections import KeepsUpdates, product_of, times_transposed
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class TokenEmbedding(keras.layers.Embedding):
+class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
     """sqrt(D) E[id], and in reverse the logits x E^T with the same matrix E.
 
     Vaswani et al. 2017, section 3.4; Press and Wolf 2017 for the tied output. An extension of
@@ -25,7 +25,6 @@ class TokenEmbedding(keras.layers.Embedding):
         vocab_size: V.
         d_model: D.
         scale: factor of the embeddings; True is the paper's sqrt(D), False is 1.
-        output_bias: whether the reverse direction adds a learned bias `[V]`.
         embeddings_initializer: by default normal with deviation 1 / sqrt(D), so that scaled
             embeddings and logits both start with a variance near 1.
         **kwargs: of `keras.layers.Embedding`.
@@ -50,13 +49,14 @@ class TokenEmbedding(keras.layers.Embedding):
     (1, 3, 32000)
     """
 
+    updates = ("lora_embeddings_a", "lora_embeddings_b")
+
     def __init__(
         self,
         vocab_size,
         d_model,
         *,
         scale=True,
-        output_bias=False,
         embeddings_initializer=None,
         **kwargs,
     ):
@@ -69,44 +69,23 @@ class TokenEmbedding(keras.layers.Embedding):
         )
         self.supports_masking = True
         self.scale = scale
-        self.output_bias = output_bias
         self._reverse = False  # of the last call
 
     def get_config(self):
         config = super().get_config()
         config["vocab_size"] = config.pop("input_dim")
         config["d_model"] = config.pop("output_dim")
-        return {**config, "scale": self.scale, "output_bias": self.output_bias}
-
-    def build(self, input_shape=None):
-        super().build(input_shape)
-        if self.output_bias:
-            self.bias = self.add_weight(
-                name="output_bias", shape=(self.input_dim,), initializer="zeros"
-            )
+        return {**config, "scale": self.scale}
 
     def prepare(self, rows=None):
         """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""
         # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
-    # `Embedding` saves and loads its table alone.
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        if self.built and self.output_bias:
-            store["output_bias"] = self.bias
-
-    def load_own_variables(self, store):
-        super().load_own_variables(store)
-        if self.built and self.output_bias:
-            self.bias.assign(store["output_bias"])
-
     def call(self, inputs, reverse=False):
         self._reverse = reverse
         if reverse:
-            logits = product_of(self)(ops.cast(inputs, self.compute_dtype))
-            return logits + ops.cast(self.bias, logits.dtype) if self.output_bias else logits
+            return product_of(self)(ops.cast(inputs, self.compute_dtype))
         self.check_ids(inputs)
         vectors = super().call(inputs)
         factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)

@@ -20,7 +20,8 @@ class LayerNorm(keras.layers.LayerNormalization):
     """
 
     def call(self, inputs):
-        if not _is_last_axis(self.axis, inputs):
+        rms_scaling = getattr(self, "rms_scaling", False)  # of Keras' layer, to be removed there
+        if rms_scaling or not _is_last_axis(self.axis, inputs):
             return super().call(inputs)
         outputs = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         return ops.cast(outputs, self.compute_dtype)

@@ -18,7 +18,8 @@ class PositionalEncoding(keras.layers.Layer):
     are described at `functional.sinusoidal_encoding`.
 
     Args:
-        layout: `"interleaved"` (the paper), `"halves"` (Marian) or `"tensor2tensor"`.
+        layout: `"interleaved"` (the paper), `"halves"` (Hugging Face's Marian) or
+            `"tensor2tensor"`.
         max_wavelength: the base of the geometric progression.
 
     Call arguments:

@@ -11,39 +11,40 @@ import types
 import keras
 from keras import ops
 
-UPDATES = ("lora_kernel_a", "lora_kernel_b")
 # For so many rows XLA:CPU reads a matrix that lies transposed up to 1.7 times as fast.
 FEW_ROWS = range(3, 33)
 
 
 class KeepsUpdates:
-    """A mixin of Keras' dense layers that saves low-rank updates beside the merged kernel.
+    """A mixin of Keras' layers that saves low-rank updates beside the merged kernel.
 
     Keras saves the sum alone, and sets A and B to 0 where it is loaded, from where neither has a
     gradient: training would go on without a change.
     """
 
+    updates = ("lora_kernel_a", "lora_kernel_b")
+
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.built and self.lora_enabled:
-            for name in UPDATES:
+            for name in self.updates:
                 store[name] = getattr(self, name)
 
     def load_own_variables(self, store):
-        rest = {key: store[key] for key in store.keys() if key not in UPDATES}
+        rest = {key: store[key] for key in store.keys() if key not in self.updates}
         if not self.built or not self.lora_enabled:
             return super().load_own_variables(rest)  # the sum
-        if set(UPDATES) <= set(store.keys()):
-            a, b = (ops.convert_to_tensor(store[name]) for name in UPDATES)
+        if set(self.updates) <= set(store.keys()):
+            a, b = (ops.convert_to_tensor(store[name]) for name in self.updates)
             update = ops.matmul(a, b) * (self.lora_alpha / self.lora_rank)
             merged = ops.convert_to_tensor(rest["0"])
             rest["0"] = merged - ops.cast(update, merged.dtype)
         else:
-            shape = self.lora_kernel_a.shape
-            a = keras.initializers.HeUniform()(shape, "float32")  # as Keras draws it
-            b = ops.zeros(self.lora_kernel_b.shape)
+            a, b = (getattr(self, name) for name in self.updates)
+            a = keras.initializers.HeUniform()(a.shape, "float32")  # as Keras draws it
+            b = ops.zeros(b.shape)
         super().load_own_variables(rest)
-        for name, value in zip(UPDATES, (a, b)):
+        for name, value in zip(self.updates, (a, b)):
             getattr(self, name).assign(value)
 
 

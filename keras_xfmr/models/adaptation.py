@@ -99,8 +99,8 @@ class Adaptable:
         """
         dense = collections.defaultdict(list)
         for block in self.encoder_blocks:
-            for name, layer in projections(block).items():
-                dense[name].append(layer)
+            for layer in block.projections():
+                dense[layer.name].append(layer)
         if self.pooler is not None:
             dense["pooler"].append(self.pooler)
         if not isinstance(rank, numbers.Integral) or rank < 1:
@@ -177,16 +177,3 @@ def _paths(weights):
     parts = [weight.path.split("/") for weight in weights]
     shared = len(os.path.commonprefix([part[:-1] for part in parts]))
     return {"/".join(part[shared:]): weight for part, weight in zip(parts, weights)}
-
-
-def projections(block):
-    """The dense layers of an encoder block, by name."""
-    attention, feed_forward = block.self_attention, block.feed_forward
-    return {
-        "query": attention.query_dense,
-        "key": attention.key_dense,
-        "value": attention.value_dense,
-        "attention_output": attention.output_dense,
-        "inner": feed_forward.inner_dense,
-        "output": feed_forward.output_dense,
-    }

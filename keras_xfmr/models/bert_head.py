@@ -148,7 +148,7 @@ class BertHead(Pretrained, ChecksData, keras.Model):
         return mine, {key: value for key, value in arguments.items() if key in theirs}
 
 
-def encoder(bert):
+def check_encoder(bert):
     """The encoder that a head is given, seen to be one."""
     if not isinstance(bert, Bert):
         raise TypeError(f"`bert` must be a keras_xfmr.models.Bert. Received: {bert!r}.")

@@ -10,7 +10,7 @@ from keras_xfmr import functional
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
 from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.models.arguments import class_names
-from keras_xfmr.models.bert_head import BertHead, encoder
+from keras_xfmr.models.bert_head import BertHead, check_encoder
 from keras_xfmr.models.checked_data import ignored_label
 
 
@@ -49,7 +49,7 @@ class BertPretrainer(BertHead):
     further_inputs = ("masked_positions",)
 
     def __init__(self, bert, *, next_sentence=True, name=None, **kwargs):
-        self.bert, self._config = encoder(bert), {"next_sentence": next_sentence}
+        self.bert, self._config = check_encoder(bert), {"next_sentence": next_sentence}
         self.pooled = next_sentence
         self.mlm_transform = MaskedLMTransform(
             bert.activation,
@@ -101,7 +101,7 @@ class _ClassHead(BertHead):
     """A head over `num_classes` classes, which may have names."""
 
     def _make(self, bert, num_classes, labels, dropout_rate, name, kwargs, **config):
-        self.bert = encoder(bert)
+        self.bert = check_encoder(bert)
         self.num_classes = whole_number("num_classes", num_classes)
         self.labels = None if labels is None else class_names(labels, self.num_classes)
         self._config = dict(
@@ -269,7 +269,7 @@ class BertSpanPredictor(BertHead):
     """
 
     def __init__(self, bert, *, name=None, **kwargs):
-        self.bert, self._config = encoder(bert), {}
+        self.bert, self._config = check_encoder(bert), {}
         self.span_dense = self._dense(bert, 2, "span_dense")
 
         def outputs(sequence, *_):
@@ -347,7 +347,7 @@ class BertEmbedder(BertHead):
                 "`pooling` must be 'mean' or 'cls'. A published folder that says 'other' makes its "
                 f"vectors in a way that is not here. Received: {pooling!r}."
             )
-        self.bert = encoder(bert)
+        self.bert = check_encoder(bert)
         self._config = dict(pooling=pooling, normalize=normalize)
         self.pooling, self.normalize = pooling, normalize
         self._graph(

@@ -39,6 +39,12 @@ class ChecksData:
         self.check_data(x, y)
         kernels.build_training(self, x, y)
         given = inspect.signature(super().fit).bind(self._watched(x), y, *args, **kwargs)
+        if given.arguments.get("class_weight") and len(getattr(self.output, "shape", ())) == 3:
+            raise ValueError(
+                "Keras reads `class_weight` for one label a row, and this model has one a token. "
+                "Pass weights [B, T] as `sample_weight`, or as the third part of a data set's "
+                "batches."
+            )
         if "validation_data" in given.arguments:
             given.arguments["validation_data"] = self._watched(given.arguments["validation_data"])
         return super().fit(*given.args, **given.kwargs)

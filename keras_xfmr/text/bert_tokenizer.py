@@ -5,6 +5,7 @@ import pathlib
 
 import tensorflow as tf
 
+from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.files import read_lines
 from keras_xfmr.text.ragged import merge, owners
 from keras_xfmr.text.tokenizers import (
@@ -171,6 +172,7 @@ class BertTokenizer(WordPieceTokenizer):
         >>> starts.to_list(), ends.to_list()
         ([[0, 3]], [[3, 5]])
         """
+        texts = as_strings(texts)
         words, starts, ends = split_words_with_offsets(texts, **self.get_config())
         ids, first, behind = self._pieces.tokenize_with_offsets(without_long_words(words))
         word = owners(ids.values.row_lengths())

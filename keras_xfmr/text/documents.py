@@ -127,7 +127,7 @@ class Documents:
     def _segments(self, file, numbers, lines):
         """A chunk's segments, for each how many documents began in the chunk up to it, and how
         many began in all."""
-        lines = tf.strings.strip(strip_lines(lines, numbers))
+        lines = tf.strings.strip(strip_lines(lines))
         blank = tf.equal(lines, "")
         heading = tf.zeros_like(blank)
         divides = blank

@@ -6,6 +6,7 @@ N rows of a chunk
 import codecs
 import collections
 from collections.abc import Sequence
+from numbers import Integral
 
 import tensorflow as tf
 
@@ -98,7 +99,7 @@ class PairReader:
 
     def _parse(self, files, numbers, lines, others):
         if self._targets is None:
-            lines = strip_lines(lines, numbers)
+            lines = strip_lines(lines)
             cells = tf.strings.split(lines, "\t")
             expected = tf.gather(tf.constant(self._fields, tf.int64), files)
             wrong_fields = cells.row_lengths() != expected
@@ -106,7 +107,7 @@ class PairReader:
             source, target = (cells[:, column] for column in self._columns)
             blank = is_blank(lines)
         else:
-            source, target = strip_lines(lines, numbers), strip_lines(others, numbers)
+            source, target = strip_lines(lines), strip_lines(others)
             wrong_fields = tf.equal(lines, END_OF_FILE) | tf.equal(others, END_OF_FILE)
             blank = is_blank(source) & is_blank(target)
         source, target = tf.strings.strip(source), tf.strings.strip(target)
@@ -178,7 +179,7 @@ class PairReader:
     def _count_fields(self, path):
         """Fields that most of a file's first rows have, blank ones aside, and all others must."""
         counts = collections.Counter()
-        with open(path, "rb") as file:
+        with tf.io.gfile.GFile(path, "rb") as file:
             for number, line in enumerate(file):
                 line = line if number else line.removeprefix(codecs.BOM_UTF8)
                 if self._skip_header and number == 0:
@@ -202,7 +203,7 @@ class PairReader:
 
 def _are_columns(columns):
     two = isinstance(columns, Sequence) and len(columns) == 2
-    return two and all(isinstance(column, int) and column >= 0 for column in columns)
+    return two and all(isinstance(column, Integral) and column >= 0 for column in columns)
 
 
 def _before_the_end(lines, others):

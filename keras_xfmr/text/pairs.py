@@ -5,6 +5,7 @@ B batch, S source, T target
 
 import functools
 from collections.abc import Iterable
+from numbers import Integral
 
 import tensorflow as tf
 
@@ -150,7 +151,7 @@ class PairDataset(Epochs):
         if self._shuffle_buffer:
             # Local to this data set's graph: otherwise a global seed would enter the order.
             tf.random.set_seed(1)
-            seed = tf.cast(self._seed, tf.int64) + epoch
+            seed = tf.constant(_far_apart(self._seed), tf.int64) + epoch
             lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
         rows = self._reader.parsed(lines).map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE)
         batches = rows.unbatch().group_by_window(
@@ -209,15 +210,21 @@ class PairDataset(Epochs):
         return inputs, target_ids[:, 1:]
 
 
+def _far_apart(seed):
+    """The seed of the first epoch; each epoch has the next, and must not be that of another run."""
+    spread = (seed * 0x9E3779B97F4A7C15) % 2**64  # odd, so that no two seeds fall together
+    return spread - 2**64 if spread >= 2**63 else spread
+
+
 def _rising_pairs(buckets):
     if not isinstance(buckets, Iterable):
         raise ValueError(f"`buckets` must be a sequence, such as (64,). Received: {buckets!r}.")
     pairs = [tuple(b) if isinstance(b, (tuple, list)) else (b, b) for b in buckets]
     rising = all(a != b and a[0] <= b[0] and a[1] <= b[1] for a, b in zip(pairs, pairs[1:]))
-    whole = all(len(b) == 2 and all(isinstance(n, int) and n > 0 for n in b) for b in pairs)
+    whole = all(len(b) == 2 and all(isinstance(n, Integral) and n > 0 for n in b) for b in pairs)
     if not pairs or not whole or not rising:
         raise ValueError(
             "`buckets` must be rising lengths, or pairs (source length, target length). "
             f"Received: {buckets!r}."
         )
-    return tuple(pairs)
+    return tuple((int(source), int(target)) for source, target in pairs)

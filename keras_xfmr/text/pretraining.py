@@ -114,10 +114,10 @@ class PretrainingDataset(Epochs):
             )
         if objective not in STEPS:
             raise ValueError(f"`objective` must be 'nsp', 'sop' or None. Received: {objective!r}.")
-        if max_predictions is None:
-            max_predictions = math.ceil(mask_rate * max_length)
         check_integer("max_length", max_length, 5)
         check_integer("batch_size", batch_size, 1)
+        if max_predictions is None:
+            max_predictions = math.ceil(mask_rate * max_length)
         check_integer("max_predictions", max_predictions, 1)
         check_shuffle_buffer(shuffle_buffer)
         check_seed(seed)

@@ -5,6 +5,7 @@ B batch, R windows, T length, Q pieces of a question, C pieces of a context
 
 import tensorflow as tf
 
+from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.packing import SentencePacker
 from keras_xfmr.text.ragged import head, owners, stretches
 
@@ -61,8 +62,11 @@ class QuestionPacker(tf.Module):
                 "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
                 f"pieces stand in a text. Received: {type(tokenizer).__name__}."
             )
+        check_integer("max_length", max_length)
+        check_integer("max_question_length", max_question_length, 1)
+        check_integer("stride", stride, 1)
         smallest = max_length - 3 - max_question_length  # pieces of a context in a window
-        if max_question_length < 1 or not 1 <= stride <= smallest:
+        if stride > smallest:
             raise ValueError(
                 "`stride` must lie in 1 .. max_length - 3 - max_question_length, or pieces of a "
                 f"context would be in no window. Received: max_length={max_length}, "

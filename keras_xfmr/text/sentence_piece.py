@@ -153,7 +153,7 @@ class SentencePieceTokenizer(Tokenizer):
 
             ids, starts, ends = tokenizer.tokenize_with_offsets(tf.constant(["안녕하세요 세계"]))
         """
-        ids, starts, ends = self._encoder_with_offsets(texts)
+        ids, starts, ends = self._encoder_with_offsets(as_strings(texts))
         return self._own_ids(ids), starts, ends
 
     def _own_ids(self, ids):

@@ -166,11 +166,10 @@ def read_lines(path):
     return tf.data.TextLineDataset(path, buffer_size=BLOCK)
 
 
-def strip_lines(lines, numbers):
-    """Takes off the byte order mark of a file's first line, and carriage returns."""
-    lines = tf.strings.regex_replace(lines, r"\r+$", "")
-    unmarked = tf.strings.regex_replace(lines, "^\ufeff", "")
-    return tf.where(tf.equal(numbers, 1), unmarked, lines)
+def strip_lines(lines):
+    """Takes off carriage returns, and byte order marks, which a file joined from several has at the
+    beginning of lines in its middle, too."""
+    return tf.strings.regex_replace(lines, "^\ufeff+|\r+$", "")
 
 
 def is_blank(texts):

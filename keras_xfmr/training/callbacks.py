@@ -37,17 +37,18 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     Args:
         backup_dir: folder for the backups; removed when training ends, unless
             `delete_checkpoint=False`.
+        save_freq: `"epoch"`, or a number of batches, at least 1 (needs `data`).
         data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`,
             the batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`.
             Without it a broken epoch is repeated from its first batch. An epoch of `fit` must be
             all of it: a smaller `steps_per_epoch` is refused.
-        save_freq: `"epoch"`, or a number of batches, at least 1 (needs `data`).
         delete_checkpoint: whether to remove the backups at the end of training.
 
     Raises:
         ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
             without these methods; a folder that is no local one; from `fit`, epochs that are not
-            as long as those of `data`, or a backup that is damaged or of another model.
+            as long as those of `data`; data of unknown length without XLA on TensorFlow; a backup
+            that is damaged, of another model or of data of another length.
 
     Example::
 
@@ -56,7 +57,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         model.fit(pairs.dataset(), epochs=10, shuffle=False, callbacks=[backup])
     """
 
-    def __init__(self, backup_dir, data=None, save_freq="epoch", *, delete_checkpoint=True):
+    def __init__(self, backup_dir, save_freq="epoch", *, data=None, delete_checkpoint=True):
         if "://" in str(backup_dir):
             raise ValueError(f"`backup_dir` must be a local folder. Received: {str(backup_dir)!r}.")
         self._root = pathlib.Path(backup_dir)
@@ -76,30 +77,39 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         if data is not None and not (hasattr(data, "seek") and hasattr(data, "dataset")):
             raise ValueError(
                 "`data` must have the methods `seek` and `dataset`. Received: a "
-                f"{type(data).__name__}; `save_freq` is given by name."
+                f"{type(data).__name__}."
             )
         self._data = data
         self._delete = delete_checkpoint
 
     def on_train_begin(self, logs=None):
         self._epochs = []  # of this run: {"epoch": 0, "logs": {"loss": 0.5}, "broken": False}
+        self._batches = None  # batches of an epoch of `data`
         if self._data is not None:
-            self._check_steps()
+            self._check_length()
         newest = self._newest()
         if newest is not None:
             position = self._restore(newest)
             self._epochs = position.get("epochs", [])
+            self._check_backup(position)
             if position["batch"]:
                 self._finish_epoch(position["epoch"], position["batch"])
                 self._restore(self._newest())
         self._earlier = len(self._epochs)
 
-    def _check_steps(self):
+    def _check_length(self):
         """With `steps_per_epoch` Keras goes through epoch after epoch of the data by one iterator,
         and does not begin anew where `seek` says."""
         steps = self.params.get("steps")
         self._data.seek(0, 0)
-        whole = _length(self._data.dataset())
+        whole = self._batches = _length(self._data.dataset())
+        on_tensorflow = keras.config.backend() == "tensorflow"
+        if whole is None and on_tensorflow and not (self.model.jit_compile or steps):
+            raise ValueError(
+                "Keras on TensorFlow without XLA counts one step too many in an epoch whose length "
+                "it does not know, and a resumed run would not. Call `count()` of the data before "
+                "`dataset()`, or compile with jit_compile=True. Received: data of unknown length."
+            )
         if steps is not None and steps != whole:
             found = "of unknown length (see `count`)" if whole is None else f"of {whole} batches"
             raise ValueError(
@@ -107,6 +117,16 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 "up at its batch. Leave `steps_per_epoch` out, fit `data.dataset()` as it is, or "
                 "pass data with shorter epochs. Received: epochs of "
                 f"{steps} batches in `fit` and {found} in `data`."
+            )
+
+    def _check_backup(self, position):
+        length = position.get("length", self._batches)
+        known = length is not None and self._batches is not None
+        if known and length != self._batches:
+            raise ValueError(
+                f"The backup in {str(self._root)!r} is of other data. Give the data, and the batch "
+                "size, that it was made with, or remove it to begin anew. Received: epochs of "
+                f"{self._batches} batches, for {length}."
             )
 
     def _restore(self, folder):
@@ -194,6 +214,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         earlier = self._epochs[: self._earlier]
         if earlier:
             _put_before(earlier, self.model.history)
+        self.model._initial_epoch = None  # where Keras goes on: a later `fit` begins by itself
         if self._delete:
             shutil.rmtree(self._root, ignore_errors=True)
 
@@ -205,6 +226,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self.model.save_weights(aside / WEIGHTS)
         seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]
         metadata = {"epoch": epoch, "batch": batch, "seeds": seeds, "epochs": self._epochs}
+        metadata["length"] = self._batches
         (aside / METADATA).write_text(json.dumps(metadata), "utf8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)

@@ -72,7 +72,7 @@ class MaskedPerplexity(_TokenMean):
     Call arguments:
         y_true: integers `[B, T]`.
         y_pred: logits `[B, T, V]`.
-        sample_weight: `[B, T]` or `[B]`; the mean is then weighted.
+        sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
 
     Example:
 

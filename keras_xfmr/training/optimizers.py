@@ -21,7 +21,7 @@ class AdamW(keras.optimizers.AdamW):
 
     Args:
         learning_rate: a number or a schedule.
-        weight_decay: the factor above; 0.01 for BERT.
+        weight_decay: the factor above; by default 0.01, as for BERT (Keras' default is 0.004).
         no_decay: variables whose name contains one of these (or this, a string) do not decay.
         learning_rate_factors: name of a layer -> factor of the learning rate of its variables, as
             from `Bert.layer_learning_rates`; other variables have the factor 1. The decay of

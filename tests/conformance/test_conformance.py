@@ -170,7 +170,7 @@ CASES = [
     ),
     Case(
         layers.TokenEmbedding,
-        {"vocab_size": V, "d_model": D, "output_bias": True},
+        {"vocab_size": V, "d_model": D},
         ((B, T, D),),
         options={"reverse": True},
         name="TokenEmbedding, reversed",

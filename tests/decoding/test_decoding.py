@@ -3,6 +3,8 @@
 B batch, R rows (batch times beams), L max_length, V vocab_size
 """
 
+import collections
+
 import numpy as np
 import oracles
 import pytest
@@ -279,7 +281,10 @@ def test_the_length_penalty_is_equation_14():
     (decoding.beam_search, {"alpha": -0.1}, "`alpha` must not be negative. Received: -0.1"),
     (decoding.beam_search, {"num_return": 2.0}, "`num_return` must lie in 1 .*=2.0, beam_size=4"),
     (decoding.beam_search, {"alpha": float("nan")}, "`alpha` must not be negative. Received: nan"),
-    (decoding.sample, {"temperature": 0.0}, "`temperature` must be positive. Received: 0.0"),
+    (decoding.beam_search, {"alpha": 300.0}, "`alpha` is so large .* alpha=300.0, max_length="),
+    (decoding.beam_search, {"alpha": float("inf")}, "`alpha` is so large .*alpha=inf"),
+    (decoding.sample, {"temperature": 0.0}, "`temperature` must be positive and finite.*: 0.0"),
+    (decoding.sample, {"temperature": float("inf")}, "`temperature` must be .* finite.*: inf"),
     (decoding.sample, {"top_k": 0}, "`top_k` must be a positive integer. Received: 0"),
     (decoding.sample, {"top_p": 1.5}, r"`top_p` must lie in \(0, 1\]. Received: 1.5"),
     (decoding.sample, {"top_p": 0.0}, r"`top_p` must lie in \(0, 1\]. Received: 0.0"),
@@ -314,7 +319,21 @@ def test_a_step_function_keeps_the_form_of_what_it_is_given(search):
         (lambda ids, index, state: (logits_of(ids), tuple(state)), [zeros]),
     ):
         np.testing.assert_array_equal(run(step, state), expected)
-    with pytest.raises(ValueError, match=r"logits .rows, vocabulary.. Received: .*1, 7\)"):
+    with pytest.raises(ValueError, match=r"logits .rows, vocabulary., one row .*1, 7\)"):
         run(lambda ids, index, state: (logits_of(ids)[:, None], state), ())
-    with pytest.raises(ValueError, match="a state of the form .*Received: 0 tensors for 1"):
+    with pytest.raises(ValueError, match="a state of the form .*Received: 0 tensors.* for 1"):
         run(lambda ids, index, state: (logits_of(ids), ()), [zeros])
+    rows = 4 if search is decoding.beam_search else 1
+    with pytest.raises(ValueError, match=rf"Received: {rows} ids and logits of shape \(2, 7\)"):
+        run(lambda ids, index, state: (ops.zeros((2, 7)), state), [zeros])
+
+
+@pytest.mark.parametrize("search", [decoding.greedy_search, decoding.beam_search])
+def test_a_state_is_told_apart_by_its_keys(search):
+    def step(ids, index, state):
+        logits = ops.one_hot(ids + ops.cast(state["step"], "int32"), 7) * 9.0
+        return logits, {"step": state["step"], "other": state["other"]}  # sorted: other, step
+
+    state = collections.OrderedDict(step=ops.ones((1,)), other=ops.zeros((1,)))
+    found = search(step, np.array([1]), state, end_id=6, max_length=4)
+    assert ops.convert_to_numpy(found.token_ids).reshape(-1).tolist() == [2, 3, 4, 5]

@@ -150,3 +150,17 @@ def test_a_seed_generator_makes_a_sequence_of_calls_repeatable(table):
         seed = keras.random.SeedGenerator(5)
         runs.append([draw(table, 101, 5, seed=seed).token_ids for _ in range(2)])
     np.testing.assert_array_equal(runs[0], runs[1])
+
+
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_without_a_seed_a_compiled_search_draws_anew(jit_compile):
+    import tensorflow as tf
+
+    @tf.function(jit_compile=jit_compile)
+    def compiled(prompt):
+        step = lambda ids, index, state: (tf.zeros((5, V)), state)  # noqa: E731
+        return decoding.sample(step, prompt, end_id=V, max_length=11).token_ids
+
+    first, second = (compiled(tf.zeros(5, tf.int32)).numpy().tolist() for _ in range(2))
+    assert first != second

@@ -124,8 +124,10 @@ def test_rms_norm_equals_equation_four(rng):
     np.testing.assert_allclose(as_numpy(layer(x)), expected, **CLOSE)
 
 
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`, which is deprecated")
 @pytest.mark.parametrize("options", [
     {"center": False}, {"scale": False}, {"axis": 1}, {"axis": [1, 2]}, {"axis": [2]},
+    {"rms_scaling": True},
 ], ids=str)  # fmt: skip
 def test_layer_norm_takes_the_options_of_keras_layer(rng, options):
     x = normal(rng, B, T, D)

@@ -133,3 +133,16 @@ def test_keras_weights_still_fit():
     ours(x, x)
     ours.set_weights(theirs.get_weights())
     np.testing.assert_allclose(ours(x, x), theirs(x, x), atol=1e-5)
+
+
+@pytest.mark.requires_tensorflow  # with another backend `.keras` files are the conformance's matter
+def test_low_rank_updates_of_an_embedding_outlive_saving(tmp_path):
+    model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.TokenEmbedding(13, 6)])
+    model.layers[0].enable_lora(2)
+    model.layers[0].lora_embeddings_b.assign(draw(2, 6))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    ids = np.array([[1, 5, 2, 0, 12]])
+    np.testing.assert_allclose(loaded(ids), model(ids), atol=1e-6)
+    for one, other in zip(loaded.trainable_weights, model.trainable_weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())

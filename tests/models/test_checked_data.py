@@ -180,3 +180,13 @@ def test_a_masked_position_outside_the_row_is_named():
     for position in (-1, T):
         with pytest.raises(ValueError, match="`masked_positions` must lie in 0 .. 4"):
             model({"token_ids": IDS, "masked_positions": np.full((B, 1), position)})
+
+
+def token_classifier():
+    return compiled(models.BertTokenClassifier(make_bert(), 3), logits_loss())
+
+
+def test_weights_of_classes_are_for_one_label_a_row():
+    classifier().fit(IDS, np.array([0, 2]), class_weight={0: 1.0, 1: 2.0, 2: 1.0}, verbose=0)
+    with pytest.raises(ValueError, match=r"one a token. Pass weights \[B, T\] as `sample_weight`"):
+        token_classifier().fit(IDS, np.ones((B, T)), class_weight={1: 2.0}, verbose=0)

@@ -135,6 +135,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(many):
     keras.utils.set_random_seed(13)  # which is no part of it
     assert order(5, 1) == orders[1]
     assert len({str(found) for found in orders}) == 3
+    assert order(6, 0) not in orders  # a run's second epoch is not the first of the next seed
     first = orders[0][0]
     assert first != sorted(first, key=ROWS.index)
 
@@ -206,11 +207,12 @@ def test_the_largest_seed_is_one(many):
 
 
 def test_a_byte_order_mark_crlf_and_blank_lines_are_taken_off(tmp_path):
-    (tmp_path / "a.tsv").write_bytes("\ufeffé\tb\r\n\r\n \t \r\nc\t\ufeffd\r\n\n".encode())
+    content = "\ufeffé\tb\r\n\r\n \t \r\nc\t\ufeffd\r\n\n\ufeffe\tf"
+    (tmp_path / "a.tsv").write_bytes(content.encode())
     pairs = pairs_of(tmp_path / "a.tsv")
-    assert flat(read(pairs)) == [("é", "b"), ("c", "\ufeffd")]
+    assert flat(read(pairs)) == [("é", "b"), ("c", "\ufeffd"), ("e", "f")]
     assert pairs.skipped == {"blank": 3, "fields": 0, "utf8": 0, "empty": 0, "too_long": 0}
-    assert pairs.rows == 2
+    assert pairs.rows == 3
 
 
 def test_a_file_may_begin_with_a_marked_blank_line_and_end_without_a_break(tmp_path):

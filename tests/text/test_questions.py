@@ -105,10 +105,13 @@ def test_bad_input_is_refused(tokenizer):
         packer(["a", "b"], ["a b c"])
     with pytest.raises(ValueError, match="`answer_start`"):
         packer(["a"], ["a b c"], answer=["b"])
-    for options in ({"stride": 8}, {"stride": 0}, {"max_question_length": 0}):
-        options = {"max_length": 12, "stride": 4, "max_question_length": 2} | options
-        with pytest.raises(ValueError, match="`stride` must lie in 1 .. max_length - 3"):
-            text.QuestionPacker(tokenizer, **options)
+    sizes = {"max_length": 12, "stride": 4, "max_question_length": 2}
+    with pytest.raises(ValueError, match="`stride` must lie in 1 .. max_length - 3"):
+        text.QuestionPacker(tokenizer, **sizes | {"stride": 8})
+    bad = [("stride", 0), ("stride", 1.5), ("max_question_length", 0), ("max_length", "9")]
+    for name, size in bad:
+        with pytest.raises(ValueError, match=f"`{name}` must be an integer.* Received: {size!r}"):
+            text.QuestionPacker(tokenizer, **sizes | {name: size})
     other = text.WordPieceTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "a"])
     with pytest.raises(ValueError, match="Received: WordPieceTokenizer"):
         text.QuestionPacker(other)

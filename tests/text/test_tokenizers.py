@@ -95,7 +95,9 @@ def test_an_empty_batch_stays_empty(tokenizer):
 
 @pytest.mark.parametrize("texts", ["dog", tf.constant("dog"), [["dog"]], [1, 2]], ids=str)
 def test_one_string_alone_is_refused(texts, tokenizer):
-    for read in (tokenizer.encode, tokenizer.tokenize):
+    reads = [tokenizer.encode, tokenizer.tokenize]
+    reads += [getattr(tokenizer, "tokenize_with_offsets", tokenizer.tokenize)]
+    for read in reads:
         with pytest.raises(ValueError, match=r"Expected strings \[B\].* Received"):
             read(texts)
     assert tokenizer.encode(["dog"]).to_list() == tokenizer.encode(tf.constant(["dog"])).to_list()

@@ -1,6 +1,7 @@
 """`BackupAndRestore` on a model that is quick to fit, with data that can start at any batch."""
 
 import contextlib
+import functools
 import json
 
 import keras
@@ -265,6 +266,48 @@ def test_epochs_that_are_no_epochs_of_the_data_are_refused(tmp_path):
         make().fit(data, epochs=2, verbose=0, shuffle=False, callbacks=[backup])
 
 
+def test_a_backup_of_data_of_another_length_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        backup = training.BackupAndRestore(tmp_path, data=Data(), save_freq=2)
+        fit(make(), backup, Watch(1, 3))
+
+    class Shorter(Data):
+        def seek(self, epoch, batch=0):
+            super().seek(epoch, batch)
+            self.order = self.order[:4]
+
+    with pytest.raises(ValueError, match="is of other data.* Received: epochs of 4 batches, for 7"):
+        fit(make(), training.BackupAndRestore(tmp_path, data=Shorter(), save_freq=2))
+
+
+@pytest.mark.requires_tensorflow
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras says so of such an epoch
+def test_data_of_unknown_length_are_refused_where_keras_counts_a_step_too_many(tmp_path):
+    import tensorflow as tf
+
+    class Uncounted(Data):
+        def dataset(self):
+            batches = (tf.data.Dataset.from_tensors(self[i]) for i in range(len(self)))
+            whole = functools.reduce(lambda a, b: a.concatenate(b), batches)
+            return whole.filter(lambda x, y: True)  # of a length that TensorFlow does not know
+
+    data, model = Uncounted(), make()
+    model.fit(data.dataset(), verbose=0, shuffle=False)
+    assert int(model.optimizer.iterations) == BATCHES + 1  # no longer so: let them be taken
+    with pytest.raises(ValueError, match=r"Call `count\(\)` of the data before .* unknown length"):
+        backup = training.BackupAndRestore(tmp_path / "backup", data=data)
+        make().fit(data.dataset(), verbose=0, shuffle=False, callbacks=[backup])
+
+
+@pytest.mark.parametrize("place", [(1, 3), (2, BATCHES - 1)], ids=str)
+def test_a_fit_after_a_resumed_one_begins_by_itself(place, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2), Watch(*place))
+    model = make()
+    fit(model, training.BackupAndRestore(tmp_path, data=Data(), save_freq=2))
+    assert model.fit(Data(), epochs=2, verbose=0).epoch == [0, 1]
+
+
 def test_without_data_a_broken_epoch_is_repeated(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(make(), training.BackupAndRestore(tmp_path / "backup"), Watch(1, 3), data=Data())
@@ -298,4 +341,4 @@ def test_what_is_no_local_folder_and_no_data_is_refused():
     with pytest.raises(ValueError, match="`backup_dir` must be a local folder.*'gs://a/b'"):
         training.BackupAndRestore("gs://a/b")
     with pytest.raises(ValueError, match="`data` must have the methods .* Received: a str"):
-        training.BackupAndRestore("backup", "epoch")
+        training.BackupAndRestore("backup", "epoch", data="epoch")

@@ -190,7 +190,7 @@ def main(argv):
         viz.learning_curve(curves, output / "learning_curve.png")
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
-    tokenizer.save(output / "hub")
+    tokenizer.save(output / "hub", max_length=FLAGS.max_length)
     if validation is None:
         data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
         validation = data.dataset().take(min(batches, FLAGS.measured_batches))

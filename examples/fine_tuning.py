@@ -82,7 +82,7 @@ def save(model, tokenizer, output):
     """Writes model.keras, and hub/, a folder of weights and tokenizer for --pretrained."""
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
-    tokenizer.save(output / "hub")
+    tokenizer.save(output / "hub", max_length=model.bert.position_embedding.max_length)
 
 
 def count_steps(texts, batch_size, epochs):

@@ -128,18 +128,23 @@ def load_bert(model, checkpoint):
             print(load_bert(model, checkpoint))
     """
     weights = {weight.name: weight for weight in weight_map(model)}
-    missing = [name for name in weights if name not in checkpoint.names]
+    there = set(checkpoint.names)
+    if checkpoint.new_classifier:
+        there -= {"classifier.weight", "classifier.bias"}
+    missing = [name for name in weights if name not in there]
     lost = [name for name in missing if weights[name].needed]
     if lost:
         raise ValueError(not_there(lost))
-    loaded = [name for name in weights if name in checkpoint.names]
+    loaded = [name for name in weights if name in there]
     for name in loaded:
         weight = weights[name]
         weight.value.assign(checkpoint.read(name, tuple(weight.value.shape), weight.inputs))
     if "cls.predictions.bias" in loaded:
         _check_tied(checkpoint)
     unexpected = [
-        name for name in checkpoint.names if name not in weights and not NOT_WEIGHTS.fullmatch(name)
+        name
+        for name in checkpoint.names
+        if not (name in weights and name in there) and not NOT_WEIGHTS.fullmatch(name)
     ]
     return LoadReport(tuple(loaded), tuple(missing), tuple(unexpected))
 

@@ -25,8 +25,9 @@ MOST_SHARING = 2
 # Of a classifier that a file does not have, and that is drawn on the word of its configuration.
 MOST_LABELS_TO_DRAW = 10_000
 
-# Where folders of sentence-transformers had the weights before its second version.
-INNER = "0_Transformer"
+# Where folders of sentence-transformers had the weights before its second version, such as
+# "0_Transformer" and "0_BERT".
+INNER = "0_*"
 
 
 def open_bert(source, *, num_labels=None):
@@ -59,8 +60,8 @@ def open_bert(source, *, num_labels=None):
             f"`hf download {source} --local-dir FOLDER` (of huggingface_hub), and give that FOLDER."
         )
     folder = path if path.is_dir() else path.parent
-    if (path / INNER).is_dir() and not (path / "config.json").is_file():
-        path = path / INNER
+    inner = [] if (path / "config.json").is_file() else sorted(path.glob(f"{INNER}/config.json"))
+    path = inner[0].parent if inner else path
     config, tensors = read_config(path if path.is_dir() else folder), read_checkpoint(path)
     return BertCheckpoint(
         config, tensors, out_in=tensors.format != "tf1", num_labels=num_labels, folder=folder
@@ -110,6 +111,12 @@ class BertCheckpoint:
         self._check_encoder()
         if num_labels is None and "classifier.weight" not in self.names:
             label_count(config)  # what is no number is refused for every model
+        # Of so many classes as were asked for, where the file's has others.
+        self.new_classifier = (
+            num_labels is not None
+            and "classifier.weight" in self.names
+            and self._classes_in_file() != num_labels
+        )
 
     def __enter__(self):
         return self

@@ -12,7 +12,7 @@ import numpy as np
 
 # More than any weight has; NumPy 1 takes 32.
 MAX_AXES = 32
-CONFIG_BYTES = 16 << 20  # id2label of a large classifier is long, but not longer
+CONFIG_BYTES = 4 << 20  # id2label of a large classifier is long, but not longer
 
 
 class Checkpoint(collections.abc.Mapping):
@@ -97,6 +97,15 @@ def naming(path):
         yield
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+LONGEST_NAME = 255  # bytes that a file's name has at most
+
+
+def is_name(name):
+    """Whether a string of a file can be the name of another beside it, on any system."""
+    strange = name in ("", ".", "..") or any(letter in name for letter in "/\\\0:")
+    return not strange and len(name.encode("utf8", "replace")) <= LONGEST_NAME
 
 
 def count_elements(shape, itemsize):

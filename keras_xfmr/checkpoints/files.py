@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_xfmr.checkpoints.checkpoint import Checkpoint, naming, read_json
+from keras_xfmr.checkpoints.checkpoint import Checkpoint, is_name, naming, read_json
 from keras_xfmr.checkpoints.safetensors_format import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.tf1_format import TF1Checkpoint
 from keras_xfmr.checkpoints.torch_format import TorchCheckpoint
@@ -70,10 +70,9 @@ def _in_folder(folder):
             return folder / name
     found = sorted(path for path in folder.glob("*.ckpt*.index") if path.is_file())
     latest = folder / "checkpoint"
-    if latest.is_file():
-        named = folder / _latest(latest)
-        if _index(named).is_file():
-            return named
+    name = _latest(latest) if latest.is_file() else ""
+    if is_name(f"{name}.index") and is_name(name) and _index(folder / name).is_file():
+        return folder / name
     if len(found) > 1:
         raise ValueError(
             f"{folder} has several checkpoints: {[path.name for path in found]}. Name one of them."
@@ -110,9 +109,6 @@ def _read_one(path):
         return (SafetensorsCheckpoint if path.suffix == ".safetensors" else TorchCheckpoint)(path)
 
 
-LONGEST_NAME = 255  # bytes that a file's name has at most
-
-
 class ShardedCheckpoint(Checkpoint):
     """A model in several files; an index says which name is in which."""
 
@@ -145,7 +141,6 @@ def _weight_map(path):
     if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
         raise ValueError('Expected an index {"weight_map": {name: file}}.')
     for file in set(weight_map.values()):
-        strange = file in ("", ".", "..") or any(letter in file for letter in "/\\\0:")
-        if strange or len(file.encode("utf8", "replace")) > LONGEST_NAME:
+        if not is_name(file):
             raise ValueError(f"Expected files beside the index. Received: {file!r}.")
     return weight_map

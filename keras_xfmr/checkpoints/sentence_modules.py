@@ -1,6 +1,6 @@
 """How a folder of sentence-transformers makes one vector of a text: its `modules.json`."""
 
-from keras_xfmr.checkpoints.checkpoint import read_json
+from keras_xfmr.checkpoints.checkpoint import is_name, read_json
 
 KINDS = ("Transformer", "Pooling", "Normalize")
 # Flags that are set: the mode. None is what sentence-transformers takes for the mean.
@@ -68,7 +68,7 @@ def _mode(folder, path):
     return FLAGS.get(chosen, "other")
 
 
+
 def _inside(path):
     """Whether a path leads down into a folder, whatever the system."""
-    parts = path.split("/")
-    return not any(part in ("", ".", "..") for part in parts) and not set(path) & set("\\:\0")
+    return len(path) < 1000 and all(map(is_name, path.split("/")))

@@ -23,7 +23,7 @@ TABLE_MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
 # BERT-large with Adam's moments takes 0.1 MB. Names repeat their prefixes for free, so that only a
 # limit on their sum keeps them in proportion to the file.
-MAX_INDEX_BYTES, MAX_NAMES_BYTES = 4 * 2**20, 32 * 2**20
+MAX_INDEX_BYTES, MAX_NAMES_BYTES = 2**20, 4 * 2**20
 
 # Numbers of the enumeration DataType.
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64"}

@@ -22,6 +22,7 @@ from keras_xfmr.checkpoints.torch_pickle import MAX_PICKLE_BYTES, Unpickler, Vie
 # The first object of the older format, and its only version.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
+MOST_DIRECTORY_BYTES = 2 * 2**20  # an entry for each storage takes some 80
 
 
 class TorchCheckpoint(Checkpoint):
@@ -123,7 +124,7 @@ def _read_zip(file):
 def _zip_records(file):
     """name -> (first byte, size) of the entries, which torch stores as they are."""
     try:
-        entries = zipfile.ZipFile(file).infolist()
+        entries = zipfile.ZipFile(_Sparing(file)).infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, OverflowError) as error:
         raise ValueError(f"a damaged zip file. {error}") from error
     file_size = size_of(file)
@@ -145,6 +146,20 @@ def _zip_records(file):
         ranges.append((entry.header_offset, start + entry.file_size))
     check_disjoint(ranges)
     return records
+
+
+class _Sparing:
+    """A file of which `zipfile` cannot read a long directory at once."""
+
+    def __init__(self, file):
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size=-1):
+        rest = size_of(self._file) - self._file.tell()
+        size = rest if size < 0 else min(size, rest)
+        if size > MOST_DIRECTORY_BYTES:
+            raise ValueError(f"A directory of more than {MOST_DIRECTORY_BYTES} bytes.")
+        return self._file.read(size)
 
 
 def _data_start(file, header_offset, file_size):

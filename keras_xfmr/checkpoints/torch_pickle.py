@@ -14,6 +14,7 @@ from keras_xfmr.checkpoints.checkpoint import MAX_AXES
 # A dictionary of 10,000 tensors takes about 2 MB and 250,000 instructions.
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_INSTRUCTIONS = 300_000
+MOST_ARGUMENTS = 7  # of what is allowed; a tuple of many may stand in the memo, and cost every call
 # An optimizer numbers its parameters. Python looks numbers up by their value modulo 2**61 - 1, so
 # that a file could choose keys which all meet; of 64 bits no more than nine do.
 MAX_NUMBERS_AS_KEYS = 4096
@@ -50,8 +51,8 @@ def _rebuild_tensor(storage, offset, shape, strides, gradient=False, hooks=None,
     """Whether it has a gradient, and hooks of it, are of no use here."""
     if metadata:
         raise ValueError(
-            f"A tensor has the metadata {metadata!r}, and may be the negative of its storage. Save "
-            "it by `tensor.resolve_neg().clone()`."
+            "A tensor has metadata, and may be the negative of its storage. Save it by "
+            "`tensor.resolve_neg().clone()`."
         )
     if not isinstance(storage, Storage):
         raise ValueError("Expected a tensor over a storage.")
@@ -65,7 +66,7 @@ def _rebuild_tensor(storage, offset, shape, strides, gradient=False, hooks=None,
     return View(storage, offset, shape, strides)
 
 
-def _rebuild_parameter(tensor, *_):
+def _rebuild_parameter(tensor, gradient=False, hooks=None):
     if not isinstance(tensor, View):
         raise ValueError("Expected a parameter over a tensor.")
     return tensor
@@ -151,7 +152,7 @@ class Unpickler:
                 self._execute(instruction.name, argument)
             (result,) = self._stack
             return result
-        except (IndexError, KeyError, TypeError, OverflowError) as error:
+        except (IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"A damaged pickle ({type(error).__name__}).") from error
 
     def _execute(self, name, argument):
@@ -236,6 +237,8 @@ class Unpickler:
         # A pickle is data: the only functions that can have come onto the stack are ALLOWED's.
         if not callable(function) or type(arguments) is not tuple:
             raise TypeError
+        if len(arguments) > MOST_ARGUMENTS:
+            raise ValueError(f"Expected a tensor's parts. Received: {len(arguments)} of them.")
         self._stack.append(function(*arguments))
 
     def _binpersid(self):

@@ -205,7 +205,9 @@ class BertClassifier(_ClassHead):
         return {**said, "multi_label": kind == "multi_label_classification"}
 
     def label_ranges(self, labels, length):
-        return () if self.multi_label else super().label_ranges(labels, length)
+        if self.multi_label:
+            return [("Labels", labels, 2, "0 or 1 for each class", None)]
+        return super().label_ranges(labels, length)
 
     def hub_config(self):
         config = self.label_config("BertForSequenceClassification")
@@ -259,7 +261,7 @@ class BertSpanPredictor(BertHead):
     Inputs of the call: as of `Bert`, a question and its text as two segments.
 
     Returns:
-        `{"start": logits [B, T], "end": logits [B, T]}`.
+        `{"start": logits [B, T], "end": logits [B, T]}`. Labels are a dictionary with these names.
 
     Example:
 
@@ -277,6 +279,14 @@ class BertSpanPredictor(BertHead):
             return {"start": logits[:, :, 0], "end": logits[:, :, 1]}
 
         self._graph(bert, outputs, name, **kwargs)
+
+    def _named_labels(self, labels):
+        if isinstance(labels, (list, tuple)):
+            raise ValueError(
+                "Labels must be a dictionary of `start` and `end`: of a pair, Keras would take the "
+                f"first as the end, in the order of the names. Received: a {type(labels).__name__}."
+            )
+        return super()._named_labels(labels)
 
     def label_ranges(self, labels, length):
         for name, values in (labels if isinstance(labels, dict) else {}).items():

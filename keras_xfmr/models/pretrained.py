@@ -46,7 +46,8 @@ class Pretrained(NamedArguments):
                 of google-research/bert (a folder with `bert_config.json`), or a KerasHub
                 `BertBackbone`. Nothing in it is executed.
             **overrides: arguments in the place of what the source says, such as `dropout_rate`,
-                `dtype`, or `num_classes` for a new head.
+                `dtype`, or `num_classes`: a head of that many classes is freshly drawn where the
+                source's has others.
 
         Returns:
             The model; `model.load_report` says what was loaded. What the source does not have
@@ -71,25 +72,7 @@ class Pretrained(NamedArguments):
             finally:
                 weights_follow.reset(following)
             model.load_report = checkpoints.load_bert(model, checkpoint)
-        theirs, ours = checkpoint.architecture, model.hub_config()["architectures"][0]
-        if "classifier.weight" in model.load_report.loaded and theirs not in (None, ours):
-            logging.warning(
-                "The checkpoint's `classifier` is that of a %s and was loaded into a %s: names "
-                "and sizes are alike, the task is another.",
-                theirs,
-                cls.__name__,
-            )
-        nameless = getattr(model, "labels", ()) is None and checkpoint.names_labels
-        if nameless and num_labels is None and checkpoint.labels is None:
-            logging.warning(
-                "The checkpoint's `id2label` is not one name for each of its %d labels, which have "
-                "numbers instead. Give `labels=` to name them.",
-                checkpoint.num_labels,
-            )
-        if model.load_report.missing:
-            logging.warning(
-                "Not in the checkpoint and freshly drawn: %s", ", ".join(model.load_report.missing)
-            )
+        _tell(model, checkpoint, overrides)
         return model
 
     def save_pretrained(self, path):
@@ -122,3 +105,38 @@ class Pretrained(NamedArguments):
     def hub_config(self):
         """What `config.json` says besides the encoder's sizes: the architecture, labels."""
         return {"architectures": ["BertModel"]}
+
+
+def _tell(model, checkpoint, overrides):
+    """Logs what a user may not expect of a model that was loaded."""
+    report = model.load_report
+    if "classifier.weight" in report.loaded:
+        _tell_of_classifier(model, checkpoint, overrides.get("labels"))
+    nameless = getattr(model, "labels", ()) is None and checkpoint.names_labels
+    if nameless and overrides.get("num_classes") is None and checkpoint.labels is None:
+        logging.warning(
+            "The checkpoint's `id2label` is not one name for each of its %d labels, which have "
+            "numbers instead. Give `labels=` to name them.",
+            checkpoint.num_labels,
+        )
+    if report.missing:
+        logging.warning("Not from the checkpoint, but freshly drawn: %s", ", ".join(report.missing))
+
+
+def _tell_of_classifier(model, checkpoint, given):
+    theirs, ours = checkpoint.architecture, model.hub_config()["architectures"][0]
+    if theirs not in (None, ours):
+        logging.warning(
+            "The checkpoint's `classifier` is that of a %s and was loaded into a %s: names and "
+            "sizes are alike, the task is another.",
+            theirs,
+            type(model).__name__,
+        )
+    labels = checkpoint.labels
+    named = labels is not None and labels != [f"LABEL_{i}" for i in range(len(labels))]
+    if named and list(given or labels) != labels:
+        logging.warning(
+            "The checkpoint's `classifier` is that of the labels %s, and was loaded as that of %s.",
+            labels[:5],
+            list(given)[:5],
+        )

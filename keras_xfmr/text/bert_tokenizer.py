@@ -128,8 +128,12 @@ class BertTokenizer(WordPieceTokenizer):
             "split_cjk": self.split_cjk,
         }
 
-    def save(self, folder):
+    def save(self, folder, max_length=None):
         """As `Tokenizer.save`; also `tokenizer_config.json`, for Hugging Face's `AutoTokenizer`.
+
+        Args:
+            folder: made if missing.
+            max_length: the positions of a model, to which its `truncation=True` then cuts.
 
         Raises:
             FileExistsError: the folder has a `tokenizer.json`, which `AutoTokenizer` would read in
@@ -145,6 +149,7 @@ class BertTokenizer(WordPieceTokenizer):
         config = {
             "tokenizer_class": "BertTokenizer",
             **{theirs: getattr(self, ours) for ours, theirs in PUBLISHED_SETTINGS.items()},
+            **({} if max_length is None else {"model_max_length": max_length}),
         }
         content = json.dumps(config, indent=2).encode("utf8")
         write_whole(pathlib.Path(folder) / "tokenizer_config.json", content)

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_xfmr.text.ragged import owners
 from keras_xfmr.text.streaming import (
     NO_TEXT,
+    is_blank,
     is_text,
     read_lines,
     rows_where,
@@ -16,6 +17,7 @@ from keras_xfmr.text.streaming import (
 LINES = 2048  # lines that are read by one call
 FILES = 64  # files that take turns; each has a buffer of `streaming.BLOCK`
 PART = 32 * 1024  # bytes of text after which a document goes on as another part
+WORDS = 256  # of a segment, in a line of more than a part
 REASONS = ("blank", "heading", "utf8")
 
 # The sign after which a sentence ends, but not after a single capital: "J. Smith". What follows
@@ -31,8 +33,9 @@ class Documents:
     `heading="wikitext"`, by lines of the form ` = Title = `; lines like ` = = Section = = ` are
     then left out, and blank ones mean nothing.
 
-    A document longer than 32 KiB comes in parts of about that size, so that memory is bounded
-    whatever a file holds; each part knows its document's number.
+    A document longer than 32 KiB comes in parts of about that size, and a line longer than that in
+    segments of at most 256 words, so that memory is bounded by the longest line; each part knows
+    its document's number.
 
     Args:
         files: a text file or several, UTF-8. A byte order mark and CRLF are taken off. A carriage
@@ -128,7 +131,7 @@ class Documents:
         """A chunk's segments, for each how many documents began in the chunk up to it, and how
         many began in all."""
         lines = tf.strings.strip(strip_lines(lines))
-        blank = tf.equal(lines, "")
+        blank = is_blank(lines)
         heading = tf.zeros_like(blank)
         divides = blank
         if self._heading is not None:
@@ -146,6 +149,7 @@ class Documents:
         begun = document[-1]
         lines, document = rows_where(keep, lines, document)
         marked = _mark_ends(lines) if self._sentence_split else lines
+        marked = _mark_words(marked)
         if self._line_documents:
             alone = ~tf.strings.regex_full_match(marked, "(?s).*\n.*")
             marked = tf.where(alone, _mark_middle(marked), marked)
@@ -173,6 +177,15 @@ def _mark_ends(lines):
     cut = tf.strings.regex_replace(cut, WIDE_ENDS, "\\1\n")
     cut = tf.strings.regex_replace(cut, r"\s*\n\s*", "\n")
     return tf.strings.regex_replace(cut, r"\n+$", "")
+
+
+def _mark_words(lines):
+    """Strings `[B]`, those of more than `PART` bytes with a line feed after each `WORDS` words."""
+    long = tf.strings.length(lines) > PART
+    words = tf.strings.regex_replace(
+        tf.where(long, lines, ""), rf"((?:[^\s]+[ \t\f\r]+){{{WORDS}}})", "\\1\n"
+    )
+    return tf.where(long, tf.strings.regex_replace(words, r"\s*\n\s*", "\n"), lines)
 
 
 def _mark_middle(lines):

@@ -3,7 +3,8 @@
 import json
 import pathlib
 
-MAX_BYTES = 64 * 2**20  # the largest published vocabularies have a quarter of it
+MAX_BYTES = 16 * 2**20  # the largest published BERT's tokenizer.json has 10 MB
+MAX_LINES = 2**20  # and its vocabulary half of it
 
 
 def read_bytes(path):
@@ -24,19 +25,24 @@ def read_bytes(path):
 
 
 def read_lines(path):
-    """The lines of a text file, none of them empty; a byte order mark and CRLF are taken off.
+    """The lines of a `vocab.txt`, none of them empty.
+
+    A byte order mark is taken off, and empty lines and white space at the ends, as the `tokenizers`
+    package takes it off.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is too large, is not UTF-8 or has empty lines.
+        ValueError: it is too large, is not UTF-8 or has empty lines before others.
     """
     content = read_bytes(path)
+    if content.count(b"\n") > MAX_LINES:
+        raise ValueError(f"Expected at most {MAX_LINES} lines. Received: more.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"Expected UTF-8. Received: other bytes in line {line}.") from error
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines = [line.rstrip() or line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
     if "" in lines:
         raise ValueError(
             f"Expected a token a line. Received: nothing in line {lines.index('') + 1}."

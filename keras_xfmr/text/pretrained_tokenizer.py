@@ -23,7 +23,7 @@ NORMALIZER = {
 # Classes of transformers that read a tokenizer.json as it stands, and those that are BERT's.
 AS_IT_STANDS = ("PreTrainedTokenizer", "TokenizersBackend")
 READ_ALIKE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", *AS_IT_STANDS)
-SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+TOKENIZER_CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
 PUBLISHED_ROLES = dict(
     zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), BERT_TOKENS.values())
 )
@@ -72,15 +72,15 @@ def load_pretrained_tokenizer(folder):
             f"downloaded: fetch a published model first, e.g. by `hf download {folder} --local-dir "
             "FOLDER` (of huggingface_hub), and give that FOLDER."
         )
-    inner = folder / "0_Transformer"  # of old folders of sentence-transformers
-    if inner.is_dir() and not (folder / "config.json").is_file():
-        folder = inner
+    # Of old folders of sentence-transformers: "0_Transformer", "0_BERT".
+    inner = [] if (folder / "config.json").is_file() else sorted(folder.glob("0_*/config.json"))
+    folder = inner[0].parent if inner else folder
     if (folder / DESCRIPTION).is_file():
         return load_tokenizer(folder)
     fast = _optional_json(folder / "tokenizer.json")
-    config = _optional_json(folder / "tokenizer_config.json")
-    _check_special_tokens(config, "tokenizer_config.json")
-    _check_special_tokens(_optional_json(folder / SPECIAL_TOKENS_MAP), SPECIAL_TOKENS_MAP)
+    config, special = (_optional_json(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_MAP))
+    _check_special_tokens(config, TOKENIZER_CONFIG)
+    _check_special_tokens(special, SPECIAL_MAP)
     model = _model_file(folder)
     if model is not None:
         return _sentence_piece(model, folder / "vocab.txt", config)
@@ -89,12 +89,13 @@ def load_pretrained_tokenizer(folder):
     elif (folder / "vocab.txt").is_file():
         _check_class(config, _optional_json(folder / "config.json"))
         vocabulary = read_lines(folder / "vocab.txt")
-        vocabulary = _with_added(vocabulary, _added_beside(folder, config))
+        vocabulary = _with_added(vocabulary, _added_beside(folder, config, special))
     else:
         raise FileNotFoundError(
             f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
         )
-    return BertTokenizer(vocabulary, **_settings(config, fast, vocabulary))
+    has_config = (folder / TOKENIZER_CONFIG).is_file()
+    return BertTokenizer(vocabulary, **_settings(config, has_config, fast, vocabulary))
 
 
 def _check_special_tokens(config, where):
@@ -164,8 +165,12 @@ def _fast_vocabulary(fast):
     return _in_order({**ids}, added)
 
 
-def _added_beside(folder, config):
+def _added_beside(folder, config, special):
     """Tokens that were added to a `vocab.txt`, as `tokenizer.json` would list them."""
+    further = [part.get("additional_special_tokens") or [] for part in (config, special)]
+    if not all(isinstance(tokens, list) for tokens in further):
+        raise ValueError("The tokenizer's files are damaged: special tokens are no list.")
+    further = [t.get("content") if isinstance(t, dict) else t for tokens in further for t in tokens]
     decoder, added = config.get("added_tokens_decoder") or {}, []
     if not isinstance(decoder, dict):
         raise ValueError("tokenizer_config.json is damaged: `added_tokens_decoder` is no object.")
@@ -174,8 +179,10 @@ def _added_beside(folder, config):
         added.append({**token, "id": index} if isinstance(token, dict) else token)
     said = {token["id"] for token in added if isinstance(token, dict)}
     for content, index in _optional_json(folder / "added_tokens.json").items():
+        if type(index) is not int:
+            raise ValueError(f"added_tokens.json is damaged: {content!r} has no number.")
         if index not in said:
-            added.append({"content": content, "id": index, "special": False})
+            added.append({"content": content, "id": index, "special": content in further})
     return added
 
 
@@ -194,7 +201,7 @@ def _in_order(ids, added):
     for token in added:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
             raise ValueError("The tokenizer's files are damaged: an added token has no content.")
-        if not token.get("special"):
+        if not token.get("special") and token["content"] not in BERT_TOKENS.values():
             raise ValueError(
                 "Expected added tokens to be special. Received: "
                 f"{token['content']!r}, which WordPiece cannot find in a text."
@@ -224,8 +231,9 @@ def _class_name(config):
     return name.removesuffix("Fast") if isinstance(name, str) else name
 
 
-def _settings(config, fast, vocabulary):
-    """Arguments of `BertTokenizer` from `tokenizer_config.json` and `tokenizer.json`."""
+def _settings(config, has_config, fast, vocabulary):
+    """Arguments of `BertTokenizer` from `tokenizer_config.json`, which may be there and silent, and
+    `tokenizer.json`."""
     expected = {"do_basic_tokenize": True, "word_tokenizer_type": None}
     _check(config, {**expected, "subword_tokenizer_type": None}, "tokenizer_config.json")
     if config.get("never_split"):
@@ -235,7 +243,7 @@ def _settings(config, fast, vocabulary):
         )
     words = (token for token in vocabulary if not token.startswith("["))  # no [CLS]
     capitals = any(re.search("[A-Z]", word) for word in words)
-    lowercase = bool(config or fast) or not capitals
+    lowercase = has_config or bool(fast) or not capitals
     settings = {"lowercase": lowercase, "strip_accents": None, "split_cjk": True}
     normalizer = _part(fast, "normalizer") if fast else {}
     if fast:
@@ -244,7 +252,7 @@ def _settings(config, fast, vocabulary):
     as_it_stands = bool(fast) and _class_name(config) in AS_IT_STANDS
     for argument, config_name in PUBLISHED_SETTINGS.items():
         value = config.get(config_name, settings[argument])
-        if as_it_stands or not config:
+        if as_it_stands or not has_config:
             value = normalizer.get(NORMALIZER[argument], settings[argument])
         if not isinstance(value, bool) and (value is not None or argument != "strip_accents"):
             raise ValueError(f"Expected true or false as {config_name!r}. Received: {value!r}.")

@@ -199,6 +199,7 @@ class QuestionPacker(tf.Module):
     def _labels(self, packed, context, answer, answer_start):
         context, answer = tf.convert_to_tensor(context), tf.convert_to_tensor(answer)
         answer_start = tf.where(answer == "", 0, tf.cast(answer_start, tf.int32))
+        tf.debugging.assert_non_negative(answer_start, "Expected `answer_start` from 0.")
         stands = tf.strings.substr(context, answer_start, _characters(answer), unit="UTF8_CHAR")
         tf.debugging.assert_equal(
             stands, answer, "Expected answers that stand at the character `answer_start`."

@@ -169,12 +169,16 @@ class SentencePieceTokenizer(Tokenizer):
             ids = ids.with_flat_values(tf.gather(self._numbers[1], ids.flat_values))
         return self._decoder(ids)
 
-    def save(self, folder):
+    def save(self, folder, max_length=None):
         """As `Tokenizer.save`; for a model of BERT also `tokenizer.json`, and its configuration,
         for Hugging Face's `AutoTokenizer`.
 
         That reads unigram and BPE models. With another, or one that the vocabulary leaves pieces
         out of, it is made to say that it cannot.
+
+        Args:
+            folder: made if missing.
+            max_length: the positions of a model, to which its `truncation=True` then cuts.
         """
         super().save(folder)
         names = special_tokens(self)
@@ -186,6 +190,7 @@ class SentencePieceTokenizer(Tokenizer):
             "tokenizer_class": "PreTrainedTokenizerFast" if content else NOT_THEIRS,
             **{f"{theirs.get(role, 'mask')}_token": name for role, name in names.items()},
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            **({} if max_length is None else {"model_max_length": max_length}),
         }
         if content:
             write_whole(folder / "tokenizer.json", json.dumps(content).encode("utf8"))

@@ -3,8 +3,11 @@
 import struct
 from typing import NamedTuple
 
+import numpy as np
+
 WORD_BEGIN = "\u2581"  # SentencePiece's white space
 NORMAL, UNKNOWN_PIECE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+MOST_PIECES = 2**19  # the largest published vocabularies have half of it
 UNIGRAM, BPE = 1, 2  # kinds of models
 
 
@@ -36,19 +39,27 @@ def read_model(proto):
         proto: the bytes of a `.model` file.
 
     Raises:
-        ValueError: the bytes are no such message.
+        ValueError: the bytes are no such message, it has more than `MOST_PIECES`, or a table of
+            characters in which TensorFlow's reader, which looks at none of it, would read beyond
+            its end.
     """
+    # A message that comes in parts is all of them together.
     pieces, trainer, normalizer = [], {}, {}
     try:
         for field, value in _fields(proto):
             if field == 1 and isinstance(value, bytes):
+                if len(pieces) == MOST_PIECES:
+                    raise ValueError(f"more than {MOST_PIECES} pieces")
                 parts = dict(_fields(value))
                 text = parts.get(1, b"").decode("utf8")
                 pieces.append(Piece(text, parts.get(3, NORMAL), parts.get(2, 0.0)))
             elif field == 2:
-                trainer = dict(_fields(value))
-            elif field == 3:
-                normalizer = dict(_fields(value))
+                trainer.update(_fields(value))
+            elif field in (3, 5):  # for encoding, and for decoding
+                rules = list(_fields(value))
+                for table in (part for number, part in rules if number == 2):
+                    _check_characters(table)
+                normalizer.update(rules if field == 3 else {})
     except (ValueError, IndexError, AttributeError, TypeError, struct.error) as error:
         raise ValueError(f"Not a SentencePiece model ({len(proto)} bytes): {error}.") from error
     if not pieces:
@@ -60,6 +71,31 @@ def read_model(proto):
         begins_words=bool(normalizer.get(3, 1)),
         trims=bool(normalizer.get(4, 1)),
     )
+
+
+def _check_characters(table):
+    """Raises ValueError where a search in a table of characters would leave it.
+
+    The table is the size of a trie in bytes, the trie, and the texts that stand for what it finds,
+    each with a zero at its end. The trie is a double array (Aoe 1989) in the form of Darts-clone:
+    from a unit at p, the byte b leads to the unit at p ^ offset ^ b, if that has the label b; and a
+    unit with a leaf has its value, the place of a text, at p ^ offset.
+    """
+    if not table:
+        return
+    (size,) = struct.unpack_from("<I", table)
+    texts = table[4 + size :]
+    if not size or size % 4 or not texts or texts[-1]:
+        raise ValueError("its table of characters is damaged")
+    units = np.frombuffer(table, "<u4", size // 4, offset=4)
+    offset = (units >> 10) << ((units & 0x200) >> 6)
+    targets = np.arange(len(units), dtype=np.uint32) ^ offset
+    followed = units < 2**31  # others are values, which no label is equal to,
+    followed[0] = True  # but the root has none
+    outside = followed & (targets | 0xFF >= len(units))
+    leaves = targets[followed & (units & 0x100 > 0) & ~outside]
+    if outside.any() or (units[leaves] & 0x7FFFFFFF >= len(texts)).any():
+        raise ValueError("its table of characters points outside of itself")
 
 
 def _fields(message):

@@ -508,6 +508,35 @@ def test_a_classifier_of_another_task_is_said_to_be_one(tmp_path, monkeypatch):
     assert any("that of a BertForTokenClassification and was loaded" in line for line in said)
 
 
+def test_a_head_of_another_number_of_classes_is_a_new_one(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    five = models.BertClassifier(models.Bert(31, **SIZES), 5)
+    five.save_pretrained(tmp_path)
+    loaded = models.BertClassifier.from_pretrained(tmp_path, num_classes=2, labels=["no", "yes"])
+    assert loaded.load_report.missing == ("classifier.weight", "classifier.bias")
+    assert set(loaded.load_report.unexpected) == set(loaded.load_report.missing)
+    assert loaded.output_shape == (None, 2) and loaded.labels == ["no", "yes"]
+    (line,) = said
+    assert line.endswith("freshly drawn: classifier.weight, classifier.bias")
+    for one, other in zip(loaded.bert.weights, five.bert.weights, strict=True):
+        np.testing.assert_array_equal(numpy_of(one), numpy_of(other))
+    assert np.std(loaded.weights[-2]) > 0
+
+
+def test_a_head_of_other_labels_is_said_to_be_one(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    encoder = models.Bert(31, **SIZES)
+    models.BertClassifier(encoder, 2, labels=["neg", "pos"]).save_pretrained(tmp_path)
+    for labels in (None, ["neg", "pos"]):
+        models.BertClassifier.from_pretrained(tmp_path, labels=labels)
+    assert not said
+    models.BertClassifier.from_pretrained(tmp_path, labels=["ham", "spam"])
+    (line,) = said
+    assert "that of the labels ['neg', 'pos'], and was loaded as that of ['ham', 'spam']" in line
+
+
 @needs_torch
 def test_a_folder_with_its_tokenizer_is_hugging_face_s(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Ann", "run", "##s", "caf", "##é"]

@@ -127,3 +127,16 @@ def test_a_pointer_of_git_lfs_says_so(tmp_path):
         (tmp_path / name).write_text(pointer)
         with pytest.raises(ValueError, match="git lfs pull"):
             read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "x" * 5000, "x" * 252])
+def test_a_checkpoint_s_name_lies_in_the_folder(name, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_tf(tmp_path, sample_tf_index(), name="folder")  # beside it
+    (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')
+    with pytest.raises(FileNotFoundError, match="No weights in"):
+        read_checkpoint(folder)
+    write_tf(folder, sample_tf_index())
+    with read_checkpoint(folder) as checkpoint:
+        assert checkpoint.path == folder / "model.ckpt"

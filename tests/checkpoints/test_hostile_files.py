@@ -10,11 +10,13 @@ import pytest
 from refusal import cases, refuses
 from weight_files import (
     FLOATS,
+    ORDERED_DICT,
     TF_DATA,
     block,
     bundle_entry,
     entry,
     field,
+    number,
     safetensors_file,
     sample_safetensors,
     sample_state,
@@ -25,6 +27,7 @@ from weight_files import (
     tf_index,
     torch_stream,
     torch_zip,
+    tuple_of,
     varint,
     write_tf,
 )
@@ -141,6 +144,41 @@ def test_zip_files(content, message, tmp_path):
     refuses(tmp_path / "a.bin", message)
 
 
+def tensor_with(metadata):
+    """A state dict whose tensor has this for its metadata."""
+    stored = storage("FloatStorage", "0", 1)
+    parts = (stored, number(0), tuple_of(number(1)), tuple_of(number(1)), b"\x89", ORDERED_DICT)
+    arguments = tuple_of(*parts, metadata)
+    return state_dict(w=b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R")
+
+
+# Each is a pair of the one before it, twice: 2**40 elements to whoever writes them out.
+DOUBLED = b"K\x07\x85q\x01" + b"h\x01\x86q\x01" * 40
+LONG_TUPLE = tuple_of(tensor(storage("FloatStorage", "0", 1), 0, (1,), (1,)), b"N" * 100_000)
+PARAMETER = b"ctorch._utils\n_rebuild_parameter\nq\x01" + LONG_TUPLE + b"q\x02R"
+PICKLES = {
+    "metadata doubled": (tensor_with(DOUBLED), "A tensor has metadata"),
+    "metadata nested": (tensor_with(b"K\x07\x85" + b"\x85" * 5000), "A tensor has metadata"),
+    "arguments repeated": (
+        state_dict(w=PARAMETER, a=b"(" + b"h\x01h\x02R" * 60_000 + b"t"),
+        "Expected a tensor's parts. Received: 100001",
+    ),
+}
+
+
+@cases(PICKLES)
+def test_pickles_that_say_much_in_few_bytes(content, message, tmp_path):
+    (tmp_path / "a.bin").write_bytes(torch_zip(content, {"0": bytes(4)}))
+    refuses(tmp_path / "a.bin", message)
+
+
+def test_a_zip_file_of_very_many_entries(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.bin", "w") as file:
+        for i in range(2**21 // 80):
+            file.writestr(zipfile.ZipInfo(f"archive/data/{i:030}"), b"")
+    refuses(tmp_path / "a.bin", "A directory of more than 2097152 bytes")
+
+
 # ---- TensorFlow
 
 
@@ -154,8 +192,8 @@ def footer(*handles):
 
 
 INDEX = sample_tf_index()
-# Three bytes a key, each of which repeats a name of a million letters.
-REPEATED = [(b"x" * 10**6 + bytes([1, i // 200 + 1, i % 200 + 1]), b"") for i in range(201)]
+# Three bytes a key, each of which repeats a name of a hundred thousand letters.
+REPEATED = [(b"x" * 10**5 + bytes([1, i // 200 + 1, i % 200 + 1]), b"") for i in range(401)]
 
 
 def of_blocks(handles, data=b""):
@@ -228,7 +266,7 @@ def test_tensorflow_indices(content, message, tmp_path):
 
 def test_an_index_beyond_all_measure(tmp_path):
     prefix = write_tf(tmp_path, bytes(2**23) + INDEX)
-    refuses(prefix, "larger than 4194304 bytes", size=2**22)
+    refuses(prefix, "larger than 1048576 bytes", size=2**20)
 
 
 def test_data_that_are_cut_short(tmp_path):

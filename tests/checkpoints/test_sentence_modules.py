@@ -43,15 +43,16 @@ def test_pooling_as_newer_releases_write_it(tmp_path):
     assert read(write(tmp_path)) == ("mean", True)
 
 
-def test_the_weights_may_lie_in_a_folder_of_their_own(tmp_path):
+@pytest.mark.parametrize("inner", ["0_Transformer", "0_BERT"])
+def test_the_weights_may_lie_in_a_folder_of_their_own(inner, tmp_path):
     """As the first releases had them."""
-    write(tmp_path, [{**TRANSFORMER, "path": "0_Transformer"}, POOLING], **{CLS: True})
-    (tmp_path / "0_Transformer").mkdir()
+    write(tmp_path, [{**TRANSFORMER, "path": inner}, POOLING], **{CLS: True})
+    (tmp_path / inner).mkdir()
     for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).rename(tmp_path / "0_Transformer" / name)
+        (tmp_path / name).rename(tmp_path / inner / name)
     model = models.BertEmbedder.from_pretrained(tmp_path)
     assert model.pooling == "cls" and not model.normalize
-    (tmp_path / "0_Transformer" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    (tmp_path / inner / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
     assert text.load_pretrained_tokenizer(tmp_path).vocab_size == 5
 
 
@@ -72,7 +73,7 @@ def test_vectors_that_mean_and_cls_do_not_give_are_others(tmp_path):
 
 
 FOREIGN = ["../1_Pooling", "/etc", "..", ".", "", "a\\b", "C:", "1_Pooling/..", "1_Pooling/"]
-FOREIGN += ["a\0b"]
+FOREIGN += ["a\0b", "x" * 300, "/".join("x" * 600)]
 
 
 @pytest.mark.parametrize("path", FOREIGN)
@@ -87,7 +88,7 @@ def test_the_pooling_lies_in_the_folder(path, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"", b"\xff\xfe", b"[" * 100_003, b"{}", b"[3]", b'[{"path": "a"}]', b" " * (2**24 + 1)],
+    [b"{", b"", b"\xff\xfe", b"[" * 100_003, b"{}", b"[3]", b'[{"path": "a"}]', b" " * (2**22 + 1)],
 )
 @pytest.mark.parametrize("name", ["modules.json", "1_Pooling/config.json"])
 def test_damaged_files_are_refused_and_the_encoder_is_read(name, content, tmp_path):

@@ -98,17 +98,12 @@ def test_arrays_of_another_library_are_looked_at():
         classifier().fit(Foreign(BAD), np.zeros(B, "int32"), verbose=0)
 
 
-def test_labels_of_several_outputs_may_come_in_their_order():
+def test_labels_of_a_span_have_their_names():
     model = span_predictor()
     with pytest.raises(ValueError, match="`end` must lie in 0 .. 4.*from 99 to 99"):
-        model.fit(IDS, [np.full(B, 99), np.full(B, 1)], verbose=0)
-    with pytest.raises(ValueError, match="`start` must lie in 0 .. 4.*from 99 to 99"):
-        model.fit(IDS, [np.full(B, 1), np.full(B, 99)], verbose=0)
-    # That is Keras' order, too.
-    in_order = model.evaluate(IDS, [np.full(B, 4), np.full(B, 1)], verbose=0, return_dict=True)
-    labels = {"end": np.full(B, 4), "start": np.full(B, 1)}
-    assert in_order == pytest.approx(model.evaluate(IDS, labels, verbose=0, return_dict=True))
-    assert in_order["start_loss"] != in_order["end_loss"]
+        model.fit(IDS, {"start": np.full(B, 1), "end": np.full(B, 99)}, verbose=0)
+    with pytest.raises(ValueError, match="must be a dictionary of `start` and `end`.*Keras would"):
+        model.fit(IDS, [np.full(B, 1), np.full(B, 4)], verbose=0)
 
 
 def test_labels_of_unlike_shapes_may_come_in_their_order():
@@ -127,10 +122,15 @@ def test_labels_of_unlike_shapes_may_come_in_their_order():
 def test_labels_in_their_order_are_looked_at_in_a_data_set():
     import tensorflow as tf
 
-    model = span_predictor()
-    data = tf.data.Dataset.from_tensors((IDS, (np.full(B, 99), np.full(B, 1))))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must lie in 0 .. 4"):
+    model = models.BertPretrainer(make_bert())
+    compiled(model, {"mlm": logits_loss(), "nsp": logits_loss()})
+    inputs = {"token_ids": IDS, "masked_positions": np.ones((B, 3), "int32")}
+    data = tf.data.Dataset.from_tensors((inputs, (np.full((B, 3), V), np.zeros(B, "int32"))))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`mlm` must lie in 0 .. 22"):
         model.fit(data, verbose=0, shuffle=False)
+    spans = tf.data.Dataset.from_tensors((IDS, (np.full(B, 1), np.full(B, 1))))
+    with pytest.raises(ValueError, match="must be a dictionary of `start` and `end`"):
+        span_predictor().fit(spans, verbose=0, shuffle=False)
 
 
 def test_an_encoder_alone_looks_at_its_data():
@@ -190,3 +190,12 @@ def test_weights_of_classes_are_for_one_label_a_row():
     classifier().fit(IDS, np.array([0, 2]), class_weight={0: 1.0, 1: 2.0, 2: 1.0}, verbose=0)
     with pytest.raises(ValueError, match=r"one a token. Pass weights \[B, T\] as `sample_weight`"):
         token_classifier().fit(IDS, np.ones((B, T)), class_weight={1: 2.0}, verbose=0)
+
+
+def test_labels_of_several_classes_are_yes_or_no():
+    model = models.BertClassifier(make_bert(), 3, multi_label=True)
+    compiled(model, keras.losses.BinaryCrossentropy(from_logits=True))
+    assert np.isfinite(model.fit(IDS, np.eye(3)[:B], verbose=0).history["loss"][0])
+    for wrong in (7, -1):
+        with pytest.raises(ValueError, match="Labels must lie in 0 .. 1 .0 or 1 for each class"):
+            model.fit(IDS, np.full((B, 3), wrong), verbose=0)

@@ -56,6 +56,28 @@ def test_each_line_may_be_a_document_of_two_sentences_or_halves(file):
     ]
 
 
+@pytest.mark.parametrize("blank", ["\u00a0", "\u3000 \t", "\u2003"])
+def test_white_space_of_unicode_is_a_blank_line(blank, file):
+    documents = Documents(file(f"a\n{blank}\nb\n"))
+    assert read(documents) == ([["a"], ["b"]], [1, 2])
+    assert documents.skipped["blank"] == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sentence_split": False}, {"line_documents": True}], ids=str
+)
+def test_a_line_longer_than_a_part_is_cut_between_words(options, file):
+    words = [f"word{i}" for i in range(7001)]  # 60 kB
+    assert len(" ".join(words[:3500])) < module.PART < len(" ".join(words[:5000]))
+    documents = Documents(file(" ".join(words) + "\nshort line\n"), **options)
+    parts, numbers = read(documents)
+    segments = [segment for part in parts for segment in part]
+    long = [segment for segment in segments if segment.startswith("word")]
+    assert " ".join(long).split() == words and len(parts) > 1
+    assert max(len(segment.split()) for segment in long) == 256
+    assert sum(map(len, segments[: len(long)])) == sum(map(len, long))  # the short one comes last
+
+
 def test_a_byte_order_mark_and_crlf_are_taken_off(file):
     documents = Documents(file("\ufeffé\r\nb\r\n\r\n\ufeffc\r\n"))
     assert read(documents)[0] == [["é", "b"], ["c"]]

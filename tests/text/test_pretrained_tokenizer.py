@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 
 import numpy as np
 import peers
@@ -51,8 +52,9 @@ def test_a_vocabulary_alone_says_whether_it_is_cased(word, lowercase, tmp_path):
     tokenizer = text.load_pretrained_tokenizer(tmp_path)
     assert tokenizer.lowercase is lowercase
     assert tokenizer.tokenize(["Ann"]).to_list() == [[6]]
-    (tmp_path / "tokenizer_config.json").write_text('{"strip_accents": null}')
-    assert text.load_pretrained_tokenizer(tmp_path).lowercase  # as Hugging Face's
+    for content in ('{"strip_accents": null}', "{}"):
+        (tmp_path / "tokenizer_config.json").write_text(content)
+        assert text.load_pretrained_tokenizer(tmp_path).lowercase  # as Hugging Face's
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
@@ -141,7 +143,7 @@ def test_a_saved_tokenizer_loads_both_ways(tmp_path):
 
 
 def test_a_vocabulary_file_may_come_from_another_machine(tmp_path):
-    content = "\ufeff" + "\r\n".join([*BERT, "A", "##\u00e9"]) + "\r\n"
+    content = "\ufeff" + "\r\n".join([*BERT, "A ", "##\u00e9\t\u00a0"]) + "\r\n\n\r\n"
     (tmp_path / "vocab.txt").write_bytes(content.encode("utf8"))
     tokenizer = text.BertTokenizer.from_file(tmp_path / "vocab.txt", lowercase=False)
     assert tokenizer.get_vocabulary() == [*BERT, "A", "##é"]
@@ -160,11 +162,13 @@ LINES = "\n".join(BERT).encode()
         (LINES + b"\na\n\xffb\n", "Expected UTF-8.*line 7"),
         (b"a\nb\n", r"Missing: \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
         (LINES + b"\n" + b"x" * 997, "at most 997 bytes"),
+        (LINES + b"\na" * 100, "at most 97 lines"),
         (LINES + b"\n" + b"x" * 307, "Not a vocabulary of word pieces"),
     ],
 )
 def test_a_damaged_vocabulary_file_is_called_so(content, message, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_BYTES", 997)
+    monkeypatch.setattr(files, "MAX_LINES", 97)
     (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         text.BertTokenizer.from_file(tmp_path / "vocab.txt")
@@ -274,14 +278,24 @@ def test_special_tokens_that_were_added_to_a_vocabulary_have_their_ids(tmp_path)
     assert tokenizer.get_vocabulary() == [*BERT, "a", "[E2]"]
 
 
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("special", [["<e1>"], [{"content": "<e1>"}]], ids=str)
+def test_additional_special_tokens_as_older_releases_name_them(name, special, tmp_path):
+    folder = added(tmp_path, {}, {"<e1>": 5, "[MASK]": 4})
+    (tmp_path / name).write_text(json.dumps({"additional_special_tokens": special}))
+    assert text.load_pretrained_tokenizer(folder).get_vocabulary() == [*BERT, "<e1>"]
+
+
 @pytest.mark.parametrize(
     "decoder, beside, message",
     [
         ({"5": {"content": "new", "special": False}}, {}, "to be special.*new"),
         ({}, {"new": 5}, "Expected added tokens to be special.*new"),
+        ({}, {"new": [5]}, "added_tokens.json is damaged: 'new' has no number"),
         ({"6": {"content": "a", "special": True}}, {}, "Expected each id 0 .. 5 once"),
         ({"4": {"content": "a", "special": True}}, {}, "Expected each id 0 .. 5 once"),
         ({"3": {"content": "[MASK]", "special": True}}, {}, "two ids"),
+        ({}, {"[MASK]": 3}, "two ids"),
         ({"x": {"content": "a", "special": True}}, {}, "an id is no integer"),
         ({"9" * 5000: {"content": "a", "special": True}}, {}, "an id is no integer"),
         ({"5": "a"}, {}, "an added token has no content"),
@@ -340,6 +354,18 @@ def test_hugging_face_s_libraries_read_what_is_saved(kobert, peer, tmp_path):
     assert config["pad_token"] == "[PAD]" and config["mask_token"] == "[MASK]"
     os.remove(tmp_path / "saved" / "keras_xfmr_tokenizer.json")
     same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("kind", ["word_piece", "sentence_piece"])
+def test_hugging_face_s_tokenizer_cuts_to_the_positions_of_a_model(kind, kobert, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    loaded = text.load_pretrained_tokenizer(tmp_path)
+    tokenizer = text.BertTokenizer([*BERT, "a"]) if kind == "word_piece" else loaded
+    tokenizer.save(tmp_path / "saved", max_length=7)
+    (tmp_path / "saved" / "config.json").write_text('{"model_type": "bert"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert len(theirs("a " * 30, truncation=True)["input_ids"]) == 7
 
 
 def test_they_say_so_where_they_cannot_read_it(kobert, tmp_path):
@@ -434,3 +460,47 @@ def test_mutated_models_are_read_or_refused(kobert, rng):
             refused += 1
             assert "SentencePiece model" in str(error) or "Expected `" in str(error)
     assert 53 < refused < 211
+
+
+def with_table(proto, table, field=3):
+    """The model with a table by which characters are normalized, as a last part of its message."""
+
+    def part(number, content):
+        size = len(content)
+        size = [size & 127 | 128, size >> 7 & 127 | 128, size >> 14]
+        return bytes([number << 3 | 2, *size]) + content
+
+    return proto + part(field, part(2, table))
+
+
+UNITS = 256
+TABLES = {  # the size, the units of a trie, the texts that it leads to
+    "no trie": (0, [], b"abc\0"),
+    "shorter than its size": (2**32 - 1, [0] * UNITS, b"abc\0"),
+    "a size of half a unit": (4 * UNITS - 2, [0] * UNITS, b"abc\0"),
+    "no texts": (4 * UNITS, [0] * UNITS, b""),
+    "texts without an end": (4 * UNITS, [0] * UNITS, b"abc"),
+    "a child far away": (4 * UNITS, [0x7FFFFC00] * UNITS, b"abc\0"),
+    "a root that is a value": (4 * UNITS, [2**32 - 1] + [0] * (UNITS - 1), b"abc\0"),
+    "a text far away": (4 * UNITS, [0x100] + [0x80000004] * (UNITS - 1), b"abc\0"),
+    "a trie that ends early": (4 * (UNITS - 1), [0] * (UNITS - 1), b"abc\0"),
+}
+
+
+@pytest.mark.parametrize("field", [3, 5], ids=["normalizer", "denormalizer"])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_characters_leads_nowhere_else(name, field, kobert, tmp_path):
+    """TensorFlow's reader would follow it beyond its end, and the process would end."""
+    size, units, texts = TABLES[name]
+    table = struct.pack(f"<I{len(units)}I", size, *units) + texts
+    good = with_table(kobert, struct.pack("<I", 1024) + bytes(1024) + b"abc\0", field)
+    for proto in (with_table(kobert, table, field), with_table(good, table, field)):
+        (tmp_path / "spiece.model").write_bytes(proto)
+        with pytest.raises(ValueError, match="its table of characters"):
+            text.load_pretrained_tokenizer(tmp_path)
+    hidden = with_table(with_table(kobert, table, field), b"", field)  # by an empty one behind it
+    (tmp_path / "spiece.model").write_bytes(hidden)
+    with pytest.raises(ValueError, match="its table of characters"):
+        text.load_pretrained_tokenizer(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(good)
+    assert text.load_pretrained_tokenizer(tmp_path).vocab_size == 97

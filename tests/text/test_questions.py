@@ -101,6 +101,8 @@ def test_bad_input_is_refused(tokenizer):
     packer = text.QuestionPacker(tokenizer, 12, stride=4, max_question_length=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="stand at the character"):
         packer(["a"], ["a b c"], answer=["b"], answer_start=[1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`answer_start` from 0"):
+        packer(["a"], ["a b c"], answer=["b"], answer_start=[-3])
     with pytest.raises(tf.errors.InvalidArgumentError, match="a context for each question"):
         packer(["a", "b"], ["a b c"])
     with pytest.raises(ValueError, match="`answer_start`"):

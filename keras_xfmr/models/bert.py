@@ -228,13 +228,6 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
 
     # ---- the call
 
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
-
-    def call(self, inputs, training=None, mask=None):
-        # Training on JAX comes here directly.
-        return super().call(self.complete_inputs(inputs), training=training, mask=mask)
-
     def complete_inputs(self, inputs, further=()):
         """All three inputs, from `token_ids` alone or a dictionary that has at least those.
 
@@ -275,7 +268,7 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
     def named(self, inputs):
         return inputs if isinstance(inputs, dict) else {"token_ids": inputs}
 
-    def ranges(self, inputs, labels=None, weights=None):
+    def ranges(self, inputs, labels=None):
         inputs = self.named(inputs)
         if inputs.get("token_ids") is None:
             return  # the call says so

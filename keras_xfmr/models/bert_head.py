@@ -25,13 +25,6 @@ class BertHead(Pretrained, ChecksData, keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.dtype_policy = bert.dtype_policy
 
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
-
-    def call(self, inputs, training=None, mask=None):
-        # Training on JAX comes here directly.
-        return super().call(self.complete_inputs(inputs), training=training, mask=mask)
-
     def complete_inputs(self, inputs):
         """As `Bert.complete_inputs`."""
         inputs = self.bert.complete_inputs(inputs, self.further_inputs)
@@ -96,7 +89,7 @@ class BertHead(Pretrained, ChecksData, keras.Model):
     def named(self, inputs):
         return self.bert.named(inputs)
 
-    def ranges(self, inputs, labels=None, weights=None):
+    def ranges(self, inputs, labels=None):
         yield from self.bert.ranges(inputs)
         inputs = self.named(inputs)
         if inputs.get("token_ids") is None:

@@ -14,8 +14,19 @@ class ChecksData:
     """A mixin of models over token ids, to stand before `keras.Model`.
 
     Under XLA an id outside its table is another row, a label outside the classes a loss of NaN. A
-    model defines `named` and `ranges`.
+    model defines `complete_inputs`, `named` and `ranges`.
     """
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        # Training on JAX comes here directly.
+        return super().call(self.complete_inputs(inputs), training=training, mask=mask)
+
+    def complete_inputs(self, inputs):
+        """The inputs of the functional graph, checked, from what the model was called with."""
+        raise NotImplementedError
 
     def named(self, inputs):
         """A dictionary of the call's inputs by their names.
@@ -25,13 +36,12 @@ class ChecksData:
         """
         raise NotImplementedError
 
-    def ranges(self, inputs, labels=None, weights=None):
+    def ranges(self, inputs, labels=None):
         """What must lie where in a batch: (name, values, size, advice, ignored value) of each.
 
         Args:
             inputs: of the call, arrays or tensors.
             labels: None, an array or a tensor, or a dictionary of them.
-            weights: of the examples.
         """
         raise NotImplementedError
 
@@ -98,7 +108,7 @@ class ChecksData:
         return dict(zip(names, labels)) if ordered else labels
 
     def _ranges(self, inputs, labels=None, weights=None):
-        return self.ranges(inputs, self._named_labels(labels), weights)
+        return self.ranges(inputs, self._named_labels(labels))
 
     def _watched(self, data):
         if isinstance(data, types.GeneratorType):

@@ -184,14 +184,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
     # ---- the call
 
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self._named(inputs), *args, **kwargs)
-
-    def call(self, inputs, training=None, mask=None):
-        # Training on JAX comes here directly.
-        return super().call(self._named(inputs), training=training, mask=mask)
-
-    def _named(self, inputs):
+    def complete_inputs(self, inputs):
         inputs = self.named(inputs)
         return named_inputs(inputs, INPUTS) if isinstance(inputs, dict) else inputs
 
@@ -201,7 +194,7 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         pair = isinstance(inputs, (list, tuple)) and len(inputs) == len(INPUTS)
         return dict(zip(INPUTS, inputs)) if pair else inputs
 
-    def ranges(self, inputs, labels=None, weights=None):
+    def ranges(self, inputs, labels=None):
         inputs = self.named(inputs)
         if not isinstance(inputs, dict) or not set(INPUTS) <= set(inputs):
             return  # the call says so

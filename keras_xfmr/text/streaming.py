@@ -62,7 +62,11 @@ class Epochs:
         return place
 
     def count(self):
-        """Batches of an epoch, found by one pass over the files; the progress bar then knows."""
+        """Batches of an epoch, found by one pass over the files; the progress bar then knows.
+
+        Keras on TensorFlow without XLA counts a step too many, for the optimizer and its schedule,
+        at the end of each epoch whose length it does not know.
+        """
         if self._count is None:
             position = self._position.numpy()
             self.seek(0)

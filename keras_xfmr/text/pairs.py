@@ -89,8 +89,6 @@ class PairDataset(Epochs):
         self._batch_size = batch_size
         self._shuffle_buffer = shuffle_buffer
         self._seed = seed
-        with tf.device("CPU"):
-            self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     # ---- what a run knows about its data
 
@@ -99,19 +97,11 @@ class PairDataset(Epochs):
         """Rows left out of the last iteration, by reason."""
         return self._reader.skipped
 
-    @property
-    def rows(self):
-        """Pairs that the last iteration gave."""
-        return int(self._rows.numpy())
-
     # ---- the pipeline
 
-    @tf.autograph.experimental.do_not_convert
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
-        first = self._first_batch()
-        data = self._iteration(self._batches, lambda: self._begin_epoch(first))
-        return self._batches_of_epoch(data, first)
+        return self._each_epoch(self._batches, self._reader.start_counting)
 
     @functools.cached_property
     def _batches(self):
@@ -126,25 +116,17 @@ class PairDataset(Epochs):
     @tf.autograph.experimental.do_not_convert
     def pairs(self):
         """The good rows as raw strings (source, target), in the order of the files."""
-        return self._iteration(
-            lambda _: self._reader.parsed(self._reader.lines()).map(
-                lambda source, target, *where: (source, target)
-            )
-        ).unbatch()
+
+        def good_rows(_):
+            self._reader.start_counting()
+            chunks = self._reader.parsed(self._reader.lines())
+            return chunks.map(lambda source, target, *where: (source, target))
+
+        return untuned(tf.data.Dataset.range(1).flat_map(good_rows)).unbatch()
 
     def sentences(self, side):
         """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
         return self.pairs().map(lambda *pair: pair[side])
-
-    def _iteration(self, make, begin=lambda: (0, 0)):
-        """The data set `make(begin())`, made anew and its counts set to 0 at each iteration."""
-
-        def start(_):
-            self._reader.start_counting()
-            self._rows.assign(0)
-            return tf.convert_to_tensor(begin(), tf.int64)
-
-        return untuned(tf.data.Dataset.range(1).map(start).flat_map(make))
 
     def _epoch(self, epoch):
         lines = self._reader.lines()

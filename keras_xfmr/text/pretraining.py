@@ -137,7 +137,6 @@ class PretrainingDataset(Epochs):
         self._is_special = np.zeros(tokenizer.vocab_size, bool)
         self._is_special[list(tokenizer.special_ids)] = True
         with tf.device("CPU"):
-            self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
             self._empty = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     # ---- what a run knows about its data
@@ -148,30 +147,19 @@ class PretrainingDataset(Epochs):
         token."""
         return {**self._documents.skipped, "empty": int(self._empty.numpy())}
 
-    @property
-    def rows(self):
-        """Instances that the last iteration gave."""
-        return int(self._rows.numpy())
-
     # ---- the pipeline
 
-    @tf.autograph.experimental.do_not_convert
     def dataset(self):
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
+        return self._each_epoch(self._epoch, self._reset)
 
-        first = self._first_batch()
+    def _reset(self):
+        self._documents.reset()
+        self._empty.assign(0)
 
-        def start(_):
-            self._documents.reset()
-            self._rows.assign(0)
-            self._empty.assign(0)
-            return self._begin_epoch(first)
-
-        data = tf.data.Dataset.range(1).map(start)
-        data = data.flat_map(lambda place: self._epoch(place[0], place[1]))
-        return self._batches_of_epoch(data, first)
-
-    def _epoch(self, epoch, first):
+    def _epoch(self, place):
+        # Not by `tf.unstack`: TensorFlow 2.21 ends the process where `skip` is given an output of it.
+        epoch, first = place[0], place[1]
         if self._count is None:
             batches = self._batches(epoch)
         else:

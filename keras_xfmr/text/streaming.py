@@ -23,14 +23,19 @@ NO_TEXT = "not valid UTF-8, or with a NUL character"  # what is wrong where `is_
 class Epochs:
     """A pipeline of batches, each iteration of which is the epoch after that of the one before.
 
-    A subclass defines `dataset`, which starts with `_begin_epoch` and ends with
-    `_batches_of_epoch`.
+    A subclass defines `dataset` by `_each_epoch`, and counts its rows in `_rows`.
     """
 
     def __init__(self):
         self._count = None
         with tf.device("CPU"):
             self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
+            self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def rows(self):
+        """Rows that the last iteration gave: pairs, or instances."""
+        return int(self._rows.numpy())
 
     def seek(self, epoch, batch=0):
         """Makes the next iteration start at this batch of this epoch, both counted from 0."""
@@ -38,16 +43,34 @@ class Epochs:
         check_integer("batch", batch, 0)
         self._position.assign([epoch, batch])
 
-    def _first_batch(self):
-        """The batch at which a data set that is made now begins, if its length is known."""
-        return None if self._count is None else int(self._position[1])
-
-    def _begin_epoch(self, first):
-        """(epoch, batch) of an iteration that begins; the next one is the epoch after it.
+    @tf.autograph.experimental.do_not_convert
+    def _each_epoch(self, make, reset):
+        """The data set as `fit` takes it: deterministic, prefetched, of known length if counted.
 
         Args:
-            first: what `_first_batch` said when the data set was made.
+            make: `[epoch, batch]` -> the batches from there on.
+            reset: sets a subclass's own counts to 0, an operation inside a graph.
         """
+        # The batch at which it begins, if its length is known.
+        first = None if self._count is None else int(self._position[1])
+
+        def start(_):
+            reset()
+            self._rows.assign(0)
+            return self._begin_epoch(first)
+
+        data = tf.data.Dataset.range(1).map(start).flat_map(make)
+        options = tf.data.Options()
+        options.deterministic = True
+        # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        data = untuned(data.prefetch(tf.data.AUTOTUNE).with_options(options))
+        if first is None:
+            return data
+        return data.apply(tf.data.experimental.assert_cardinality(max(self._count - first, 0)))
+
+    def _begin_epoch(self, first):
+        """[epoch, batch] of an iteration that begins; the next one is the epoch after it."""
         place = self._position.read_value()
         if first is not None:
             message = tf.strings.format(
@@ -73,17 +96,6 @@ class Epochs:
             self._count = sum(1 for _ in self.dataset())
             self._position.assign(position)
         return self._count
-
-    def _batches_of_epoch(self, data, first):
-        """The data set as `fit` takes it: deterministic, prefetched, of known length if counted."""
-        options = tf.data.Options()
-        options.deterministic = True
-        # One stream cannot be sharded by file; Keras would warn under a distribution strategy.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        data = untuned(data.prefetch(tf.data.AUTOTUNE).with_options(options))
-        if first is None:
-            return data
-        return data.apply(tf.data.experimental.assert_cardinality(max(self._count - first, 0)))
 
 
 def text_files(paths):

@@ -193,7 +193,7 @@ def test_the_config_holds_every_argument_and_makes_an_equal_layer(case):
     copy = case.layer.from_config(config)
     assert constructor_arguments(case.layer) | set(case.arguments) <= set(config)
     assert copy.get_config() == config == layer.get_config()
-    assert json.loads(json.dumps(config)) is not None
+    json.dumps(config)  # it can be written
     case.run(copy, case.draw())
     case.run(layer, case.draw())
     shapes = [[(w.path, w.shape) for w in each.weights] for each in (copy, layer)]

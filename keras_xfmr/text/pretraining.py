@@ -158,7 +158,7 @@ class PretrainingDataset(Epochs):
         self._empty.assign(0)
 
     def _epoch(self, place):
-        # Not by `tf.unstack`: TensorFlow 2.21 ends the process where `skip` is given an output of it.
+        # `skip` of an output of `tf.unstack` ends the process in TensorFlow 2.21.
         epoch, first = place[0], place[1]
         if self._count is None:
             batches = self._batches(epoch)

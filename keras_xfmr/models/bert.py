@@ -63,20 +63,22 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
     then post-norm encoder blocks. The three embeddings are summed, not concatenated.
 
     Args:
-        vocab_size: rows of the token table.
-        d_model: D, divisible by `num_heads`.
-        num_heads: attention heads.
-        ffn_dim: inner size of the feed-forward networks.
-        num_layers: blocks.
-        max_length: longest sequence, the rows of the position table.
+        vocab_size: rows of the token table, by default 30,522, as of `bert-base-uncased`; so are
+            the other sizes.
+        d_model: D, divisible by `num_heads`; by default 768.
+        num_heads: attention heads, by default 12.
+        ffn_dim: inner size of the feed-forward networks, by default 3072.
+        num_layers: blocks, by default 12.
+        max_length: longest sequence, the rows of the position table; by default 512.
         type_vocab_size: kinds of segments; 2 in published models.
-        dropout_rate: on sublayer outputs and on the embeddings.
-        attention_dropout_rate: on attention weights.
-        hidden_act: `"gelu"` is exact, `"gelu_new"` the tanh approximation, as in published
+        dropout_rate: on sublayer outputs and on the embeddings, by default 0.1.
+        attention_dropout_rate: on attention weights, by default 0.1.
+        hidden_act: `"gelu"`, the default, is exact, `"gelu_new"` the tanh approximation, as in published
             configurations, which have other names for either; also `"relu"`, `"silu"`, `"tanh"`.
-        layer_norm_eps: of every norm.
-        pad_token_id: the padding of the tokenizer; not 0 in every vocabulary.
-        initializer_range: deviation of the truncated normal that weights are drawn from.
+        layer_norm_eps: of every norm, by default 1e-12.
+        pad_token_id: the padding of the tokenizer, by default 0; not so in every vocabulary.
+        initializer_range: deviation of the truncated normal that weights are drawn from, by default
+            0.02.
         pooler: whether there is a dense layer with tanh on position 0; without it `outputs[1]` is
             position 0 as it is.
         dtype: dtype policy of the layers.

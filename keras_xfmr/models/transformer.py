@@ -52,20 +52,22 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         source_vocab_size: size of the source vocabulary.
         target_vocab_size: size of the target vocabulary, with a table of its own. None: one
             vocabulary and one table for source, target and output, as in the paper.
-        d_model: D.
-        num_heads: N, a divisor of D.
-        ffn_dim: inner size of the feed-forward networks.
-        num_layers: blocks on each side, or a pair (encoder, decoder).
-        dropout_rate: on sublayer outputs and on the sums of embeddings and positions.
-        attention_dropout_rate: on attention weights; the paper has none.
-        activation: of the feed-forward networks, see `PositionWiseFFN`.
-        norm: `"layer_norm"` or `"rms_norm"`.
-        norm_first: pre-norm blocks, with one more norm after each stack.
-        positions: a layout of `PositionalEncoding`, or `"learned"` with `max_length` positions.
+        d_model: D, by default 512, the paper's base, as the other sizes are.
+        num_heads: N, a divisor of D, by default 8.
+        ffn_dim: inner size of the feed-forward networks, by default 2048.
+        num_layers: blocks on each side, by default 6, or a pair (encoder, decoder).
+        dropout_rate: on sublayer outputs and on the sums of embeddings and positions, by default
+            0.1.
+        attention_dropout_rate: on attention weights; the paper has none, nor has the default.
+        activation: of the feed-forward networks, see `PositionWiseFFN`; by default `"relu"`.
+        norm: `"layer_norm"`, the default, or `"rms_norm"`.
+        norm_first: pre-norm blocks, with one more norm after each stack; by default False.
+        positions: a layout of `PositionalEncoding`, by default the paper's, or `"learned"` with
+            `max_length` positions.
         max_length: longest sequence, for learned positions only.
         scale_embeddings: whether embeddings are multiplied by sqrt(D), as in the paper, so that
             sinusoids do not drown them. Learned positions can do without.
-        pad_id, start_id, end_id: of the tokenizers.
+        pad_id, start_id, end_id: of the tokenizers, by default 0, 2 and 3.
         dtype: dtype policy of the layers.
 
     Inputs of the call: `{"source_ids": [B, S], "target_ids": [B, T]}`, integers.

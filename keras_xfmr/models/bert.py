@@ -73,8 +73,9 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
         type_vocab_size: kinds of segments; 2 in published models.
         dropout_rate: on sublayer outputs and on the embeddings, by default 0.1.
         attention_dropout_rate: on attention weights, by default 0.1.
-        hidden_act: `"gelu"`, the default, is exact, `"gelu_new"` the tanh approximation, as in published
-            configurations, which have other names for either; also `"relu"`, `"silu"`, `"tanh"`.
+        hidden_act: `"gelu"`, the default, is exact, `"gelu_new"` the tanh approximation, as in
+            published configurations, which have other names for either; also `"relu"`, `"silu"`,
+            `"tanh"`.
         layer_norm_eps: of every norm, by default 1e-12.
         pad_token_id: the padding of the tokenizer, by default 0; not so in every vocabulary.
         initializer_range: deviation of the truncated normal that weights are drawn from, by default

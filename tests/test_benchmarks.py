@@ -76,7 +76,6 @@ def test_bert_times_pytorch(bert):
     ("training_step", "training step, dropout 0"),
     ("decoding", "greedy, batch 1"),
     ("decoding", "beam 4, batch 2"),
-    ("decoding", "beam 4, batch 1"),
 ])  # fmt: skip
 @pytest.mark.parametrize("peer", ["keras_xfmr", "KerasHub"])
 def test_one_side_of_a_comparison_alone(name, case, peer):

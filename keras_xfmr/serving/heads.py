@@ -199,13 +199,15 @@ def _shown(model, token_ids, lengths, segment_ids=None):
         pad_id=0,
     )
     inputs = {"token_ids": token_ids, "attention_mask": mask}
-    if segment_ids is None:
-        return inputs
-    segment_ids = segment_ids[:, : tf.shape(mask)[1]]
-    segment_ids = same_shape(segment_ids, mask, "Expected a segment for each id.") * mask
-    size = bert.segment_embedding.input_dim
-    message = f"Expected segments from 0 on, below the {size} rows of the model's table."
-    return {**inputs, "segment_ids": inside(segment_ids, size, message)}
+    if segment_ids is not None:
+        segment_ids = segment_ids[:, : tf.shape(mask)[1]]
+        segment_ids = same_shape(segment_ids, mask, "Expected a segment for each id.") * mask
+        size = bert.segment_embedding.input_dim
+        message = f"Expected segments from 0 on, below the {size} rows of the model's table."
+        inputs["segment_ids"] = inside(segment_ids, size, message)
+    # The model reads one position at least; ids of no width are an empty text.
+    missing = tf.maximum(1 - tf.shape(token_ids)[1], 0)
+    return {name: tf.pad(values, [[0, 0], [0, missing]]) for name, values in inputs.items()}
 
 
 def _float32(values):

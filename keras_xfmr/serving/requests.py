@@ -69,8 +69,6 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
         message = f"Expected `lengths` of at most {longest}, the positions of the model."
         checks.append(_refuse(lengths > longest, lengths, message))
         token_ids = token_ids[:, :longest]
-    # A model reads one position at least.
-    token_ids = tf.pad(token_ids, [[0, 0], [0, tf.maximum(1 - tf.shape(token_ids)[1], 0)]])
     # Here and below, or what follows might run first, and fail with a message of its own.
     with tf.control_dependencies(_operations(checks)):
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])

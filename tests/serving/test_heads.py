@@ -183,6 +183,10 @@ def test_padding_and_neighbours_change_no_answer(spans):
     ones = np.pad(segments, [(0, 0), (0, 4)], constant_values=1)
     for name, answer in ask(path, "ids", token_ids=padded, segment_ids=ones, lengths=[9]).items():
         np.testing.assert_allclose(answer, expected[name], rtol=1e-4, err_msg=name)
+    none, zero = (np.zeros((1, width), "int32") for width in (0, 1))
+    expected = ask(path, "ids", token_ids=zero, segment_ids=zero, lengths=[0])
+    for name, answer in ask(path, "ids", token_ids=none, segment_ids=none, lengths=[0]).items():
+        np.testing.assert_allclose(answer, expected[name], rtol=1e-4, err_msg=name)
 
 
 def test_a_server_without_xla_and_python_answers_alike(spans, loader):

@@ -195,7 +195,7 @@ def test_one_callback_serves_two_fits(tmp_path):
     same_weights(second, first.get_weights())
 
 
-@pytest.mark.parametrize("epoch, batch", [(1, 3), (2, 6), (0, 6)])
+@pytest.mark.parametrize("epoch, batch", [(1, 3), (2, 6)])
 def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
     def run(watch):
         backup = training.BackupAndRestore(root, data=Data(), save_freq=2, delete_checkpoint=False)
@@ -299,10 +299,9 @@ def test_data_of_unknown_length_are_refused_where_keras_counts_a_step_too_many(t
         make().fit(data.dataset(), verbose=0, shuffle=False, callbacks=[backup])
 
 
-@pytest.mark.parametrize("place", [(1, 3), (2, BATCHES - 1)], ids=str)
-def test_a_fit_after_a_resumed_one_begins_by_itself(place, tmp_path):
+def test_a_fit_after_a_resumed_one_begins_by_itself(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2), Watch(*place))
+        fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2), Watch(1, 3))
     model = make()
     fit(model, training.BackupAndRestore(tmp_path, data=Data(), save_freq=2))
     assert model.fit(Data(), epochs=2, verbose=0).epoch == [0, 1]

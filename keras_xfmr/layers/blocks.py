@@ -36,7 +36,8 @@ class _Block(keras.layers.Layer):
         **kwargs,
     ):
         sublayers = {"self_attention": self_attention}
-        sublayers.update((name, kwargs.pop(name, None)) for name in self.attentions[1:])
+        # A decoder's cross-attention, which an encoder's block must not take.
+        sublayers.update((name, kwargs.pop(name)) for name in self.attentions[1:])
         sublayers["feed_forward"] = feed_forward
         super().__init__(**kwargs)
         if not isinstance(norm, str):

@@ -226,7 +226,7 @@ def _existing(files):
     if not names:
         raise ValueError("`files` names no file.")
     for name in names:
-        with open(name, "rb") as file:
+        with tf.io.gfile.GFile(name, "rb") as file:
             if not any(line.strip() for line in file):
                 raise ValueError(f"{name} has no text.")
     return names

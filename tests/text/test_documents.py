@@ -56,6 +56,12 @@ def test_each_line_may_be_a_document_of_two_sentences_or_halves(file):
     ]
 
 
+def test_files_may_be_where_tensorflow_reads_them():
+    with tf.io.gfile.GFile("ram://documents.txt", "w") as file:
+        file.write("a\n\nb\n")
+    assert read(Documents("ram://documents.txt"))[0] == [["a"], ["b"]]
+
+
 def test_white_space_of_unicode_is_a_blank_line(file):
     documents = Documents(file("a\n\u00a0\nb\n\u3000 \t\nc\n\u2003\nd\n"))
     assert read(documents) == ([["a"], ["b"], ["c"], ["d"]], [1, 2, 3, 4])

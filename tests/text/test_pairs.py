@@ -230,6 +230,14 @@ def test_columns_are_chosen_and_the_header_of_each_file_is_left_out(tmp_path):
     assert flat(read(pairs)) == [("c", "a")]
 
 
+def test_files_may_be_where_tensorflow_reads_them():
+    with tf.io.gfile.GFile("ram://pairs.tsv", "w") as file:
+        file.write("a\tb\nc\td\n")
+    pairs = pairs_of("ram://pairs.tsv", buckets=np.array([3, 7]), columns=(np.int64(0), 1))
+    assert flat(read(pairs)) == [("a", "b"), ("c", "d")]
+    assert pairs.buckets == ((3, 3), (7, 7))
+
+
 def test_two_files_are_read_side_by_side(tmp_path):
     (tmp_path / "a.en").write_bytes(b"\xef\xbb\xbfa\tb\r\n\r\nc\r\n")
     (tmp_path / "a.ko").write_bytes("가\n\n나\n".encode())

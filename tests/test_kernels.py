@@ -26,6 +26,21 @@ def test_the_largest_of_a_row_and_where_they_stand(size, ties):
     assert keras.backend.standardize_dtype(ids.dtype) == "int32"
 
 
+@pytest.mark.parametrize("shape", [(1,), (13,), (11, 17), (64, 32), (1, 19), (3, 0)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_copied_array_keeps_its_values_whatever_becomes_of_the_array(shape, turned):
+    array = np.random.default_rng(3).normal(size=shape).astype("float32")
+    array = array.T if turned else array
+    expected = array.copy()
+    tensor = kernels.copied(array)
+    variable = keras.Variable(tensor)
+    array[...] = 5.0
+    np.testing.assert_array_equal(tensor, expected)
+    variable.assign(variable + 1)  # does not write through to the tensor
+    np.testing.assert_array_equal(tensor, expected)
+    np.testing.assert_array_equal(variable, expected + 1)
+
+
 @pytest.mark.requires_tensorflow
 def test_uniform_numbers_are_the_same_with_and_without_xla_and_uniform():
     import tensorflow as tf

@@ -6,6 +6,7 @@ import re
 
 from keras import ops
 
+from keras_xfmr import kernels
 from keras_xfmr.checkpoints.bert_config import (
     architecture,
     bert_arguments,
@@ -191,9 +192,7 @@ class BertCheckpoint:
             )
         self._check_dtype(name)
         array = self._tensors.view(self.names[name])
-        # Copied or turned round by the backend, straight from the file and on all cores.
-        turned = ops.transpose(array) if inputs and out_in else ops.copy(array)
-        return ops.reshape(turned, shape)
+        return ops.reshape(kernels.copied(array.T if inputs and out_in else array), shape)
 
     def _is_out_in(self, name):
         # Google stored the matrices of heads as PyTorch does all of them.

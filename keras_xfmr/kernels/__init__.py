@@ -14,6 +14,7 @@ else:
     from keras_xfmr.kernels import portable as phrasing
 
 build_training = phrasing.build_training
+copied = phrasing.copied
 dropout = phrasing.dropout
 empty = phrasing.empty
 layer_norm = phrasing.layer_norm
@@ -25,6 +26,7 @@ __all__ = [
     "MASKED_SCORE",
     "attention",
     "build_training",
+    "copied",
     "dropout",
     "empty",
     "layer_norm",

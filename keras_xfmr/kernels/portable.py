@@ -42,6 +42,11 @@ def empty(shape, dtype):
     return ops.zeros(shape, dtype)
 
 
+def copied(array):
+    """A tensor with the values of an array, and memory of its own."""
+    return ops.convert_to_tensor(np.array(array, order="C"))
+
+
 def dropout(inputs, rate, seed):
     """Zeroes each element with probability `rate`, scales the others by 1 / (1 - rate)."""
     return keras.random.dropout(inputs, rate, seed=seed)

@@ -66,6 +66,27 @@ def empty(shape, dtype):
     return tf.raw_ops.Empty(shape=shape, dtype=dtype)
 
 
+ALIGNMENT = 64  # bytes; TensorFlow takes memory over that begins at a multiple of it
+STRIPE = 8  # columns of a matrix that is turned round
+
+
+def copied(array):
+    """A tensor with the values of an array, which are copied once.
+
+    `tf.convert_to_tensor` copies an array so that nobody can change the tensor by it, and once more
+    where the memory of that copy does not begin as TensorFlow wants it. Nobody else has this copy.
+    A matrix that is turned round is copied by stripes, or each number would be fetched from another
+    line of the processor's cache.
+    """
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    width = array.shape[-1] if array.flags.c_contiguous else STRIPE
+    for start in range(0, array.shape[-1], width) if array.size else ():
+        copy[..., start : start + width] = array[..., start : start + width]
+    return tf.raw_ops.Identity(input=copy)
+
+
 def write(tensor, update, index, axis):
     """`tensor` with `update` at positions index .. index + width of one axis.
 

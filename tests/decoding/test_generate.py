@@ -6,6 +6,7 @@ B batch, S source, L max_length, V vocab_size
 import keras
 import numpy as np
 import pytest
+from arrays import as_numpy
 from keras import ops
 
 from keras_xfmr import decoding
@@ -42,10 +43,6 @@ def search(model, source=SOURCE, **options):
     """The cached search without compilation."""
     generator = model.make_generator(**{"max_length": L, **options})
     return {name: as_numpy(x) for name, x in generator(ops.convert_to_tensor(source)).items()}
-
-
-def as_numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def uncached_step(model, source):

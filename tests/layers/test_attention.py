@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from arrays import as_numpy, mask, normal, randomize
 from keras import ops
 
 from keras_xfmr import functional
@@ -18,17 +19,6 @@ pytestmark = pytest.mark.portable
 
 B, T, S, N, H, V, D = 2, 5, 7, 3, 4, 11, 13
 CLOSE = {"rtol": 0, "atol": 5e-6}  # float32 sums of a few dozen products of numbers near 1
-
-
-def normal(rng, *shape):
-    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
-
-
-def mask(rng, *shape):
-    """True with probability 0.7, and in the first column always: Keras has no empty rows."""
-    values = rng.random(shape) < 0.7
-    values[..., 0] = True
-    return ops.convert_to_tensor(values)
 
 
 def both(arguments, inputs, **call):
@@ -54,8 +44,7 @@ def built(rng, rows=T, **arguments):
     layer = MultiHeadAttention(**{"num_heads": N, "key_dim": H, **arguments})
     x = normal(rng, B, rows, D)
     layer.build(x.shape, x.shape)
-    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
-    return layer, x
+    return randomize(rng, layer), x
 
 
 def weights_of(layer):
@@ -64,10 +53,6 @@ def weights_of(layer):
     dense = {letter: getattr(layer, f"{name}_dense") for letter, name in names.items()}
     kernels = {f"w{letter}": layer.kernel.numpy() for letter, layer in dense.items()}
     return {**kernels, **{f"b{letter}": layer.bias.numpy() for letter, layer in dense.items()}}
-
-
-def as_numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 def parameters(function):
@@ -350,8 +335,8 @@ def test_the_output_shape_is_that_of_keras_layer(output_shape):
 
 def test_a_mask_may_be_a_list(rng):
     x = normal(rng, 1, 2, D)
-    for mask in ([[[True, False], [True, True]]], [[True, False], [True, True]]):
-        expected, output = both({}, [x, x], attention_mask=mask)
+    for given in ([[[True, False], [True, True]]], [[True, False], [True, True]]):
+        expected, output = both({}, [x, x], attention_mask=given)
         np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
 
 
@@ -376,8 +361,8 @@ def test_a_bias_is_no_mask(rng):
     with pytest.raises(ValueError, match="boolean, or numbers of which 0 hides.*attention_bias"):
         layer(x, x, attention_mask=additive)
     expected = layer(x, x, use_causal_mask=True)
-    for mask in (np.tri(5), np.tri(5, dtype="int32")):
-        np.testing.assert_array_equal(as_numpy(layer(x, x, attention_mask=mask)), expected)
+    for given in (np.tri(5), np.tri(5, dtype="int32")):
+        np.testing.assert_array_equal(as_numpy(layer(x, x, attention_mask=given)), expected)
     found = layer(x, x, attention_bias=additive[None, None])
     np.testing.assert_allclose(as_numpy(found), expected, atol=1e-6)
 

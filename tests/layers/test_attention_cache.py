@@ -5,6 +5,7 @@ B batch, T target, S source, N heads, H head_dim, V value_dim, D d_model
 
 import numpy as np
 import pytest
+from arrays import as_numpy, mask, normal
 from keras import ops
 
 from keras_xfmr.layers import MultiHeadAttention, RotaryEmbedding
@@ -15,17 +16,6 @@ B, T, S, N, H, V, D = 2, 5, 7, 3, 4, 11, 13
 CLOSE = {"rtol": 0, "atol": 5e-6}  # float32 sums of a few dozen products of numbers near 1
 
 
-def normal(rng, *shape):
-    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
-
-
-def mask(rng, *shape):
-    """True with probability 0.7, and in the first column always: Keras has no empty rows."""
-    values = rng.random(shape) < 0.7
-    values[..., 0] = True
-    return ops.convert_to_tensor(values)
-
-
 def built(rng, rows=T, **arguments):
     """A layer with drawn biases, and its self-attention input `[B, rows, D]`."""
     layer = MultiHeadAttention(**{"num_heads": N, "key_dim": H, **arguments})
@@ -33,10 +23,6 @@ def built(rng, rows=T, **arguments):
     layer.build(x.shape, x.shape)
     layer.set_weights([rng.normal(size=w.shape) / 3 for w in layer.get_weights()])
     return layer, x
-
-
-def as_numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 @pytest.mark.parametrize("arguments", [

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from arrays import as_numpy, normal, randomize
 from keras import ops
 
 from keras_xfmr import functional
@@ -29,14 +30,6 @@ B, T, S, N, D, F = 2, 5, 7, 3, 6, 11
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # float32 through three normalized sublayers
 
 
-def normal(rng, *shape):
-    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
-
-
-def as_numpy(x):
-    return ops.convert_to_numpy(x)
-
-
 def mask(rng, *shape):
     return ops.convert_to_tensor(rng.random(shape) < 0.7)
 
@@ -45,8 +38,7 @@ def built(rng, kind, **arguments):
     """A block whose every weight is drawn."""
     block = kind(N, F, **arguments)
     block.build((B, T, D)) if kind is EncoderBlock else block.build((B, T, D), (B, S, D))
-    block.set_weights([rng.normal(size=w.shape) / 2 for w in block.get_weights()])
-    return block
+    return randomize(rng, block)
 
 
 def attention(layer, query, value, **options):

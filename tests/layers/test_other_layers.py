@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from arrays import as_numpy, normal, randomize
 from keras import ops
 
 from keras_xfmr.layers import (
@@ -23,20 +24,6 @@ pytestmark = pytest.mark.portable
 
 B, T, D, F = 2, 5, 7, 11
 CLOSE = {"rtol": 1e-5, "atol": 5e-6}  # float32 sums of a few dozen products of numbers near 1
-
-
-def normal(rng, *shape):
-    return ops.convert_to_tensor(rng.normal(size=shape).astype("float32"))
-
-
-def as_numpy(x):
-    return ops.convert_to_numpy(x)
-
-
-def randomize(rng, layer):
-    """Gives every weight a drawn value: zeros and ones would hide a bias or a scale."""
-    layer.set_weights([rng.normal(size=w.shape) / 2 for w in layer.get_weights()])
-    return layer
 
 
 KINDS = {

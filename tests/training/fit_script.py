@@ -61,7 +61,7 @@ def fit(model, pairs, backup_dir, save_freq, *callbacks):
 
 
 def main(path, backup, save_freq, epoch, batch):
-    model, pairs = make(path)
+    model, pairs = make(path, jit_compile=True)
     save_freq = save_freq if save_freq == "epoch" else int(save_freq)
     kill = Stop(int(epoch), int(batch), lambda: os.kill(os.getpid(), signal.SIGKILL))
     fit(model, pairs, backup, save_freq, kill)

@@ -147,7 +147,8 @@ def watched(data, ranges):
     Args:
         data: what a model is trained with; looked at where it is a `tf.data.Dataset`.
         ranges: a function from the parts of a batch to tuples (name, values, size, advice, value
-            that is allowed besides, or None), where values must lie in 0 .. size - 1.
+            that is allowed besides, or None), where values must lie in 0 .. size - 1, and perhaps
+            False, where they may be fractions.
     """
     if not isinstance(data, tf.data.Dataset):
         return data
@@ -167,15 +168,22 @@ def watched(data, ranges):
     return checked
 
 
-def _assert_range(name, values, size, advice, ignored):
+def _assert_range(name, values, size, advice, ignored, whole=True):
     values = tf.convert_to_tensor(values)
+    if values.dtype == tf.string:
+        raise ValueError(f"{name} must be numbers. Received: texts.")
     if not values.dtype.is_floating:
         values = tf.cast(values, tf.int64)  # the size may lie beyond a smaller type
     outside = tf.logical_or(values < 0, values >= tf.cast(size, values.dtype))
+    whole = whole and values.dtype.is_floating
+    if whole:  # fractions, which a model would cut off, or which are rounded already
+        broken = tf.not_equal(values, tf.round(values))
+        outside = tf.fill(tf.shape(values), True) if values.dtype.size < 4 else outside | broken
     if ignored is not None:
         outside = tf.logical_and(outside, tf.not_equal(values, tf.cast(ignored, values.dtype)))
     message = tf.strings.format(
-        f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: {{}}.",
+        f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}"
+        f"{', integers' if whole else ''}. Received: {{}}.",
         tf.boolean_mask(values, outside)[:5],
     )
     return tf.debugging.Assert(tf.logical_not(tf.reduce_any(outside)), [message])

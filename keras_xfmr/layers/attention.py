@@ -184,7 +184,9 @@ class MultiHeadAttention(keras.layers.Layer):
         self.query_dense = self._head_projection("query", query_shape, self.num_heads, self.key_dim)
         self.key_dense = self._head_projection("key", key_shape, kv_heads, self.key_dim)
         if self.use_gate:
-            self.gate_dense = self._head_projection(
+            # Under the name that it has in Keras' layer, by which files of weights fit both.
+            # The name that it has in Keras' layer: files of weights are read by either.
+            self._gate_dense = self._head_projection(
                 "gate", query_shape, self.num_heads, self.value_dim, activation="sigmoid"
             )
         self.value_dense = self._head_projection("value", value_shape, kv_heads, self.value_dim)
@@ -230,7 +232,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def projections(self):
         """The dense layers, for `Prepared`."""
-        gate = [self.gate_dense] if self.use_gate else []
+        gate = [self._gate_dense] if self.use_gate else []
         return [self.query_dense, self.key_dense, self.value_dense, self.output_dense, *gate]
 
     # ---- the steps of a call, each to be overridden
@@ -349,15 +351,17 @@ class MultiHeadAttention(keras.layers.Layer):
         cache_index=None,
         position=None,
     ):
+        reads_cache = cache is not None and cache_index is None
+        sources = () if reads_cache else (value.shape, (value if key is None else key).shape)
+        _check_shapes(query.shape, *sources)
         folded = self._folds(query.shape)
         if folded and (cache is not None or attention_bias is not None):
             raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
         attention_mask = functional.as_array(attention_mask)
         if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
             attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
-        gate = self.gate_dense(query) if self.use_gate else None
+        gate = self._gate_dense(query) if self.use_gate else None
         position = _position(cache, cache_index, position)
-        reads_cache = cache is not None and cache_index is None
         query = self.project_query(query, position)
         if not reads_cache:
             key, value = self.project_key_value(value, key, position)
@@ -484,14 +488,14 @@ def _of_whole_cache(mask, cache):
     return mask if known and mask.shape[1] == length else None
 
 
-def _check_shapes(query_shape, value_shape, key_shape):
+def _check_shapes(query_shape, value_shape=None, key_shape=None):
     for name, shape in (("query", query_shape), ("value", value_shape), ("key", key_shape)):
-        if len(shape) < 3:
+        if shape is not None and len(shape) < 3:
             raise ValueError(
                 f"`{name}` must have the shape [batch, length, features]. "
                 f"Received: shape {tuple(shape)}."
             )
-    if tuple(value_shape[1:-1]) != tuple(key_shape[1:-1]):
+    if value_shape is not None and not functional.shapes_agree(value_shape[1:-1], key_shape[1:-1]):
         raise ValueError(
             "`value` and `key` must have the same length. Received: value of shape "
             f"{tuple(value_shape)}, key of shape {tuple(key_shape)}."

@@ -115,7 +115,8 @@ class _Block(keras.layers.Layer):
         )
         extras = kwargs.get("return_attention_scores") or kwargs.get("cache") is not None
         # Positional arguments beyond the inputs, and the memory, may be any of these.
-        if not default or extras or len(args) >= len(self.attentions):
+        wrong = len(inputs.shape) != 3
+        if not default or extras or wrong or len(args) >= len(self.attentions):
             # Of the call itself: `Layer` would ask `compute_output_shape`, which knows no extras.
             return keras.Operation.compute_output_spec(self, inputs, *args, **kwargs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

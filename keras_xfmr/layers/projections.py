@@ -86,7 +86,8 @@ class RowDense(KeepsUpdates, keras.layers.EinsumDense):
 
     def build(self, input_shape):
         super().build((None, *input_shape[-self._contracted :]))
-        self.input_spec = None  # it speaks of the rows, not of what `call` takes
+        axes = {axis: input_shape[axis] for axis in range(-self._contracted, 0)}
+        self.input_spec = keras.InputSpec(axes=axes)  # Keras' speaks of rows, not of the call's
 
     def prepare(self, rows=None):
         """The product with the kernel as a matrix, `[D, N H]` for a kernel `[D, N, H]`."""

@@ -18,6 +18,7 @@ from keras_xfmr.models.checked_data import (
     ChecksData,
     check_range,
     positions,
+    refuse_no_ids,
     refuse_unpacked,
 )
 from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
@@ -313,11 +314,8 @@ def _check_inputs(inputs):
             raise ValueError(
                 f"`{name}` must have the shape of `token_ids`, {shape}. Received: shape {found}."
             )
-        if name != "attention_mask" and not functional.could_be_ids(inputs[name]):
-            dtype = keras.backend.standardize_dtype(inputs[name].dtype)
-            raise ValueError(
-                f"`{name}` must be integers; others would be cut off. Received: dtype {dtype}."
-            )
+        if name != "attention_mask":
+            refuse_no_ids(f"`{name}`", inputs[name])
 
 
 def _check(config):

@@ -11,7 +11,7 @@ from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
 from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.models.arguments import class_names
 from keras_xfmr.models.bert_head import BertHead, check_encoder
-from keras_xfmr.models.checked_data import ignored_label
+from keras_xfmr.models.checked_data import counts_classes, ignored_label
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -144,8 +144,10 @@ class _ClassHead(BertHead):
         dtype = keras.backend.standardize_dtype(labels.dtype)
         outputs = len(labels.shape) == len(self.output_shape)
         probabilities = outputs and labels.shape[-1] == self.num_classes and "float" in dtype
-        if self.num_classes > 1 and not probabilities:
-            ignored = ignored_label(getattr(self, "loss", None))
+        loss = getattr(self, "loss", None)
+        # With one class any number may be a label, of a regression, unless the loss counts classes.
+        if not probabilities and (self.num_classes > 1 or counts_classes(loss)):
+            ignored = ignored_label(loss)
             yield "Labels", labels, self.num_classes, f"num_classes={self.num_classes}", ignored
 
 
@@ -206,7 +208,7 @@ class BertClassifier(_ClassHead):
 
     def label_ranges(self, labels, length):
         if self.multi_label:
-            return [("Labels", labels, 2, "0 or 1 for each class", None)]
+            return [("Labels", labels, 2, "0 or 1 for each class", None, False)]
         return super().label_ranges(labels, length)
 
     def hub_config(self):

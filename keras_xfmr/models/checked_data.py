@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xfmr import kernels
+from keras_xfmr import functional, kernels
 
 
 class ChecksData:
@@ -37,7 +37,8 @@ class ChecksData:
         raise NotImplementedError
 
     def ranges(self, inputs, labels=None):
-        """What must lie where in a batch: (name, values, size, advice, ignored value) of each.
+        """What must lie where in a batch: (name, values, size, advice, ignored value) of each,
+        and False where they may be fractions.
 
         Args:
             inputs: of the call, arrays or tensors.
@@ -96,7 +97,9 @@ class ChecksData:
         if arrays:
             labels = self._named_labels(labels)
             single = not isinstance(labels, dict)
-            labels = arrays_of({"labels": labels} if single else labels)
+            labels = {"labels": labels} if single else labels
+            refuse_texts(labels, "numbers, such as the places of their names in a list of classes")
+            labels = arrays_of(labels)
             labels = labels.get("labels") if single else labels
             for parts in self.ranges(arrays, labels):
                 check_range(*parts)
@@ -150,13 +153,18 @@ def positions(name, ids, longest):
     return f"Positions of `{name}`", last, longest, "max_length", None
 
 
-def check_range(name, array, size, advice="", ignored=None):
-    """Raises ValueError where a value of an array is not among 0 .. size - 1, nor `ignored`."""
+def check_range(name, array, size, advice="", ignored=None, whole=True):
+    """Raises ValueError where a value of an array is not among 0 .. size - 1, nor `ignored`.
+
+    With `whole=False` it may be a fraction.
+    """
     if array is None:
         return
     array = np.asarray(array)
     if not array.size:
         return
+    if whole:
+        refuse_no_ids(name, array)
     outside = (array < 0) | (array >= size)
     if ignored is not None:
         outside &= array != ignored
@@ -164,6 +172,15 @@ def check_range(name, array, size, advice="", ignored=None):
         raise ValueError(
             f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: "
             f"{name.lower()} from {array.min()} to {array.max()}."
+        )
+
+
+def refuse_no_ids(name, ids):
+    """Raises ValueError where they are no integers, which Keras would cut off on their way in."""
+    if hasattr(ids, "dtype") and not functional.could_be_ids(ids):
+        dtype = keras.backend.standardize_dtype(ids.dtype)
+        raise ValueError(
+            f"{name} must be integers; others would be cut off. Received: dtype {dtype}."
         )
 
 
@@ -175,16 +192,26 @@ def refuse_unpacked(inputs):
                 f"`{name}` must be rows of equal length: pad them by `.to_tensor(pad_id)`, or pack "
                 "texts by a packer of `keras_xfmr.text`. Received: a ragged tensor."
             )
+    refuse_texts(inputs, "ids, which a tokenizer of `keras_xfmr.text` makes of texts")
+
+
+def refuse_texts(values, expected):
+    """Raises ValueError where a named value is texts."""
+    for name, value in values.items():
         first = value
         while isinstance(first, (list, tuple)) and first:
             first = first[0]
         dtype = getattr(first, "dtype", None)
         array = getattr(dtype, "kind", None) in ("S", "U")  # NumPy's
         if array or isinstance(first, (str, bytes)) or getattr(dtype, "name", None) == "string":
-            raise ValueError(
-                f"`{name}` must be ids, which a tokenizer of `keras_xfmr.text` makes of texts. "
-                "Received: texts."
-            )
+            raise ValueError(f"`{name}` must be {expected}. Received: texts.")
+
+
+def counts_classes(loss):
+    """Whether a loss reads a label as the number of a class."""
+    sparse = keras.losses.sparse_categorical_crossentropy
+    named = loss == sparse.__name__ or loss is sparse
+    return named or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
 
 
 def ignored_label(loss):

@@ -24,7 +24,7 @@ from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.adaptation import FREEZE_KEYS, freeze_again, freeze_config
 from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs
-from keras_xfmr.models.checked_data import ChecksData, ignored_label, positions
+from keras_xfmr.models.checked_data import ChecksData, ignored_label, positions, refuse_no_ids
 from keras_xfmr.models.generator import Generator, GeneratorCache, options_key
 
 PRESETS = {
@@ -188,7 +188,12 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
 
     def complete_inputs(self, inputs):
         inputs = self.named(inputs)
-        return named_inputs(inputs, INPUTS) if isinstance(inputs, dict) else inputs
+        if not isinstance(inputs, dict):
+            return inputs
+        inputs = named_inputs(inputs, INPUTS)
+        for name, ids in inputs.items():
+            refuse_no_ids(f"`{name}`", functional.as_array(ids))
+        return inputs
 
     # ---- data are looked at
 

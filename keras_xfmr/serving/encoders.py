@@ -27,6 +27,7 @@ def export_encoder(
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`, and answers
+    `truncated [B]` bool, whether something was cut away as too long for the packer, and
 
     - `BertClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`; with one class,
       a regression, `value [B]`; with `multi_label` each of the `scores` is that of a class by
@@ -38,10 +39,10 @@ def export_encoder(
       the context as it stands there, characters `start [B]` to `end [B]` (behind the last one);
       `score [B]`, the probability of its first token times that of its last in their window;
       `no_answer [B]`, that of both at `[CLS]`, the least of all windows, of a model that
-      was trained with such questions: there is none where it is above `score`; and
-      `truncated [B]`, whether the end of the question was cut away. The answer is the span of at
-      most `max_answer_length` tokens whose logits have the largest sum, in any window of the
-      context; it is empty where there is no context;
+      was trained with such questions: there is none where it is above `score`. `truncated` is
+      about the question, as windows have all of the context. The answer is the span of at most
+      `max_answer_length` tokens whose logits have the largest sum, in any window of the context;
+      it is empty where there is no context;
     - `BertPretrainer` with `pairs=True`: `follows [B]`, the probability that the second text
       follows the first. Without, `serving_default` is `ids`. Its `fill_mask` takes `text [B]`, in
       which each `[MASK]` is to be guessed (`SentencePacker.pack_masked`), and answers

@@ -5,6 +5,8 @@ Each function gives name -> (function, input signature) of one kind of model.
 B batch, T length, W words, P positions, C classes, K predictions
 """
 
+import copy
+
 import tensorflow as tf
 
 from keras_xfmr import models
@@ -38,9 +40,10 @@ def classifier(model, packer, *, pairs=False, labels=None):
         return {"scores": probabilities(_float32(model(inputs)))}
 
     def of_texts(*texts):
-        scores = of_inputs(_packed(packer, *texts))["scores"]
+        inputs, cut = _packed(packer, *texts)
+        scores = of_inputs(inputs)["scores"]
         label = tf.gather(names, tf.argmax(scores, axis=-1))
-        return {"label": label, "score": tf.reduce_max(scores, -1), "scores": scores}
+        return {"label": label, "score": tf.reduce_max(scores, -1), "scores": scores, **cut}
 
     return _endpoints(model, packer, pairs, of_inputs, of_texts)
 
@@ -54,7 +57,7 @@ def tagger(model, packer, *, labels=None):
 
     def of_text(text):
         words = tf.strings.split(tf.strings.regex_replace(text, BLANKS, " "))
-        packed = packer.pack_words(words)
+        packed = _reporting(packer).pack_words(words)
         positions = packed["word_positions"]
         scores = of_inputs({name: packed[name] for name in INPUTS})["scores"]
         known = positions >= 0
@@ -63,6 +66,7 @@ def tagger(model, packer, *, labels=None):
             "words": words.to_tensor(""),
             "tags": tf.where(known, tf.gather(names, tf.argmax(scores, axis=-1)), ""),
             "scores": tf.where(known, tf.reduce_max(scores, -1), 0.0),
+            **_cut(packed),
         }
 
     return _endpoints(model, packer, False, of_inputs, of_text)
@@ -135,7 +139,7 @@ def pretrainer(model, packer, *, pairs=False, top=5):
 
     def of_masked(text):
         pieces = packer.tokenizer.get_vocabulary()
-        packed = packer.pack_masked(text)
+        packed = _reporting(packer).pack_masked(text)
         positions = packed["masked_positions"]
         logits = model({name: packed[name] for name in (*INPUTS, "masked_positions")})
         # The table may have more rows than there are pieces.
@@ -145,12 +149,13 @@ def pretrainer(model, packer, *, pairs=False, top=5):
         return {
             "top_pieces": tf.where(masked, tf.gather(pieces, best.indices), ""),
             "top_scores": tf.where(masked, best.values, 0.0),
+            **_cut(packed),
         }
 
     def of_pair(text, text_pair):
-        inputs = _packed(packer, text, text_pair)
+        inputs, cut = _packed(packer, text, text_pair)
         nowhere = tf.zeros([tf.shape(text)[0], 1], tf.int32)
-        return follows(model({**inputs, "masked_positions": nowhere}))
+        return {**follows(model({**inputs, "masked_positions": nowhere})), **cut}
 
     ids = [TOKEN_IDS, LENGTHS, POSITIONS, *([SEGMENT_IDS] if pairs else [])]
     endpoints = {
@@ -171,10 +176,17 @@ def _class_names(model, labels):
 
 def _endpoints(model, packer, pairs, of_inputs, of_texts=None):
     """Raw text, and ids."""
-    of_texts = of_texts or (lambda *texts: of_inputs(_packed(packer, *texts)))
+
+    def numbers_of_texts(*texts):
+        inputs, cut = _packed(packer, *texts)
+        return {**of_inputs(inputs), **cut}
+
     ids = [TOKEN_IDS, LENGTHS, *([SEGMENT_IDS] if pairs else [])]
     return {
-        "serving_default": (of_texts, _strings("text", *(["text_pair"] if pairs else []))),
+        "serving_default": (
+            of_texts or numbers_of_texts,
+            _strings("text", *(["text_pair"] if pairs else [])),
+        ),
         "ids": (lambda *numbers: of_inputs(_shown(model, *numbers)), ids),
     }
 
@@ -184,8 +196,21 @@ def _strings(*names):
 
 
 def _packed(packer, *texts):
-    packed = packer(*same_rows(*texts))
-    return {name: packed[name] for name in INPUTS}
+    """A model's inputs, and what is said of texts that were too long."""
+    packed = _reporting(packer)(*same_rows(*texts))
+    return {name: packed[name] for name in INPUTS}, _cut(packed)
+
+
+def _reporting(packer):
+    """The packer, which says what it cut: a client cannot see it."""
+    packer = copy.copy(packer)
+    packer.report_truncation = True
+    return packer
+
+
+def _cut(packed):
+    """A user's own packer may say nothing."""
+    return {name: packed[name] for name in ("truncated",) if name in packed}
 
 
 def _shown(model, token_ids, lengths, segment_ids=None):

@@ -5,6 +5,7 @@ N rows of a chunk
 
 import codecs
 import collections
+import dataclasses
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -24,6 +25,24 @@ CHUNK = 512  # rows that are parsed and tokenized by one call
 REASONS = ("blank", "fields", "utf8", "empty", "too_long")
 FIRST_ROWS = 100
 END_OF_FILE = "\x00end of file\x00"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Rows that have something wrong with them.
+
+    Args:
+        reason: under which they are counted.
+        rows: which they are, bool `[N]`.
+        complaint: what is said of one, or a function from the index of its file to that; None where
+            it is no offence.
+        in_target: whether the fault is the target's, which may stand in a file of its own.
+    """
+
+    reason: str
+    rows: tf.Tensor
+    complaint: object = None
+    in_target: bool = False
 
 
 class PairReader:
@@ -102,32 +121,31 @@ class PairReader:
             lines = strip_lines(lines)
             cells = tf.strings.split(lines, "\t")
             expected = tf.gather(tf.constant(self._fields, tf.int64), files)
-            wrong_fields = cells.row_lengths() != expected
+            wrong_fields = [Fault("fields", cells.row_lengths() != expected, self._wrong_count)]
             cells = cells.to_tensor("", shape=[None, max(self._columns) + 1])
             source, target = (cells[:, column] for column in self._columns)
             blank = is_blank(lines)
         else:
             source, target = strip_lines(lines), strip_lines(others)
-            wrong_fields = tf.equal(lines, END_OF_FILE) | tf.equal(others, END_OF_FILE)
+            ends = "this file ends before this line, the other of the pair goes on"
+            wrong_fields = [
+                Fault("fields", tf.equal(lines, END_OF_FILE), ends),
+                Fault("fields", tf.equal(others, END_OF_FILE), ends, in_target=True),
+            ]
             blank = is_blank(source) & is_blank(target)
         source, target = tf.strings.strip(source), tf.strings.strip(target)
-        no_text = tf.logical_not(is_text(source) & is_text(target))
-        empty = is_blank(source) | is_blank(target)
+        faults = [
+            Fault("blank", blank),
+            *wrong_fields,
+            Fault("utf8", tf.logical_not(is_text(source)), NO_TEXT),
+            Fault("utf8", tf.logical_not(is_text(target)), NO_TEXT, in_target=True),
+            Fault("empty", is_blank(source), "the source is empty"),
+            Fault("empty", is_blank(target), "the target is empty", in_target=True),
+        ]
         where = (files, numbers)
-        keep = self.reject(
-            {
-                "blank": (blank, None),
-                "fields": (wrong_fields, self._wrong_fields),
-                "utf8": (no_text, lambda file: NO_TEXT),
-                "empty": (empty, lambda file: "the source or the target is empty"),
-            },
-            where,
-        )
-        return rows_where(keep, source, target, *where)
+        return rows_where(self.reject(faults, where), source, target, *where)
 
-    def _wrong_fields(self, file):
-        if self._targets is not None:
-            return "one of the two files ends here, the other goes on"
+    def _wrong_count(self, file):
         expected = tf.gather(tf.constant(self._fields, tf.int64), file)
         return tf.strings.format(
             "expected {} tab-separated fields, as in most of the first rows", expected
@@ -139,21 +157,19 @@ class PairReader:
         """Which rows stay, bool `[N]`; the others are counted, or the first of them raises.
 
         Args:
-            faults: reason -> which rows have it `[N]`, and a function from the index of a file to
-                what is said of such a row; None where that is no offence. A row is counted under
-                the first of its reasons.
+            faults: `Fault`s; a row is counted under the first that it has.
             where: the index of each row's file and its line number.
         """
         keep = tf.ones_like(where[1], tf.bool)
         counts = dict.fromkeys(REASONS, tf.constant(0, tf.int64))
-        offending, complaints = [], []
-        for reason, (rows, complaint) in faults.items():
-            rows = keep & rows
+        offending, offences = [], []
+        for fault in faults:
+            rows = keep & fault.rows
             keep = keep & tf.logical_not(rows)
-            counts[reason] = tf.reduce_sum(tf.cast(rows, tf.int64))
-            if complaint is not None:
+            counts[fault.reason] += tf.reduce_sum(tf.cast(rows, tf.int64))
+            if fault.complaint is not None:
                 offending.append(rows)
-                complaints.append(complaint)
+                offences.append(fault)
         self._skipped.assign_add(tf.stack(list(counts.values())))
         if self._on_bad_row == "skip":
             return keep
@@ -161,20 +177,23 @@ class PairReader:
         row = tf.argmax(tf.reduce_any(offending, axis=1))
         message = tf.cond(
             tf.reduce_any(offending),
-            lambda: self._complaint(offending[row], complaints, *(x[row] for x in where)),
+            lambda: self._complaint(offending[row], offences, *(x[row] for x in where)),
             lambda: "",
         )
         check = tf.debugging.Assert(tf.logical_not(tf.reduce_any(offending)), [message])
         with tf.control_dependencies([check]):
             return tf.identity(keep)
 
-    def _complaint(self, reasons, complaints, file, number):
+    def _complaint(self, had, offences, file, number):
         """`pairs.tsv:17: expected 2 fields ...` for one row."""
-        name = tf.gather(tf.constant(self._sources), file)
-        words = tf.stack([complaint(file) for complaint in complaints])
-        reason = tf.gather(words, tf.argmax(tf.cast(reasons, tf.int32)))
+        targets = self._targets or self._sources
+        names = [targets if offence.in_target else self._sources for offence in offences]
+        words = [o.complaint(file) if callable(o.complaint) else o.complaint for o in offences]
+        first = tf.argmax(tf.cast(had, tf.int32))
+        name = tf.gather_nd(tf.constant(names), [first, tf.cast(file, first.dtype)])
+        words = tf.gather(tf.stack(words), first)
         advice = ". Mend the row, or pass on_bad_row='skip' to leave such rows out and count them."
-        return tf.strings.join([name, ":", tf.strings.as_string(number), ": ", reason, advice])
+        return tf.strings.join([name, ":", tf.strings.as_string(number), ": ", words, advice])
 
     def _count_fields(self, path):
         """Fields that most of a file's first rows have, blank ones aside, and all others must."""

@@ -10,7 +10,7 @@ from numbers import Integral
 import tensorflow as tf
 
 from keras_xfmr.text.checks import check_integer, check_seed, check_shuffle_buffer
-from keras_xfmr.text.pair_reader import PairReader
+from keras_xfmr.text.pair_reader import Fault, PairReader
 from keras_xfmr.text.streaming import Epochs, rows_where, untuned
 
 
@@ -151,8 +151,7 @@ class PairDataset(Epochs):
         complaint = (
             "more ids than the last bucket holds: {} of source, {} of target".format(*longest)
         )
-        too_long = (tf.logical_not(fits), lambda file: complaint)
-        keep = self._reader.reject({"too_long": too_long}, where)
+        keep = self._reader.reject([Fault("too_long", tf.logical_not(fits), complaint)], where)
         self._rows.assign_add(tf.reduce_sum(tf.cast(keep, tf.int64)))
         bucket = self._bucket(source_ids.row_lengths(), target_ids.row_lengths())
         # Dense rows, all as long as the last bucket: ragged ones are slow to take apart.

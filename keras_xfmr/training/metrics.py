@@ -13,11 +13,16 @@ class _TokenMean(keras.metrics.MeanMetricWrapper):
     """The mean over target tokens of what `of_tokens` gives for each.
 
     Keras' wrapper also leaves out what the implicit mask of the logits hides, as losses do.
+
+    Args:
+        better: `"up"` or `"down"`, by which `keras.callbacks.EarlyStopping` and its kin know
+            whether a larger value is the better one.
     """
 
-    def __init__(self, *, pad_id=0, name, **kwargs):
+    def __init__(self, *, pad_id=0, name, better, **kwargs):
         super().__init__(self.of_tokens, name=name, **kwargs)
         self.pad_id = pad_id
+        self._direction = better  # where Keras' callbacks look for it
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype, "pad_id": self.pad_id}
@@ -55,7 +60,7 @@ class MaskedAccuracy(_TokenMean):
     """
 
     def __init__(self, *, pad_id=0, name="accuracy", **kwargs):
-        super().__init__(pad_id=pad_id, name=name, **kwargs)
+        super().__init__(pad_id=pad_id, name=name, better="up", **kwargs)
 
     def of_tokens(self, y_true, y_pred):
         hits = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), ops.cast(y_true, "int32"))
@@ -82,7 +87,7 @@ class MaskedPerplexity(_TokenMean):
     """
 
     def __init__(self, *, pad_id=0, name="perplexity", **kwargs):
-        super().__init__(pad_id=pad_id, name=name, **kwargs)
+        super().__init__(pad_id=pad_id, name=name, better="down", **kwargs)
 
     def of_tokens(self, y_true, y_pred):
         return MaskedCrossEntropy(pad_id=self.pad_id).call(y_true, y_pred)

@@ -115,6 +115,21 @@ def test_implicit_masks_act_as_in_keras_layer(masked):
     np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
 
 
+@pytest.mark.parametrize("arguments", [{}, {"use_gate": True, "value_dim": V}], ids=str)
+def test_files_of_weights_are_read_by_keras_layer_and_the_other_way_round(arguments, tmp_path):
+    kinds = (keras.layers.MultiHeadAttention, MultiHeadAttention)
+    if not set(arguments) <= set(parameters(kinds[0].__init__)):
+        pytest.skip("this Keras has no gate")
+    x = keras.Input((T, D))
+    models = [keras.Model(x, kind(N, H, **arguments)(x, x)) for kind in kinds]
+    for writer, reader in (models, models[::-1]):
+        randomize(np.random.default_rng(T), writer)
+        writer.save_weights(tmp_path / "a.weights.h5")
+        reader.load_weights(tmp_path / "a.weights.h5")
+        for weight, expected in zip(reader.get_weights(), writer.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
 @pytest.mark.parametrize("axes", [None, 1, (2,), (1, 2), (-2,), (-3,)])
 @pytest.mark.parametrize("arguments", [{}, {"value_dim": V, "use_gate": True}], ids=str)
 def test_keras_layer_gives_the_same_numbers_over_other_axes(rng, axes, arguments):
@@ -372,3 +387,17 @@ def test_numpy_s_integers_are_sizes(rng):
     layer(x, x)
     assert MultiHeadAttention.from_config(layer.get_config()).key_dim == 4
     assert type(layer.get_config()["num_heads"]) is int
+
+
+@pytest.mark.parametrize("shapes, message", [
+    (((T, D), (S, D)), r"`query` must have the shape \[batch, length, features\]"),
+    (((B, T, D), (S, D)), r"`value` must have the shape \[batch, length, features\]"),
+    (((B, T, D), (B, S, D), (S, D)), r"`key` must have the shape \[batch, length, features\]"),
+    (((B, T, D), (B, S, D), (B, T, D)), "`value` and `key` must have the same length"),
+    (((B, T, D), (B, S, D + 1)), f"expected axis -1 of input shape to have value {D}"),
+    (((B, T, D + 1), (B, S, D)), f"expected axis -1 of input shape to have value {D}"),
+])  # fmt: skip
+def test_shapes_are_looked_at_in_every_call(shapes, message, rng):
+    layer, _ = built(rng)
+    with pytest.raises(ValueError, match=message):
+        layer(*(normal(rng, *shape) for shape in shapes))

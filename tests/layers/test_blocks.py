@@ -439,3 +439,14 @@ def test_what_is_frozen_before_it_is_built_stays_so(make):
         for frozen in (layer, again):
             frozen.build(*shapes)
             assert frozen.weights and not frozen.trainable_weights
+
+
+@pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_inputs_without_a_batch_are_refused_by_a_built_block(kind, norm_first, rng):
+    block = built(rng, kind, norm_first=norm_first)
+    inputs = normal(rng, T, D), normal(rng, S, D)
+    symbolic = [keras.KerasTensor(x.shape) for x in inputs]
+    for given in (inputs, symbolic):
+        with pytest.raises(ValueError, match=r"`query` must have the shape \[batch, length"):
+            block(*given[: 1 if kind is EncoderBlock else 2])

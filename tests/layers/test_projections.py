@@ -92,7 +92,7 @@ def test_prepared_matrices_give_the_same_and_are_taken_off_again(dtype):
     expected = attention(x, x), embedding(x, reverse=True)
     prepared = Prepared([embedding, *attention.projections()])
     with prepared:
-        for layer in (embedding, attention.gate_dense):
+        for layer in (embedding, attention._gate_dense):
             assert product_of(layer) is product_of(layer)
         answer = attention(x, x), embedding(x, reverse=True)
         weights = [ops.convert_to_numpy(weight) for weight in attention.weights]

@@ -192,6 +192,38 @@ def test_weights_of_classes_are_for_one_label_a_row():
         token_classifier().fit(IDS, np.ones((B, T)), class_weight={1: 2.0}, verbose=0)
 
 
+@pytest.mark.parametrize("labels, message", [
+    (np.array([0.4, 1.9]), "Labels must be integers"),
+    (np.array(["good", "bad"]), "`labels` must be numbers, such as .*Received: texts"),
+    (["good", "bad"], "`labels` must be numbers, such as .*Received: texts"),
+])  # fmt: skip
+def test_labels_that_are_no_numbers_of_classes_are_refused(labels, message):
+    model = classifier()
+    for call in (model.fit, model.evaluate, model.train_on_batch):
+        with pytest.raises(ValueError, match=message):
+            call(IDS, labels)
+
+
+@pytest.mark.requires_tensorflow
+def test_labels_in_a_data_set_that_are_no_numbers_of_classes_are_refused():
+    import tensorflow as tf
+
+    model = classifier()
+    with pytest.raises(ValueError, match="Labels must be numbers. Received: texts"):
+        model.fit(tf.data.Dataset.from_tensors((IDS, ["good", "bad"])))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Labels .*integers. Received: .1.9"):
+        model.fit(tf.data.Dataset.from_tensors((IDS, [1.0, 1.9])), verbose=0, shuffle=False)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", logits_loss()])
+def test_one_class_is_a_regression_unless_the_loss_counts_classes(loss):
+    model = models.BertClassifier(make_bert(), 1)
+    with pytest.raises(ValueError, match=r"Labels must lie in 0 .. 0 \(num_classes=1\)"):
+        compiled(model, loss).fit(IDS, np.array([0, 1]))
+    fitted = compiled(model, "mse").fit(IDS, np.array([-0.5, 7.3]), verbose=0)
+    assert np.isfinite(fitted.history["loss"][0])
+
+
 def test_labels_of_several_classes_are_yes_or_no():
     model = models.BertClassifier(make_bert(), 3, multi_label=True)
     compiled(model, keras.losses.BinaryCrossentropy(from_logits=True))
@@ -199,3 +231,5 @@ def test_labels_of_several_classes_are_yes_or_no():
     for wrong in (7, -1):
         with pytest.raises(ValueError, match="Labels must lie in 0 .. 1 .0 or 1 for each class"):
             model.fit(IDS, np.full((B, 3), wrong), verbose=0)
+    smoothed = 0.1 + 0.8 * np.eye(3, dtype="float16")[:B]
+    assert np.isfinite(model.fit(IDS, smoothed, verbose=0).history["loss"][0])

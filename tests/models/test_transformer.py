@@ -438,7 +438,21 @@ BAD_IDS = (
     ("`target_ids` must lie in 0 .. 16", SOURCE, TARGET - 1, TARGET),
     ("Labels must lie in 0 .. 16", SOURCE, TARGET, TARGET + 8),
     ("Labels must lie in 0 .. 16", SOURCE, TARGET, np.where(TARGET, TARGET, -100)),
+    ("`source_ids` must .*integers", SOURCE + 0.25, TARGET, TARGET),
+    ("`target_ids` must .*integers", SOURCE, TARGET.astype("float16"), TARGET),
 )
+
+
+@pytest.mark.parametrize("wrong", [SOURCE + 0.9, SOURCE.astype("float16"), SOURCE.astype("bool")])
+def test_ids_that_would_be_cut_off_are_refused_by_a_call(wrong):
+    model = tiny()
+    for inputs in ({"source_ids": wrong, "target_ids": TARGET}, [wrong, TARGET]):
+        with pytest.raises(ValueError, match="`source_ids` must be integers"):
+            model(inputs)
+    with pytest.raises(ValueError, match="`target_ids` must be integers"):
+        model([SOURCE, (TARGET + 0.5).tolist()])
+    whole = model({"source_ids": SOURCE.astype("float32"), "target_ids": TARGET})
+    np.testing.assert_array_equal(whole, model([SOURCE, TARGET]))
 
 
 @pytest.mark.parametrize("message, source, target, labels", BAD_IDS)
@@ -460,9 +474,11 @@ def test_data_sets_are_looked_at_before_a_compiled_step(message, source, target,
 
     model, inputs = compiled(), {"source_ids": source, "target_ids": target}
     data = tf.data.Dataset.from_tensors((inputs, labels))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    # Of half precision it is known before there is a value.
+    errors = ValueError if target.dtype == "float16" else tf.errors.InvalidArgumentError
+    with pytest.raises(errors, match=message):
         model.fit(data, shuffle=False, verbose=0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    with pytest.raises(errors, match=message):
         model.evaluate(data, verbose=0)
 
 

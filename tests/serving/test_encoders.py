@@ -64,6 +64,8 @@ def test_a_classifier_answers_labels_with_scores(packer, tmp_path):
     np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(answer["score"], expected.max(-1), rtol=1e-5)
     assert [x.decode() for x in answer["label"]] == [LABELS[i] for i in expected.argmax(-1)]
+    answer = ask(path, text=["good bad good bad good", "good bad good bad good bad"])
+    assert answer["truncated"].tolist() == [False, True]  # 7 ids hold 5 pieces
     assert_no_answers_to_no_texts(path)
 
 
@@ -88,6 +90,8 @@ def test_a_pair_classifier_reads_two_texts(packer, tmp_path):
     path = serving.export_encoder(model, packer, tmp_path, pairs=True)
     expected = softmax(numbers_of(model, packer, TEXTS, others))
     answer = ask(path, text=TEXTS, text_pair=others)
+    assert answer["truncated"].tolist() == [False, True, False]
+    assert not packer.report_truncation  # which is the user's
     np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -102,7 +106,9 @@ def test_an_embedder_answers_vectors_through_the_c_loader(packer, loader, tmp_pa
     model = make("BertEmbedder")
     path = serving.export_encoder(model, packer, tmp_path / "model")
     expected = numbers_of(model, packer, TEXTS)
-    np.testing.assert_allclose(ask(path, text=TEXTS)["vector"], expected, rtol=1e-5, atol=1e-6)
+    answer = ask(path, text=TEXTS)
+    np.testing.assert_allclose(answer["vector"], expected, rtol=1e-5, atol=1e-6)
+    assert answer["truncated"].tolist() == [False] * 3
     answer = cpp_loader.ask(loader, path, "serving_default", {"text": TEXTS})["vector"]
     assert answer["shape"] == [3, 12]
     np.testing.assert_allclose(
@@ -123,6 +129,7 @@ def test_a_tagger_answers_a_tag_for_each_word(packer, tmp_path):
         scores = softmax(logits[row, position])
         assert answer["tags"][row, word].decode() == LABELS[scores.argmax()]
         assert answer["scores"][row, word] == pytest.approx(scores.max(), rel=1e-4)
+    assert answer["truncated"].tolist() == [False, True]
     assert answer["tags"][1, 3] == b"" and answer["scores"][1, 3] == 0
     assert (answer["tags"][0, 2:] == b"").all()
     answer = ask(path, text=["good\u3000films\u00a0bad\tfilms"])  # any white space

@@ -321,6 +321,8 @@ def test_masks_in_raw_text_are_filled_by_pieces(filler):
     np.testing.assert_array_equal(pieces, np.where(masked, np.array(WORDS)[best], ""))
     expected = np.where(masked, np.take_along_axis(scores, best, -1), 0)
     np.testing.assert_allclose(found["top_scores"], expected, rtol=1e-4)
+    assert not found["truncated"].any()
+    assert ask(path, "fill_mask", text=["bad " * LONGEST])["truncated"].tolist() == [True]
 
 
 def test_a_pretrainer_without_a_mask_token_is_served_by_ids(tmp_path):

@@ -257,9 +257,9 @@ BAD = {
     "fields": (b"a", b"a\tb\tc", "expected 2 tab-separated fields, as in most of the"),
     "utf8": (b"\xff\tb", b"a\t\xed\xa0\x80", "not valid UTF-8"),
     "utf8 without NUL": (b"a\0\tb", b"a\t\0", "not valid UTF-8, or with a NUL character"),
-    "empty": (b"\tb", b"a\t \r", "the source or the target is empty"),
+    "empty": (b"\tb", b"a\t \r", "the source is empty"),
     "empty but for white space of Unicode": (
-        "\u3000\u00a0\tb".encode(), "a\t \u2003\x85".encode(), "the source or the target is empty"
+        "\u3000\u00a0\tb".encode(), "a\t \u2003\x85".encode(), "the source is empty"
     ),
     "too_long": (b"aaaaaaa\tb", b"a\tbbbbbbb", "more ids than the last bucket holds: 7 .* 7 of"),
 }
@@ -307,12 +307,25 @@ def test_numpy_s_integers_are_sizes(many):
         assert len(read(pairs_of(many, on_bad_row="skip", **sizes))) > 1
 
 
+@pytest.mark.parametrize("bad", ["en", "ko"])
+@pytest.mark.parametrize("line, reason", [(b"\xff", "not valid UTF-8"), (b" ", "the .* is empty")])
+def test_the_one_of_two_files_that_has_a_fault_is_named(bad, line, reason, tmp_path):
+    for side in ("en", "ko"):
+        for number in "12":
+            content = b"a\n" + (line if (side, number) == (bad, "2") else b"b") + b"\nc\n"
+            (tmp_path / f"{number}.{side}").write_bytes(content)
+    sources, targets = ([tmp_path / f"{number}.{side}" for number in "12"] for side in ("en", "ko"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"2.{bad}:2: {reason}"):
+        read(pairs_of(sources, target=targets))
+
+
 @pytest.mark.parametrize("longer", ["en", "ko"])
 def test_files_of_unequal_length_are_told(longer, tmp_path):
     for side in ("en", "ko"):
         (tmp_path / f"a.{side}").write_bytes(b"a\nb\n" + b"c\nd\n" * (side == longer))
     files = {"source": tmp_path / "a.en", "target": tmp_path / "a.ko"}
-    with pytest.raises(tf.errors.InvalidArgumentError, match="a.en:3: one of the two files ends"):
+    shorter = "ko" if longer == "en" else "en"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"a.{shorter}:3: this file ends"):
         read(pairs_of(files["source"], target=files["target"]))
     pairs = pairs_of(files["source"], target=files["target"], on_bad_row="skip")
     assert flat(read(pairs)) == [("a", "a"), ("b", "b")]

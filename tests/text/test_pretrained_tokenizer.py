@@ -314,6 +314,16 @@ def test_another_tokenizer_in_the_folder_is_not_left_in_charge(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
+def test_a_tokenizer_takes_the_place_of_one_of_another_kind(kobert, tmp_path):
+    (tmp_path / "ko.model").write_bytes(kobert)
+    pieces, words = text.load_pretrained_tokenizer(tmp_path), text.BertTokenizer(BERT)
+    folder = tmp_path / "saved"
+    for tokenizer in (pieces, words, pieces, words):
+        tokenizer.save(folder)
+        same_answers(text.load_pretrained_tokenizer(folder), tokenizer)
+        assert (folder / "tokenizer.json").exists() is (tokenizer is pieces)
+
+
 # ---- SentencePiece, as KoBERT has it
 
 

@@ -42,6 +42,20 @@ class Table(keras.layers.Layer):
         return self.table + 0.0 * inputs[:, :, None]
 
 
+@pytest.mark.parametrize("name, better", [("accuracy", 0.75), ("perplexity", 0.25)])
+def test_keras_callbacks_know_which_way_a_metric_is_better(name, better):
+    metrics = [training.MaskedAccuracy(), training.MaskedPerplexity()]
+    model = keras.Sequential([keras.Input(batch_shape=(3, 5)), Table()])
+    model.compile("sgd", training.MaskedCrossEntropy(), metrics=metrics, jit_compile=False)
+    model.train_on_batch(np.zeros((3, 5), "float32"), LABELS)
+    callback = keras.callbacks.EarlyStopping(f"val_{name}", patience=9)
+    callback.set_model(model)
+    callback.on_train_begin()
+    for value in (0.5, better, 0.5):
+        callback.on_epoch_end(0, {f"val_{name}": value})
+    assert callback.best == better
+
+
 def gradient(loss, labels, logits, sample_weight=None):
     """What one step of gradient descent with the rate 1 takes off."""
     model = keras.Sequential([keras.Input(batch_shape=(3, 5)), Table()])

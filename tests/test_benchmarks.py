@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import re
+import sys
+import types
 
 import pytest
 from absl import app
@@ -83,6 +85,21 @@ def test_one_side_of_a_comparison_alone(name, case, peer):
     side = (f"--only_case={case}", f"--only_side={peer}/graph")
     printed = run(f"benchmarks.{name}", *PAIRS, *side)
     assert re.search(r"\d{3,}", printed.splitlines()[-1])  # MB
+
+
+def test_both_parts_of_the_transformer_s_benchmark_are_given_the_flags(monkeypatch):
+    commands = []
+
+    def start(command):
+        commands.append(command[1:])
+        return types.SimpleNamespace(returncode=len(commands) - 1)
+
+    monkeypatch.setattr(sys, "argv", ["transformer", "--rounds=2"])
+    monkeypatch.setattr("subprocess.run", start)
+    with imported("benchmarks.transformer") as script, pytest.raises(SystemExit, match="1"):
+        script.main()
+    names = ("benchmarks.training_step", "benchmarks.decoding")
+    assert commands == [["-m", name, "--rounds=2"] for name in names]
 
 
 def test_what_is_left_out_does_not_run():

@@ -197,7 +197,8 @@ class EncoderBlock(_Block):
         self_attention: a layer in the place of the default `MultiHeadAttention`; Keras' own serves
             where there is no cache. It is called as `layer(x, x)` with those arguments of Keras'
             layer that are in use: `value_mask`, `attention_mask`, `training`, ...
-        feed_forward: a layer in the place of the default `PositionWiseFFN`.
+        feed_forward: a layer in the place of the default `PositionWiseFFN`. Each block needs
+            sublayers of its own: Keras saves a layer that two others share, but does not load it.
 
     Call arguments:
         inputs: `[B, T, D]`.

@@ -10,7 +10,8 @@
 - loading a folder of `config.json` and `model.safetensors` by `from_pretrained` (KerasHub:
   `from_preset`), building the model included, beside reading the bytes of the file;
 - loading alone, into a model that is there (KerasHub has no call for it):
-  `checkpoints.load_bert`, and `load_state_dict(load_file(...))`.
+  `checkpoints.load_bert`, and `load_state_dict(load_file(...))`;
+- building alone, without values, beside Keras' own layers of the same kinds, sizes and number.
 
 A Keras side runs with XLA and as a plain graph, PyTorch eagerly and under `torch.compile`, and the
 best of each is compared. All have the same ids, mask, segments, places and labels, the same dropout
@@ -181,10 +182,17 @@ def loading_cases():
             peers.let_go, peers.read_file, FLAGS.folder
         ),
     }
+    building = {
+        ("keras_xfmr", "load"): functools.partial(peers.let_go, peers.build_ours, FLAGS.folder),
+        ("Keras' layers", "load"): functools.partial(
+            peers.let_go, peers.build_layers, FLAGS.folder
+        ),
+    }
     megabytes = peers.weights_file(FLAGS.folder).stat().st_size / 1e6
     return {
         "loading": side_by_side.Case(sides, megabytes, "MB"),
         "loading alone": side_by_side.Case(alone, megabytes, "MB", memory=False),
+        "building": side_by_side.Case(building, megabytes, "MB", memory=False),
     }
 
 

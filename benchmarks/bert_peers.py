@@ -15,7 +15,8 @@ import keras_hub
 import numpy as np
 from absl import flags
 
-from keras_xfmr import checkpoints, models, training
+from keras_xfmr import checkpoints, kernels, models, training
+from keras_xfmr.models.pretrained import weights_follow
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is on this disk
 # PyTorch's threads otherwise spin while they wait for one another, and take a time slice for each
@@ -233,6 +234,52 @@ def _autocast(precision):
 
 def load_ours(folder):
     return models.Bert.from_pretrained(folder)
+
+
+def build_ours(folder):
+    """The model that `load_ours` fills."""
+    with checkpoints.open_bert(folder) as checkpoint:
+        following = weights_follow.set(True)
+        try:
+            return models.Bert(**checkpoint.arguments)
+        finally:
+            weights_follow.reset(following)
+
+
+def build_layers(folder):
+    """Keras' own layers of the kinds, sizes and number of ours, one by one, nothing around them."""
+    d_model, heads, ffn_dim = FLAGS.d_model, FLAGS.num_heads, FLAGS.ffn_dim
+    ids, x, inner = (None, None), (None, None, d_model), (None, None, ffn_dim)
+    by_heads = (heads, d_model // heads)
+    empty = {"kernel_initializer": lambda shape, dtype=None: kernels.empty(shape, dtype)}
+
+    def attention():
+        for _ in ("query", "key", "value"):
+            yield keras.layers.EinsumDense("ab,bcd->acd", by_heads, bias_axes="cd", **empty), x[1:]
+        equation = "abc,bcd->ad"
+        yield keras.layers.EinsumDense(equation, d_model, bias_axes="d", **empty), (None, *by_heads)
+
+    def layers():
+        for rows in (FLAGS.vocab_size, 2, FLAGS.max_length):
+            yield keras.layers.Embedding(rows, d_model, empty["kernel_initializer"]), ids
+        for _ in range(FLAGS.num_layers):
+            yield from attention()
+            yield keras.layers.Dense(ffn_dim, **empty), x
+            yield keras.layers.Dense(d_model, **empty), inner
+            for _ in ("attention", "feed-forward network"):
+                yield keras.layers.LayerNormalization(), x
+                yield keras.layers.Dropout(FLAGS.dropout), x
+            yield keras.layers.Dropout(FLAGS.dropout), x  # of the attention's weights
+            # What holds these: the block, its attention, network and two residual connections.
+            yield from ((keras.layers.Layer(), x) for _ in range(6))
+        yield keras.layers.LayerNormalization(), x
+        yield keras.layers.Dense(d_model, **empty), (None, d_model)
+
+    built = []
+    for layer, shape in layers():
+        layer.build(shape)
+        built.append(layer)
+    return built
 
 
 def load_hub(folder):

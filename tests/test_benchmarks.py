@@ -55,6 +55,8 @@ def test_bert_times_the_keras_sides(bert):
         assert found["loading", peer, "load"] > 0
     for peer in ("keras_xfmr", "file's bytes"):
         assert found["loading alone", peer, "load"] > 0
+    for peer in ("keras_xfmr", "Keras' layers"):
+        assert found["building", peer, "load"] > 0
     assert "XLA" not in {setting for _, _, setting in found}
     for train in ("train_ours", "train_hub"):
         losses = re.search(rf"^{train}.*losses ([\d. ]+)$", printed, re.M)[1].split()

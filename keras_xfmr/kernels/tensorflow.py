@@ -174,7 +174,7 @@ def _assert_range(name, values, size, advice, ignored, whole=True):
         raise ValueError(f"{name} must be numbers. Received: texts.")
     if not values.dtype.is_floating:
         values = tf.cast(values, tf.int64)  # the size may lie beyond a smaller type
-    outside = tf.logical_or(values < 0, values >= tf.cast(size, values.dtype))
+    outside = tf.logical_or(values < 0, values > tf.cast(size - 1, values.dtype))
     whole = whole and values.dtype.is_floating
     if whole:  # fractions, which a model would cut off, or which are rounded already
         broken = tf.not_equal(values, tf.round(values))

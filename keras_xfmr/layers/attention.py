@@ -184,7 +184,6 @@ class MultiHeadAttention(keras.layers.Layer):
         self.query_dense = self._head_projection("query", query_shape, self.num_heads, self.key_dim)
         self.key_dense = self._head_projection("key", key_shape, kv_heads, self.key_dim)
         if self.use_gate:
-            # Under the name that it has in Keras' layer, by which files of weights fit both.
             # The name that it has in Keras' layer: files of weights are read by either.
             self._gate_dense = self._head_projection(
                 "gate", query_shape, self.num_heads, self.value_dim, activation="sigmoid"

@@ -165,7 +165,7 @@ def check_range(name, array, size, advice="", ignored=None, whole=True):
         return
     if whole:
         refuse_no_ids(name, array)
-    outside = (array < 0) | (array >= size)
+    outside = (array < 0) | (array > size - 1)
     if ignored is not None:
         outside &= array != ignored
     if outside.any():

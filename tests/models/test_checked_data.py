@@ -228,7 +228,7 @@ def test_labels_of_several_classes_are_yes_or_no():
     model = models.BertClassifier(make_bert(), 3, multi_label=True)
     compiled(model, keras.losses.BinaryCrossentropy(from_logits=True))
     assert np.isfinite(model.fit(IDS, np.eye(3)[:B], verbose=0).history["loss"][0])
-    for wrong in (7, -1):
+    for wrong in (7, 1.5, -1):
         with pytest.raises(ValueError, match="Labels must lie in 0 .. 1 .0 or 1 for each class"):
             model.fit(IDS, np.full((B, 3), wrong), verbose=0)
     smoothed = 0.1 + 0.8 * np.eye(3, dtype="float16")[:B]

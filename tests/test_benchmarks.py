@@ -20,7 +20,10 @@ LEFT_OUT = "--leave_out=keras_xfmr/XLA,KerasHub/XLA,HF-PyTorch/compiled"  # slow
 COMPUTING = ("training step, float32", "forward 3 x 23, float32", "forward 1 x 7, float32")
 
 
-pytestmark = pytest.mark.filterwarnings("default")  # the peers' own
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # the peers' own
+    pytest.mark.slow,
+]
 
 
 NAMES = sorted(p.stem for p in ROOT.glob("benchmarks/*.py") if "app.run(" in p.read_text("utf8"))

@@ -214,6 +214,7 @@ def test_pieces_have_their_names_in_a_picture(monkeypatch):
     assert not {"[START]", "[END]", ""} & set(names[1:-1]) and "▁" in names
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_training_goes_on_with_the_trained_model(
     tmp_path, monkeypatch, capsys
 ):
@@ -410,6 +411,7 @@ def test_no_held_out_date_is_trained_on_in_any_form(monkeypatch):
     assert kept_back and not seen & kept_back
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:No installed font")  # for Hangul, where there is none
 def test_chatbot_answers_ten_questions(tmp_path):
     data = tmp_path / "chat.csv"

@@ -60,8 +60,8 @@ def fit(model, pairs, backup_dir, save_freq, *callbacks):
     model.fit(pairs.dataset(), epochs=EPOCHS, verbose=0, shuffle=False, callbacks=callbacks)
 
 
-def main(path, backup, save_freq, epoch, batch):
-    model, pairs = make(path, jit_compile=True)
+def main(path, backup, save_freq, epoch, batch, compiled):
+    model, pairs = make(path, jit_compile=compiled == "True")
     save_freq = save_freq if save_freq == "epoch" else int(save_freq)
     kill = Stop(int(epoch), int(batch), lambda: os.kill(os.getpid(), signal.SIGKILL))
     fit(model, pairs, backup, save_freq, kill)

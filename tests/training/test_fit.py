@@ -66,25 +66,20 @@ def test_each_bucket_is_compiled_once(path, tmp_path):
 # ---- resuming
 
 
-@pytest.fixture
-def unbroken(path, tmp_path_factory):
-    """The weights of a run that nothing disturbs."""
-    model, pairs = fit_script.make(path, jit_compile=True)
-    fit_script.fit(model, pairs, tmp_path_factory.mktemp("unbroken") / "backup", "epoch")
-    return model.get_weights()
-
-
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(path, unbroken, tmp_path):
-    """Killed in the middle of an epoch, with XLA as in the examples; `test_callbacks.py` breaks off
-    at all other places, without."""
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(compiled, path, tmp_path):
+    """Killed in the middle of an epoch; `test_callbacks.py` breaks off at all other places."""
+    model, pairs = fit_script.make(path, jit_compile=compiled)
+    fit_script.fit(model, pairs, tmp_path / "unbroken", "epoch")
+    unbroken = model.get_weights()
     folder, save_freq, place = tmp_path / "backup", 3, (0, 7)
-    run = python(FOLDER / "fit_script.py", path, folder, save_freq, *place)
+    run = python(FOLDER / "fit_script.py", path, folder, save_freq, *place, compiled)
     _, errors = run.communicate()
     assert run.returncode == -signal.SIGKILL, errors
     assert len(list(folder.iterdir())) == 1
     (folder / "writing-1").mkdir()  # as if it had been killed while it wrote
     (folder / "writing-1" / "latest.weights.h5").write_bytes(b"half")
-    model, pairs = fit_script.make(path, jit_compile=True)
+    model, pairs = fit_script.make(path, jit_compile=compiled)
     begun = []
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
     fit_script.fit(model, pairs, folder, save_freq, begin)

@@ -1,6 +1,6 @@
 """BERT models as SavedModels that read raw text.
 
-B batch, T length, W words, P positions, C classes, K predictions, D d_model
+B batch, T length, W max_words, E max_entities, P max_masks, C classes, K predictions, D d_model
 """
 
 import inspect
@@ -8,8 +8,11 @@ import inspect
 import tensorflow as tf
 
 from keras_xfmr import models, text
-from keras_xfmr.serving import heads
+from keras_xfmr.serving.heads import classifier, embedder
+from keras_xfmr.serving.pretrainer import pretrainer
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
+from keras_xfmr.serving.spans import span_predictor
+from keras_xfmr.serving.tagger import tagger
 
 
 def export_encoder(
@@ -21,41 +24,58 @@ def export_encoder(
     pairs=None,
     max_answer_length=None,
     top=None,
+    max_characters=None,
+    max_words=None,
+    max_entities=None,
+    max_masks=None,
+    max_windows=None,
+    stride=None,
     version=None,
     check_texts=None,
 ):
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
-    `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`, and answers
-    `truncated [B]` bool, whether something was cut away as too long for the packer, and
+    `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`. It returns
+    `truncated [B]` bool, whether a part of a text was too long and was not read, and
 
     - `BertClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`; with one class,
       a regression, `value [B]`; with `multi_label` each of the `scores` is that of a class by
       itself, and `label` the most probable one;
-    - `BertTokenClassifier`: of the words between white space, `words [B, W]`, `tags [B, W]` and
-      `scores [B, W]`, padded with empty strings; a word that was cut away has an empty tag;
+    - `BertTokenClassifier`: `words [B, W]` as `packer.split_words` divides the text, their `tags`,
+      `scores` (probabilities), `start` and `end [B, W]`; behind the last word empty strings, 0 and
+      -1. A word in which the tokenizer finds nothing has an empty tag. A long text is read in
+      overlapping windows, `stride` pieces apart. A second signature, `entities`, takes `text [B]`
+      and returns `entity` (its type), `text`, `start`, `end` and `score [B, E]`, the mean
+      probability of the entity's tags. Tags may be IOB1, IOB2, BILOU or BIOES. `start` and `end`
+      count Unicode characters of the text as it was received, the end exclusive;
     - `BertEmbedder`: `vector [B, D]`;
     - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
-      the context as it stands there, characters `start [B]` to `end [B]` (behind the last one);
+      the context as it is spelled there, characters `start [B]` to `end [B]` (exclusive);
       `score [B]`, the probability of its first token times that of its last in their window;
       `no_answer [B]`, that of both at `[CLS]`, the least of all windows, of a model that
       was trained with such questions: there is none where it is above `score`. `truncated` is
-      about the question, as windows have all of the context. The answer is the span of at most
-      `max_answer_length` tokens whose logits have the largest sum, in any window of the context;
-      it is empty where there is no context;
+      about the question; `context_truncated [B]` tells whether the context has an end that was
+      not read. The answer is the span of at most `max_answer_length` tokens whose logits have the
+      largest sum, in any window of the context; it is empty where there is no context;
     - `BertPretrainer` with `pairs=True`: `follows [B]`, the probability that the second text
       follows the first. Without, `serving_default` is `ids`. Its `fill_mask` takes `text [B]`, in
-      which each `[MASK]` is to be guessed (`SentencePacker.pack_masked`), and answers
+      which each `[MASK]` is to be guessed (`SentencePacker.pack_masked`), and returns
       `top_pieces` and `top_scores` `[B, P, K]`, the most probable first, as the vocabulary spells
-      them; behind the last mask of a text empty strings.
+      them; behind the last mask of a text empty strings. Masks behind the first P are left out,
+      and `truncated` is true.
 
     `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
-    `segment_ids`) and answers the numbers: `scores`, `value` or `vector`; for spans `first [B]` and
-    `last [B]`, token positions in the row, -1 without a context, `score` and `no_answer`. A
-    `BertPretrainer` also takes `masked_positions [B, P]` and answers `top_ids` and `top_scores`
-    `[B, P, K]`, the most probable first, and with `pairs=True` `follows`. Only the first `lengths`
-    ids of a row are read, so whatever a server pads its batches with does no harm; ids below 0 or
-    beyond the vocabulary, and lengths beyond the model's positions, are errors of the request.
+    `segment_ids`) and returns the numbers: `scores` (of a tagger `[B, T, C]`, zeros behind
+    `lengths`), `value` or `vector`; for spans `first [B]` and `last [B]`, token positions in the
+    row, -1 without a context, `score` and `no_answer`. A `BertPretrainer` also takes
+    `masked_positions [B, M]`, M at most P, and returns `top_ids` and `top_scores` `[B, M, K]`, the
+    most probable first, and with `pairs=True` `follows`. Only the first `lengths` ids of a row are
+    read, so whatever a server pads its batches with does no harm; ids below 0 or beyond the
+    vocabulary, and lengths beyond the model's positions, are errors of the request.
+
+    The memory for a row of a request is bounded by the arguments below, whatever a client sends:
+    a text is cut before it is tokenized, and windows go through the model 16 at a time. No width
+    of an output depends on the other rows of a batch, so a server may split and join batches.
     Written, checked and renamed as by `export_saved_model`.
 
     Args:
@@ -69,6 +89,15 @@ def export_encoder(
             `BertEmbedder` or a `BertPretrainer`. A `BertSpanPredictor` always does.
         max_answer_length: tokens of the longest answer of a `BertSpanPredictor`, by default 30.
         top: K of a `BertPretrainer`, by default 5.
+        max_characters: Unicode characters of a text that are read; by default 32 for each piece
+            that the model may read of it (of a `BertTokenClassifier` for each of `max_words`, of a
+            `BertSpanPredictor` for each piece of a context in `max_windows`).
+        max_words: W of a `BertTokenClassifier`, by default 256; later words are left out.
+        max_entities: E of a `BertTokenClassifier`, by default 64; later ones are left out.
+        max_masks: P of a `BertPretrainer`, by default 16.
+        max_windows: of a context, for a `BertSpanPredictor`, by default 64.
+        stride: of a `BertTokenClassifier`, pieces between the beginnings of two windows; by
+            default half of a window.
         version: a positive integer; by default one more than the highest in `path`.
         check_texts: what the written model is asked; by default two short English texts.
 
@@ -81,7 +110,18 @@ def export_encoder(
 
         export_encoder(classifier, packer, "models/reviews", labels=["bad", "good"])
     """
-    options = dict(labels=labels, pairs=pairs, max_answer_length=max_answer_length, top=top)
+    options = dict(
+        labels=labels,
+        pairs=pairs,
+        max_answer_length=max_answer_length,
+        top=top,
+        max_characters=max_characters,
+        max_words=max_words,
+        max_entities=max_entities,
+        max_masks=max_masks,
+        max_windows=max_windows,
+        stride=stride,
+    )
     given = {name: value for name, value in options.items() if value is not None}
     endpoints = _endpoints(model, packer, given)
     refuse_no_texts(check_texts)
@@ -97,11 +137,11 @@ def export_encoder(
 
 
 HEADS = {
-    models.BertClassifier: heads.classifier,
-    models.BertEmbedder: heads.embedder,
-    models.BertPretrainer: heads.pretrainer,
-    models.BertSpanPredictor: heads.span_predictor,
-    models.BertTokenClassifier: heads.tagger,
+    models.BertClassifier: classifier,
+    models.BertEmbedder: embedder,
+    models.BertPretrainer: pretrainer,
+    models.BertSpanPredictor: span_predictor,
+    models.BertTokenClassifier: tagger,
 }
 
 

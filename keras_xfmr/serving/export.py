@@ -6,9 +6,12 @@ B batch, S source, L max_length, n hypotheses
 import tensorflow as tf
 
 from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.serving.heads import characters
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
-from keras_xfmr.serving.requests import read_up_to
+from keras_xfmr.serving.requests import cut_text, read_up_to
 from keras_xfmr.text.ragged import head, join
+
+MAX_SOURCE_LENGTH = 512  # tokens, where a model has positions for any number
 
 
 def export_saved_model(
@@ -18,6 +21,7 @@ def export_saved_model(
     *,
     max_length,
     max_source_length=None,
+    max_characters=None,
     search="beam",
     version=None,
     xla=False,
@@ -30,7 +34,8 @@ def export_saved_model(
     outputs have n as their second):
 
     - `serving_default`: `text [B]` string -> `output_text [B]` string, `score [B]` float32,
-      `truncated [B]` bool, whether the end of the text was beyond `max_source_length`;
+      `truncated [B]` bool, whether the end of the text was not read, as it was beyond
+      `max_source_length` or `max_characters`;
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`,
       `output_lengths [B]`, `score [B]`. A row ends with the end token, as `Tokenizer.encode` makes
       it. Only the first `lengths` ids of a row are read, so whatever a server pads its batches
@@ -52,8 +57,10 @@ def export_saved_model(
         path: the model's folder.
         max_length: the most tokens to generate, the end token included.
         max_source_length: the most tokens of a text that are read, the end token included; by
-            default as many as the model has learned positions, or any number. A request then takes
-            memory that grows with the square of its length: give a bound where strangers ask.
+            default as many as the model has learned positions, or else 512. The memory of a request
+            grows with the square of it.
+        max_characters: Unicode characters of a text that are read, by default 32 for each of
+            `max_source_length`; a longer text is cut before it is tokenized.
         search: `"greedy"`, `"sample"` or `"beam"`.
         version: a positive integer; by default one more than the highest in `path`.
         xla: whether to add the compiled twins.
@@ -87,17 +94,18 @@ def export_saved_model(
     special = ["pad_id", "start_id", "end_id"]
     _check_vocabulary("target", target_tokenizer, model.target_embedding, model, special)
     longest = _longest_source(model, max_source_length)
+    most = characters(max_characters, longest)
     if search == "beam":
         options = {"beam_size": 4, **options}
     with new_version(path, version) as place:
         generator = model.make_generator(max_length=max_length, search=search, **options)
-        endpoints = _endpoints(generator, tokenizers, model, longest, xla)
+        endpoints = _endpoints(generator, tokenizers, model, (longest, most), xla)
         saved = {"source": source_tokenizer, "target": target_tokenizer}
         write(endpoints, saved, place.folder)
         if check_texts is None:
             first = tf.range(4, min(9, source_tokenizer.vocab_size), dtype=tf.int32)[None]
             check_texts = [source_tokenizer.detokenize(first).numpy()[0]]
-        ids, _ = _encode(source_tokenizer, check_texts, longest)
+        ids, _ = _encode(source_tokenizer, tf.constant(check_texts), (longest, most))
         asked = {
             "serving_default": {"text": check_texts},
             "ids": {
@@ -113,7 +121,7 @@ def export_saved_model(
 def _longest_source(model, max_source_length):
     learned = getattr(getattr(model, "source_positions", None), "max_length", None)
     if max_source_length is None:
-        return learned
+        return MAX_SOURCE_LENGTH if learned is None else learned
     longest = whole_number("max_source_length", max_source_length)
     if learned is not None and longest > learned:
         raise ValueError(
@@ -123,8 +131,8 @@ def _longest_source(model, max_source_length):
     return longest
 
 
-def _endpoints(generator, tokenizers, model, longest, xla):
-    """name -> (function, input signature)."""
+def _endpoints(generator, tokenizers, model, bounds, xla):
+    """name -> (function, input signature); `bounds` are the most tokens and characters."""
     source_tokenizer, target_tokenizer = tokenizers
     rows, pad_id = model.source_embedding.input_dim, model.pad_id
 
@@ -144,13 +152,13 @@ def _endpoints(generator, tokenizers, model, longest, xla):
             return found
 
         def from_text(text):
-            ids, truncated = _encode(source_tokenizer, text, longest)
+            ids, truncated = _encode(source_tokenizer, text, bounds)
             found = find(ids.to_tensor(pad_id))
             texts = target_tokenizer.detokenize(found["token_ids"])
             return {"output_text": texts, "score": found["scores"], "truncated": truncated}
 
         def from_ids(token_ids, lengths):
-            ids, _ = read_up_to(token_ids, lengths, longest, vocab_size=rows, pad_id=pad_id)
+            ids, _ = read_up_to(token_ids, lengths, bounds[0], vocab_size=rows, pad_id=pad_id)
             found = find(ids)
             return {
                 "output_ids": found["token_ids"],
@@ -177,13 +185,15 @@ def _endpoints(generator, tokenizers, model, longest, xla):
     return endpoints
 
 
-def _encode(tokenizer, texts, longest):
-    """Ids with the end token, at most `longest`, and which texts lost their end."""
+def _encode(tokenizer, texts, bounds):
+    """Ids with the end token, no more than the bounds say, and which texts lost their end."""
+    longest, most = bounds
+    texts, beyond = cut_text(texts, most)
     ids = tokenizer.encode(texts, end=False)
     lengths = ids.row_lengths()
-    kept = lengths if longest is None else tf.minimum(lengths, longest - 1)
+    kept = tf.minimum(lengths, longest - 1)
     end = tf.fill([ids.nrows()], tf.cast(tokenizer.end_id, ids.dtype))
-    return join(head(ids, kept), end), kept < lengths
+    return join(head(ids, kept), end), tf.logical_or(beyond, kept < lengths)
 
 
 def _check_vocabulary(side, tokenizer, embedding, model, special):

@@ -1,6 +1,60 @@
-"""What a service is sent, looked at before a model reads it."""
+"""What a service is sent: checked, and bounded, before a model reads it."""
 
 import tensorflow as tf
+
+CHARACTERS_A_PIECE = 32  # of a text are read for each piece that a model can read
+ROWS_AT_ONCE = 16  # that a model reads where one text may become many rows
+
+
+def cut_text(texts, most):
+    """The first `most` Unicode characters of each text, and which texts lost their end.
+
+    A request may hold texts of any size, and a tokenizer takes many times the memory of its text.
+
+    Args:
+        texts: strings `[B]`.
+        most: an integer.
+
+    Returns:
+        Strings `[B]` and bool `[B]`.
+    """
+    # A character has 4 bytes at most. Bytes that are no UTF-8 may count as none, so they are cut
+    # first.
+    kept = tf.strings.substr(texts, 0, 4 * most)
+    kept = tf.strings.substr(kept, 0, most, unit="UTF8_CHAR")
+    return kept, tf.strings.length(kept) < tf.strings.length(texts)
+
+
+def in_parts(function, inputs, rows=ROWS_AT_ONCE):
+    """`function(inputs)`, for a fixed number of rows at a time.
+
+    So the memory of a request does not grow with the number of windows of a text.
+
+    Args:
+        function: from named tensors `[R, ...]` to named tensors `[R, ...]`.
+        inputs: name -> tensor `[R, ...]`.
+        rows: how many rows the function reads at once.
+    """
+    names = list(inputs)
+    specs = [tf.TensorSpec([None, *inputs[name].shape[1:]], inputs[name].dtype) for name in names]
+    part = tf.function(
+        lambda *values: function(dict(zip(names, values))), input_signature=specs, autograph=False
+    ).get_concrete_function()
+    total = tf.shape(inputs[names[0]])[0]
+    count = tf.maximum((total + rows - 1) // rows, 1)  # the function runs once for no rows, too
+    found = {
+        name: tf.TensorArray(spec.dtype, count, infer_shape=False, element_shape=spec.shape)
+        for name, spec in part.structured_outputs.items()
+    }
+
+    def step(i, found):
+        answers = part(*(inputs[name][i * rows : (i + 1) * rows] for name in names))
+        return i + 1, {name: array.write(i, answers[name]) for name, array in found.items()}
+
+    _, found = tf.while_loop(
+        lambda i, _: i < count, step, (0, found), parallel_iterations=1, maximum_iterations=count
+    )
+    return {name: array.concat() for name, array in found.items()}
 
 
 def same_rows(*texts):
@@ -45,7 +99,7 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
     Args:
         token_ids: `[B, S]`; what stands behind a row's length is not looked at.
         lengths: `[B]`.
-        longest: positions of the model, or None where any number will do.
+        longest: the most ids of a row.
         vocab_size: ids lie below it.
         pad_id: what is put there.
 
@@ -65,10 +119,9 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
         tf.debugging.assert_equal(*rows, "Expected a length for each row of ids."),
         _refuse(tf.logical_or(lengths < 0, lengths > width), lengths, message),
     ]
-    if longest is not None:
-        message = f"Expected `lengths` of at most {longest}, the positions of the model."
-        checks.append(_refuse(lengths > longest, lengths, message))
-        token_ids = token_ids[:, :longest]
+    message = f"Expected `lengths` of at most {longest}, which the service reads."
+    checks.append(_refuse(lengths > longest, lengths, message))
+    token_ids = token_ids[:, :longest]
     # Here and below, or what follows might run first, and fail with a message of its own.
     with tf.control_dependencies(_operations(checks)):
         mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])

@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
 from keras_xfmr.text.checks import check_integer
-from keras_xfmr.text.ragged import head, join, merge
+from keras_xfmr.text.ragged import head, join, merge, owners
+from keras_xfmr.text.windows import cut_windows
+from keras_xfmr.text.words import SPLITS, cut_words
 
 MASK = BERT_TOKENS["mask_id"]
 
@@ -30,10 +32,14 @@ class SentencePacker(tf.Module):
         max_length: ids of the longest row, special tokens included; at least 3.
         pad_to_max_length: whether every batch is `max_length` long (a static shape: one
             compilation). Otherwise as long as its longest row.
-        report_truncation: whether to answer with `truncated`, too: which rows were cut.
+        report_truncation: whether to return `truncated`, too: which rows were cut.
+        split: how `split_words` divides a text into the words that a tagger labels: `"bert"`, the
+            default, at white space, with punctuation (and ideographs, where the tokenizer does so)
+            alone; `"whitespace"`; `"characters"`, each character but white space. A service of the
+            model divides texts in the same way, so label the same words in training.
 
     Raises:
-        ValueError: `max_length` is too small.
+        ValueError: `max_length` is too small, or `split` is unknown.
 
     Example:
 
@@ -43,13 +49,24 @@ class SentencePacker(tf.Module):
     [[2, 5, 6, 3, 7, 8, 3]]
     """
 
-    def __init__(self, tokenizer, max_length, *, pad_to_max_length=False, report_truncation=False):
+    def __init__(
+        self,
+        tokenizer,
+        max_length,
+        *,
+        pad_to_max_length=False,
+        report_truncation=False,
+        split="bert",
+    ):
         super().__init__()
         check_integer("max_length", max_length, 3)  # [CLS] and two [SEP]
+        if split not in SPLITS:
+            raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}.")
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_to_max_length = pad_to_max_length
         self.report_truncation = report_truncation
+        self.split = split
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, first, second=None):
@@ -92,6 +109,28 @@ class SentencePacker(tf.Module):
         rows = [head(first, keep), head(second, keep_second)]
         return self._inputs(rows, keep + 2, truncated)
 
+    def split_words(self, texts):
+        """The words of raw texts, as `split` says, and where they stand.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            The words as they are spelled in the text, ragged strings `[B, (W)]`; where they start
+            and end, ragged int32 `[B, (W)]`, in Unicode characters of the text, the end exclusive.
+
+        Example:
+
+        >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ann", "runs", "!"]
+        >>> packer = SentencePacker(keras_xfmr.text.BertTokenizer(words), max_length=128)
+        >>> words, starts, ends = packer.split_words(tf.constant(["Ann runs!"]))
+        >>> words.to_list(), starts.to_list(), ends.to_list()
+        ([[b'Ann', b'runs', b'!']], [[0, 4, 8]], [[3, 8, 9]])
+        """
+        texts = _strings(texts, "texts", rank=1)
+        split_cjk = getattr(self.tokenizer, "split_cjk", True)
+        return cut_words(texts, self.split, split_cjk=split_cjk)
+
     @tf.autograph.experimental.do_not_convert
     def pack_words(self, words):
         """Packs sentences that are split into words, each of which has a label.
@@ -123,6 +162,57 @@ class SentencePacker(tf.Module):
         is_word = tf.sequence_mask(words.row_lengths(), tf.shape(counts)[1])
         packed["word_positions"] = tf.where(found, positions, tf.where(is_word, -1, -2))
         return packed
+
+    @tf.autograph.experimental.do_not_convert
+    def pack_word_windows(self, words, stride=None):
+        """Packs words of texts of any length, in overlapping windows.
+
+        A word belongs to the window in which it has the most pieces on either side, to the first
+        of two that are equal in this.
+
+        Args:
+            words: ragged strings `[B, (W)]`, as `split_words` returns them.
+            stride: pieces between the beginnings of two windows, at most max_length - 2; by
+                default half of that.
+
+        Returns:
+            A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[R, T]`, R >= B,
+            the windows of one text after the other; `word_windows` and `word_positions`, ragged
+            int32 `[B, (W)]`, the window of each word and where in it the word's first piece
+            stands; -1 for both where the tokenizer keeps nothing of the word.
+
+        Raises:
+            ValueError: a `stride` that would leave out pieces.
+
+        Example:
+
+        >>> words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ann", "runs", "far"]
+        >>> packer = SentencePacker(keras_xfmr.text.BertTokenizer(words), max_length=4)
+        >>> packed = packer.pack_word_windows(tf.ragged.constant([["ann", "runs", "far"]]))
+        >>> packed["token_ids"].numpy().tolist()
+        [[2, 5, 6, 3], [2, 6, 7, 3]]
+        >>> packed["word_windows"].to_list(), packed["word_positions"].to_list()
+        ([[0, 1, 1]], [[1, 1, 2]])
+        """
+        room = self.max_length - 2
+        stride = max(room // 2, 1) if stride is None else stride
+        check_integer("stride", stride, 1, room)
+        pieces = self.tokenizer.tokenize(words.values)
+        ids = merge(words, pieces)
+        windows = cut_windows(ids, room, stride)
+        row = owners(words.row_lengths())
+        place = pieces.row_starts() - tf.gather(ids.row_starts(), row)  # of first pieces
+        margin = (room - stride + 1) // 2
+        last = tf.gather(windows.count, row) - 1
+        window = tf.clip_by_value((place - margin) // stride, 0, last)
+        position = 1 + place - window * stride
+        window += tf.gather(tf.cumsum(windows.count, exclusive=True), row)
+        found = pieces.row_lengths() > 0
+        packed = self._inputs([windows.ids], windows.ids.row_lengths() + 2, None)
+        return {name: packed[name] for name in ("token_ids", "segment_ids", "attention_mask")} | {
+            name: words.with_values(tf.where(found, tf.cast(values, tf.int32), -1))
+            for name, values in (("word_windows", window), ("word_positions", position))
+        }
 
     @tf.autograph.experimental.do_not_convert
     def pack_masked(self, texts):

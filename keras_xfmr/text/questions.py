@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from keras_xfmr.text.checks import check_integer
 from keras_xfmr.text.packing import SentencePacker
-from keras_xfmr.text.ragged import head, owners, stretches
-
-BLANKS = r"[\s\pZ]+"
+from keras_xfmr.text.ragged import head
+from keras_xfmr.text.windows import cut_windows
+from keras_xfmr.text.words import BLANKS
 
 
 class QuestionPacker(tf.Module):
@@ -20,7 +20,8 @@ class QuestionPacker(tf.Module):
 
     A context of C pieces is read in windows of M = max_length - 3 - Q pieces, each of which begins
     `stride` pieces after the one before (Devlin et al. 2019, section 4.2, as in its code): there
-    are 1 + ceil((C - M) / stride) of them, and nothing of a context is lost.
+    are 1 + ceil((C - M) / stride) of them, and nothing of a context is lost unless `pack` is given
+    `max_windows`.
 
     Args:
         tokenizer: a `BertTokenizer` or `SentencePieceTokenizer`, which know where their pieces
@@ -106,15 +107,21 @@ class QuestionPacker(tf.Module):
         return inputs
 
     @tf.autograph.experimental.do_not_convert
-    def pack(self, question, context):
+    def pack(self, question, context, *, max_windows=None):
         """The windows, and what leads from a position in them back into the context.
+
+        Args:
+            question, context: strings `[B]`.
+            max_windows: the most windows of a context, whose end is then left out. None: as many
+                as it needs.
 
         Returns:
             What `__call__` returns without an answer; `context_start`, int32 `[R]`, the position
             of a window's first piece of context; `first_piece`, int32 `[R]`, which piece of the
             context that is; `in_context`, bool `[R, T]`, where an answer may lie; `windows`, int64
             `[B]`; `starts` and `ends`, ragged int64 `[B, (C)]`, where the pieces stand in the
-            context, in bytes; `truncated`, bool `[B]`, whether the question was cut.
+            context, in bytes; `truncated`, bool `[B]`, whether the question was cut;
+            `context_truncated`, bool `[B]`, whether the end of the context is in no window.
         """
         questions = self.tokenizer.tokenize(question)
         asked = tf.minimum(questions.row_lengths(), self.max_question_length)
@@ -124,25 +131,19 @@ class QuestionPacker(tf.Module):
         tf.debugging.assert_equal(
             questions.nrows(), ids.nrows(), "Expected a context for each question."
         )
-        pieces = ids.row_lengths()
-        room = self.max_length - 3 - asked
-        beyond = tf.maximum(pieces - room, 0)
-        windows = 1 + (beyond + self.stride - 1) // self.stride
-        row = owners(windows)
-        first = tf.ragged.range(windows).flat_values * self.stride
-        size = tf.minimum(tf.gather(room, row), tf.gather(pieces, row) - first)
-        begin = tf.gather(ids.row_starts(), row) + first
-        context_ids = stretches(ids.values, begin, size)
-        packed = self._packer.pack_ids(tf.gather(questions, row), context_ids)
+        windows = cut_windows(ids, self.max_length - 3 - asked, self.stride, max_windows)
+        row = windows.row
+        packed = self._packer.pack_ids(tf.gather(questions, row), windows.ids)
         return packed | {
             "in_context": context_mask(packed),
             "row": row,
             "context_start": tf.cast(tf.gather(asked, row), tf.int32) + 2,
-            "first_piece": tf.cast(first, tf.int32),
-            "windows": windows,
+            "first_piece": tf.cast(windows.first, tf.int32),
+            "windows": windows.count,
             "starts": starts,
             "ends": ends,
             "truncated": truncated,
+            "context_truncated": windows.cut,
         }
 
     def answers(self, packed, context, first, last, scores):

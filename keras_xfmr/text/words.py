@@ -60,6 +60,7 @@ MARKS = (
     "1bc9d-1bc9e 1d167-1d169 1d17b-1d182 1d185-1d18b 1d1aa-1d1ad 1d242-1d244 1da00-1da36 "
     "1da3b-1da6c 1da75 1da84 1da9b-1da9f 1daa1-1daaf 1e8d0-1e8d6 e0100-e01ef"
 )
+BLANKS = r"[\s\pZ]+"  # what divides words where no normalization is in play
 WHITE_SPACE = "9-a d a0 1680 2000-200a 2028-2029 202f 205f 3000"  # and the blank itself
 CJK = "3400-4dbf 4e00-9fff f900-faff 20000-2a6df 2a700-2b81f 2b920-2ceaf 2f800-2fa1f"
 
@@ -154,6 +155,75 @@ def split_words_with_offsets(texts, **config):
         for values in (starts.flat_values, ends)
     )
     return words, starts, ends
+
+
+SPLITS = ("bert", "whitespace", "characters")
+
+
+@tf.autograph.experimental.do_not_convert
+def cut_words(texts, split="bert", *, split_cjk=True):
+    """The words of raw texts as they are spelled there, and where they stand.
+
+    Args:
+        texts: strings `[B]`.
+        split: `"bert"`, the first cut of `split_words`: at white space, and each punctuation
+            character alone; `"whitespace"`, at white space; `"characters"`, each character that is
+            no white space.
+        split_cjk: for `"bert"`, whether CJK ideographs stand alone.
+
+    Returns:
+        The words, ragged strings `[B, (W)]`, and where they start and end, two ragged int32
+        tensors `[B, (W)]`: Unicode characters of the text, the end exclusive.
+
+    Example:
+
+    >>> words, starts, ends = cut_words(tf.constant(['"Café", she']))
+    >>> [word.decode("utf8") for word in words[0].numpy()]
+    ['"', 'Café', '"', ',', 'she']
+    >>> starts.to_list(), ends.to_list()
+    ([[0, 1, 5, 6, 8]], [[1, 5, 6, 7, 11]])
+    """
+    if split == "bert":
+        words, begins, behinds = split_words_with_offsets(
+            texts, lowercase=False, strip_accents=False, split_cjk=split_cjk
+        )
+        first, last = begins.values.row_starts(), begins.values.row_limits() - 1
+        behinds = words.with_values(tf.gather(behinds.flat_values, last))
+        begins = words.with_values(tf.gather(begins.flat_values, first))
+    elif split == "whitespace":
+        _, begins, behinds = tf_text.regex_split_with_offsets(texts, BLANKS)
+    else:
+        words, begins = tf.strings.unicode_split_with_offsets(texts, "UTF-8", errors="ignore")
+        kept = ~tf.strings.regex_full_match(words.values, BLANKS)
+        counts = words.with_values(tf.cast(kept, tf.int64))
+        sizes = tf.boolean_mask(_bytes(words.values), kept)
+        begins = tf.RaggedTensor.from_row_lengths(
+            tf.boolean_mask(begins.values, kept), tf.reduce_sum(counts, axis=1)
+        )
+        behinds = begins.with_values(begins.values + sizes)
+    owner = owners(begins.row_lengths())
+    sizes = behinds.values - begins.values
+    words = begins.with_values(tf.strings.substr(tf.gather(texts, owner), begins.values, sizes))
+    return words, *_as_characters(texts, begins, behinds)
+
+
+def _as_characters(texts, *offsets):
+    """Ragged offsets in bytes `[B, (W)]` as offsets in Unicode characters, int32."""
+    _, starts = tf.strings.unicode_decode_with_offsets(texts, "UTF-8")
+    stretch = tf.reduce_max(_bytes(texts)) + 1
+
+    def places(ragged):  # rising over all texts
+        owner = tf.cast(owners(ragged.row_lengths()), tf.int64)
+        return owner, owner * stretch + tf.cast(ragged.values, tf.int64)
+
+    _, characters = places(starts)
+    found = []
+    for ragged in offsets:
+        owner, wanted = places(ragged)
+        before = tf.cast(tf.searchsorted(characters, wanted), tf.int64)
+        before -= tf.gather(tf.cast(starts.row_starts(), tf.int64), owner)
+        found.append(ragged.with_values(tf.cast(before, tf.int32)))
+    return found
 
 
 def _bytes(strings):

@@ -116,27 +116,6 @@ def test_an_embedder_answers_vectors_through_the_c_loader(packer, loader, tmp_pa
     )
 
 
-def test_a_tagger_answers_a_tag_for_each_word(packer, tmp_path):
-    model = make("BertTokenClassifier", num_classes=3)
-    path = serving.export_encoder(model, packer, tmp_path, labels=LABELS, check_texts=TEXTS)
-    texts = ["good films", "films films films bad"]  # 7 ids hold 5 pieces: the last word is cut
-    answer = ask(path, text=texts)
-    words = [[w.decode() for w in row] for row in answer["words"]]
-    assert words == [["good", "films", "", ""], ["films", "films", "films", "bad"]]
-    logits = numbers_of(model, packer, texts)
-    first = {(0, 0): 1, (0, 1): 2, (1, 0): 1, (1, 1): 3, (1, 2): 5}
-    for (row, word), position in first.items():
-        scores = softmax(logits[row, position])
-        assert answer["tags"][row, word].decode() == LABELS[scores.argmax()]
-        assert answer["scores"][row, word] == pytest.approx(scores.max(), rel=1e-4)
-    assert answer["truncated"].tolist() == [False, True]
-    assert answer["tags"][1, 3] == b"" and answer["scores"][1, 3] == 0
-    assert (answer["tags"][0, 2:] == b"").all()
-    answer = ask(path, text=["good\u3000films\u00a0bad\tfilms"])  # any white space
-    assert [word.decode() for word in answer["words"][0]] == ["good", "films", "bad", "films"]
-    assert_no_answers_to_no_texts(path)
-
-
 def test_ids_are_read_up_to_their_lengths(packer, tmp_path):
     model = make("BertEmbedder")
     path = serving.export_encoder(model, packer, tmp_path)

@@ -311,7 +311,8 @@ def test_masks_in_raw_text_are_filled_by_pieces(filler):
     model, path, pairs = filler
     texts = ["Good [MASK], bad[MASK]", "film", "[MASK]Café"]
     ids = [[2, 5, 4, 1, 6, 4, 3], [2, 7, 3, 0, 0, 0, 0], [2, 4, 9, 3, 0, 0, 0]]
-    positions = np.array([[2, 5], [0, 0], [1, 0]])
+    positions = np.zeros((3, 16), int)
+    positions[:, :2] = [[2, 5], [0, 0], [1, 0]]
     logits = model({"token_ids": np.array(ids), "masked_positions": positions})["mlm"]
     scores = softmax(np.asarray(logits))[..., : len(WORDS)]  # the table has a row more
     best = np.argsort(-scores, axis=-1)[..., : 3 if pairs else 12]

@@ -1,0 +1,104 @@
+"""The service of a model that tags words: words with tags, and the entities that they form.
+
+B batch, T length, W max_words, E max_entities, C classes, R windows
+"""
+
+import tensorflow as tf
+
+from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.models.bert import INPUTS
+from keras_xfmr.serving.heads import (
+    LENGTHS,
+    TOKEN_IDS,
+    characters,
+    float32,
+    label_names,
+    read_ids,
+    strings,
+)
+from keras_xfmr.serving.requests import cut_text, in_parts
+from keras_xfmr.text.entities import EntityFinder
+from keras_xfmr.text.ragged import head
+
+
+def tagger(
+    model, packer, *, labels=None, max_words=256, max_entities=64, stride=None, max_characters=None
+):
+    """Tags of words; entities."""
+    max_words = whole_number("max_words", max_words)
+    max_entities = whole_number("max_entities", max_entities)
+    if stride is not None:
+        stride = whole_number("stride", stride)
+    names, most = label_names(model, labels), characters(max_characters, max_words)
+    finder = EntityFinder([name.decode("utf8") for name in names.numpy()])
+    types = tf.constant([*finder.types, ""])
+
+    def of_inputs(inputs):
+        return {"scores": tf.nn.softmax(float32(model(inputs)))}
+
+    def words_of(text):
+        """Words, tags `[B, W]` (-1 for none), their scores, where words stand, what was cut."""
+        text, truncated = cut_text(text, most)
+        words, starts, ends = packer.split_words(text)
+        kept = tf.minimum(words.row_lengths(), max_words)
+        truncated = tf.logical_or(truncated, kept < words.row_lengths())
+        words, starts, ends = (head(values, kept) for values in (words, starts, ends))
+        packed = packer.pack_word_windows(words, stride)
+        scores = in_parts(of_inputs, {name: packed[name] for name in INPUTS})["scores"]
+        window, position = packed["word_windows"].values, packed["word_positions"].values
+        places = tf.stack([tf.maximum(window, 0), tf.maximum(position, 0)], axis=1)
+        scores = tf.gather_nd(scores, places)  # [words of all texts, C]
+        known = position >= 0
+        tags = tf.where(known, tf.argmax(scores, axis=-1, output_type=tf.int32), -1)
+        scores = tf.where(known, tf.reduce_max(scores, -1), 0.0)
+
+        def wide(values, padding):
+            return words.with_values(values).to_tensor(padding, shape=[None, max_words])
+
+        where = wide(starts.values, -1), wide(ends.values, -1)
+        return text, wide(words.values, ""), wide(tags, -1), wide(scores, 0.0), where, truncated
+
+    def of_text(text):
+        _, words, tags, scores, (start, end), truncated = words_of(text)
+        named = tf.where(tags >= 0, tf.gather(names, tf.maximum(tags, 0)), "")
+        return {
+            "words": words, "tags": named, "scores": scores, "start": start, "end": end,
+            "truncated": truncated,
+        }  # fmt: skip
+
+    def entities_of(text):
+        text, _, tags, scores, (start, end), truncated = words_of(text)
+        # One more than is wanted shows whether some are left out.
+        kind, first, last = finder(tags, max_entities + 1)
+        truncated = tf.logical_or(truncated, kind[:, -1] >= 0)
+        kind, first, last = (values[:, :-1] for values in (kind, first, last))
+        there = kind >= 0
+        first, last = tf.maximum(first, 0), tf.maximum(last, 0)
+        start, end = tf.gather(start, first, batch_dims=1), tf.gather(end, last, batch_dims=1)
+        start, end = tf.where(there, start, 0), tf.where(there, end, 0)
+        total = tf.cumsum(tf.pad(tf.cast(scores, tf.float64), [[0, 0], [1, 0]]), axis=1)
+        total = tf.gather(total, last + 1, batch_dims=1) - tf.gather(total, first, batch_dims=1)
+        score = float32(total / tf.cast(last + 1 - first, tf.float64))
+        whole = tf.repeat(text[:, None], max_entities, axis=1)
+        return {
+            "entity": tf.gather(types, tf.where(there, kind, len(finder.types))),
+            "text": tf.strings.substr(whole, start, end - start, unit="UTF8_CHAR"),
+            "start": tf.where(there, start, -1),
+            "end": tf.where(there, end, -1),
+            "score": tf.where(there, score, 0.0),
+            "truncated": truncated,
+        }
+
+    def of_ids(token_ids, lengths):
+        inputs = read_ids(model, token_ids, lengths)
+        # As wide as the request, and zeros behind a row: no neighbour changes an answer.
+        scores = of_inputs(inputs)["scores"] * float32(inputs["attention_mask"])[:, :, None]
+        width = tf.shape(token_ids)[1]
+        scores = scores[:, :width]
+        return {"scores": tf.pad(scores, [[0, 0], [0, width - tf.shape(scores)[1]], [0, 0]])}
+
+    return {
+        "serving_default": (of_text, strings("text")),
+        "entities": (entities_of, strings("text")),
+        "ids": (of_ids, [TOKEN_IDS, LENGTHS]),
+    }

@@ -5,10 +5,17 @@ Paper: Devlin et al. 2019, "BERT", section 5.3, https://arxiv.org/abs/1810.04805
     python examples/bert_ner.py --train=train.conll --dev=dev.conll --test=test.conll
     python examples/bert_ner.py --train=... --test=... --pretrained=DIR
 
-The files are CoNLL's: a word and its tag a line, the tag in the last column, a blank line between
-sentences; tags are O, B-TYPE and I-TYPE (IOB2). DIR is a Hugging Face BERT folder (MiniLM, KoBERT)
-or the --output of bert_pretrain.py; without it the model is trained from scratch with a learned
-vocabulary. The first piece of a word has its tag; other pieces are neither trained on nor counted.
+The files are CoNLL's: a word and its tag a line, the tag in the last column, an empty line between
+sentences, in one of the schemes that conll.py reads (IOB2, IOB1, BILOU, BIOES, types alone). KLUE's
+have a character a line: --split=characters. DIR is a Hugging Face BERT folder (MiniLM, KoBERT) or
+the --output of bert_pretrain.py; without it the model is trained from scratch with a learned
+vocabulary.
+
+Training cuts the words of the files as the served model cuts texts, by --split: "bert", the
+default, parts punctuation from words, so that `"Apple".` has the entity that `" Apple " .` has. The
+first part of a word has its tag, the others go on with the entity; where words are counted, the tag
+of the first part is the word's. The first piece of a part has its tag; other pieces have none.
+
 Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
 none) and as conlleval does it (there it begins one), beside what naming each word by its most
 frequent tag would reach. Written to --output: learning_curve.png, model.keras, hub/, weights and
@@ -17,11 +24,10 @@ with tags, asked in a process that imports only TensorFlow. Results: benchmarks/
 """
 
 import collections
-import io
 import pathlib
-import re
 
 import command_line
+import conll
 import fine_tuning
 import fresh_process
 import keras
@@ -37,6 +43,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("train", None, "CoNLL file.", required=True)
 flags.DEFINE_string("dev", None, "CoNLL file, measured after each epoch.")
 flags.DEFINE_string("test", None, "CoNLL file, never trained on.", required=True)
+flags.DEFINE_enum(
+    "split", "bert", ["bert", "whitespace", "characters"], "How texts are cut into words."
+)
 flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
@@ -55,44 +64,6 @@ flags.DEFINE_string("output", "runs/ner", "Folder for everything that is written
 IGNORED = -1  # label of what is no word's first piece
 
 
-def read(path):
-    """The sentences of a CoNLL file, each a list of words and a list of tags."""
-    sentences, words, tags = [], [], []
-    # Not `splitlines`, nor `split()`: a word may hold any other white space of Unicode.
-    lines = io.StringIO(command_line.read_text(path), newline=None)
-    for number, line in enumerate([*lines, ""], 1):
-        cells = re.split("[ \t]+", line.strip(" \t\n"))
-        if cells == [""] or cells[0] == "-DOCSTART-":
-            if words:
-                sentences.append((words, tags))
-            words, tags = [], []
-            continue
-        word, tag = cells[0], cells[-1]
-        if len(cells) < 2 or not re.fullmatch(r"O|[BI]-\S+", tag):
-            raise app.UsageError(
-                f"{path}, line {number}: expected a word and, as the last column, a tag O, "
-                f"B-TYPE or I-TYPE. Received: {line.strip()!r}."
-            )
-        if tag[0] == "I" and (not tags or tags[-1][1:] != tag[1:]):
-            raise app.UsageError(
-                f"{path}, line {number}: expected IOB2, an entity that begins with "
-                f"B-{tag[2:]}. Received: {tag} after {tags[-1] if tags else 'nothing'}."
-            )
-        words.append(word)
-        tags.append(tag)
-    kinds = types(sentences)
-    if not kinds:
-        raise app.UsageError(f"{path} has no entities.")
-    count = sum(len(words) for words, _ in sentences)
-    print(f"{path}: {len(sentences)} sentences, {count} words, entities: {', '.join(kinds)}")
-    return sentences
-
-
-def types(sentences):
-    """The types of entities."""
-    return sorted({tag[2:] for _, tags in sentences for tag in tags if tag != "O"})
-
-
 def look_up(train, test):
     """Tags of the test sentences: of each word the tag that it has most often in training."""
     counts = collections.defaultdict(collections.Counter)
@@ -103,15 +74,44 @@ def look_up(train, test):
     return [[usual.get(word, "O") for word in words] for words, _ in test]
 
 
-def ragged_words(sentences):
-    words = [[word.encode("utf8") for word in words] for words, _ in sentences]
+def cut(packer, sentences):
+    """The words of each sentence as the packer cuts texts.
+
+    Returns:
+        For each sentence its parts; their tags; for each word which part is its first, -1 where it
+        has none, such as a control character.
+    """
+    words = sorted({word for words, _ in sentences for word in words})
+    found, _, _ = packer.split_words(tf.constant(words, tf.string))
+    parts = {
+        word: [part.decode("utf8") for part in row] for word, row in zip(words, found.to_list())
+    }
+    result = []
+    for words, tags in sentences:
+        counts = [len(parts[word]) for word in words]
+        tags = conll.leave_out(tags, [count > 0 for count in counts])
+        counted = [count for count in counts if count]
+        spread = [
+            tag if part == 0 or tag == "O" else f"I{tag[1:]}"
+            for tag, count in zip(tags, counted)
+            for part in range(count)
+        ]
+        ends = np.cumsum(counts)
+        firsts = [int(end - count) if count else -1 for end, count in zip(ends, counts)]
+        result.append(([part for word in words for part in parts[word]], spread, firsts))
+    return result
+
+
+def ragged_words(rows):
+    words = [[word.encode("utf8") for word in words] for words in rows]
     return tf.ragged.constant(words, tf.string, ragged_rank=1)
 
 
 def batches(packer, sentences, labels, shuffle):
     """Batches of one shape; the last one of an epoch of training is left out."""
-    tags = [[labels.index(tag) for tag in tags] for _, tags in sentences]
-    data = (ragged_words(sentences), tf.ragged.constant(tags, tf.int32, ragged_rank=1))
+    words, tags, _ = zip(*cut(packer, sentences))
+    tags = [[labels.index(tag) for tag in tags] for tags in tags]
+    data = (ragged_words(words), tf.ragged.constant(tags, tf.int32, ragged_rank=1))
     data = tf.data.Dataset.from_tensor_slices(data)
     if shuffle:
         data = data.shuffle(len(sentences), seed=FLAGS.seed)
@@ -128,27 +128,36 @@ def batches(packer, sentences, labels, shuffle):
 
 
 def find(model, packer, sentences, labels, batch_size=64):
-    """The model's tag of each word; O where it saw none of the word."""
-    found = []
+    """The model's tag of each word, that of its first part; O where it saw none of the word."""
+    cut_sentences, found = cut(packer, sentences), []
     for start in range(0, len(sentences), batch_size):
-        rows = sentences[start : start + batch_size]
-        filled = rows + [([], [])] * (batch_size - len(rows))  # one shape, one compilation
+        rows = cut_sentences[start : start + batch_size]
+        filled = [words for words, _, _ in rows] + [[]] * (batch_size - len(rows))  # one shape
         packed = packer.pack_words(ragged_words(filled))
         positions = packed.pop("word_positions").numpy()
         best = np.argmax(model.predict_on_batch(packed), axis=-1)
-        for row, (words, _) in enumerate(rows):
-            places = positions[row, : len(words)]
+        for row, (_, _, firsts) in enumerate(rows):
+            places = [positions[row, first] if first >= 0 else -1 for first in firsts]
             found.append([labels[best[row, p]] if p >= 0 else "O" for p in places])
     return found
 
 
 def unseen(packer, sentences):
-    """How many words were cut away, and in how many the tokenizer finds nothing."""
-    words = ragged_words(sentences)
-    pieces = words.with_values(packer.tokenizer.tokenize(words.values).row_lengths()).to_tensor(-1)
-    missing = packer.pack_words(words)["word_positions"] < 0
-    cut = tf.math.count_nonzero(tf.logical_and(missing, pieces > 0))
-    return int(cut), int(tf.math.count_nonzero(pieces == 0))
+    """How many words were cut away, and in how many the tokenizer finds nothing.
+
+    As in `find`, a word is its first part.
+    """
+    parts, _, firsts = zip(*cut(packer, sentences))
+    words = ragged_words(parts)
+    pieces = words.with_values(packer.tokenizer.tokenize(words.values).row_lengths()).to_list()
+    positions = packer.pack_words(words)["word_positions"].numpy()
+    away = nothing = 0
+    for row, places in enumerate(firsts):
+        for first in places:
+            empty = first < 0 or pieces[row][first] == 0
+            nothing += empty
+            away += not empty and positions[row, first] < 0
+    return int(away), nothing
 
 
 def report(sentences, found, as_conlleval=False, **options):
@@ -208,18 +217,19 @@ def main(argv):
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(FLAGS.seed)
-    train, test = read(FLAGS.train), read(FLAGS.test)
-    dev = read(FLAGS.dev) if FLAGS.dev else None
-    unknown = set(types(test + (dev or []))) - set(types(train))
+    train, test = (conll.read(path, FLAGS.split) for path in (FLAGS.train, FLAGS.test))
+    dev = conll.read(FLAGS.dev, FLAGS.split) if FLAGS.dev else None
+    unknown = set(conll.types(test + (dev or []))) - set(conll.types(train))
     if unknown:
         raise app.UsageError(f"{FLAGS.train} has no entities of the types {sorted(unknown)}.")
-    labels = ["O", *(f"{part}-{kind}" for kind in types(train) for part in "BI")]
+    labels = ["O", *(f"{part}-{kind}" for kind in conll.types(train) for part in "BI")]
     print(f"each word's most frequent tag, test F1 {f1(test, look_up(train, test)):.2%}")
 
+    by_character = FLAGS.split == "characters"
     tokenizer, model = fine_tuning.prepare(
         models.BertTokenClassifier,
         labels,
-        [" ".join(words) for words, _ in train],
+        [" ".join("".join(words) if by_character else words) for words, _ in train],
         pretrained=FLAGS.pretrained,
         dropout=FLAGS.dropout,
         preset=FLAGS.preset,
@@ -228,10 +238,12 @@ def main(argv):
         max_length=FLAGS.max_length,
     )
     # Every batch has one length: one compilation.
-    packer = text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
+    packer = text.SentencePacker(
+        tokenizer, FLAGS.max_length, pad_to_max_length=True, split=FLAGS.split
+    )
     for name, sentences in (("train", train), ("test", test)):
-        cut, nothing = unseen(packer, sentences)
-        print(f"{name}: {cut} words cut away at {FLAGS.max_length} pieces, {nothing} without any")
+        away, nothing = unseen(packer, sentences)
+        print(f"{name}: {away} words cut away at {FLAGS.max_length} pieces, {nothing} without any")
     fit(model, packer, train, dev, labels, output)
     found = find(model, packer, test, labels)
     print(report(test, found, digits=4))

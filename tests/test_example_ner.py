@@ -70,36 +70,47 @@ def example():
         yield module
 
 
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("alone", "expected a word and, as the last column, a tag"),
-        ("word S-person", "Received: 'word S-person'"),
-        ("word I-person", "expected IOB2, an entity that begins with B-person"),
-    ],
-)
-def test_a_malformed_row_is_an_error_with_file_and_line(line, message, example, tmp_path):
-    path = tmp_path / "bad.conll"
-    path.write_text(f"anna B-person\n\noslo B-location\n{line}\n")
-    with pytest.raises(app.UsageError, match=re.escape(message)) as error:
-        example.read(path)
-    assert str(error.value).startswith(f"{path}, line 4: ")
-
-
-def test_white_space_other_than_blanks_belongs_to_a_word(example, tmp_path):
-    (tmp_path / "one.conll").write_text("a\u3000b\tX B-x\n\x85 I-x\n\t\nc O", "utf8")
-    assert example.read(tmp_path / "one.conll") == [
-        (["a\u3000b", "\x85"], ["B-x", "I-x"]),
-        (["c"], ["O"]),
-    ]
-
-
 def test_a_type_that_was_never_trained_on_is_an_error(corpus, tmp_path):
     (tmp_path / "test.conll").write_text("anna B-person\nfish B-food\n")
     files = (f"--train={corpus}/train.conll", f"--test={tmp_path}/test.conll")
     message = r"train.conll has no entities of the types \['food'\]"
     with pytest.raises(app.UsageError, match=message):
         run("bert_ner", *files, f"--output={tmp_path / 'out'}")
+
+
+@pytest.fixture
+def packer():
+    """Of a tokenizer that knows `ab`, `a`, two punctuation marks, and five positions."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "\"", "."]
+    return lambda split: text.SentencePacker(
+        text.BertTokenizer(words), 5, pad_to_max_length=True, split=split
+    )
+
+
+@pytest.mark.parametrize(
+    "split, parts, tags, firsts",
+    [
+        (
+            "bert",
+            ["\"", "ab", "\"", ".", "a", ".", "b"],
+            ["B-x", "I-x", "I-x", "I-x", "I-x", "O", "B-y"],
+            [0, 4, 5, -1, 6],
+        ),
+        (
+            "characters",
+            ["\"", "a", "b", "\"", ".", "a", ".", "\x01", "b"],
+            ["B-x", "I-x", "I-x", "I-x", "I-x", "I-x", "O", "B-y", "I-y"],
+            [0, 5, 6, 7, 8],
+        ),
+    ],
+)
+def test_words_are_cut_as_the_packer_cuts_texts(split, parts, tags, firsts, example, packer):
+    words = ['"ab".', "a", ".", "\x01", "b"]  # a control character is no word of BERT's
+    given = ["B-x", "I-x", "O", "B-y", "I-y"]
+    found = example.cut(packer(split), [(words, given), (["."], ["O"])])
+    assert found == [(parts, tags, firsts), (["."], ["O"], [0])]
+    joined = packer(split).split_words([" ".join(words)])[0].to_list()[0]
+    assert [part.decode() for part in joined] == parts  # which the served model reads
 
 
 def test_whole_entities_are_counted_by_hand(example):
@@ -118,7 +129,7 @@ def test_the_look_up_takes_a_words_most_frequent_tag(example):
     assert example.look_up(train, [(["may", "new"], ["O", "O"])]) == [["B-x", "O"]]
 
 
-def test_words_that_the_model_does_not_see_are_counted_and_no_entities(example):
+def test_words_that_the_model_does_not_see_are_counted_and_no_entities(example, packer):
     class Model:
         """Gives the first three positions the tags 1, 2 and 3, all others 4."""
 
@@ -126,10 +137,13 @@ def test_words_that_the_model_does_not_see_are_counted_and_no_entities(example):
             assert packed["token_ids"].shape == (2, 5)
             return np.eye(5)[np.minimum(1 + np.arange(5), 4)][None].repeat(2, 0)
 
-    tokenizer = text.BertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"])
-    packer = text.SentencePacker(tokenizer, 5, pad_to_max_length=True)
+    packer, labels = packer("bert"), ["O", "B-u", "B-v", "B-w", "B-x"]
     rows = [["ab", "\u200b", "a", "a", "a"], ["\u200b"], ["a"]]
     sentences = [(words, ["O"] * len(words)) for words in rows]
     assert example.unseen(packer, sentences) == (2, 2)
-    found = example.find(Model(), packer, sentences, ["O", "B-u", "B-v", "B-w", "B-x"], 2)
+    found = example.find(Model(), packer, sentences, labels, 2)
     assert found == [["B-v", "O", "B-x", "O", "O"], ["O"], ["B-v"]]
+    # A word has the tag of its first part, and is cut away with it.
+    sentences = [(["a.", "a", "a."], ["O"] * 3)]
+    assert example.unseen(packer, sentences) == (1, 0)
+    assert example.find(Model(), packer, sentences, labels, 2) == [["B-v", "B-x", "O"]]

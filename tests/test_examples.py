@@ -127,7 +127,7 @@ def test_a_sentence_is_a_line_whatever_else_parts_it(tmp_path):
         assert example.read(tmp_path / "a.txt") == expected
 
 
-@pytest.mark.parametrize("name", ["bert_classify", "bert_ner", "bert_similarity"])
+@pytest.mark.parametrize("name", ["bert_classify", "conll", "bert_similarity"])
 def test_a_file_in_another_encoding_is_named_with_its_line(name, tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"document\tlabel\n" + "좋다\t1\n".encode("cp949"))
     with imported(name) as example:

@@ -75,7 +75,9 @@ class BertTokenizer(WordPieceTokenizer):
     Args:
         vocabulary: tokens in the order of their ids.
         lowercase: whether the model is uncased.
-        strip_accents: whether to strip accents; None does so where `lowercase` is set.
+        strip_accents: whether to strip accents; None does so where `lowercase` is set. It takes
+            Hangul syllables apart, so a vocabulary that has them needs False.
+            `load_pretrained_tokenizer` decides by the vocabulary.
         split_cjk: whether CJK ideographs stand alone (`tokenize_chinese_chars`).
 
     Raises:

@@ -1,7 +1,6 @@
 """Tokenizers of published BERT models, read from the folders they are published in."""
 
 import pathlib
-import re
 
 from keras_xfmr.text.bert_tokenizer import (
     BERT_TOKENS,
@@ -9,6 +8,7 @@ from keras_xfmr.text.bert_tokenizer import (
     BertTokenizer,
     bert_special_ids,
 )
+from keras_xfmr.text.casing import decide, warn_of_lost_words
 from keras_xfmr.text.files import read_bytes, read_json, read_lines
 from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.sentence_piece_model import NORMAL, read_model
@@ -30,7 +30,7 @@ PUBLISHED_ROLES = dict(
 MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 
 
-def load_pretrained_tokenizer(folder):
+def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_cjk=None):
     """The tokenizer of a BERT that was published as a Hugging Face folder.
 
     The first of these that the folder has:
@@ -45,10 +45,22 @@ def load_pretrained_tokenizer(folder):
     `tokenize_chinese_chars`), and where it is silent the defaults of Hugging Face's
     `BertTokenizer`: uncased. The normalizer of `tokenizer.json` counts where there is no such file,
     or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`); transformers reads
-    the latter so, and without the file some of its versions take any BERT for uncased. A folder
-    that has neither file, such as Google's, is cased where its vocabulary has capital letters,
-    which no uncased text would find. The special tokens are found by BERT's names
-    (`bert_special_ids`); a file that gives one of them another name is refused.
+    the latter so, and without the file some of its versions take any BERT for uncased. The special
+    tokens are found by BERT's names (`bert_special_ids`); a file that gives one of them another
+    name is refused.
+
+    A `vocab.txt` that has neither file beside it, such as Google's, is decided by what its words
+    are spelled with, and the decision is logged with its reason:
+
+    - cased, where a twentieth of the words whose letters have a case, or more, have capitals. A
+      single token does not decide, and `<S>` is none that a text can reach;
+    - uncased otherwise. Accents stay where a twentieth of the words with letters beyond ASCII, or
+      more, have accents or Hangul syllables: stripping would take every syllable apart into
+      letters, and all Korean would be unknown. A cased vocabulary that has these letters and no
+      syllables strips.
+
+    Where a folder's settings keep so many words of its vocabulary from being found, they count, as
+    in transformers, and a warning names the argument that helps.
 
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
     before SentencePiece sees it; here the model alone does, as in the original. Of two ways to cut
@@ -56,16 +68,21 @@ def load_pretrained_tokenizer(folder):
 
     Args:
         folder: holds the files.
+        lowercase: True or False, in the place of what the folder says, which None takes.
+        strip_accents: likewise. None there may also mean: where `lowercase` is set.
+        split_cjk: likewise, whether CJK ideographs stand alone.
 
     Raises:
         FileNotFoundError: no such folder (nothing is downloaded), or none of them in it.
-        ValueError: a file is damaged, or asks for what BERT's tokenizer does not do.
+        ValueError: a file is damaged, or asks for what BERT's tokenizer does not do; a setting is
+            given to a kind of tokenizer that has no such step, such as SentencePiece.
 
     Example::
 
         tokenizer = load_pretrained_tokenizer("bert-base-multilingual-cased")
     """
     folder = pathlib.Path(folder)
+    given = _given(lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"Expected a folder on this disk. Received: {str(folder)!r}, which is none. Nothing is "
@@ -76,14 +93,14 @@ def load_pretrained_tokenizer(folder):
     inner = [] if (folder / "config.json").is_file() else sorted(folder.glob("0_*/config.json"))
     folder = inner[0].parent if inner else folder
     if (folder / DESCRIPTION).is_file():
-        return load_tokenizer(folder)
+        return _with_settings(load_tokenizer(folder), given)
     fast = _optional_json(folder / "tokenizer.json")
     config, special = (_optional_json(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_MAP))
     _check_special_tokens(config, TOKENIZER_CONFIG)
     _check_special_tokens(special, SPECIAL_MAP)
     model = _model_file(folder)
     if model is not None:
-        return _sentence_piece(model, folder / "vocab.txt", config)
+        return _with_settings(_sentence_piece(model, folder / "vocab.txt", config), given)
     if fast:
         vocabulary = _fast_vocabulary(fast)
     elif (folder / "vocab.txt").is_file():
@@ -95,7 +112,35 @@ def load_pretrained_tokenizer(folder):
             f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
         )
     has_config = (folder / TOKENIZER_CONFIG).is_file()
-    return BertTokenizer(vocabulary, **_settings(config, has_config, fast, vocabulary))
+    settings = {**_settings(config, has_config, fast), **given}
+    if has_config or fast:
+        said = {name: settings[name] for name in ("lowercase", "strip_accents")}
+        warn_of_lost_words(vocabulary, folder, **said, given=given)
+    else:
+        settings |= decide(vocabulary, folder / "vocab.txt", lowercase, strip_accents)
+    return BertTokenizer(vocabulary, **settings)
+
+
+def _given(**settings):
+    """The settings that are not None."""
+    for name, value in settings.items():
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"Expected True, False or None as `{name}`. Received: {value!r}.")
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _with_settings(tokenizer, given):
+    """The tokenizer, or one of the same vocabulary with other settings."""
+    config = tokenizer.get_config()
+    unknown = sorted(set(given) - set(config))
+    if unknown:
+        raise ValueError(
+            f"A {type(tokenizer).__name__} has no step {', '.join(unknown)}. Received: {given}. "
+            "Change the texts before the tokenizer, and leave the setting out here."
+        )
+    if not given:
+        return tokenizer
+    return type(tokenizer).from_vocabulary_bytes(tokenizer.vocabulary_bytes(), {**config, **given})
 
 
 def _check_special_tokens(config, where):
@@ -231,7 +276,7 @@ def _class_name(config):
     return name.removesuffix("Fast") if isinstance(name, str) else name
 
 
-def _settings(config, has_config, fast, vocabulary):
+def _settings(config, has_config, fast):
     """Arguments of `BertTokenizer` from `tokenizer_config.json`, which may be there and silent, and
     `tokenizer.json`."""
     expected = {"do_basic_tokenize": True, "word_tokenizer_type": None}
@@ -241,10 +286,7 @@ def _settings(config, has_config, fast, vocabulary):
             "Expected never_split in tokenizer_config.json to be empty. Received: "
             f"{config['never_split']!r}."
         )
-    words = (token for token in vocabulary if not token.startswith("["))  # no [CLS]
-    capitals = any(re.search("[A-Z]", word) for word in words)
-    lowercase = has_config or bool(fast) or not capitals
-    settings = {"lowercase": lowercase, "strip_accents": None, "split_cjk": True}
+    settings = {"lowercase": True, "strip_accents": None, "split_cjk": True}
     normalizer = _part(fast, "normalizer") if fast else {}
     if fast:
         _check(normalizer, {"type": "BertNormalizer", "clean_text": True}, "normalizer")

@@ -19,8 +19,8 @@ of the first part is the word's. The first piece of a part has its tag; other pi
 Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
 none) and as conlleval does it (there it begins one), beside what naming each word by its most
 frequent tag would reach. Written to --output: learning_curve.png, model.keras, hub/, weights and
-tokenizer as a folder for --pretrained, and saved_model/, which takes raw text and answers words
-with tags, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+tokenizer as a folder for --pretrained, and saved_model/, which takes raw text and returns words
+with tags, and entities, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import collections
@@ -205,7 +205,7 @@ def fit(model, packer, train, dev, labels, output):
 
 
 def show(words, tags):
-    """The entities as `type[words]`, as they are counted."""
+    """The true entities as `type[words]`."""
     (entities,) = Entities([tags], IOB2).entities
     named = [f"{e.tag}[{' '.join(words[e.start : e.end])}]" for e in entities]
     return ", ".join(named) or "none"
@@ -258,10 +258,10 @@ def main(argv):
     folder = serving.export_encoder(
         model, packer, output / "saved_model", check_texts=texts[:3]
     )
-    answer = fresh_process.ask(folder, text=texts)
-    for asked, row, tags, (words, true) in zip(texts, answer["words"], answer["tags"], shown):
-        heard = [tag or "O" for word, tag in zip(row, tags) if word]
-        print(f"  {asked}\n    {show(row, heard)}\n    in truth: {show(words, true)}")
+    answer = fresh_process.ask(folder, "entities", text=texts)
+    for asked, kinds, named, (words, true) in zip(texts, answer["entity"], answer["text"], shown):
+        heard = [f"{kind}[{name}]" for kind, name in zip(kinds, named) if kind]
+        print(f"  {asked}\n    {', '.join(heard) or 'none'}\n    in truth: {show(words, true)}")
     print(f"{folder} answered in a fresh process")
 
 

@@ -11,16 +11,16 @@ import tensorflow as tf
 import tensorflow_text  # registers the operations of the tokenizers
 model = tf.saved_model.load(sys.argv[1])
 texts = {name: tf.constant(rows) for name, rows in json.load(sys.stdin).items()}
-answer = model.signatures["serving_default"](**texts)
+answer = model.signatures[sys.argv[2]](**texts)
 rows = {name: value.numpy().tolist() for name, value in answer.items()}
 print(json.dumps(rows, default=bytes.decode))
 """
 
 
-def ask(folder, **texts):
-    """The answers, name -> rows, to texts by the names of the inputs."""
+def ask(folder, signature="serving_default", **texts):
+    """The answers, name -> rows, of a signature to texts by the names of its inputs."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE, folder],
+        [sys.executable, "-c", CODE, folder, signature],
         input=json.dumps(texts),  # a command line has a longest argument
         capture_output=True,
         text=True,

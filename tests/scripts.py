@@ -54,11 +54,11 @@ def run(name, *given):
     return printed.getvalue()
 
 
-def _ask_here(folder, **texts):
+def _ask_here(folder, signature="serving_default", **texts):
     import tensorflow as tf
 
     texts = {name: tf.constant(rows) for name, rows in texts.items()}
-    answer = tf.saved_model.load(folder).signatures["serving_default"](**texts)
+    answer = tf.saved_model.load(folder).signatures[signature](**texts)
     rows = {name: value.numpy().tolist() for name, value in answer.items()}
     return json.loads(json.dumps(rows, default=bytes.decode))
 

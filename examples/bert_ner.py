@@ -20,7 +20,8 @@ Entities are counted by seqeval, the whole entity or nothing: strictly (an I- wi
 none) and as conlleval does it (there it begins one), beside what naming each word by its most
 frequent tag would reach. Written to --output: learning_curve.png, model.keras, hub/, weights and
 tokenizer as a folder for --pretrained, and saved_model/, which takes raw text and returns words
-with tags, and entities, asked in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+with tags, and entities, asked in a process that imports only TensorFlow. Results:
+benchmarks/RESULTS.md.
 """
 
 import collections

@@ -11,7 +11,7 @@ from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
 from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.models.arguments import class_names
 from keras_xfmr.models.bert_head import BertHead, check_encoder
-from keras_xfmr.models.checked_data import counts_classes, ignored_label
+from keras_xfmr.models.compiled import Output
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -28,7 +28,8 @@ class BertPretrainer(BertHead):
 
     Returns:
         `{"mlm": logits [B, P, V], "nsp": logits [B, 2]}`; for `nsp`, 0 = B follows A, 1 = it does
-        not.
+        not. A loss and metrics of `mlm` may leave out the padding id, no other token, and those of
+        `nsp` no class; what cannot be meant for logits is refused, see `compile`.
 
     Example::
 
@@ -83,15 +84,15 @@ class BertPretrainer(BertHead):
 
     def label_ranges(self, labels, length):
         labels = labels if isinstance(labels, dict) else {}
-        loss = getattr(self, "loss", None)
-        loss = loss.get("mlm") if isinstance(loss, dict) else None
-        sizes = {
-            "mlm": (self.bert.token_embedding.input_dim, ignored_label(loss)),
-            "nsp": (2, None),
-        }
-        for name, (size, ignored) in sizes.items():
+        for name, output in self.described_outputs().items():
             if labels.get(name) is not None:
-                yield f"Labels of `{name}`", labels[name], size, "", ignored
+                ignored = self.ignored_label(name)
+                yield f"Labels of `{name}`", labels[name], output.size, "", ignored
+
+    def described_outputs(self):
+        bert = self.bert
+        outputs = {"mlm": Output("vocabulary", bert.token_embedding.input_dim, bert.pad_token_id)}
+        return {**outputs, **({"nsp": Output("classes", 2)} if self.nsp_dense else {})}
 
     def hub_config(self):
         return {"architectures": ["BertForPreTraining" if self.nsp_dense else "BertForMaskedLM"]}
@@ -144,11 +145,12 @@ class _ClassHead(BertHead):
         dtype = keras.backend.standardize_dtype(labels.dtype)
         outputs = len(labels.shape) == len(self.output_shape)
         probabilities = outputs and labels.shape[-1] == self.num_classes and "float" in dtype
-        loss = getattr(self, "loss", None)
-        # With one class any number may be a label, of a regression, unless the loss counts classes.
-        if not probabilities and (self.num_classes > 1 or counts_classes(loss)):
-            ignored = ignored_label(loss)
+        if not probabilities and self.num_classes > 1:  # one class may be a regression
+            ignored = self.ignored_label()
             yield "Labels", labels, self.num_classes, f"num_classes={self.num_classes}", ignored
+
+    def described_outputs(self):
+        return Output("classes" if self.num_classes > 1 else "value", self.num_classes)
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -165,7 +167,9 @@ class BertClassifier(_ClassHead):
             its own yes or no (`BinaryCrossentropy(from_logits=True)`), and labels are `[B, C]`.
 
     Returns:
-        Logits `[B, C]`; for regression the value `[B, 1]`.
+        Logits `[B, C]`. With one class `[B, 1]`: a value where the loss is that of a regression, a
+        logit where it is `BinaryCrossentropy(from_logits=True)`. What cannot be meant for logits,
+        or leaves out a class, is refused, see `compile`.
 
     Raises:
         ValueError: `num_classes` is not positive, or `labels` is no list of so many names.
@@ -211,6 +215,11 @@ class BertClassifier(_ClassHead):
             return [("Labels", labels, 2, "0 or 1 for each class", None, False)]
         return super().label_ranges(labels, length)
 
+    def described_outputs(self):
+        if self.multi_label:
+            return Output("multi_label", self.num_classes)
+        return super().described_outputs()
+
     def hub_config(self):
         config = self.label_config("BertForSequenceClassification")
         kind = {"problem_type": "multi_label_classification"} if self.multi_label else {}
@@ -226,9 +235,16 @@ class BertTokenClassifier(_ClassHead):
         num_classes: C, the tags.
         labels: names of the tags in their order, as for `BertClassifier`.
         dropout_rate: by default the encoder's.
+        pad_class: a tag that stands for padding, which a loss and metrics may leave out (by
+            `pad_id` or `ignore_class`); None, the default, where every tag is learned. A `.keras`
+            file keeps it, `save_pretrained` has no place for it.
 
     Returns:
-        Logits `[B, T, C]`.
+        Logits `[B, T, C]`. A loss and metrics may leave out labels that are no tags, such as -1,
+        and `pad_class`; what cannot be meant for logits is refused, see `compile`.
+
+    Raises:
+        ValueError: as of `BertClassifier`; `pad_class` is no tag.
 
     Example:
 
@@ -244,10 +260,23 @@ class BertTokenClassifier(_ClassHead):
         *,
         labels=None,
         dropout_rate=None,
+        pad_class=None,
         name=None,
         **kwargs,
     ):
-        self._make(bert, num_classes, labels, dropout_rate, name, kwargs)
+        if pad_class is not None:
+            pad_class = whole_number("pad_class", pad_class, least=0)
+            if pad_class >= whole_number("num_classes", num_classes):
+                raise ValueError(
+                    f"`pad_class` must be one of the {num_classes} tags. Received: {pad_class}."
+                )
+        self.pad_class = pad_class
+        self._make(bert, num_classes, labels, dropout_rate, name, kwargs, pad_class=pad_class)
+
+    def described_outputs(self):
+        known = self.pad_class is not None
+        hint = "" if known else " Where this tag is padding, give the model `pad_class`."
+        return Output("classes", self.num_classes, self.pad_class, hint)
 
     def hub_config(self):
         return self.label_config("BertForTokenClassification")
@@ -264,6 +293,8 @@ class BertSpanPredictor(BertHead):
 
     Returns:
         `{"start": logits [B, T], "end": logits [B, T]}`. Labels are a dictionary with these names.
+        A loss and metrics may leave out labels that are no positions, such as -1 (0 is one: no
+        answer); what cannot be meant for logits is refused, see `compile`.
 
     Example:
 
@@ -293,7 +324,11 @@ class BertSpanPredictor(BertHead):
     def label_ranges(self, labels, length):
         for name, values in (labels if isinstance(labels, dict) else {}).items():
             if length is not None:
-                yield f"Labels of `{name}`", values, length, "positions of a row", None
+                ignored = self.ignored_label(name)
+                yield f"Labels of `{name}`", values, length, "positions of a row", ignored
+
+    def described_outputs(self):
+        return {name: Output("positions") for name in ("start", "end")}
 
     def hub_config(self):
         return {"architectures": ["BertForQuestionAnswering"]}

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import functional, kernels
+from keras_xfmr.models import compiled
 
 
 class ChecksData:
@@ -46,8 +47,75 @@ class ChecksData:
         """
         raise NotImplementedError
 
+    # ---- what `compile` is given
+
+    unfit = None  # why the loss or a metric cannot be meant
+
+    def described_outputs(self):
+        """What each output is: a `compiled.Output`, or a dictionary of them by their names.
+
+        Losses and metrics for what is not described here are not looked at.
+        """
+        return {}
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        *args,
+        **kwargs,
+    ):
+        """As `keras.Model.compile`; what cannot be meant is refused when training begins.
+
+        `fit`, `evaluate`, `train_on_batch` and `test_on_batch` raise ValueError where a loss or a
+        metric expects probabilities and the output is logits, where it reads labels of another
+        kind, and where it leaves out a label that is a class. Strings, functions,
+        `functools.partial`, classes, objects, and dictionaries and lists of them for several
+        outputs are looked at; so are `from_logits`, `pad_id` and `ignore_class` of your own losses.
+        A lambda, a function of your own, and what your own `call` or `update_state` does cannot be
+        looked into.
+
+        A model that comes back from a `.keras` file is compiled in any case, so that it has its
+        optimizer.
+        """
+        if metrics is None and weighted_metrics is None and self.compiled:
+            metrics = []  # with None, Keras would keep those of the last `compile`
+        super().compile(
+            optimizer, loss, loss_weights, metrics, weighted_metrics, *args, **kwargs
+        )
+        self.unfit = compiled.refusal(
+            type(self).__name__,
+            self.described_outputs(),
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+        )
+
+    def compile_from_config(self, config):
+        """As Keras', which only warns where `compile` is not its own."""
+        if type(self).compile is not ChecksData.compile:
+            return super().compile_from_config(config)  # of a user's subclass
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if getattr(self, "optimizer", None) is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def _refuse_unfit(self):
+        if self.unfit:
+            raise ValueError(self.unfit)
+
+    def ignored_label(self, output=None):
+        """The label that the loss of an output leaves out, or None."""
+        loss = getattr(self, "loss", None)
+        return compiled.ignored_label(loss, self.described_outputs(), output)
+
+    # ---- what Keras' methods do besides
+
     def fit(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
+        self._refuse_unfit()
         kernels.build_training(self, x, y)
         given = inspect.signature(super().fit).bind(self._watched(x), y, *args, **kwargs)
         if given.arguments.get("class_weight") and len(getattr(self.output, "shape", ())) == 3:
@@ -62,6 +130,7 @@ class ChecksData:
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
+        self._refuse_unfit()
         return super().evaluate(self._watched(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
@@ -70,11 +139,13 @@ class ChecksData:
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self.check_data(x, y)
+        self._refuse_unfit()
         kernels.build_training(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
         self.check_data(x, y)
+        self._refuse_unfit()
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict_on_batch(self, x):
@@ -205,18 +276,6 @@ def refuse_texts(values, expected):
         array = getattr(dtype, "kind", None) in ("S", "U")  # NumPy's
         if array or isinstance(first, (str, bytes)) or getattr(dtype, "name", None) == "string":
             raise ValueError(f"`{name}` must be {expected}. Received: texts.")
-
-
-def counts_classes(loss):
-    """Whether a loss reads a label as the number of a class."""
-    sparse = keras.losses.sparse_categorical_crossentropy
-    named = loss == sparse.__name__ or loss is sparse
-    return named or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-
-
-def ignored_label(loss):
-    """The label that a loss leaves out, or None."""
-    return getattr(loss, "pad_id", getattr(loss, "ignore_class", None))
 
 
 def arrays_of(values):

@@ -24,7 +24,8 @@ from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.adaptation import FREEZE_KEYS, freeze_again, freeze_config
 from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs
-from keras_xfmr.models.checked_data import ChecksData, ignored_label, positions, refuse_no_ids
+from keras_xfmr.models.checked_data import ChecksData, positions, refuse_no_ids
+from keras_xfmr.models.compiled import Output
 from keras_xfmr.models.generator import Generator, GeneratorCache, options_key
 
 PRESETS = {
@@ -73,7 +74,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
     Inputs of the call: `{"source_ids": [B, S], "target_ids": [B, T]}`, integers.
 
     Returns:
-        Logits `[B, T, V]`.
+        Logits `[B, T, V]`. A loss and metrics may leave out `pad_id`, no other token; what cannot
+        be meant for logits is refused, see `compile`.
 
     Raises:
         ValueError: sizes that do not fit.
@@ -212,19 +214,11 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             if hasattr(place, "max_length") and len(inputs[name].shape) == 2:
                 yield positions(name, inputs[name], place.max_length)
         if labels is not None:
-            ignored = ignored_label(getattr(self, "loss", None))
-            yield "Labels", labels, self.target_embedding.input_dim, "", ignored
+            size = self.target_embedding.input_dim
+            yield "Labels", labels, size, "", self.ignored_label()
 
-    def fit(self, *args, **kwargs):
-        left_out = ignored_label(getattr(self, "loss", None))
-        token = left_out is not None and 0 <= left_out < self.target_embedding.input_dim
-        if token and left_out != self.pad_id:
-            raise ValueError(
-                f"Expected a loss that leaves out the model's padding, pad_id={self.pad_id}; the "
-                f"metrics need it too. Received: one that leaves out the label {left_out}, a "
-                f"token. Pass pad_id={self.pad_id} to both."
-            )
-        return super().fit(*args, **kwargs)
+    def described_outputs(self):
+        return Output("vocabulary", self.target_embedding.input_dim, self.pad_id)
 
     # ---- the two halves
 

@@ -23,7 +23,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
     Args:
         label_smoothing: eps, in [0, 1).
-        pad_id: the label that is left out.
+        pad_id: the label that is left out, by default 0, the padding of most vocabularies. Where
+            labels are classes, 0 is one of them: pass -1, and label -1 what is not to be learned.
 
     Call arguments:
         y_true: integers `[B, T]`.

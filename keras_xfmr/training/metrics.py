@@ -45,7 +45,7 @@ class MaskedAccuracy(_TokenMean):
     """The share of target tokens whose logit is the largest.
 
     Args:
-        pad_id: the label that is left out.
+        pad_id: the label that is left out, that of the loss: see `MaskedCrossEntropy`.
 
     Call arguments:
         y_true: integers `[B, T]`.
@@ -72,7 +72,7 @@ class MaskedPerplexity(_TokenMean):
     """exp of the mean cross-entropy of the target tokens.
 
     Args:
-        pad_id: the label that is left out.
+        pad_id: the label that is left out, that of the loss: see `MaskedCrossEntropy`.
 
     Call arguments:
         y_true: integers `[B, T]`.

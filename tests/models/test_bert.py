@@ -660,7 +660,7 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
     with pytest.raises(ValueError, match="Token ids must lie"):
         model.predict_on_batch(make_ids() + 20)
     assert np.isfinite(fit_with(good)(good).history["val_loss"][0])
-    model.compile("sgd", "binary_crossentropy")
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
     fit_with()(batches(make_ids(), np.eye(2, dtype="float32")))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from keras_xfmr import checkpoints, kernels, models, training
-from keras_xfmr.models.pretrained import weights_follow
+from keras_xfmr.models.core.pretrained import weights_follow
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is on this disk
 # PyTorch's threads otherwise spin while they wait for one another, and take a time slice for each

@@ -8,7 +8,7 @@ from keras_xfmr.checkpoints.bert import LoadReport, load_bert, save_bert
 from keras_xfmr.checkpoints.bert_checkpoint import open_bert
 from keras_xfmr.checkpoints.checkpoint import Checkpoint
 from keras_xfmr.checkpoints.files import read_checkpoint
-from keras_xfmr.checkpoints.safetensors_format import write_safetensors
+from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
 
 __all__ = [
     "Checkpoint",

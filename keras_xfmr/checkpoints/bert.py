@@ -5,16 +5,15 @@ Names here are those of Hugging Face's `BertModel` without the `bert.` prefix. M
 """
 
 import dataclasses
-import json
 import math
-import os
 
 import numpy as np
 
 from keras_xfmr.checkpoints.bert_checkpoint import not_there
 from keras_xfmr.checkpoints.bert_config import ARGUMENTS
 from keras_xfmr.checkpoints.bert_names import DECODER_BIAS, NOT_WEIGHTS
-from keras_xfmr.checkpoints.safetensors_format import write_safetensors
+from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
+from keras_xfmr.common.files import write_json
 
 # ---- the map of names
 
@@ -211,11 +210,5 @@ def save_bert(model, folder):
     config = {theirs: arguments[ours] for theirs, (ours, _) in ARGUMENTS.items()}
     config = {"model_type": "bert", **config, **model.hub_config()}
     for path, content in {**model.hub_files(), "config.json": config}.items():
-        _write_json(folder / path, content)
-
-
-def _write_json(path, content):
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2) + "\n", "utf8")
-    os.replace(aside, path)
+        (folder / path).parent.mkdir(exist_ok=True)
+        write_json(folder / path, content)

@@ -1,6 +1,7 @@
 """A published BERT's `config.json` (Hugging Face) or `bert_config.json` (Google)."""
 
-from keras_xfmr.checkpoints.checkpoint import read_json
+from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES
+from keras_xfmr.common.files import read_json
 
 # Hugging Face's name of each size -> our argument, and the default where a file is silent.
 ARGUMENTS = {
@@ -40,7 +41,7 @@ def read_config(folder):
     """
     for name in CONFIG_FILES:
         if (folder / name).is_file():
-            return read_json(folder / name, dict)
+            return read_json(folder / name, dict, CONFIG_BYTES)
     raise FileNotFoundError(f"No {' or '.join(CONFIG_FILES)} in {str(folder)!r}.")
 
 

@@ -3,7 +3,6 @@
 import abc
 import collections.abc
 import contextlib
-import json
 import math
 import os
 import weakref
@@ -127,24 +126,6 @@ def count_elements(shape, itemsize):
 def stored_dtype(name, byteorder="<"):
     """The NumPy type in which elements lie in a file; NumPy itself knows no bfloat16."""
     return np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(name, name)).newbyteorder(byteorder)
-
-
-def read_json(file, kind):
-    """What a small JSON file holds, a `dict` or a `list`.
-
-    Raises:
-        ValueError: it is larger than `CONFIG_BYTES`, no JSON, or of another kind.
-    """
-    if file.stat().st_size > CONFIG_BYTES:
-        raise ValueError(f"{str(file)!r} is too large for a configuration.")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(file)!r} is not JSON: {error}") from error
-    if not isinstance(content, kind):
-        expected = {dict: "an object", list: "a list"}[kind]
-        raise ValueError(f"{str(file)!r} must hold {expected}. Received: {type(content).__name__}.")
-    return content
 
 
 def size_of(file):

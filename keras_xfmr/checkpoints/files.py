@@ -2,10 +2,11 @@
 
 import pathlib
 
-from keras_xfmr.checkpoints.checkpoint import Checkpoint, is_name, naming, read_json
-from keras_xfmr.checkpoints.safetensors_format import SafetensorsCheckpoint
-from keras_xfmr.checkpoints.tf1_format import TF1Checkpoint
-from keras_xfmr.checkpoints.torch_format import TorchCheckpoint
+from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES, Checkpoint, is_name, naming
+from keras_xfmr.checkpoints.formats.safetensors import SafetensorsCheckpoint
+from keras_xfmr.checkpoints.formats.tf1 import TF1Checkpoint
+from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
+from keras_xfmr.common.files import read_json
 
 # What a folder is searched for, the safest and fastest first.
 FILES = (
@@ -137,7 +138,7 @@ class ShardedCheckpoint(Checkpoint):
 
 def _weight_map(path):
     """name -> name of a file in the same folder."""
-    weight_map = read_json(path, dict).get("weight_map")
+    weight_map = read_json(path, dict, CONFIG_BYTES).get("weight_map")
     if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
         raise ValueError('Expected an index {"weight_map": {name: file}}.')
     for file in set(weight_map.values()):

@@ -1,6 +1,7 @@
 """How a folder of sentence-transformers makes one vector of a text: its `modules.json`."""
 
-from keras_xfmr.checkpoints.checkpoint import is_name, read_json
+from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES, is_name
+from keras_xfmr.common.files import read_json
 
 KINDS = ("Transformer", "Pooling", "Normalize")
 # Flags that are set: the mode. None is what sentence-transformers takes for the mean.
@@ -40,7 +41,7 @@ def _modules(folder):
     file = folder / "modules.json"
     if not file.is_file():
         return None
-    modules = read_json(file, list)
+    modules = read_json(file, list, CONFIG_BYTES)
     if not all(isinstance(m, dict) and isinstance(m.get("type"), str) for m in modules):
         raise ValueError(f"{str(file)!r} must list objects, each with a `type`.")
     return [(module["type"].rpartition(".")[2], module.get("path")) for module in modules]
@@ -59,7 +60,7 @@ def _mode(folder, path):
             f"{str(file)!r} is missing, which says how vectors are pooled. Fetch it, or say so "
             "yourself: pooling='mean' or 'cls'."
         )
-    config = read_json(file, dict)
+    config = read_json(file, dict, CONFIG_BYTES)
     modes = config.get("pooling_mode")
     if modes is not None:  # as sentence-transformers writes it since 5.4: a name or several
         mode = modes[0] if isinstance(modes, list) and len(modes) == 1 else modes

@@ -10,11 +10,10 @@ import keras
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.decoding.loop import (
     SearchResult,
     as_prompt,
-    check_end,
-    is_count,
     read_prompt,
     take_step,
 )
@@ -97,13 +96,8 @@ def beam_search(
     >>> beam_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[[4, 5, 6, 0, 0]]]
     """
-    if not is_count(beam_size):
-        raise ValueError(f"`beam_size` must be a positive integer. Received: {beam_size!r}.")
-    if not is_count(num_return) or num_return > beam_size:
-        raise ValueError(
-            "`num_return` must lie in 1 .. beam_size, an integer. Received: "
-            f"num_return={num_return!r}, beam_size={beam_size}."
-        )
+    check_positive_int("beam_size", beam_size)
+    check_int("num_return", num_return, least=1, most=beam_size)
     if not alpha >= 0:  # NaN neither
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
     prompt = as_prompt(prompt, max_length)
@@ -112,7 +106,7 @@ def beam_search(
             f"`alpha` is so large that all scores would be 0. Received: alpha={alpha}, "
             f"max_length={max_length}."
         )
-    check_end(end_id)
+    check_int("end_id", end_id)
     first = prompt.shape[1] - 1
     state = read_prompt(step, prompt, () if state is None else state)
     beams = _first_beams(prompt, state, beam_size, max_length, pad_id)

@@ -3,13 +3,13 @@
 B batch, P prompt length, L max_length, V vocab_size
 """
 
-import numbers
 import typing
 
 import keras
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.checks import check_int, check_positive_int
 
 
 class SearchResult(typing.NamedTuple):
@@ -66,7 +66,7 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
 
 def as_prompt(prompt, max_length):
     """`[B]` or `[B, P]` to int32 `[B, P]`, with the arguments checked."""
-    check_length(max_length)
+    check_positive_int("max_length", max_length)
     prompt = ops.cast(prompt, "int32")
     if len(prompt.shape) == 1:
         prompt = ops.expand_dims(prompt, 1)
@@ -76,22 +76,6 @@ def as_prompt(prompt, max_length):
             f"least 1. Received: shape {tuple(prompt.shape)}."
         )
     return prompt
-
-
-def check_length(max_length):
-    """Raises ValueError where `max_length` is no number of tokens."""
-    if not is_count(max_length):
-        raise ValueError(f"`max_length` must be a positive integer. Received: {max_length!r}.")
-
-
-def is_count(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
-
-
-def check_end(end_id):
-    """Raises ValueError where `end_id` is not one token."""
-    if isinstance(end_id, bool) or not isinstance(end_id, numbers.Integral):
-        raise ValueError(f"`end_id` must be an integer, one token. Received: {end_id!r}.")
 
 
 def read_prompt(step, prompt, state):
@@ -130,7 +114,7 @@ def take_step(step, token_ids, index, state):
 def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):
     """The loop of greedy search and sampling; `choose(logits, index)` gives the next tokens."""
     prompt = as_prompt(prompt, max_length)
-    check_end(end_id)
+    check_int("end_id", end_id)
     first = prompt.shape[1] - 1
     rows = ops.shape(prompt)[0]
     state = read_prompt(step, prompt, () if state is None else state)

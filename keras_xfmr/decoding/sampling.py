@@ -4,26 +4,16 @@ B batch, L max_length, V vocab_size
 """
 
 import math
-import numbers
 
 import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.decoding.loop import as_prompt, decode_loop, is_count
+from keras_xfmr.common.checks import check_positive_int, check_seed
+from keras_xfmr.decoding.loop import as_prompt, decode_loop
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
-SEED_LIMIT = 2**31  # a larger one would be cut to another
-
-
-def check_seed(seed):
-    """Raises ValueError for what is no seed, or one that would be cut to another."""
-    if seed is None or isinstance(seed, keras.random.SeedGenerator):
-        return
-    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < SEED_LIMIT:
-        raise ValueError(f"`seed` must be an integer in 0 .. {SEED_LIMIT - 1}. Received: {seed!r}.")
 
 
 def sample(
@@ -65,11 +55,12 @@ def sample(
     >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
-    check_seed(seed)
+    if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
+        check_seed(seed)
     if not 0 < temperature < math.inf:
         raise ValueError(f"`temperature` must be positive and finite. Received: {temperature}.")
-    if top_k is not None and not is_count(top_k):
-        raise ValueError(f"`top_k` must be a positive integer. Received: {top_k!r}.")
+    if top_k is not None:
+        check_positive_int("top_k", top_k)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
     rows = ops.shape(as_prompt(prompt, max_length))[0]

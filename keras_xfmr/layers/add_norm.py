@@ -6,7 +6,7 @@ B batch, T length, D d_model
 import keras
 
 from keras_xfmr import functional
-from keras_xfmr.layers.composite import stay_frozen
+from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
 
@@ -78,7 +78,7 @@ class AddNorm(keras.layers.Layer):
     def build(self, inputs_shape, sublayer_output_shape=None):
         if not self.norm.built:
             self.norm.build(inputs_shape)
-        stay_frozen(self)
+        propagate_frozen(self)
 
     def call(self, inputs, sublayer_output, training=None):
         return self.normalize(self.add(inputs, sublayer_output, training=training))

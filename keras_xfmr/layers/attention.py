@@ -9,8 +9,9 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.attention_axes import AxisFolding
-from keras_xfmr.layers.composite import stay_frozen, whole_number
+from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import RowDense
@@ -117,13 +118,14 @@ class MultiHeadAttention(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.num_heads = whole_number("num_heads", num_heads)
-        self.key_dim = whole_number("key_dim", key_dim)
-        self.value_dim = self.key_dim if value_dim is None else whole_number("value_dim", value_dim)
+        self.num_heads = check_positive_int("num_heads", num_heads)
+        self.key_dim = check_positive_int("key_dim", key_dim)
+        value_dim = self.key_dim if value_dim is None else value_dim
+        self.value_dim = check_positive_int("value_dim", value_dim)
         self.num_key_value_heads = (
             self.num_heads
             if num_key_value_heads is None
-            else whole_number("num_key_value_heads", num_key_value_heads)
+            else check_positive_int("num_key_value_heads", num_key_value_heads)
         )
         if num_heads % self.num_key_value_heads:
             raise ValueError(
@@ -137,7 +139,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.dropout = dropout
         self.use_bias = use_bias
         self.sliding_window = (
-            None if sliding_window is None else whole_number("sliding_window", sliding_window)
+            None if sliding_window is None else check_positive_int("sliding_window", sliding_window)
         )
         self.flash_attention = flash_attention
         self.use_gate = use_gate
@@ -195,7 +197,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.output_dense = self._projection(
             "attention_output", heads_shape, contracted=2, output_axes=output_axes
         )
-        stay_frozen(self)
+        propagate_frozen(self)
 
     @property
     def attention_axes(self):

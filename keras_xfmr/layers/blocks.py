@@ -7,9 +7,10 @@ import inspect
 
 import keras
 
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
-from keras_xfmr.layers.composite import stay_frozen, whole_number
+from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 
@@ -47,8 +48,8 @@ class _Block(keras.layers.Layer):
             )
         self.supports_masking = True
         self._arguments = {
-            "num_heads": whole_number("num_heads", num_heads),
-            "ffn_dim": whole_number("ffn_dim", ffn_dim),
+            "num_heads": check_positive_int("num_heads", num_heads),
+            "ffn_dim": check_positive_int("ffn_dim", ffn_dim),
             "dropout_rate": dropout_rate,
             "attention_dropout_rate": attention_dropout_rate,
             "activation": activation,
@@ -105,7 +106,7 @@ class _Block(keras.layers.Layer):
             self.feed_forward.build(inputs_shape)
         for name in (*self.attentions, "feed_forward"):
             getattr(self, f"{name}_add_norm").build(inputs_shape)
-        stay_frozen(self)
+        propagate_frozen(self)
 
     def compute_output_spec(self, inputs, *args, **kwargs):
         """Of the default sublayers without tracing them, which would take a tenth of a second for

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.projections import KeepsUpdates, product_of, times_transposed
 
 
@@ -60,8 +60,8 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         embeddings_initializer=None,
         **kwargs,
     ):
-        vocab_size = whole_number("vocab_size", vocab_size)
-        d_model = whole_number("d_model", d_model)
+        vocab_size = check_positive_int("vocab_size", vocab_size)
+        d_model = check_positive_int("d_model", d_model)
         if embeddings_initializer is None:
             embeddings_initializer = keras.initializers.RandomNormal(stddev=d_model**-0.5)
         super().__init__(

@@ -6,8 +6,9 @@ B batch, T length, D d_model, F ffn_dim
 import keras
 from keras import ops
 
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_activation
-from keras_xfmr.layers.composite import stay_frozen, whole_number
+from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import AdaptableDense
@@ -64,11 +65,13 @@ class PositionWiseFFN(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.ffn_dim = whole_number("ffn_dim", ffn_dim)
+        self.ffn_dim = check_positive_int("ffn_dim", ffn_dim)
         self.activation = activation
         self.dropout_rate = dropout_rate
         self.use_bias = use_bias
-        self.output_dim = None if output_dim is None else whole_number("output_dim", output_dim)
+        self.output_dim = (
+            None if output_dim is None else check_positive_int("output_dim", output_dim)
+        )
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
@@ -98,7 +101,7 @@ class PositionWiseFFN(keras.layers.Layer):
         if self.gated:
             self.gate_dense = self._dense("gate", self.ffn_dim, input_shape)
         self.output_dense = self._dense("output", output_dim, inner_shape)
-        stay_frozen(self)
+        propagate_frozen(self)
 
     def _dense(self, name, units, input_shape):
         layer = AdaptableDense(

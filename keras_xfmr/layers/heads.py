@@ -6,7 +6,7 @@ B batch, T length, D d_model, V vocab_size
 import keras
 
 from keras_xfmr.layers.activations import get_activation, serialize_activation
-from keras_xfmr.layers.composite import stay_frozen
+from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.normalization import LayerNorm
 
@@ -74,7 +74,7 @@ class MaskedLMTransform(keras.layers.Layer):
         self.dense.build(input_shape)
         self.norm = LayerNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
         self.norm.build(input_shape)
-        stay_frozen(self)
+        propagate_frozen(self)
 
     def call(self, inputs):
         return self.norm(self._activate(self.dense(inputs)))

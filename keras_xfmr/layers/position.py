@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -101,7 +101,7 @@ class PositionEmbedding(keras.layers.Layer):
     def __init__(self, max_length, *, embeddings_initializer="uniform", **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.max_length = whole_number("max_length", max_length)
+        self.max_length = check_positive_int("max_length", max_length)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
     def get_config(self):

@@ -9,19 +9,19 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.common.checks import check_int
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
-from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import AdaptableDense
-from keras_xfmr.models.adaptation import FREEZE_KEYS, Adaptable
-from keras_xfmr.models.arguments import check_rates, named_inputs
-from keras_xfmr.models.checked_data import (
+from keras_xfmr.models.core.arguments import check_rates, named_inputs
+from keras_xfmr.models.core.data import (
     ChecksData,
     check_range,
     positions,
     refuse_no_ids,
     refuse_unpacked,
 )
-from keras_xfmr.models.pretrained import DrawnUnlessLoaded, Pretrained
+from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
+from keras_xfmr.models.core.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
 PRESETS = {
@@ -321,8 +321,8 @@ def _check_inputs(inputs):
 def _check(config):
     """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
     for name in SIZES:
-        config[name] = whole_number(name, config[name], least=name != "num_layers")
-    config["pad_token_id"] = whole_number("pad_token_id", config["pad_token_id"], least=0)
+        config[name] = check_int(name, config[name], least=name != "num_layers")
+    config["pad_token_id"] = check_int("pad_token_id", config["pad_token_id"], least=0)
     check_rates(config, ("dropout_rate", "attention_dropout_rate"))
     if not 0 < config["layer_norm_eps"] < 1:
         raise ValueError(

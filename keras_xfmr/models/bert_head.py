@@ -3,10 +3,10 @@
 import keras
 
 from keras_xfmr import functional
-from keras_xfmr.models.adaptation import FREEZE_KEYS, freeze_again, freeze_config
 from keras_xfmr.models.bert import Bert, symbolic_inputs
-from keras_xfmr.models.checked_data import ChecksData, check_range
-from keras_xfmr.models.pretrained import Pretrained
+from keras_xfmr.models.core.data import ChecksData, check_range
+from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
+from keras_xfmr.models.core.pretrained import Pretrained
 
 
 class BertHead(Pretrained, ChecksData, keras.Model):

@@ -7,11 +7,11 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.layers import Dropout, MaskedLMTransform, VocabularyBias
-from keras_xfmr.layers.composite import whole_number
-from keras_xfmr.models.arguments import class_names
 from keras_xfmr.models.bert_head import BertHead, check_encoder
-from keras_xfmr.models.compiled import Output
+from keras_xfmr.models.core.arguments import class_names
+from keras_xfmr.models.core.compiled import Output
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -103,7 +103,7 @@ class _ClassHead(BertHead):
 
     def _make(self, bert, num_classes, labels, dropout_rate, name, kwargs, **config):
         self.bert = check_encoder(bert)
-        self.num_classes = whole_number("num_classes", num_classes)
+        self.num_classes = check_positive_int("num_classes", num_classes)
         self.labels = None if labels is None else class_names(labels, self.num_classes)
         self._config = dict(
             num_classes=self.num_classes,
@@ -265,8 +265,8 @@ class BertTokenClassifier(_ClassHead):
         **kwargs,
     ):
         if pad_class is not None:
-            pad_class = whole_number("pad_class", pad_class, least=0)
-            if pad_class >= whole_number("num_classes", num_classes):
+            pad_class = check_int("pad_class", pad_class, least=0)
+            if pad_class >= check_positive_int("num_classes", num_classes):
                 raise ValueError(
                     f"`pad_class` must be one of the {num_classes} tags. Received: {pad_class}."
                 )

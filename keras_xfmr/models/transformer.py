@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.common.checks import check_int, check_positive_int, check_seed
 from keras_xfmr.decoding import sample
-from keras_xfmr.decoding.sampling import check_seed
 from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
@@ -20,13 +20,12 @@ from keras_xfmr.layers import (
     TokenEmbedding,
 )
 from keras_xfmr.layers.add_norm import NORMS
-from keras_xfmr.layers.composite import whole_number
 from keras_xfmr.layers.projections import Prepared
-from keras_xfmr.models.adaptation import FREEZE_KEYS, freeze_again, freeze_config
-from keras_xfmr.models.arguments import NamedArguments, check_rates, named_inputs
-from keras_xfmr.models.checked_data import ChecksData, positions, refuse_no_ids
-from keras_xfmr.models.compiled import Output
-from keras_xfmr.models.generator import Generator, GeneratorCache, options_key
+from keras_xfmr.models.core.arguments import NamedArguments, check_rates, named_inputs
+from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.data import ChecksData, positions, refuse_no_ids
+from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
+from keras_xfmr.models.core.generative import Generator, GeneratorCache, options_key
 
 PRESETS = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
@@ -387,9 +386,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         # A seed is state and no part of the program: another one must not compile another.
         seed = None
         if search in ("sample", sample) and options.get("seed") is not None:
-            check_seed(options["seed"])
             if not isinstance(options["seed"], keras.random.SeedGenerator):
-                seed = int(options.pop("seed"))
+                seed = check_seed(options.pop("seed"))
         # What else a program is made of: low-rank updates are variables that were not there.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
         key = (search, jit_compile, seed is None, made_of, options_key(options))
@@ -465,17 +463,17 @@ def _both_sides(num_layers):
 def _check(config):
     """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
     for name in ("source_vocab_size", "d_model", "num_heads", "ffn_dim"):
-        config[name] = whole_number(name, config[name])
+        config[name] = check_positive_int(name, config[name])
     for name in ("target_vocab_size", "max_length"):
         if config[name] is not None:
-            config[name] = whole_number(name, config[name])
+            config[name] = check_positive_int(name, config[name])
     sides = _both_sides(config["num_layers"])
     if len(sides) != 2:
         raise ValueError(
             "`num_layers` must be an integer or a pair (encoder, decoder). "
             f"Received: {config['num_layers']!r}."
         )
-    sides = tuple(whole_number("num_layers", side, least=0) for side in sides)
+    sides = tuple(check_int("num_layers", side, least=0) for side in sides)
     config["num_layers"] = sides[0] if sides[0] == sides[1] else sides
     check_rates(config, ("dropout_rate", "attention_dropout_rate"))
     if config["d_model"] % config["num_heads"]:
@@ -493,7 +491,7 @@ def _check(config):
         )
     vocab_size = config["target_vocab_size"] or config["source_vocab_size"]
     for name in ("pad_id", "start_id", "end_id"):
-        config[name] = whole_number(name, config[name], least=0)
+        config[name] = check_int(name, config[name], least=0)
         smallest = min(vocab_size, config["source_vocab_size"]) if name == "pad_id" else vocab_size
         if config[name] >= smallest:
             raise ValueError(

@@ -5,7 +5,7 @@ B batch, S source, L max_length, n hypotheses
 
 import tensorflow as tf
 
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.serving.heads import characters
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.requests import cut_text, read_up_to
@@ -122,7 +122,7 @@ def _longest_source(model, max_source_length):
     learned = getattr(getattr(model, "source_positions", None), "max_length", None)
     if max_source_length is None:
         return MAX_SOURCE_LENGTH if learned is None else learned
-    longest = whole_number("max_source_length", max_source_length)
+    longest = check_positive_int("max_source_length", max_source_length)
     if learned is not None and longest > learned:
         raise ValueError(
             f"The model has learned positions for {learned} source tokens. Received: "

@@ -9,9 +9,9 @@ import copy
 
 import tensorflow as tf
 
-from keras_xfmr.layers.composite import whole_number
-from keras_xfmr.models.arguments import class_names
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.models.bert import INPUTS
+from keras_xfmr.models.core.arguments import class_names
 from keras_xfmr.serving.requests import (
     CHARACTERS_A_PIECE,
     cut_text,
@@ -89,7 +89,7 @@ def strings(*names):
 def characters(given, pieces):
     """How many characters of a text a service reads, for a model that reads so many pieces."""
     default = CHARACTERS_A_PIECE * pieces
-    return whole_number("max_characters", default if given is None else given)
+    return check_positive_int("max_characters", default if given is None else given)
 
 
 class TextReader:

@@ -5,7 +5,7 @@ B batch, T length, P masks, K predictions
 
 import tensorflow as tf
 
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.serving.heads import (
     LENGTHS,
     SEGMENT_IDS,
@@ -22,7 +22,7 @@ POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 
 def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_characters=None):
     """Words in the places of masks; whether one text follows another."""
-    top, max_masks = whole_number("top", top), whole_number("max_masks", max_masks)
+    top, max_masks = check_positive_int("top", top), check_positive_int("max_masks", max_masks)
     read = TextReader(packer, max_characters)
     if pairs and model.nsp_dense is None:
         raise ValueError(

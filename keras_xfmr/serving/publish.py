@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 
 
 @contextlib.contextmanager
@@ -121,7 +121,7 @@ def check_answers(folder, endpoints, inputs):
 
 
 def _name(path, version):
-    version = _next_version(path) if version is None else whole_number("version", version)
+    version = _next_version(path) if version is None else check_positive_int("version", version)
     final = path / str(version)
     if final.exists():
         raise FileExistsError(f"{final} is there already. Leave out `version` for the next one.")

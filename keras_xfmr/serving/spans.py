@@ -6,7 +6,7 @@ B batch, T length, R windows
 import tensorflow as tf
 
 from keras_xfmr import models
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.serving.heads import (
     LENGTHS,
@@ -18,13 +18,13 @@ from keras_xfmr.serving.heads import (
     strings,
 )
 from keras_xfmr.serving.requests import cut_text, in_parts, same_rows
-from keras_xfmr.text.questions import context_mask
+from keras_xfmr.text.packers.questions import context_mask
 
 
 def span_predictor(model, packer, *, max_answer_length=30, max_windows=64, max_characters=None):
     """Answers that stand in a text."""
-    max_answer_length = whole_number("max_answer_length", max_answer_length)
-    max_windows = whole_number("max_windows", max_windows)
+    max_answer_length = check_positive_int("max_answer_length", max_answer_length)
+    max_windows = check_positive_int("max_windows", max_windows)
     most_asked = characters(None, packer.max_question_length)
     pieces = packer.stride * (max_windows - 1) + packer.max_length
     most = characters(max_characters, pieces)

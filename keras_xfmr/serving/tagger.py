@@ -5,7 +5,7 @@ B batch, T length, W max_words, E max_entities, C classes, R windows
 
 import tensorflow as tf
 
-from keras_xfmr.layers.composite import whole_number
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.serving.heads import (
     LENGTHS,
@@ -17,7 +17,7 @@ from keras_xfmr.serving.heads import (
     strings,
 )
 from keras_xfmr.serving.requests import cut_text, in_parts
-from keras_xfmr.text.entities import EntityFinder
+from keras_xfmr.text.packers.entities import EntityFinder
 from keras_xfmr.text.ragged import head
 
 
@@ -25,10 +25,10 @@ def tagger(
     model, packer, *, labels=None, max_words=256, max_entities=64, stride=None, max_characters=None
 ):
     """Tags of words; entities."""
-    max_words = whole_number("max_words", max_words)
-    max_entities = whole_number("max_entities", max_entities)
+    max_words = check_positive_int("max_words", max_words)
+    max_entities = check_positive_int("max_entities", max_entities)
     if stride is not None:
-        stride = whole_number("stride", stride)
+        stride = check_positive_int("stride", stride)
     names, most = label_names(model, labels), characters(max_characters, max_words)
     finder = EntityFinder([name.decode("utf8") for name in names.numpy()])
     types = tf.constant([*finder.types, ""])

@@ -3,30 +3,30 @@
 Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 """
 
-from keras_xfmr.text.bert_tokenizer import BertTokenizer
 from keras_xfmr.text.checks import check_ids
-from keras_xfmr.text.documents import Documents
-from keras_xfmr.text.masking import mask_tokens
-from keras_xfmr.text.packing import SentencePacker, spread_word_labels
-from keras_xfmr.text.pairs import PairDataset
-from keras_xfmr.text.pretrained_tokenizer import load_pretrained_tokenizer
-from keras_xfmr.text.pretraining import PretrainingDataset
-from keras_xfmr.text.questions import QuestionPacker
-from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
-from keras_xfmr.text.tokenizers import (
+from keras_xfmr.text.data.documents import Documents
+from keras_xfmr.text.data.masking import mask_tokens
+from keras_xfmr.text.data.pairs import PairDataset
+from keras_xfmr.text.data.pretraining import PretrainingDataset
+from keras_xfmr.text.packers.questions import QuestionPacker
+from keras_xfmr.text.packers.sentences import SentencePacker, spread_word_labels
+from keras_xfmr.text.published.tokenizer import load_pretrained_tokenizer
+from keras_xfmr.text.tokenizers.base import (
     ByteTokenizer,
     CharacterTokenizer,
     Tokenizer,
     WordPieceTokenizer,
     load_tokenizer,
 )
-from keras_xfmr.text.vocabulary import (
+from keras_xfmr.text.tokenizers.bert import BertTokenizer
+from keras_xfmr.text.tokenizers.learning import (
     learn_bert_sentence_piece,
     learn_bert_word_piece,
     learn_characters,
     learn_sentence_piece,
     learn_word_piece,
 )
+from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 
 __all__ = [
     "BertTokenizer",

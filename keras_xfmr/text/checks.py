@@ -1,8 +1,8 @@
 """Checks of data before it meets a model."""
 
-import numbers
-
 import tensorflow as tf
+
+from keras_xfmr.common.checks import check_int
 
 MOST_PLACES = 10**8  # of a shuffle's buffer: 2.5 GB, before the first row is read
 
@@ -57,25 +57,9 @@ def check_ids(vocab_size, name="token_ids"):
     return check
 
 
-def check_integer(name, value, least=None, most=None):
-    """Refuses what is no integer, less than `least` or more than `most`."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    below = whole and least is not None and value < least
-    above = whole and most is not None and value > most
-    if not whole or below or above:
-        bounds = "" if least is None else f", at least {least}"
-        bounds += "" if most is None else f", at most {most}"
-        raise ValueError(f"`{name}` must be an integer{bounds}. Received: {value!r}.")
-
-
 def check_shuffle_buffer(places):
     """Refuses what is no number of rows, and more than memory is set aside for."""
-    check_integer("shuffle_buffer", places, 0, MOST_PLACES)
-
-
-def check_seed(seed):
-    """Refuses what is no integer of 64 bits, as which a seed enters a pipeline's graph."""
-    check_integer("seed", seed, -(2**63), 2**63 - 1)
+    check_int("shuffle_buffer", places, 0, MOST_PLACES)
 
 
 def as_strings(texts):

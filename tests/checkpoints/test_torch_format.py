@@ -21,7 +21,7 @@ from weight_files import (
 )
 
 from keras_xfmr.checkpoints import read_checkpoint
-from keras_xfmr.checkpoints.torch_pickle import Unpickler
+from keras_xfmr.checkpoints.formats.torch_pickle import Unpickler
 
 FILES = {"zip": torch_zip(sample_state()), "stream": torch_stream(sample_state(b"N"))}
 STATES = {

@@ -12,7 +12,7 @@ from keras import ops
 from keras_xfmr import decoding
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models import Transformer
-from keras_xfmr.models.generator import GeneratorCache
+from keras_xfmr.models.core.generative import GeneratorCache
 
 pytestmark = pytest.mark.portable
 

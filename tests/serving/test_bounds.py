@@ -65,7 +65,7 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
         head("BertSpanPredictor", 384), text.QuestionPacker(tokenizer), tmp_path / "spans"
     )
     services.append((path, "serving_default", ["question", "context"]))
-    characters = text.CharacterTokenizer([*text.tokenizers.SPECIAL_TOKENS, *"abc[MASK] "])
+    characters = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"abc[MASK] "])
     translator = models.Transformer(
         characters.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1
     )
@@ -135,7 +135,7 @@ def test_masks_beyond_the_bound(tmp_path):
 
 
 def test_a_source_is_read_up_to_its_bounds(tmp_path):
-    characters = text.CharacterTokenizer([*text.tokenizers.SPECIAL_TOKENS, *"ab"])
+    characters = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"ab"])
     model = models.Transformer(
         characters.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1
     )

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr import text
-from keras_xfmr.text.pretraining import PretrainingDataset
+from keras_xfmr.text.data.pretraining import PretrainingDataset
 
 PAD, START, END, MASK = 1, 2, 3, 4
 FIRST = 5  # the smallest id that is not special

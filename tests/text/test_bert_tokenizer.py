@@ -16,7 +16,7 @@ from peers import BERT, KOBERT
 from sentences import CASES, SENTENCES, corpus, same_answers, strings
 
 from keras_xfmr import text
-from keras_xfmr.text.sentence_piece_model import read_model
+from keras_xfmr.text.tokenizers.sentence_piece_model import read_model
 from keras_xfmr.text.words import split_words
 
 # Argument by argument, beside what the peer calls them.

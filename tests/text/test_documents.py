@@ -6,8 +6,8 @@ import re
 import pytest
 import tensorflow as tf
 
-from keras_xfmr.text import documents as module
-from keras_xfmr.text.documents import Documents
+from keras_xfmr.text.data import documents as module
+from keras_xfmr.text.data.documents import Documents
 
 
 def read(documents):

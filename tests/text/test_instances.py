@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from numbers_corpus import documents_of, random_lengths
 
-from keras_xfmr.text.instances import (
+from keras_xfmr.text.data.instances import (
     Chunk,
     Ranges,
     make_instances,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_xfmr.text.masking import mask_tokens
+from keras_xfmr.text.data.masking import mask_tokens
 
 MASK, VOCABULARY = 4, 8009
 ROWS, LENGTH = 2003, 61

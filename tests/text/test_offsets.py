@@ -10,8 +10,8 @@ from peers import BERT
 from sentences import CASES
 
 from keras_xfmr import text
-from keras_xfmr.text.bert_tokenizer import bert_special_ids
-from keras_xfmr.text.sentence_piece_model import read_model
+from keras_xfmr.text.tokenizers.bert import bert_special_ids
+from keras_xfmr.text.tokenizers.sentence_piece_model import read_model
 
 SETTINGS = (
     dict(lowercase=True),

@@ -466,7 +466,7 @@ def test_ids_as_a_tokenizer_gives_them_are_checked():
 
 
 def test_lines_are_counted_from_the_first_chunk_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_xfmr.text.pair_reader.CHUNK", 7)
+    monkeypatch.setattr("keras_xfmr.text.data.pair_reader.CHUNK", 7)
     path = write(tmp_path / "a.tsv", [("a", "b")] * 16)
     path.write_bytes(path.read_bytes() + b"c\n")
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(f"{path}:17: expected 2")):

@@ -12,7 +12,7 @@ from peers import BERT, KOBERT
 from sentences import CASES, SENTENCES, same_answers, strings
 
 from keras_xfmr import text
-from keras_xfmr.text import files
+from keras_xfmr.common import files
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ from numbers_corpus import (
 )
 
 from keras_xfmr import text
-from keras_xfmr.text import documents as documents_module
-from keras_xfmr.text.pretraining import PretrainingDataset
+from keras_xfmr.text.data import documents as documents_module
+from keras_xfmr.text.data.pretraining import PretrainingDataset
 
 INPUTS = ["attention_mask", "masked_positions", "segment_ids", "token_ids"]
 
@@ -256,7 +256,7 @@ MEASURE = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from numbers_corpus import NumberTokenizer
-from keras_xfmr.text.pretraining import PretrainingDataset
+from keras_xfmr.text.data.pretraining import PretrainingDataset
 
 for path in sys.argv[2:]:
     data = PretrainingDataset(path, NumberTokenizer(), batch_size=101, shuffle_buffer=211)

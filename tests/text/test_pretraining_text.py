@@ -20,7 +20,7 @@ from numbers_corpus import (
     write,
 )
 
-from keras_xfmr.text import pretraining as module
+from keras_xfmr.text.data import pretraining as module
 
 
 @pytest.fixture

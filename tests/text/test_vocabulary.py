@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_xfmr import text
-from keras_xfmr.text import vocabulary as module
+from keras_xfmr.text.tokenizers import learning as module
 
 LEARN = {
     "word_piece": lambda texts: text.learn_word_piece(texts, 40),

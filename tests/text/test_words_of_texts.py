@@ -6,7 +6,7 @@ import tensorflow as tf
 from seqeval.scheme import IOB1, IOB2, IOBES, Entities
 
 from keras_xfmr import text
-from keras_xfmr.text.entities import EntityFinder
+from keras_xfmr.text.packers.entities import EntityFinder
 from keras_xfmr.text.words import SPLITS, cut_words, split_words
 
 LETTERS = "abcdefgh"

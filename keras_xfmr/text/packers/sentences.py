@@ -5,10 +5,10 @@ B batch, T length, W words, P masks, M ids of a row that are no special tokens
 
 import tensorflow as tf
 
-from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
-from keras_xfmr.text.checks import check_integer
+from keras_xfmr.common.checks import check_int
+from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import head, join, merge, owners
-from keras_xfmr.text.windows import cut_windows
+from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.words import SPLITS, cut_words
 
 MASK = BERT_TOKENS["mask_id"]
@@ -59,7 +59,7 @@ class SentencePacker(tf.Module):
         split="bert",
     ):
         super().__init__()
-        check_integer("max_length", max_length, 3)  # [CLS] and two [SEP]
+        check_int("max_length", max_length, 3)  # [CLS] and two [SEP]
         if split not in SPLITS:
             raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}.")
         self.tokenizer = tokenizer
@@ -192,11 +192,11 @@ class SentencePacker(tf.Module):
         >>> packed["token_ids"].numpy().tolist()
         [[2, 5, 6, 3], [2, 6, 7, 3]]
         >>> packed["word_windows"].to_list(), packed["word_positions"].to_list()
-        ([[0, 1, 1]], [[1, 1, 2]])
+        ([[0, 0, 1]], [[1, 2, 2]])
         """
         room = self.max_length - 2
         stride = max(room // 2, 1) if stride is None else stride
-        check_integer("stride", stride, 1, room)
+        check_int("stride", stride, 1, room)
         pieces = self.tokenizer.tokenize(words.values)
         ids = merge(words, pieces)
         windows = cut_windows(ids, room, stride)

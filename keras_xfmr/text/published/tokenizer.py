@@ -2,17 +2,17 @@
 
 import pathlib
 
-from keras_xfmr.text.bert_tokenizer import (
+from keras_xfmr.common.files import read_bytes, read_json, read_lines
+from keras_xfmr.text.published.casing import decide, warn_of_lost_words
+from keras_xfmr.text.tokenizers.base import DESCRIPTION, load_tokenizer
+from keras_xfmr.text.tokenizers.bert import (
     BERT_TOKENS,
     PUBLISHED_SETTINGS,
     BertTokenizer,
     bert_special_ids,
 )
-from keras_xfmr.text.casing import decide, warn_of_lost_words
-from keras_xfmr.text.files import read_bytes, read_json, read_lines
-from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
-from keras_xfmr.text.sentence_piece_model import NORMAL, read_model
-from keras_xfmr.text.tokenizers import DESCRIPTION, load_tokenizer
+from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.tokenizers.sentence_piece_model import NORMAL, read_model
 
 # Our argument: the name in tokenizer.json's normalizer.
 NORMALIZER = {

@@ -6,7 +6,7 @@ import re
 
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer
+from keras_xfmr.common.checks import check_int
 
 BLOCK = 1 << 20  # bytes that are read at a time
 WHITE_SPACE = r"[\x09-\x0d\x1c-\x20\x{85}\p{Z}]"  # what `str.isspace` means by it
@@ -39,8 +39,8 @@ class Epochs:
 
     def seek(self, epoch, batch=0):
         """Makes the next iteration start at this batch of this epoch, both counted from 0."""
-        check_integer("epoch", epoch, 0)
-        check_integer("batch", batch, 0)
+        check_int("epoch", epoch, 0)
+        check_int("batch", batch, 0)
         self._position.assign([epoch, batch])
 
     @tf.autograph.experimental.do_not_convert

@@ -5,10 +5,10 @@ B batch, R windows, T length, Q pieces of a question, C pieces of a context
 
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer
-from keras_xfmr.text.packing import SentencePacker
+from keras_xfmr.common.checks import check_int
+from keras_xfmr.text.packers.sentences import SentencePacker
+from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import head
-from keras_xfmr.text.windows import cut_windows
 from keras_xfmr.text.words import BLANKS
 
 
@@ -63,9 +63,9 @@ class QuestionPacker(tf.Module):
                 "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
                 f"pieces stand in a text. Received: {type(tokenizer).__name__}."
             )
-        check_integer("max_length", max_length)
-        check_integer("max_question_length", max_question_length, 1)
-        check_integer("stride", stride, 1)
+        check_int("max_length", max_length)
+        check_int("max_question_length", max_question_length, 1)
+        check_int("stride", stride, 1)
         smallest = max_length - 3 - max_question_length  # pieces of a context in a window
         if stride > smallest:
             raise ValueError(

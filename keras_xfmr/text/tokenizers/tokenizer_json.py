@@ -2,8 +2,8 @@
 
 import base64
 
-from keras_xfmr.text.bert_tokenizer import BERT_TOKENS
-from keras_xfmr.text.sentence_piece_model import (
+from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
+from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BPE,
     BYTE,
     NORMAL,

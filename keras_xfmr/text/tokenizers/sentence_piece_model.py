@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_xfmr.common.protobuf import fields
+
 WORD_BEGIN = "\u2581"  # SentencePiece's white space
 NORMAL, UNKNOWN_PIECE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 MOST_PIECES = 2**19  # the largest published vocabularies have half of it
@@ -46,17 +48,17 @@ def read_model(proto):
     # A message that comes in parts is all of them together.
     pieces, trainer, normalizer = [], {}, {}
     try:
-        for field, value in _fields(proto):
+        for field, value in fields(proto):
             if field == 1 and isinstance(value, bytes):
                 if len(pieces) == MOST_PIECES:
                     raise ValueError(f"more than {MOST_PIECES} pieces")
-                parts = dict(_fields(value))
+                parts = dict(fields(value))
                 text = parts.get(1, b"").decode("utf8")
                 pieces.append(Piece(text, parts.get(3, NORMAL), parts.get(2, 0.0)))
             elif field == 2:
-                trainer.update(_fields(value))
+                trainer.update(fields(value))
             elif field in (3, 5):  # for encoding, and for decoding
-                rules = list(_fields(value))
+                rules = list(fields(value))
                 for table in (part for number, part in rules if number == 2):
                     _check_characters(table)
                 normalizer.update(rules if field == 3 else {})
@@ -96,36 +98,3 @@ def _check_characters(table):
     leaves = targets[followed & (units & 0x100 > 0) & ~outside]
     if outside.any() or (units[leaves] & 0x7FFFFFFF >= len(texts)).any():
         raise ValueError("its table of characters points outside of itself")
-
-
-def _fields(message):
-    """Numbers and values of the fields of a message in the protocol-buffer wire format."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        field, wire = key >> 3, key & 7
-        if wire == 0:
-            value, position = _varint(message, position)
-        elif wire in (1, 5):
-            (value,) = struct.unpack_from("<d" if wire == 1 else "<f", message, position)
-            position += 8 if wire == 1 else 4
-        elif wire == 2:
-            size, position = _varint(message, position)
-            if size > len(message) - position:
-                raise ValueError("a field reaches past the end")
-            value = message[position : position + size]
-            position += size
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-        yield field, value
-
-
-def _varint(message, position):
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number is too long")

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import decoding
-from keras_xfmr.decoding.loop import check_length
+from keras_xfmr.common.checks import check_positive_int
 
 SEARCHES = {
     "greedy": decoding.greedy_search,
@@ -32,7 +32,7 @@ class Generator(keras.Model):
 
     def __init__(self, model, max_length, search="greedy", **options):
         super().__init__()
-        check_length(max_length)
+        check_positive_int("max_length", max_length)
         if not callable(search) and search not in SEARCHES:
             raise ValueError(
                 f"`search` must be one of {tuple(SEARCHES)} or a function. Received: {search!r}."

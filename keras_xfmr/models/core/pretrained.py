@@ -7,7 +7,7 @@ import keras
 from absl import logging
 
 from keras_xfmr import checkpoints, kernels
-from keras_xfmr.models.arguments import NamedArguments
+from keras_xfmr.models.core.arguments import NamedArguments
 
 # Whether a model is being built whose encoder's weights come from a checkpoint, all of them.
 weights_follow = contextvars.ContextVar("weights_follow", default=False)

@@ -9,9 +9,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer, check_seed, check_shuffle_buffer
-from keras_xfmr.text.documents import Documents
-from keras_xfmr.text.instances import (
+from keras_xfmr.common.checks import check_int, check_seed
+from keras_xfmr.text.checks import check_shuffle_buffer
+from keras_xfmr.text.data.documents import Documents
+from keras_xfmr.text.data.instances import (
     Chunk,
     make_instances,
     next_sentence,
@@ -20,9 +21,9 @@ from keras_xfmr.text.instances import (
     sentence_order,
     truncate,
 )
-from keras_xfmr.text.masking import mask_tokens
+from keras_xfmr.text.data.masking import mask_tokens
+from keras_xfmr.text.data.streaming import Epochs, rows_where
 from keras_xfmr.text.ragged import owners
-from keras_xfmr.text.streaming import Epochs, rows_where
 
 CHUNK = 128  # documents whose instances are made by one call
 STEPS = {"nsp": next_sentence, "sop": sentence_order, None: one_sequence}
@@ -47,7 +48,7 @@ class PretrainingDataset(Epochs):
       label means something. The last batch is filled with rows of padding, all weights 0.
 
     Segments are gathered as in google-research/bert (`next_sentence`, `sentence_order` and
-    `one_sequence` in `keras_xfmr.text.instances` state the rules), with these differences: the
+    `one_sequence` in `keras_xfmr.text.data.instances` state the rules), with these differences: the
     short length is drawn for each instance, so `short_rate` is their share; a segment longer than
     an instance is cut into several, so that nothing of it is lost; B comes from one of the
     documents that are made into instances together; 10 % of the chosen tokens become a random id
@@ -114,11 +115,11 @@ class PretrainingDataset(Epochs):
             )
         if objective not in STEPS:
             raise ValueError(f"`objective` must be 'nsp', 'sop' or None. Received: {objective!r}.")
-        check_integer("max_length", max_length, 5)
-        check_integer("batch_size", batch_size, 1)
+        check_int("max_length", max_length, 5)
+        check_int("batch_size", batch_size, 1)
         if max_predictions is None:
             max_predictions = math.ceil(mask_rate * max_length)
-        check_integer("max_predictions", max_predictions, 1)
+        check_int("max_predictions", max_predictions, 1)
         check_shuffle_buffer(shuffle_buffer)
         check_seed(seed)
         if getattr(tokenizer, "mask_id", None) is None:

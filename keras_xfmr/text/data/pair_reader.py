@@ -11,7 +11,7 @@ from numbers import Integral
 
 import tensorflow as tf
 
-from keras_xfmr.text.streaming import (
+from keras_xfmr.text.data.streaming import (
     NO_TEXT,
     is_blank,
     is_text,

@@ -13,11 +13,11 @@ import re
 
 import tensorflow as tf
 
-from keras_xfmr.text.bert_tokenizer import BERT_TOKENS, BertTokenizer, bert_special_ids
-from keras_xfmr.text.checks import check_integer
-from keras_xfmr.text.sentence_piece import SentencePieceTokenizer
-from keras_xfmr.text.streaming import NO_TEXT, text_files, untuned
-from keras_xfmr.text.tokenizers import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
+from keras_xfmr.common.checks import check_int
+from keras_xfmr.text.data.streaming import NO_TEXT, text_files, untuned
+from keras_xfmr.text.tokenizers.base import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
+from keras_xfmr.text.tokenizers.bert import BERT_TOKENS, BertTokenizer, bert_special_ids
+from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
 SAMPLE_LINES = 1_000_000
@@ -171,7 +171,7 @@ def _largest_model(texts, vocab_size, model_type, lowercase, **names):
     """
     import sentencepiece
 
-    check_integer("vocab_size", vocab_size, 5)  # four special tokens, and BERT's [MASK]
+    check_int("vocab_size", vocab_size, 5)  # four special tokens, and BERT's [MASK]
     if model_type not in MODEL_TYPES:
         raise ValueError(f"`model_type` must be one of {MODEL_TYPES}. Received: {model_type!r}.")
     if hasattr(sentencepiece, "set_min_log_level"):
@@ -285,7 +285,7 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
     """
     import keras_nlp
 
-    check_integer("vocab_size", vocab_size, len(special_tokens) + 1)
+    check_int("vocab_size", vocab_size, len(special_tokens) + 1)
     split = functools.partial(tokenizer_class.split, **config)
     lines = tf.data.Dataset.from_generator(
         _sample(texts), output_signature=tf.TensorSpec([None], tf.string)

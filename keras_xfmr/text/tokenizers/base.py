@@ -6,16 +6,14 @@ B batch, T length
 import abc
 import collections
 import inspect
-import json
-import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.files import read_bytes, read_json, write_json, write_whole
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.files import read_bytes, read_json
 from keras_xfmr.text.ragged import join, merge
 from keras_xfmr.text.words import split_words
 
@@ -151,7 +149,7 @@ class Tokenizer(tf.Module, abc.ABC):
         if self.vocabulary_file is not None:
             write_whole(folder / self.vocabulary_file, self.vocabulary_bytes())
         description = {"class": type(self).__name__, "config": self.get_config()}
-        write_whole(folder / DESCRIPTION, json.dumps(description, indent=1).encode("utf8"))
+        write_json(folder / DESCRIPTION, description)
 
 
 def load_tokenizer(folder):
@@ -210,13 +208,6 @@ def _all_subclasses(kind):
     for child in kind.__subclasses__():
         yield child
         yield from _all_subclasses(child)
-
-
-def write_whole(path, content):
-    """Whole or not at all: written beside, then renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    os.replace(aside, path)
 
 
 class VocabularyTokenizer(Tokenizer):

@@ -9,7 +9,7 @@ import typing
 import keras
 import numpy as np
 
-from keras_xfmr.models.given import named_in, read
+from keras_xfmr.models.core.given import named_in, read
 
 # ---- what an output is
 

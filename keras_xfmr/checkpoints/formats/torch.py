@@ -17,7 +17,7 @@ from keras_xfmr.checkpoints.checkpoint import (
     size_of,
     stored_dtype,
 )
-from keras_xfmr.checkpoints.torch_pickle import MAX_PICKLE_BYTES, Unpickler, View
+from keras_xfmr.checkpoints.formats.torch_pickle import MAX_PICKLE_BYTES, Unpickler, View
 
 # The first object of the older format, and its only version.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from keras_xfmr.text.ragged import owners
-from keras_xfmr.text.streaming import (
+from keras_xfmr.text.data.streaming import (
     NO_TEXT,
     is_blank,
     is_text,
@@ -13,6 +12,7 @@ from keras_xfmr.text.streaming import (
     text_files,
     untuned,
 )
+from keras_xfmr.text.ragged import owners
 
 LINES = 2048  # lines that are read by one call
 FILES = 64  # files that take turns; each has a buffer of `streaming.BLOCK`

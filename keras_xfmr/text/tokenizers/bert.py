@@ -1,19 +1,17 @@
 """BERT's tokenizer: WordPiece with the normalization and special tokens of published models."""
 
-import json
 import pathlib
 
 import tensorflow as tf
 
+from keras_xfmr.common.files import read_json, read_lines, write_json
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.files import read_json, read_lines
 from keras_xfmr.text.ragged import merge, owners
-from keras_xfmr.text.tokenizers import (
+from keras_xfmr.text.tokenizers.base import (
     DESCRIPTION,
     WORD_LIMIT,
     WordPieceTokenizer,
     without_long_words,
-    write_whole,
 )
 from keras_xfmr.text.words import split_words, split_words_with_offsets
 
@@ -158,8 +156,7 @@ class BertTokenizer(WordPieceTokenizer):
             **{theirs: getattr(self, ours) for ours, theirs in PUBLISHED_SETTINGS.items()},
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        content = json.dumps(config, indent=2).encode("utf8")
-        write_whole(folder / "tokenizer_config.json", content)
+        write_json(folder / "tokenizer_config.json", config)
 
     @staticmethod
     def split(texts, **config):

@@ -5,15 +5,16 @@ B batch, T length, V vocabulary
 
 import functools
 import hashlib
-import json
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.files import write_json
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.sentence_piece_model import (
+from keras_xfmr.text.tokenizers.base import Tokenizer, check_tokens
+from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BYTE,
     CONTROL,
     NORMAL,
@@ -22,8 +23,7 @@ from keras_xfmr.text.sentence_piece_model import (
     Piece,
     read_model,
 )
-from keras_xfmr.text.tokenizer_json import as_tokenizer_json, special_tokens
-from keras_xfmr.text.tokenizers import Tokenizer, check_tokens, write_whole
+from keras_xfmr.text.tokenizers.tokenizer_json import as_tokenizer_json, special_tokens
 
 # The class that Hugging Face's libraries look for in vain, where they cannot read the model: they
 # would make a tokenizer of five tokens, and say nothing.
@@ -193,11 +193,10 @@ class SentencePieceTokenizer(Tokenizer):
             **({} if max_length is None else {"model_max_length": max_length}),
         }
         if content:
-            write_whole(folder / "tokenizer.json", json.dumps(content).encode("utf8"))
+            write_json(folder / "tokenizer.json", content)
         else:
             (folder / "tokenizer.json").unlink(missing_ok=True)  # of a tokenizer before
-        config = json.dumps(config, indent=2).encode("utf8")
-        write_whole(folder / "tokenizer_config.json", config)
+        write_json(folder / "tokenizer_config.json", config)
 
     def vocabulary_bytes(self):
         return self._proto

@@ -18,6 +18,7 @@ from keras_xfmr.checkpoints.checkpoint import (
     size_of,
     stored_dtype,
 )
+from keras_xfmr.common.protobuf import fields, varint
 
 TABLE_MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
@@ -140,9 +141,9 @@ def _block(content, start, size):
         raise ValueError("A damaged block in the index.")
     block, position, key = content[start : end - 4 - 4 * restarts], 0, b""
     while position < len(block):
-        shared, position = _varint(block, position)
-        fresh, position = _varint(block, position)
-        length, position = _varint(block, position)
+        shared, position = varint(block, position)
+        fresh, position = varint(block, position)
+        length, position = varint(block, position)
         if shared > len(key) or position + fresh + length > len(block):
             raise ValueError("A damaged block in the index.")
         key = key[:shared] + block[position : position + fresh]
@@ -151,23 +152,9 @@ def _block(content, start, size):
 
 
 def _handle(content, position):
-    start, position = _varint(content, position)
-    size, position = _varint(content, position)
+    start, position = varint(content, position)
+    size, position = varint(content, position)
     return (start, size), position
-
-
-def _varint(content, position):
-    """An integer of seven bits a byte, the lowest first, and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(content):
-            break
-        byte = content[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-    raise ValueError("A damaged number in the index.")
 
 
 # ---- messages
@@ -175,24 +162,10 @@ def _varint(content, position):
 
 def _message(content):
     """Field number -> its values of a protocol buffer; nested messages are left as bytes."""
-    fields, position = {}, 0
-    while position < len(content):
-        tag, position = _varint(content, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(content, position)
-        else:
-            if kind == 2:
-                length, position = _varint(content, position)
-            elif kind in (1, 5):
-                length = 8 if kind == 1 else 4
-            else:
-                raise ValueError("A damaged entry in the index.")
-            value, position = content[position : position + length], position + length
-        fields.setdefault(tag >> 3, []).append(value)
-    if position > len(content):
-        raise ValueError("A damaged entry in the index.")
-    return fields
+    found = {}
+    for number, value in fields(content):
+        found.setdefault(number, []).append(value)
+    return found
 
 
 def _number(message, field):

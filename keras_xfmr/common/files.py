@@ -1,14 +1,15 @@
-"""Files from strangers: read whole, but never more of them than fits."""
+"""Files: those of strangers are read whole, but never more than fits; ours are written whole."""
 
 import json
+import os
 import pathlib
 
 MAX_BYTES = 16 * 2**20  # the largest published BERT's tokenizer.json has 10 MB
 MAX_LINES = 2**20  # and its vocabulary half of it
 
 
-def read_bytes(path):
-    """What a file holds, if it is not larger than `MAX_BYTES`.
+def read_bytes(path, most=MAX_BYTES):
+    """What a file holds, if that is not more than `most` bytes.
 
     Raises:
         FileNotFoundError: no such file.
@@ -18,9 +19,9 @@ def read_bytes(path):
     if not path.is_file():
         raise FileNotFoundError(f"No {path.name} in {str(path.parent)!r}.")
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"Expected at most {MAX_BYTES} bytes. Received: more in {path.name}.")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"Expected at most {most} bytes. Received: more in {path.name}.")
     return content
 
 
@@ -50,18 +51,31 @@ def read_lines(path):
     return lines
 
 
-def read_json(path):
-    """The object of a JSON file as a dictionary.
+def read_json(path, kind=dict, most=MAX_BYTES):
+    """What a JSON file holds, a `dict` or a `list`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is too large, no JSON, or no object.
+        ValueError: it is larger than `most` bytes, no JSON, or of another kind.
     """
     path = pathlib.Path(path)
     try:
-        content = json.loads(read_bytes(path).decode("utf8"))
+        content = json.loads(read_bytes(path, most).decode("utf8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} is damaged: expected an object at its top.")
+    if not isinstance(content, kind):
+        expected = {dict: "an object", list: "a list"}[kind]
+        raise ValueError(f"{str(path)!r} is damaged: expected {expected} at its top.")
     return content
+
+
+def write_whole(path, content):
+    """Writes bytes to a file, whole or not at all: beside it first, then renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    os.replace(aside, path)
+
+
+def write_json(path, content):
+    """Writes a JSON file, whole or not at all."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode("utf8"))

@@ -9,9 +9,10 @@ from numbers import Integral
 
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer, check_seed, check_shuffle_buffer
-from keras_xfmr.text.pair_reader import Fault, PairReader
-from keras_xfmr.text.streaming import Epochs, rows_where, untuned
+from keras_xfmr.common.checks import check_int, check_seed
+from keras_xfmr.text.checks import check_shuffle_buffer
+from keras_xfmr.text.data.pair_reader import Fault, PairReader
+from keras_xfmr.text.data.streaming import Epochs, rows_where, untuned
 
 
 class PairDataset(Epochs):
@@ -81,7 +82,7 @@ class PairDataset(Epochs):
     ):
         super().__init__()
         self.buckets = _rising_pairs(buckets)
-        check_integer("batch_size", batch_size, 1)
+        check_int("batch_size", batch_size, 1)
         check_shuffle_buffer(shuffle_buffer)
         check_seed(seed)
         self._reader = PairReader(source, target, columns, skip_header, on_bad_row)

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import functional, kernels
-from keras_xfmr.models import compiled
+from keras_xfmr.models.core import compiled
 
 
 class ChecksData:

@@ -5,7 +5,7 @@ B batch, T length, P max_predictions, V vocab_size
 
 import tensorflow as tf
 
-from keras_xfmr.text.checks import check_integer
+from keras_xfmr.common.checks import check_int
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
 
@@ -61,7 +61,7 @@ def mask_tokens(
     """
     if not 0 < mask_rate <= 1:
         raise ValueError(f"`mask_rate` must lie in (0, 1]. Received: {mask_rate!r}.")
-    check_integer("max_predictions", max_predictions, 1)
+    check_int("max_predictions", max_predictions, 1)
     token_ids, candidates = tf.convert_to_tensor(token_ids), tf.convert_to_tensor(candidates)
     choice, fate, other = tf.unstack(tf.random.split(seed, 3))
     length = tf.shape(token_ids)[1]

@@ -1,0 +1,1 @@
+"""Readers and writers of files of weights; they know no model."""

@@ -1,0 +1,1 @@
+"""What every room may import: checks of plain values, files."""

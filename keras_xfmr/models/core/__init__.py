@@ -1,0 +1,1 @@
+"""What every model is made of: configuration, inputs, data, searches, published weights."""

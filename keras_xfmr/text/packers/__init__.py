@@ -1,0 +1,1 @@
+"""Ids of texts to the inputs of a model, in graph."""

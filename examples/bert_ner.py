@@ -18,7 +18,6 @@ with tags, asked in a process that imports only TensorFlow. Results: benchmarks/
 
 import collections
 import io
-import pathlib
 import re
 
 import command_line
@@ -205,8 +204,7 @@ def show(words, tags):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     train, test = read(FLAGS.train), read(FLAGS.test)
     dev = read(FLAGS.dev) if FLAGS.dev else None

@@ -6,7 +6,6 @@ B batch, T length, V vocabulary
 import functools
 import hashlib
 import json
-import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +22,7 @@ from keras_xfmr.text.sentence_piece_model import (
     read_model,
 )
 from keras_xfmr.text.tokenizer_json import as_tokenizer_json, special_tokens
-from keras_xfmr.text.tokenizers import Tokenizer, check_tokens, write_whole
+from keras_xfmr.text.tokenizers import PUBLISHED, SETTINGS, Tokenizer, check_tokens
 
 # The class that Hugging Face's libraries look for in vain, where they cannot read the model: they
 # would make a tokenizer of five tokens, and say nothing.
@@ -179,12 +178,15 @@ class SentencePieceTokenizer(Tokenizer):
         Args:
             folder: made if missing.
             max_length: the positions of a model, to which its `truncation=True` then cuts.
+
+        Raises:
+            FileExistsError: a model of BERT, and the folder has a `tokenizer.json` that this
+                library did not write.
         """
-        super().save(folder)
         names = special_tokens(self)
         if names is None:
-            return
-        folder, content = pathlib.Path(folder), as_tokenizer_json(read_model(self._proto), self)
+            return self._save(folder, {})
+        content = as_tokenizer_json(read_model(self._proto), self)
         theirs = {"pad_id": "pad", "unknown_id": "unk", "start_id": "cls", "end_id": "sep"}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast" if content else NOT_THEIRS,
@@ -192,12 +194,8 @@ class SentencePieceTokenizer(Tokenizer):
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        if content:
-            write_whole(folder / "tokenizer.json", json.dumps(content).encode("utf8"))
-        else:
-            (folder / "tokenizer.json").unlink(missing_ok=True)  # of a tokenizer before
-        config = json.dumps(config, indent=2).encode("utf8")
-        write_whole(folder / "tokenizer_config.json", config)
+        others = {PUBLISHED: json.dumps(content).encode("utf8")} if content else {}
+        self._save(folder, {**others, SETTINGS: json.dumps(config, indent=2).encode("utf8")})
 
     def vocabulary_bytes(self):
         return self._proto

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import functional, kernels
+from keras_xfmr.models.inverted_mask import outermost_call
 
 
 class ChecksData:
@@ -18,7 +19,11 @@ class ChecksData:
     """
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+        completed = self.complete_inputs(inputs)
+        with outermost_call() as outermost:
+            if outermost and isinstance(inputs, dict):
+                self.warn_of({name: completed[name] for name in inputs if name in completed})
+            return super().__call__(completed, *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         # Training on JAX comes here directly.
@@ -45,6 +50,13 @@ class ChecksData:
             labels: None, an array or a tensor, or a dictionary of them.
         """
         raise NotImplementedError
+
+    def warn_of(self, inputs):
+        """Warns of inputs that are allowed and cannot be meant.
+
+        Args:
+            inputs: those that the model was given, arrays or tensors by their names.
+        """
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
@@ -103,6 +115,7 @@ class ChecksData:
             labels = labels.get("labels") if single else labels
             for parts in self.ranges(arrays, labels):
                 check_range(*parts)
+            self.warn_of(arrays)
 
     def _named_labels(self, labels):
         """Of named outputs, whose labels may come in the names' order, a dictionary."""

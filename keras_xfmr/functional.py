@@ -141,12 +141,22 @@ def padding_mask(token_ids, pad_id=0):
     Returns:
         Boolean tensor `[B, 1, S]`, False where `token_ids == pad_id`.
 
+    Raises:
+        ValueError: ids that are not `[B, S]`.
+
     Example:
 
     >>> mask = keras_xfmr.functional.padding_mask(np.array([[7, 5, 0]]))
     >>> mask.numpy().tolist()
     [[[True, True, False]]]
     """
+    token_ids = as_array(token_ids)
+    if len(token_ids.shape) != 2:
+        raise ValueError(
+            "`token_ids` must have the shape [B, S]: with other axes the mask would be read as one "
+            f"for each head. Received: shape {tuple(token_ids.shape)}. Make it by "
+            "`keras.ops.not_equal(token_ids, pad_id)`, with the axes that it needs."
+        )
     return ops.expand_dims(ops.not_equal(token_ids, pad_id), 1)
 
 

@@ -62,6 +62,12 @@ def test_the_padding_mask_hides_the_tokenizers_own_padding(pad_id):
     assert mask.tolist() == [[[True, pad_id != 0, pad_id != 1]]]
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 5, 3)])
+def test_the_padding_mask_is_that_of_rows_of_ids(shape):
+    with pytest.raises(ValueError, match=r"`token_ids` must have the shape \[B, S\].*Received"):
+        functional.padding_mask(np.ones(shape, "int32"))
+
+
 def test_combined_masks_allow_what_all_of_them_allow():
     padding = functional.padding_mask(np.array([[7, 5, 0], [7, 0, 0]]))
     mask = functional.combine_masks(None, functional.look_ahead_mask(3), padding)

@@ -14,6 +14,7 @@ from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
+from keras_xfmr.layers.masks import mask_of_positions, warn_of_inverted
 from keras_xfmr.layers.projections import RowDense
 from keras_xfmr.layers.shared_rows import SharedRows
 
@@ -55,11 +56,12 @@ class MultiHeadAttention(keras.layers.Layer):
         query: `[B, T, D]`.
         value: `[B, S, D]`; None where `cache` is the keys and values.
         key: `[B, S, D]`, by default `value`.
-        query_mask, value_mask, key_mask: boolean `[B, T]` or `[B, S]`; Keras fills them in from
-            implicit masks. Where a cache is written, those as long as the cache hide its positions,
-            such as padding of a prompt; shorter ones, of this call alone, are left out.
+        query_mask, value_mask, key_mask: boolean `[B, T]` or `[B, S]`, one axis less than the
+            inputs; Keras fills them in from implicit masks. Where a cache is written, those as long
+            as the cache hide its positions, such as padding of a prompt; shorter ones, of this call
+            alone, are left out.
         attention_mask: boolean, `[T, S]`, `[B, T, S]` or `[B, N, T, S]` (broadcastable), True =
-            attend.
+            attend. A look-ahead mask `[T, T]` in which True hides gives a warning.
         return_attention_scores: also return the weights `[B, N, T, S]`.
         use_causal_mask: a query sees keys up to its own position.
         attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`. Keras hands it
@@ -292,7 +294,11 @@ class MultiHeadAttention(keras.layers.Layer):
         Returns:
             boolean, of rank 3 or 4, broadcastable to `[B, N, T, S]`, or None.
         """
-        masks = list(masks)
+        masks, positions = list(masks), (None, None, None)  # [B, T, D] or [B, S, D]
+        query_mask = mask_of_positions("query_mask", query_mask, positions, "masks")
+        source_masks = [
+            mask_of_positions("source_masks", mask, positions, "masks") for mask in source_masks
+        ]
         if query_mask is not None:
             masks.append(ops.expand_dims(query_mask, -1))
         masks.extend(ops.expand_dims(mask, -2) for mask in source_masks if mask is not None)
@@ -358,8 +364,14 @@ class MultiHeadAttention(keras.layers.Layer):
         folded = self._folds(query.shape)
         if folded and (cache is not None or attention_bias is not None):
             raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
+        position_masks = query_mask, value_mask, key_mask
+        if not folded:  # of other axes it depends on which axis attends
+            shapes = query.shape, *(sources or ((None,) * 3,) * 2)
+            position_masks = _position_masks(position_masks, shapes)
+        query_mask, value_mask, key_mask = position_masks
         attention_mask = functional.as_array(attention_mask)
         if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
+            warn_of_inverted(attention_mask)
             attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
         gate = self._gate_dense(query) if self.use_gate else None
         position = _position(cache, cache_index, position)
@@ -432,6 +444,8 @@ class MultiHeadAttention(keras.layers.Layer):
                 "the features attends, and no other. Pass `attention_mask` of shape [batch, ..., "
                 f"*target axes, *source axes]. Received: attention_axes={folding.axes}."
             )
+        query, key, value = (x.shape[:-1] for x in heads)  # of the rank of the inputs
+        positions = _position_masks(positions, (query, value, key))
         query_mask, *source_masks = map(folding.fold_positions, positions)
         mask = self.compute_mask_for_scores(
             folding.target_length,
@@ -487,6 +501,12 @@ def _of_whole_cache(mask, cache):
     length = cache[0].shape[3]
     known = mask is not None and length is not None
     return mask if known and mask.shape[1] == length else None
+
+
+def _position_masks(masks, shapes):
+    """The masks of query, value and key, seen to be masks of their positions."""
+    names = ("query_mask", "value_mask", "key_mask")
+    return [mask_of_positions(*one) for one in zip(names, masks, shapes)]
 
 
 def _check_shapes(query_shape, value_shape=None, key_shape=None):

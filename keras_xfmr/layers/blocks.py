@@ -13,6 +13,7 @@ from keras_xfmr.layers.attention import MultiHeadAttention
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
+from keras_xfmr.layers.masks import mask_of_positions
 
 
 class _Block(keras.layers.Layer):
@@ -120,6 +121,10 @@ class _Block(keras.layers.Layer):
         if not default or extras or wrong or len(args) >= len(self.attentions):
             # Of the call itself: `Layer` would ask `compute_output_shape`, which knows no extras.
             return keras.Operation.compute_output_spec(self, inputs, *args, **kwargs)
+        for name in ("mask", "inputs_mask"):
+            mask_of_positions(name, kwargs.get(name), inputs.shape)
+        memory = args[0] if args else kwargs.get("memory")
+        _memory_mask(kwargs.get("memory_mask"), inputs, memory)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape, memory_shape=None):
@@ -215,7 +220,8 @@ class EncoderBlock(_Block):
         `[B, T, D]`, in a tuple with what else was asked for.
 
     Raises:
-        ValueError: `num_heads` does not divide D; `cache` without `cache_index`, or the reverse.
+        ValueError: `num_heads` does not divide D; a `mask` that is not `[B, T]`; `cache` without
+            `cache_index`, or the reverse.
 
     Example:
 
@@ -253,7 +259,7 @@ class EncoderBlock(_Block):
         cache_index=None,
     ):
         _check_cache(cache, cache_index)
-        extras = []
+        mask, extras = mask_of_positions("mask", mask, inputs.shape), []
 
         def attend(x):
             return self._attend(
@@ -315,8 +321,9 @@ class DecoderBlock(_Block):
         `[B, T, D]`, in a tuple with what else was asked for.
 
     Raises:
-        ValueError: `num_heads` does not divide D; neither memory nor cache; `cache` without
-            `cache_index`, or the reverse.
+        ValueError: `num_heads` does not divide D; an `inputs_mask` or `memory_mask` that is not
+            `[B, T]` or `[B, S]`; neither memory nor cache; `cache` without `cache_index`, or the
+            reverse.
 
     Example:
 
@@ -395,6 +402,8 @@ class DecoderBlock(_Block):
         if memory is None and cache is None:
             raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
         _check_cache(cache, cache_index)
+        inputs_mask = mask_of_positions("inputs_mask", inputs_mask, inputs.shape)
+        memory_mask = _memory_mask(memory_mask, inputs, memory)
         own, cross = [], []  # what each attention gives besides its output
         self_cache, cross_cache = (None, None) if cache is None else cache
         asked = dict(return_attention_scores=return_attention_scores, training=training)
@@ -439,6 +448,11 @@ class DecoderBlock(_Block):
 def _check_built(block):
     if not block.built:
         raise ValueError("Build the block before its caches: call it once, or `build` it.")
+
+
+def _memory_mask(mask, inputs, memory):
+    shape = (None,) * len(inputs.shape) if memory is None else memory.shape  # in a cache, or there
+    return mask_of_positions("memory_mask", mask, shape, "cross_attention_mask")
 
 
 def _check_cache(cache, cache_index):

@@ -11,6 +11,7 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
+from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.core.arguments import check_rates, named_inputs
 from keras_xfmr.models.core.data import (
@@ -21,6 +22,7 @@ from keras_xfmr.models.core.data import (
     refuse_unpacked,
 )
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
+from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
 from keras_xfmr.models.core.pretrained import DrawnUnlessLoaded, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
@@ -90,6 +92,7 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
     - `token_ids`: integers `[B, T]`;
     - `segment_ids`: integers `[B, T]`, by default zeros;
     - `attention_mask`: `[B, T]`, 1 = a token, 0 = padding; by default `token_ids != pad_token_id`.
+      Where its values are known, one that hides the tokens and shows the padding gives a warning.
 
     Returns:
         A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`.
@@ -282,14 +285,18 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
         if inputs.get("segment_ids") is not None:
             yield "Segments", inputs["segment_ids"], self.segment_embedding.input_dim, "", None
 
+    def warn_of(self, inputs):
+        warn_of_inverted_mask(inputs, self.pad_token_id)
+
     # ---- the two halves
 
     def encode(self, token_ids, segment_ids, attention_mask, training=None):
-        """The vectors of every position, `[B, T, D]`."""
+        """The vectors of every position, `[B, T, D]`; all three inputs are `[B, T]`."""
         x = self.token_embedding(token_ids) + self.segment_embedding(segment_ids)
         x = self.embeddings_norm(self.position_embedding(x))
         x = self.embeddings_dropout(x, training=training)
-        mask = ops.expand_dims(ops.cast(attention_mask, "bool"), 1)
+        mask = mask_of_positions("attention_mask", attention_mask, x.shape, None)
+        mask = ops.expand_dims(ops.cast(mask, "bool"), 1)
         for block in self.encoder_blocks:
             x = block(x, attention_mask=mask, training=training)
         return x

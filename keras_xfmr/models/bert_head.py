@@ -101,6 +101,9 @@ class BertHead(Pretrained, ChecksData, keras.Model):
         if labels is not None:
             yield from self.label_ranges(labels, length)
 
+    def warn_of(self, inputs):
+        self.bert.warn_of(inputs)
+
     def label_ranges(self, labels, length):
         """The labels' part of `ranges`; `length` is T, None where it is not known yet."""
         return ()

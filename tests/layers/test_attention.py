@@ -370,6 +370,50 @@ def test_a_mask_of_another_batch_or_number_of_heads_is_an_error(rng, shape):
             layer(x, x, attention_mask=np.ones(shape, bool))
 
 
+@pytest.mark.parametrize("name, shape", [
+    ("query_mask", (B, N, N)), ("value_mask", (B, N, N)), ("key_mask", (B, 1, N)),
+    ("query_mask", (N,)), ("value_mask", (B, 1, N, N)),
+], ids=str)  # fmt: skip
+def test_a_mask_of_positions_has_one_value_for_each(rng, name, shape):
+    layer, x = MultiHeadAttention(N, H), normal(rng, B, N, D)  # as many positions as heads
+    message = rf"`{name}` must have .* here the shape \[2, 3\]. Received: .*`attention_mask=`"
+    with pytest.raises(ValueError, match=message):
+        layer(x, x, **{name: np.ones(shape, bool)})
+    with pytest.raises(ValueError, match="must have one value for each position"):
+        rank = "query_mask" if name == "query_mask" else "source_masks"
+        value = np.ones(shape, bool)
+        layer.compute_mask_for_scores(N, N, **{rank: value if rank == name else [value]})
+
+
+def test_a_mask_of_positions_of_folded_axes_has_their_rank(rng):
+    layer, x = MultiHeadAttention(N, H, attention_axes=2), normal(rng, B, S, T, D)
+    assert layer(x, x, value_mask=np.ones((B, S, T), bool)).shape == x.shape
+    for shape in ((B, T), (B, S, T, T)):
+        with pytest.raises(ValueError, match=r"`value_mask` must .* the shape \[2, 7, 5\]. Rec"):
+            layer(x, x, value_mask=np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("name", ["query_mask", "value_mask"])
+def test_a_mask_of_positions_beside_a_cache_has_their_rank(rng, name):
+    layer, x = built(rng)
+    written, read = layer.init_cache(len(x), S), layer.project_cache(x)
+    mask = np.ones((len(x), 1, S), bool)
+    for value, cache in ((x, dict(cache=written, cache_index=0)), (None, dict(cache=read))):
+        with pytest.raises(ValueError, match=f"`{name}` must have one value for each position"):
+            layer(x, value, **{name: mask}, **cache)
+
+
+def test_a_look_ahead_mask_in_which_true_hides_gives_a_warning(rng):
+    layer, x = MultiHeadAttention(N, H), normal(rng, B, T, D)
+    hides = np.triu(np.ones((T, T), bool), 1)  # as PyTorch writes it
+    with pytest.warns(UserWarning, match="exactly those behind it.* `~attention_mask`") as found:
+        layer(x, x, attention_mask=hides)
+    assert len(found) == 1
+    layer(x, x, attention_mask=~hides)
+    layer(x, x, attention_mask=hides | np.eye(T, dtype=bool))  # from behind
+    layer(x[:, :1], x[:, :1], attention_mask=hides[:1, :1])
+
+
 def test_a_bias_is_no_mask(rng):
     layer, x = MultiHeadAttention(3, 4), normal(rng, 2, 5, 13)
     additive = np.where(np.tri(5, dtype=bool), 0.0, -1e9).astype("float32")

@@ -109,6 +109,24 @@ def test_a_decoder_block_attends_to_the_past_then_to_the_memory(rng, arguments, 
     np.testing.assert_allclose(as_numpy(output), y, **CLOSE)
 
 
+@pytest.mark.parametrize("kind, name, instead", [
+    (EncoderBlock, "mask", "attention_mask"), (DecoderBlock, "inputs_mask", "attention_mask"),
+    (DecoderBlock, "memory_mask", "cross_attention_mask"),
+])  # fmt: skip
+def test_a_mask_of_queries_and_keys_is_no_mask_of_tokens(rng, kind, name, instead):
+    """As many tokens as heads: it would be one mask for each head."""
+    block = built(rng, kind)
+    inputs = [normal(rng, B, N, D)] * len(inspect.signature(block.build).parameters)
+    symbolic = [keras.KerasTensor(x.shape, x.dtype) for x in inputs]
+    message = rf"`{name}` must have .*the shape \[2, 3\]. Received: .*(2, 3, 3).*`{instead}=`"
+    for given in (inputs, symbolic):
+        with pytest.raises(ValueError, match=message):
+            block(*given, **{name: np.ones((B, N, N), bool)})
+    if name != "memory_mask":  # the argument after the inputs
+        with pytest.raises(ValueError, match=message):
+            block(*inputs, np.ones((B, N, N), bool))
+
+
 def test_masks_of_tokens_hide_the_same_as_attention_masks(rng):
     tokens = np.array([[True] * T, [True] * 2 + [False] * (T - 2)])
     sources = np.array([[True] * S, [True] * 3 + [False] * (S - 3)])

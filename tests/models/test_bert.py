@@ -112,6 +112,38 @@ def test_a_mask_of_zeros_only_gives_finite_vectors():
     assert all(np.isfinite(x).all() for x in numpy_of(make_bert()(inputs)))
 
 
+@pytest.mark.parametrize("pad_id", [0, 1])
+def test_a_mask_that_shows_the_padding_gives_one_warning_a_call(pad_id):
+    bert, ids = make_bert(pad_token_id=pad_id, num_layers=0), make_ids()
+    head = models.BertClassifier(bert, 2)
+    ids[0, 5:] = pad_id
+    hides = ids == pad_id  # 1 = hide
+    for mask in (hides.astype("int32"), np.where(hides, -1e4, 0.0).astype("float32")):
+        for model in (bert, head):
+            for call in (model, model.predict_on_batch):
+                with pytest.warns(UserWarning, match=f"pad_token_id={pad_id}.*1 - att") as found:
+                    call({"token_ids": ids, "attention_mask": mask})
+                assert len(found) == 1
+
+
+def test_a_mask_that_may_be_meant_gives_no_warning():
+    bert, ids = make_bert(num_layers=0), make_ids()
+    rows = {"token_ids": ids, "attention_mask": (ids != 0).astype("int32")}
+    ids[0, 5:] = 0
+    masks = [ids != 0, ids == 0, np.zeros_like(ids), np.ones_like(ids), np.arange(7) > ids * 0 + 2]
+    masks[1][0, 5] = False  # some padding hidden, too
+    for mask in masks:
+        bert({**rows, "attention_mask": mask.astype("int32")})
+    ids[0] = 0  # a row that fills a batch
+    bert({**rows, "attention_mask": (ids == 0).astype("int32")})
+
+
+def test_the_mask_of_encode_is_one_of_positions():
+    bert, ids = make_bert(), make_ids()[:, :3]
+    with pytest.raises(ValueError, match=r"`attention_mask` must have one value .*\(2, 3, 3\)"):
+        bert.encode(ids, np.zeros_like(ids), np.ones((2, 3, 3), "int32"))
+
+
 def test_survives_a_keras_file(tmp_path):
     bert = make_bert(hidden_act="gelu_new", layer_norm_eps=1e-5)
     bert.save(tmp_path / "bert.keras")

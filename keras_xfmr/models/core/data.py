@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_xfmr import functional, kernels
 from keras_xfmr.models.core import compiled
+from keras_xfmr.models.core.inverted_mask import outermost_call
 
 
 class ChecksData:
@@ -19,7 +20,11 @@ class ChecksData:
     """
 
     def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.complete_inputs(inputs), *args, **kwargs)
+        completed = self.complete_inputs(inputs)
+        with outermost_call() as outermost:
+            if outermost and isinstance(inputs, dict):
+                self.warn_of({name: completed[name] for name in inputs if name in completed})
+            return super().__call__(completed, *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
         # Training on JAX comes here directly.
@@ -47,6 +52,12 @@ class ChecksData:
         """
         raise NotImplementedError
 
+    def warn_of(self, inputs):
+        """Warns of inputs that are allowed and cannot be meant.
+
+        Args:
+            inputs: those that the model was given, arrays or tensors by their names.
+        """
     # ---- what `compile` is given
 
     unfit = None  # why the loss or a metric cannot be meant
@@ -174,6 +185,7 @@ class ChecksData:
             labels = labels.get("labels") if single else labels
             for parts in self.ranges(arrays, labels):
                 check_range(*parts)
+            self.warn_of(arrays)
 
     def _named_labels(self, labels):
         """Of named outputs, whose labels may come in the names' order, a dictionary."""

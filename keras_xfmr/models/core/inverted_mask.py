@@ -1,0 +1,49 @@
+"""A padding mask in which 1 hides, which is allowed and cannot be meant.
+
+B batch, T length
+"""
+
+import contextlib
+import contextvars
+import warnings
+
+from keras_xfmr import functional
+
+_inside = contextvars.ContextVar("inside", default=False)
+
+
+@contextlib.contextmanager
+def outermost_call():
+    """Whether no other call is open in this thread: a head calls its encoder."""
+    outermost = not _inside.get()
+    before = _inside.set(True)
+    try:
+        yield outermost
+    finally:
+        _inside.reset(before)
+
+
+def warn_of_inverted_mask(inputs, pad_id):
+    """Warns where `attention_mask` hides the tokens and shows the padding.
+
+    It looks at rows that have both, in arrays whose values are known: inside a compiled graph they
+    are not.
+
+    Args:
+        inputs: `token_ids` and perhaps `attention_mask`, `[B, T]` each, by their names.
+        pad_id: of the model.
+    """
+    if "attention_mask" not in inputs:
+        return
+    ids, mask = map(functional.concrete_value, (inputs["token_ids"], inputs["attention_mask"]))
+    if ids is None or mask is None or ids.ndim != 2 or ids.shape != mask.shape:
+        return
+    tokens, seen = ids != pad_id, mask != 0
+    both = tokens.any(axis=1) & ~tokens.all(axis=1)
+    if both.any() and (seen != tokens)[both].all():
+        warnings.warn(
+            f"`attention_mask` hides every token and shows the padding (pad_token_id={pad_id}). It "
+            "must be 1 for a token and 0 for padding. If yours is the reverse, pass "
+            "`1 - attention_mask`, or leave it out.",
+            stacklevel=3,
+        )

@@ -8,8 +8,8 @@ MAX_BYTES = 16 * 2**20  # the largest published BERT's tokenizer.json has 10 MB
 MAX_LINES = 2**20  # and its vocabulary half of it
 
 
-def read_bytes(path, most=MAX_BYTES):
-    """What a file holds, if that is not more than `most` bytes.
+def read_bytes(path, most=None):
+    """What a file holds, if that is not more than `most` bytes, by default `MAX_BYTES`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -18,8 +18,10 @@ def read_bytes(path, most=MAX_BYTES):
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No {path.name} in {str(path.parent)!r}.")
+    most = MAX_BYTES if most is None else most
     with path.open("rb") as file:
-        content = file.read(most + 1)
+        # `read` takes memory for all that it may read, before it finds less.
+        content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most:
         raise ValueError(f"Expected at most {most} bytes. Received: more in {path.name}.")
     return content
@@ -51,7 +53,7 @@ def read_lines(path):
     return lines
 
 
-def read_json(path, kind=dict, most=MAX_BYTES):
+def read_json(path, kind=dict, most=None):
     """What a JSON file holds, a `dict` or a `list`.
 
     Raises:
@@ -59,10 +61,11 @@ def read_json(path, kind=dict, most=MAX_BYTES):
         ValueError: it is larger than `most` bytes, no JSON, or of another kind.
     """
     path = pathlib.Path(path)
+    content = read_bytes(path, most)
     try:
-        content = json.loads(read_bytes(path, most).decode("utf8"))
+        content = json.loads(content.decode("utf8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+        raise ValueError(f"{str(path)!r} is damaged, it is not JSON: {error}") from error
     if not isinstance(content, kind):
         expected = {dict: "an object", list: "a list"}[kind]
         raise ValueError(f"{str(path)!r} is damaged: expected {expected} at its top.")

@@ -20,7 +20,7 @@ empty = phrasing.empty
 layer_norm = phrasing.layer_norm
 program = phrasing.program
 uniform = phrasing.uniform
-watched = phrasing.watched
+validated = phrasing.validated
 write = phrasing.write
 
 __all__ = [
@@ -36,6 +36,6 @@ __all__ = [
     "softmax",
     "top_k",
     "uniform",
-    "watched",
+    "validated",
     "write",
 ]

@@ -61,7 +61,7 @@ def program(model):
     return model.predict_on_batch
 
 
-def watched(data, ranges):
+def validated(data, ranges):
     """The data as they are: only TensorFlow's data sets are looked at."""
     return data
 

@@ -1,5 +1,5 @@
 """TensorFlow's phrasing, where the plain one is slow, and the three things that only it needs:
-`build_training` before a step is traced, `watched` data sets, a `program` without replicas.
+`build_training` before a step is traced, `validated` data sets, a `program` without replicas.
 """
 
 import functools
@@ -171,7 +171,7 @@ def program(model):
     return run
 
 
-def watched(data, ranges):
+def validated(data, ranges):
     """The data set, which fails at a batch with a value outside its range; others as they are.
 
     A compiled step has no way to say so. The input pipeline runs before it, on the CPU.

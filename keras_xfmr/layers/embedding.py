@@ -3,7 +3,6 @@
 B batch, T length, D d_model, V vocab_size
 """
 
-import contextvars
 import functools
 import math
 
@@ -13,9 +12,6 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.projections import KeepsUpdates, product_of, times_transposed
-
-# The layer that is being called, and its `reverse`. Each thread has its own.
-_called = contextvars.ContextVar("called", default=(None, False))
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -37,6 +33,7 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         inputs: integer ids `[B, T]`, or with `reverse=True` vectors `[B, T, D]`, whose implicit
             mask goes on to the logits.
         reverse: whether to project vectors to logits.
+        validate: whether to look at the ids; a model that did so passes False.
 
     Returns:
         `[B, T, D]`, or `[B, T, V]` in reverse.
@@ -86,17 +83,11 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
-    def __call__(self, *args, **kwargs):
-        before = _called.set((self, args[1] if len(args) > 1 else kwargs.get("reverse", False)))
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            _called.reset(before)
-
-    def call(self, inputs, reverse=False):
+    def call(self, inputs, reverse=False, validate=True):
         if reverse:
             return product_of(self)(ops.cast(inputs, self.compute_dtype))
-        self.check_ids(inputs)
+        if validate:
+            self.check_ids(inputs)
         vectors = super().call(inputs)
         factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)
         return vectors if factor == 1.0 else vectors * ops.cast(factor, vectors.dtype)
@@ -123,21 +114,20 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
     def compute_mask(self, inputs, mask=None):
         """Ids are masked where they are 0, with `mask_zero=True`; vectors keep their mask.
 
-        Called by itself, it takes floats whose last axis is D for vectors. Inside a call of the
-        layer `reverse` decides, because float32 ids `[B, T]` may have T = D.
+        Keras asks after the call, and does not say with which arguments that was. Vectors are
+        floats whose last axis is D, of three axes at least: float32 ids `[B, T]` may have T = D.
         """
-        layer, reverse = _called.get()
-        if layer is not self:  # Keras asks after the call, without its other arguments
-            floats = "float" in keras.backend.standardize_dtype(inputs.dtype)
-            reverse = floats and inputs.shape[-1] == self.output_dim
-        return mask if reverse else super().compute_mask(inputs, mask)
+        floats = "float" in keras.backend.standardize_dtype(inputs.dtype)
+        wide = len(inputs.shape) > 2 or not functional.could_be_ids(inputs)
+        vectors = floats and wide and inputs.shape[-1] == self.output_dim
+        return mask if vectors else super().compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape, reverse=False):
         if reverse:
             return (*input_shape[:-1], self.input_dim)
         return (*input_shape, self.output_dim)
 
-    def compute_output_spec(self, inputs, reverse=False):
+    def compute_output_spec(self, inputs, reverse=False, validate=True):
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

@@ -7,8 +7,12 @@ from keras_xfmr.models.bert_heads import (
     BertPretrainer,
     BertSpanPredictor,
     BertTokenClassifier,
-    best_spans,
 )
+from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.heads.classifier import Classifier, Tagger
+from keras_xfmr.models.heads.embedder import Embedder
+from keras_xfmr.models.heads.masked_lm import MaskedLanguageModel
+from keras_xfmr.models.heads.spans import SpanPredictor, best_spans
 from keras_xfmr.models.transformer import Transformer
 
 __all__ = [
@@ -18,6 +22,12 @@ __all__ = [
     "BertPretrainer",
     "BertSpanPredictor",
     "BertTokenClassifier",
+    "Classifier",
+    "Embedder",
+    "Encoder",
+    "MaskedLanguageModel",
+    "SpanPredictor",
+    "Tagger",
     "Transformer",
     "best_spans",
 ]

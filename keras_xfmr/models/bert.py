@@ -8,20 +8,15 @@ import math
 import keras
 from keras import ops
 
-from keras_xfmr import functional
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
-from keras_xfmr.models.core.arguments import check_rates, named_inputs
-from keras_xfmr.models.core.data import (
-    ChecksData,
-    check_range,
-    positions,
-    refuse_no_ids,
-    refuse_unpacked,
-)
+from keras_xfmr.models.core.arguments import check_rates
+from keras_xfmr.models.core.data import ValidatesData
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
+from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
 from keras_xfmr.models.core.pretrained import DrawnUnlessLoaded, Pretrained
 
@@ -54,11 +49,10 @@ HIDDEN_ACTS = {
 SIZES = (
     "vocab_size", "d_model", "num_heads", "ffn_dim", "num_layers", "max_length", "type_vocab_size",
 )  # fmt: skip
-INPUTS = ("token_ids", "segment_ids", "attention_mask")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
+class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     """The encoder of Devlin et al. 2019: every position in, every position out.
 
         x = Dropout(LayerNorm(token[id] + position[t] + segment[s]))
@@ -174,7 +168,16 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
         )
 
         # ---- functional graph
-        inputs = symbolic_inputs()
+        self.declared_inputs = Inputs(
+            Input("token_ids", "Token ids", vocab_size, longest=max_length, nonempty=True),
+            Input(
+                "segment_ids", "`segment_ids`", type_vocab_size, "type_vocab_size",
+                default=lambda inputs: ops.zeros_like(inputs["token_ids"], dtype="int32"),
+                like="token_ids",
+            ),
+            Input("attention_mask", "`attention_mask`", default=self._mask, like="token_ids"),
+        )  # fmt: skip
+        inputs = self.declared_inputs.symbolic()
         sequence = self.encode(**inputs)
         super().__init__(
             inputs=inputs, outputs=[sequence, self.pool(sequence)], name=name, **kwargs
@@ -235,55 +238,8 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
 
     # ---- the call
 
-    def complete_inputs(self, inputs, further=()):
-        """All three inputs, from `token_ids` alone or a dictionary that has at least those.
-
-        Args:
-            inputs: what the model was called with.
-            further: names of inputs that are needed besides, of a head.
-
-        Raises:
-            ValueError: unknown or missing inputs, shapes that differ, no positions, ids that are
-                no integers, ragged ids, texts, segments outside their table.
-        """
-        inputs = inputs if isinstance(inputs, dict) else {"token_ids": inputs}
-        inputs = named_inputs(inputs, ("token_ids", *further), INPUTS[1:])
-        refuse_unpacked(inputs)
-        inputs = {
-            name: value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value)
-            for name, value in inputs.items()
-        }
-        token_ids = inputs["token_ids"]
-        if len(token_ids.shape) == 2 and token_ids.shape[1] == 0:
-            raise ValueError(
-                "`token_ids` must have at least one position, [CLS]. Received: shape "
-                f"{tuple(token_ids.shape)}."
-            )
-        if "segment_ids" not in inputs:
-            inputs["segment_ids"] = ops.zeros_like(token_ids, dtype="int32")
-        segments = functional.concrete_value(inputs["segment_ids"])
-        check_range("`segment_ids`", segments, self.segment_embedding.input_dim, "type_vocab_size")
-        if "attention_mask" not in inputs:
-            inputs["attention_mask"] = ops.cast(
-                ops.not_equal(token_ids, self.pad_token_id), "int32"
-            )
-        _check_inputs(inputs)
-        return inputs
-
-    # ---- data are looked at
-
-    def named(self, inputs):
-        return inputs if isinstance(inputs, dict) else {"token_ids": inputs}
-
-    def ranges(self, inputs, labels=None):
-        inputs = self.named(inputs)
-        if inputs.get("token_ids") is None:
-            return  # the call says so
-        yield "Token ids", inputs["token_ids"], self.token_embedding.input_dim, "", None
-        if len(inputs["token_ids"].shape) == 2:
-            yield positions("token_ids", inputs["token_ids"], self.position_embedding.max_length)
-        if inputs.get("segment_ids") is not None:
-            yield "Segments", inputs["segment_ids"], self.segment_embedding.input_dim, "", None
+    def _mask(self, inputs):
+        return ops.cast(ops.not_equal(inputs["token_ids"], self.pad_token_id), "int32")
 
     def warn_of(self, inputs):
         warn_of_inverted_mask(inputs, self.pad_token_id)
@@ -292,7 +248,8 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
 
     def encode(self, token_ids, segment_ids, attention_mask, training=None):
         """The vectors of every position, `[B, T, D]`; all three inputs are `[B, T]`."""
-        x = self.token_embedding(token_ids) + self.segment_embedding(segment_ids)
+        x = self.token_embedding(token_ids, validate=False)
+        x = x + self.segment_embedding(segment_ids, validate=False)
         x = self.embeddings_norm(self.position_embedding(x))
         x = self.embeddings_dropout(x, training=training)
         mask = mask_of_positions("attention_mask", attention_mask, x.shape, None)
@@ -301,28 +258,18 @@ class Bert(Adaptable, Pretrained, ChecksData, keras.Model):
             x = block(x, attention_mask=mask, training=training)
         return x
 
+    def embedding_layers(self):
+        return (
+            self.token_embedding,
+            self.position_embedding,
+            self.segment_embedding,
+            self.embeddings_norm,
+        )
+
     def pool(self, sequence):
         """The [CLS] vector `[B, D]`: tanh(W x_0 + b)."""
         first = sequence[:, 0]
         return first if self.pooler is None else self.pooler(first)
-
-
-def symbolic_inputs():
-    """The three `keras.Input`s of a BERT model."""
-    return {name: keras.Input((None,), dtype="int32", name=name) for name in INPUTS}
-
-
-def _check_inputs(inputs):
-    """Shapes that are equal, not such as broadcast, and integers."""
-    shape = tuple(inputs["token_ids"].shape)
-    for name in INPUTS:
-        found = tuple(inputs[name].shape)
-        if not functional.shapes_agree(found, shape):
-            raise ValueError(
-                f"`{name}` must have the shape of `token_ids`, {shape}. Received: shape {found}."
-            )
-        if name != "attention_mask":
-            refuse_no_ids(f"`{name}`", inputs[name])
 
 
 def _check(config):

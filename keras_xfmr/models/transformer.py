@@ -21,11 +21,12 @@ from keras_xfmr.layers import (
 )
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
-from keras_xfmr.models.core.arguments import NamedArguments, check_rates, named_inputs
+from keras_xfmr.models.core.arguments import NamedArguments, check_rates
 from keras_xfmr.models.core.compiled import Output
-from keras_xfmr.models.core.data import ChecksData, positions, refuse_no_ids
+from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
 from keras_xfmr.models.core.generative import Generator, GeneratorCache, options_key
+from keras_xfmr.models.core.inputs import Input, Inputs, Range
 
 PRESETS = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
@@ -37,11 +38,10 @@ PRESETS = {
         "dropout_rate": 0.3,
     },
 }
-INPUTS = ("source_ids", "target_ids")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Transformer(NamedArguments, ChecksData, keras.Model):
+class Transformer(NamedArguments, ValidatesData, keras.Model):
     """The Transformer (Vaswani et al. 2017, figure 1) as a functional model that gives logits.
 
     memory = encode(source); logits = decode(target, memory). Trained with teacher forcing: the
@@ -140,15 +140,15 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         self.decoder_norm = _final_norm(config, policy, "decoder_norm")
 
         # ---- functional graph
-        source_ids = keras.Input((None,), dtype="int32", name="source_ids")
-        target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-        logits = self.decode(target_ids, self.encode(source_ids), source_ids)
-        super().__init__(
-            inputs={"source_ids": source_ids, "target_ids": target_ids},
-            outputs=logits,
-            name=name,
-            **kwargs,
+        self.declared_inputs = Inputs(
+            _input("source_ids", self.source_embedding, self.source_positions),
+            _input("target_ids", self.target_embedding, self.target_positions),
         )
+        inputs = self.declared_inputs.symbolic()
+        source_ids, target_ids = inputs.values()
+        memory = self._encode(source_ids, None, validate=False)
+        logits = self._decode(target_ids, memory, source_ids, None, validate=False)
+        super().__init__(inputs=inputs, outputs=logits, name=name, **kwargs)
         self.dtype_policy = policy  # `compile` scales the loss by it
         self._config = config
         self._generators = GeneratorCache()
@@ -185,36 +185,11 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
             raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
         return cls(source_vocab_size, target_vocab_size, **{**PRESETS[preset], **overrides})
 
-    # ---- the call
+    # ---- data are validated
 
-    def complete_inputs(self, inputs):
-        inputs = self.named(inputs)
-        if not isinstance(inputs, dict):
-            return inputs
-        inputs = named_inputs(inputs, INPUTS)
-        for name, ids in inputs.items():
-            refuse_no_ids(f"`{name}`", functional.as_array(ids))
-        return inputs
-
-    # ---- data are looked at
-
-    def named(self, inputs):
-        pair = isinstance(inputs, (list, tuple)) and len(inputs) == len(INPUTS)
-        return dict(zip(INPUTS, inputs)) if pair else inputs
-
-    def ranges(self, inputs, labels=None):
-        inputs = self.named(inputs)
-        if not isinstance(inputs, dict) or not set(INPUTS) <= set(inputs):
-            return  # the call says so
-        tables = (self.source_embedding, self.target_embedding)
-        places = (self.source_positions, self.target_positions)
-        for name, table, place in zip(INPUTS, tables, places):
-            yield f"`{name}`", inputs[name], table.input_dim, "", None
-            if hasattr(place, "max_length") and len(inputs[name].shape) == 2:
-                yield positions(name, inputs[name], place.max_length)
-        if labels is not None:
-            size = self.target_embedding.input_dim
-            yield "Labels", labels, size, "", self.ignored_label()
+    def label_ranges(self, labels, inputs):
+        size = self.target_embedding.input_dim
+        yield Range("Labels", labels, size, ignored=self.ignored_label())
 
     def described_outputs(self):
         return Output("vocabulary", self.target_embedding.input_dim, self.pad_id)
@@ -247,18 +222,18 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
         of_targets, cross = zip(*decoder) if decoder else ((), ())
         return {"encoder": encoder, "decoder": list(of_targets), "cross": list(cross)}
 
-    def _encode(self, source_ids, training, scores=None):
+    def _encode(self, source_ids, training, scores=None, validate=True):
         """Also appends each block's attention weights to `scores`, where it is a list."""
         mask = functional.padding_mask(source_ids, self.pad_id)
-        x = self.source_positions(self.source_embedding(source_ids))
+        x = self.source_positions(self.source_embedding(source_ids, validate=validate))
         x = self.source_dropout(x, training=training)
         for block in self.encoder_blocks:
             x = _kept(scores, block, x, attention_mask=mask, training=training)
         return x if self.encoder_norm is None else self.encoder_norm(x)
 
-    def _decode(self, target_ids, memory, source_ids, training, scores=None):
+    def _decode(self, target_ids, memory, source_ids, training, scores=None, validate=True):
         mask = functional.padding_mask(source_ids, self.pad_id)
-        x = self.target_positions(self.target_embedding(target_ids))
+        x = self.target_positions(self.target_embedding(target_ids, validate=validate))
         x = self.target_dropout(x, training=training)
         for block in self.decoder_blocks:
             x = _kept(scores, block, x, memory, cross_attention_mask=mask, training=training)
@@ -433,6 +408,12 @@ def _kept(scores, block, *inputs, **arguments):
     output, weights = block(*inputs, return_attention_scores=True, **arguments)
     scores.append(weights)
     return output
+
+
+def _input(name, table, positions):
+    """The `Input` of ids that are looked up in a table."""
+    longest = getattr(positions, "max_length", None)
+    return Input(name, f"`{name}`", table.input_dim, longest=longest)
 
 
 def _positions(config, policy, name):

@@ -137,11 +137,11 @@ def export_encoder(
 
 
 HEADS = {
-    models.BertClassifier: classifier,
-    models.BertEmbedder: embedder,
-    models.BertPretrainer: pretrainer,
-    models.BertSpanPredictor: span_predictor,
-    models.BertTokenClassifier: tagger,
+    models.Classifier: classifier,
+    models.Embedder: embedder,
+    models.MaskedLanguageModel: pretrainer,
+    models.SpanPredictor: span_predictor,
+    models.Tagger: tagger,
 }
 
 
@@ -164,20 +164,21 @@ def _endpoints(model, packer, options):
 
 def _check_packer(model, packer):
     """Raises ValueError where a packer makes what the model does not read."""
-    fit = isinstance(model, models.BertSpanPredictor) == isinstance(packer, text.QuestionPacker)
+    fit = isinstance(model, models.SpanPredictor) == isinstance(packer, text.QuestionPacker)
     if not fit or isinstance(packer, text.Tokenizer):
         raise ValueError(
             "Expected a QuestionPacker for a BertSpanPredictor and a SentencePacker for the "
             f"others. Received: {type(packer).__name__} for a {type(model).__name__}."
         )
-    tokenizer, rows = packer.tokenizer, model.bert.token_embedding.input_dim
-    if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
+    (ids,) = (one for one in model.declared_inputs if one.name == "token_ids")
+    tokenizer, rows, padding = packer.tokenizer, ids.size, model.encoder.pad_token_id
+    if tokenizer.vocab_size > rows or tokenizer.pad_id != padding:
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} ids and pad_id={tokenizer.pad_id}, the "
-            f"model's table {rows} rows and pad_token_id={model.bert.pad_token_id}. Is this the "
+            f"model's table {rows} rows and pad_token_id={padding}. Is this the "
             "tokenizer that the model was trained with?"
         )
-    longest = model.bert.position_embedding.max_length
+    longest = ids.longest
     if packer.max_length > longest:
         raise ValueError(
             f"The packer makes up to {packer.max_length} tokens, the model has positions for "

@@ -10,7 +10,6 @@ import copy
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.models.core.arguments import class_names
 from keras_xfmr.serving.requests import (
     CHARACTERS_A_PIECE,
@@ -20,6 +19,7 @@ from keras_xfmr.serving.requests import (
     same_rows,
     same_shape,
 )
+from keras_xfmr.text.packers.sentences import INPUTS
 
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
 LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
@@ -122,19 +122,14 @@ class TextReader:
 
 def read_ids(model, token_ids, lengths, segment_ids=None):
     """A model's inputs, of which only the first `lengths` count."""
-    bert = model.bert
-    token_ids, mask = read_up_to(
-        token_ids,
-        lengths,
-        bert.position_embedding.max_length,
-        vocab_size=bert.token_embedding.input_dim,
-        pad_id=0,
-    )
+    declared = {one.name: one for one in model.declared_inputs}
+    ids = declared["token_ids"]
+    token_ids, mask = read_up_to(token_ids, lengths, ids.longest, vocab_size=ids.size, pad_id=0)
     inputs = {"token_ids": token_ids, "attention_mask": mask}
     if segment_ids is not None:
         segment_ids = segment_ids[:, : tf.shape(mask)[1]]
         segment_ids = same_shape(segment_ids, mask, "Expected a segment for each id.") * mask
-        size = bert.segment_embedding.input_dim
+        size = declared["segment_ids"].size
         message = f"Expected segments from 0 on, below the {size} rows of the model's table."
         inputs["segment_ids"] = inside(segment_ids, size, message)
     # The model reads one position at least; ids of no width are an empty text.

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_xfmr import models
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.serving.heads import (
     LENGTHS,
     SEGMENT_IDS,
@@ -19,6 +18,7 @@ from keras_xfmr.serving.heads import (
 )
 from keras_xfmr.serving.requests import cut_text, in_parts, same_rows
 from keras_xfmr.text.packers.questions import context_mask
+from keras_xfmr.text.packers.sentences import INPUTS
 
 
 def span_predictor(model, packer, *, max_answer_length=30, max_windows=64, max_characters=None):

@@ -6,7 +6,6 @@ B batch, T length, W max_words, E max_entities, C classes, R windows
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.models.bert import INPUTS
 from keras_xfmr.serving.heads import (
     LENGTHS,
     TOKEN_IDS,
@@ -18,6 +17,7 @@ from keras_xfmr.serving.heads import (
 )
 from keras_xfmr.serving.requests import cut_text, in_parts
 from keras_xfmr.text.packers.entities import EntityFinder
+from keras_xfmr.text.packers.sentences import INPUTS
 from keras_xfmr.text.ragged import head
 
 

@@ -521,7 +521,7 @@ def test_arrays_are_looked_at_before_a_compiled_step():
     labels, segments = np.array([0, 1]), np.full((2, 7), 2)
     for message, inputs, targets in (
         ("Token ids must lie in 0 .. 30. Received: token ids from", make_ids() + 20, labels),
-        ("Segments must lie", {"token_ids": make_ids(), "segment_ids": segments}, labels),
+        ("`segment_ids` must lie", {"token_ids": make_ids(), "segment_ids": segments}, labels),
         ("Labels must lie in 0 .. 1", make_ids(), np.array([0.0, 5.0])),
     ):
         for call in (classifier.fit, classifier.evaluate, classifier.train_on_batch):
@@ -680,7 +680,7 @@ def test_data_sets_are_looked_at_before_a_compiled_step():
 
     for message, data in (
         ("Token ids must lie in 0 .. 30. Received: .[34][0-9]", batches(make_ids() + 20, labels)),
-        ("Segments must lie in 0 .. 1. Received: .2 2 2 2 2", batches(named, labels)),
+        ("`segment_ids` must lie in 0 .. 1 .*Received: .2 2 2 2 2", batches(named, labels)),
         ("Labels must lie in 0 .. 1 .num_classes=2.. Received: .5", batches(make_ids(), [0, 5])),
     ):
         fit, validate = fit_with(), lambda data: fit_with(data)(good)

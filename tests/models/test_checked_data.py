@@ -139,7 +139,7 @@ def test_an_encoder_alone_looks_at_its_data():
         model.predict(BAD, verbose=0)
     with pytest.raises(ValueError, match=IDS_MESSAGE):
         model.fit(BAD, [np.zeros((B, T, 6)), np.zeros((B, 6))], verbose=0)
-    with pytest.raises(ValueError, match="Segments must lie in 0 .. 1"):
+    with pytest.raises(ValueError, match="`segment_ids` must lie in 0 .. 1"):
         model.predict({"token_ids": IDS, "segment_ids": np.full((B, T), 2)}, verbose=0)
 
 

@@ -15,7 +15,6 @@ from keras import ops
 
 from keras_xfmr import decoding, training
 from keras_xfmr.models import Transformer
-from keras_xfmr.models.transformer import INPUTS
 
 pytestmark = pytest.mark.portable
 
@@ -221,7 +220,7 @@ def test_a_model_comes_back_from_a_file_with_its_logits(tmp_path):
 
 def test_two_models_stand_in_one(tmp_path):
     """Without a name of its own the second would be refused, as two layers of one name are."""
-    source, target = (keras.Input((None,), dtype="int32") for _ in INPUTS)
+    source, target = (keras.Input((None,), dtype="int32") for _ in ("source_ids", "target_ids"))
     both = [tiny(), tiny()]
     outer = keras.Model([source, target], [model([source, target]) for model in both])
     assert both[0].name != both[1].name
@@ -324,7 +323,7 @@ def test_a_bad_argument_is_an_error_that_says_what_was_received(arguments, messa
 
 
 def test_ids_outside_the_vocabulary_are_an_error():
-    with pytest.raises(ValueError, match="must lie in 0 .. 12.*Received: ids from 0 to 13"):
+    with pytest.raises(ValueError, match="`source_ids` must lie in 0 .. 12.*from 0 to 13"):
         logits_of(tiny(), np.where(SOURCE == 12, 13, SOURCE))
 
 

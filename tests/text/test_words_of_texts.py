@@ -100,7 +100,7 @@ def test_each_word_is_read_where_most_stands_around_it(stride, packer, rng):
 def test_what_the_packer_refuses(packer):
     with pytest.raises(ValueError, match="`split` must be one of .*'words'"):
         text.SentencePacker(packer.tokenizer, 7, split="words")
-    with pytest.raises(ValueError, match="`stride` must be an integer, at least 1, at most 5"):
+    with pytest.raises(ValueError, match="`stride` must be an integer in 1 .. 5"):
         packer.pack_word_windows(tf.ragged.constant([["a"]]), 6)
 
 

@@ -17,16 +17,6 @@ OURS = {
 }
 
 
-# What others call inputs of BERT.
-TRANSFORMERS_INPUTS = {
-    "input_ids": "`token_ids` here",
-    "token_type_ids": "`segment_ids` here",
-    "position_ids": "not an input here: positions count from 0 in each row",
-}
-# What the packers of `keras_xfmr.text` give besides inputs.
-PACKED = ("row", "truncated", "word_positions")
-
-
 class NamedArguments:
     """A mixin of models whose constructor takes sizes by name."""
 
@@ -62,28 +52,6 @@ class NamedArguments:
                 f"{cls.__name__} takes the arguments {', '.join(cls.argument_names())}. "
                 f"Received: {', '.join(unknown)}.{''.join(hints)}"
             )
-
-
-def named_inputs(inputs, needed, optional=()):
-    """The inputs of these names that are there; what packers give besides is left out.
-
-    Keras takes the values of a dictionary in the order of their names, so that one more would give
-    each input the value of another.
-
-    Raises:
-        ValueError: a needed input is missing, or an unknown one is there.
-    """
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    unknown = sorted(set(inputs) - {*needed, *optional, *PACKED})
-    if unknown or not set(needed) <= set(inputs):
-        foreign = [name for name in unknown if name in TRANSFORMERS_INPUTS]
-        hints = [f" {name} is {TRANSFORMERS_INPUTS[name]}." for name in foreign]
-        listed = (" and ".join(f"`{name}`" for name in group) for group in (needed, optional))
-        raise ValueError(
-            f"Expected {', and perhaps '.join(filter(None, listed))}. Received: inputs "
-            f"{sorted(inputs)}.{''.join(hints)}"
-        )
-    return {name: inputs[name] for name in (*needed, *optional) if name in inputs}
 
 
 def check_rates(config, names):

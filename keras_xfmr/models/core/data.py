@@ -1,4 +1,4 @@
-"""Data that are looked at before they meet a compiled step, which has no way to complain."""
+"""Validates data before a compiled step, which cannot raise errors."""
 
 import inspect
 import types
@@ -7,50 +7,58 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xfmr import functional, kernels
+from keras_xfmr import kernels
 from keras_xfmr.models.core import compiled
-from keras_xfmr.models.core.inverted_mask import outermost_call
+from keras_xfmr.models.core.inputs import check_range, refuse_texts, refuse_unpacked
 
 
-class ChecksData:
+class ValidatesData:
     """A mixin of models over token ids, to stand before `keras.Model`.
 
     Under XLA an id outside its table is another row, a label outside the classes a loss of NaN. A
-    model defines `complete_inputs`, `named` and `ranges`.
+    model has `declared_inputs`, the `Inputs` that it reads, and may define `label_ranges`.
     """
 
-    def __call__(self, inputs, *args, **kwargs):
-        completed = self.complete_inputs(inputs)
-        with outermost_call() as outermost:
-            if outermost and isinstance(inputs, dict):
-                self.warn_of({name: completed[name] for name in inputs if name in completed})
-            return super().__call__(completed, *args, **kwargs)
+    def __call__(self, inputs, *args, validate=True, **kwargs):
+        """Calls the model on inputs that are validated once, those that were left out completed.
 
-    def call(self, inputs, training=None, mask=None):
-        # Training on JAX comes here directly.
-        return super().call(self.complete_inputs(inputs), training=training, mask=mask)
-
-    def complete_inputs(self, inputs):
-        """The inputs of the functional graph, checked, from what the model was called with."""
-        raise NotImplementedError
-
-    def named(self, inputs):
-        """A dictionary of the call's inputs by their names.
-
-        Anything else that `fit` may be given, such as a data set, may come back as it is or under
-        the name of the first input: `check_data` looks at arrays alone.
+        A model that calls this one with inputs of its own passes `validate=False`.
         """
-        raise NotImplementedError
+        if validate:
+            inputs = self.validated_inputs(inputs)
+        else:
+            kwargs["validate"] = False  # so that a functional model calls it so, too
+        return super().__call__(inputs, *args, **kwargs)
 
-    def ranges(self, inputs, labels=None):
-        """What must lie where in a batch: (name, values, size, advice, ignored value) of each,
-        and False where they may be fractions.
+    def call(self, inputs, training=None, mask=None, validate=True):
+        # Training on JAX comes here directly, and may leave out inputs.
+        inputs = self.declared_inputs.complete(inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_output_spec(self, inputs, training=None, mask=None, validate=True):
+        return super().compute_output_spec(inputs, training=training, mask=mask)
+
+    def validated_inputs(self, inputs):
+        """The inputs of the functional graph from what the model was called with.
+
+        Raises:
+            ValueError: unknown or missing inputs, shapes that differ, ids that are no integers or
+                outside their table, ragged ids, texts.
+        """
+        completed = self.declared_inputs.complete(inputs)
+        self.declared_inputs.check(completed)
+        if isinstance(inputs, dict):
+            self.warn_of({name: completed[name] for name in inputs if name in completed})
+        return completed
+
+    def label_ranges(self, labels, inputs):
+        """The `Range`s of labels.
 
         Args:
-            inputs: of the call, arrays or tensors.
-            labels: None, an array or a tensor, or a dictionary of them.
+            labels: an array or a tensor, or a dictionary of them.
+            inputs: those of the batch, by their names.
         """
-        raise NotImplementedError
+        return ()
 
     def warn_of(self, inputs):
         """Warns of inputs that are allowed and cannot be meant.
@@ -58,6 +66,7 @@ class ChecksData:
         Args:
             inputs: those that the model was given, arrays or tensors by their names.
         """
+
     # ---- what `compile` is given
 
     unfit = None  # why the loss or a metric cannot be meant
@@ -107,7 +116,7 @@ class ChecksData:
 
     def compile_from_config(self, config):
         """As Keras', which only warns where `compile` is not its own."""
-        if type(self).compile is not ChecksData.compile:
+        if type(self).compile is not ValidatesData.compile:
             return super().compile_from_config(config)  # of a user's subclass
         self.compile(**keras.saving.deserialize_keras_object(config))
         if getattr(self, "optimizer", None) is not None and self.built:
@@ -128,7 +137,7 @@ class ChecksData:
         self.check_data(x, y)
         self._refuse_unfit()
         kernels.build_training(self, x, y)
-        given = inspect.signature(super().fit).bind(self._watched(x), y, *args, **kwargs)
+        given = inspect.signature(super().fit).bind(self._validated(x), y, *args, **kwargs)
         if given.arguments.get("class_weight") and len(getattr(self.output, "shape", ())) == 3:
             raise ValueError(
                 "Keras reads `class_weight` for one label a row, and this model has one a token. "
@@ -136,17 +145,17 @@ class ChecksData:
                 "batches."
             )
         if "validation_data" in given.arguments:
-            given.arguments["validation_data"] = self._watched(given.arguments["validation_data"])
+            given.arguments["validation_data"] = self._validated(given.arguments["validation_data"])
         return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         self.check_data(x, y)
         self._refuse_unfit()
-        return super().evaluate(self._watched(x), y, *args, **kwargs)
+        return super().evaluate(self._validated(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         self.check_data(x)
-        return super().predict(self._watched(x), *args, **kwargs)
+        return super().predict(self._validated(x), *args, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self.check_data(x, y)
@@ -171,7 +180,7 @@ class ChecksData:
         come (not where it works in other processes). Those of a `tf.data.Dataset` are looked at in
         the pipeline, where `tf.errors.InvalidArgumentError` is raised.
         """
-        inputs = self.named(inputs)
+        inputs = self.declared_inputs.named(inputs)
         if not isinstance(inputs, dict):
             return  # a data set, or a generator
         refuse_unpacked(inputs)
@@ -183,8 +192,8 @@ class ChecksData:
             refuse_texts(labels, "numbers, such as the places of their names in a list of classes")
             labels = arrays_of(labels)
             labels = labels.get("labels") if single else labels
-            for parts in self.ranges(arrays, labels):
-                check_range(*parts)
+            for part in self._ranges(arrays, labels):
+                check_range(part)
             self.warn_of(arrays)
 
     def _named_labels(self, labels):
@@ -194,100 +203,46 @@ class ChecksData:
         return dict(zip(names, labels)) if ordered else labels
 
     def _ranges(self, inputs, labels=None, weights=None):
-        return self.ranges(inputs, self._named_labels(labels))
+        """The `Range`s of a batch."""
+        inputs = self.declared_inputs.named(inputs)
+        if not isinstance(inputs, dict) or not self.declared_inputs.are_in(inputs):
+            return  # the call refuses them
+        yield from self.declared_inputs.ranges(inputs)
+        if labels is not None:
+            yield from self.label_ranges(self._named_labels(labels), inputs)
 
-    def _watched(self, data):
+    def _validated(self, data):
         if isinstance(data, types.GeneratorType):
-            return (self._looked_at(batch) for batch in data)
+            return (self._check_batch(batch) for batch in data)
         if isinstance(data, keras.utils.PyDataset) and not data.use_multiprocessing:
-            return _Watched(data, self._looked_at)
-        return kernels.watched(data, self._ranges)
+            return _Validated(data, self._check_batch)
+        return kernels.validated(data, self._ranges)
 
-    def _looked_at(self, batch):
+    def _check_batch(self, batch):
         inputs, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         self.check_data(inputs, labels)
         return batch
 
 
-class _Watched(keras.utils.PyDataset):
-    """A user's data set whose batches are looked at."""
+class _Validated(keras.utils.PyDataset):
+    """A user's data set whose batches are validated."""
 
-    def __init__(self, data, look):
+    def __init__(self, data, check):
         super().__init__(workers=data.workers, max_queue_size=data.max_queue_size)
-        self._data, self._look = data, look
+        self._data, self._check = data, check
 
     @property
     def num_batches(self):
         return self._data.num_batches
 
     def __getitem__(self, index):
-        return self._look(self._data[index])
+        return self._check(self._data[index])
 
     def on_epoch_begin(self):
         self._data.on_epoch_begin()
 
     def on_epoch_end(self):
         self._data.on_epoch_end()
-
-
-def positions(name, ids, longest):
-    """The part of `ranges` that keeps the rows of `ids` from being longer than a table."""
-    last = ops.reshape(ops.maximum(ops.shape(ids)[1] - 1, 0), (1,))
-    return f"Positions of `{name}`", last, longest, "max_length", None
-
-
-def check_range(name, array, size, advice="", ignored=None, whole=True):
-    """Raises ValueError where a value of an array is not among 0 .. size - 1, nor `ignored`.
-
-    With `whole=False` it may be a fraction.
-    """
-    if array is None:
-        return
-    array = np.asarray(array)
-    if not array.size:
-        return
-    if whole:
-        refuse_no_ids(name, array)
-    outside = (array < 0) | (array > size - 1)
-    if ignored is not None:
-        outside &= array != ignored
-    if outside.any():
-        raise ValueError(
-            f"{name} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: "
-            f"{name.lower()} from {array.min()} to {array.max()}."
-        )
-
-
-def refuse_no_ids(name, ids):
-    """Raises ValueError where they are no integers, which Keras would cut off on their way in."""
-    if hasattr(ids, "dtype") and not functional.could_be_ids(ids):
-        dtype = keras.backend.standardize_dtype(ids.dtype)
-        raise ValueError(
-            f"{name} must be integers; others would be cut off. Received: dtype {dtype}."
-        )
-
-
-def refuse_unpacked(inputs):
-    """Raises ValueError where an input is ragged, or texts."""
-    for name, value in inputs.items():
-        if hasattr(value, "row_lengths"):
-            raise ValueError(
-                f"`{name}` must be rows of equal length: pad them by `.to_tensor(pad_id)`, or pack "
-                "texts by a packer of `keras_xfmr.text`. Received: a ragged tensor."
-            )
-    refuse_texts(inputs, "ids, which a tokenizer of `keras_xfmr.text` makes of texts")
-
-
-def refuse_texts(values, expected):
-    """Raises ValueError where a named value is texts."""
-    for name, value in values.items():
-        first = value
-        while isinstance(first, (list, tuple)) and first:
-            first = first[0]
-        dtype = getattr(first, "dtype", None)
-        array = getattr(dtype, "kind", None) in ("S", "U")  # NumPy's
-        if array or isinstance(first, (str, bytes)) or getattr(dtype, "name", None) == "string":
-            raise ValueError(f"`{name}` must be {expected}. Received: texts.")
 
 
 def arrays_of(values):

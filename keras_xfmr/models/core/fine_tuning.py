@@ -10,7 +10,7 @@ FREEZE_KEYS = ("frozen", "trainable")  # entries of a configuration, by `freeze_
 
 
 class Adaptable:
-    """A mixin of `Bert`: what is trained, and how that is part of a saved model."""
+    """A mixin of encoders: what is trained, and how that is part of a saved model."""
 
     def freeze(self, num_layers, *, embeddings=True):
         """Keeps the embeddings and the first `num_layers` blocks from being trained.
@@ -37,7 +37,7 @@ class Adaptable:
                 f"`num_layers` must lie in 0 .. {len(self.encoder_blocks)}, the blocks there are. "
                 f"Received: {num_layers}."
             )
-        for layer in self._embedding_layers():
+        for layer in self.embedding_layers():
             _set_trainable(layer, not embeddings)
         for i, block in enumerate(self.encoder_blocks):
             _set_trainable(block, i >= num_layers)
@@ -68,7 +68,7 @@ class Adaptable:
         if not 0 < decay <= 1:
             raise ValueError(f"`decay` must lie in (0, 1]. Received: {decay}.")
         count = len(self.encoder_blocks)
-        factors = {layer.name: decay ** (count + 1) for layer in self._embedding_layers()}
+        factors = {layer.name: decay ** (count + 1) for layer in self.embedding_layers()}
         factors |= {block.name: decay ** (count - i) for i, block in enumerate(self.encoder_blocks)}
         return factors
 
@@ -119,19 +119,11 @@ class Adaptable:
         self._train_updates_alone()
 
     def _train_updates_alone(self):
-        layers = [*self._embedding_layers(), *self.encoder_blocks]
+        layers = [*self.embedding_layers(), *self.encoder_blocks]
         layers += [] if self.pooler is None else [self.pooler]
         for weight in (weight for layer in layers for weight in layer.weights):
             if "lora" not in weight.name:
                 weight.trainable = False
-
-    def _embedding_layers(self):
-        return (
-            self.token_embedding,
-            self.position_embedding,
-            self.segment_embedding,
-            self.embeddings_norm,
-        )
 
     # ---- in a configuration
 

@@ -3,24 +3,9 @@
 B batch, T length
 """
 
-import contextlib
-import contextvars
 import warnings
 
 from keras_xfmr import functional
-
-_inside = contextvars.ContextVar("inside", default=False)
-
-
-@contextlib.contextmanager
-def outermost_call():
-    """Whether no other call is open in this thread: a head calls its encoder."""
-    outermost = not _inside.get()
-    before = _inside.set(True)
-    try:
-        yield outermost
-    finally:
-        _inside.reset(before)
 
 
 def warn_of_inverted_mask(inputs, pad_id):

@@ -12,6 +12,7 @@ from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.words import SPLITS, cut_words
 
 MASK = BERT_TOKENS["mask_id"]
+INPUTS = ("token_ids", "segment_ids", "attention_mask")  # what a model reads of a packed row
 
 
 class SentencePacker(tf.Module):
@@ -209,7 +210,7 @@ class SentencePacker(tf.Module):
         window += tf.gather(tf.cumsum(windows.count, exclusive=True), row)
         found = pieces.row_lengths() > 0
         packed = self._inputs([windows.ids], windows.ids.row_lengths() + 2, None)
-        return {name: packed[name] for name in ("token_ids", "segment_ids", "attention_mask")} | {
+        return {name: packed[name] for name in INPUTS} | {
             name: words.with_values(tf.where(found, tf.cast(values, tf.int32), -1))
             for name, values in (("word_windows", window), ("word_positions", position))
         }

@@ -1,0 +1,237 @@
+"""What a model reads, declared once: its `keras.Input`s and every check of ids come from the list.
+
+B batch, T length
+"""
+
+import typing
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_xfmr import functional
+
+# What others call inputs.
+TRANSFORMERS_INPUTS = {
+    "input_ids": "`token_ids` here",
+    "token_type_ids": "`segment_ids` here",
+    "position_ids": "not an input here: positions count from 0 in each row",
+}
+# What the packers of `keras_xfmr.text` give besides inputs.
+PACKED = ("row", "truncated", "word_positions")
+
+
+class Input(typing.NamedTuple):
+    """An input of integers `[B, T]`.
+
+    Attributes:
+        name: its key.
+        title: how messages name its values.
+        size: values lie in 0 .. size - 1: the rows of its table, or the name of an input in whose
+            rows they are positions. None: any numbers, such as those of a mask.
+        advice: the argument of the model that decides `size`, for messages.
+        longest: the most positions of a row, or None.
+        default: None where the input is needed, or else a function that makes it from the others.
+        like: name of an input whose shape it has.
+        nonempty: whether a row has one position at least.
+    """
+
+    name: str
+    title: str
+    size: int | str | None = None
+    advice: str = ""
+    longest: int | None = None
+    default: typing.Callable | None = None
+    like: str | None = None
+    nonempty: bool = False
+
+
+class Range(typing.NamedTuple):
+    """Numbers that must be integers in 0 .. size - 1.
+
+    Attributes:
+        title: how messages name them.
+        values: an array or a tensor.
+        size: see above.
+        advice: for messages.
+        ignored: a value that is allowed besides, or None.
+        whole: whether fractions are refused.
+    """
+
+    title: str
+    values: typing.Any
+    size: int
+    advice: str = ""
+    ignored: int | None = None
+    whole: bool = True
+
+
+class Inputs:
+    """The declared inputs of a model, in the order of its call.
+
+    Args:
+        *declared: `Input`s.
+    """
+
+    def __init__(self, *declared):
+        self._declared = {one.name: one for one in declared}
+        self._needed = [one.name for one in declared if one.default is None]
+
+    def __iter__(self):
+        return iter(self._declared.values())
+
+    def and_also(self, *declared):
+        """These and some more."""
+        return Inputs(*self, *declared)
+
+    def symbolic(self):
+        """name -> `keras.Input`."""
+        return {name: keras.Input((None,), dtype="int32", name=name) for name in self._declared}
+
+    def named(self, given):
+        """The inputs by their names: one alone, or several in their order, get them here.
+
+        Anything else that `fit` may be given, such as a data set, comes back as it is.
+        """
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        if len(self._needed) == 1:
+            alone = hasattr(given, "shape") or isinstance(given, (list, tuple))
+            return {self._needed[0]: given} if alone else given
+        pair = isinstance(given, (list, tuple)) and len(given) == len(self._needed)
+        return dict(zip(self._needed, given)) if pair else given
+
+    def are_in(self, inputs):
+        """Whether all needed inputs are there."""
+        return all(inputs.get(name) is not None for name in self._needed)
+
+    def complete(self, given):
+        """All inputs as tensors, those that were left out by their defaults; nothing is checked.
+
+        Raises:
+            ValueError: a needed input is missing, or an unknown one is there: Keras takes the
+                values of a dictionary in the order of their names, so that one more would give
+                each input the value of another.
+        """
+        inputs = self.named(given)
+        if not isinstance(inputs, dict):
+            return given
+        self._check_names(inputs)
+        refuse_unpacked(inputs)
+        inputs = {
+            name: value if isinstance(value, keras.KerasTensor) else ops.convert_to_tensor(value)
+            for name, value in inputs.items()
+            if name in self._declared
+        }
+        for one in self:
+            if one.name not in inputs:
+                inputs[one.name] = one.default(inputs)
+        return {name: inputs[name] for name in self._declared}
+
+    def check(self, inputs):
+        """Raises ValueError where completed inputs do not fit, as far as they are known.
+
+        Args:
+            inputs: what `complete` returned.
+        """
+        if not isinstance(inputs, dict):
+            return
+        for one in self:
+            shape = tuple(inputs[one.name].shape)
+            if one.nonempty and len(shape) == 2 and shape[1] == 0:
+                raise ValueError(
+                    f"`{one.name}` must have at least one position. Received: shape {shape}."
+                )
+            if one.like and not functional.shapes_agree(shape, tuple(inputs[one.like].shape)):
+                raise ValueError(
+                    f"`{one.name}` must have the shape of `{one.like}`, "
+                    f"{tuple(inputs[one.like].shape)}. Received: shape {shape}."
+                )
+            if one.size is not None:
+                refuse_no_ids(f"`{one.name}`", inputs[one.name])
+        known = {name: functional.concrete_value(value) for name, value in inputs.items()}
+        for part in self._values({name: v for name, v in known.items() if v is not None}):
+            check_range(part)
+
+    def ranges(self, inputs):
+        """The `Range` of each input that is there, and of the positions of its rows.
+
+        Args:
+            inputs: name -> array or tensor.
+        """
+        yield from self._values(inputs)
+        for one in self:
+            values = inputs.get(one.name)
+            if values is not None and one.longest is not None and len(values.shape) == 2:
+                last = ops.reshape(ops.maximum(ops.shape(values)[1] - 1, 0), (1,))
+                yield Range(f"Positions of `{one.name}`", last, one.longest, "max_length")
+
+    def _values(self, inputs):
+        for one in self:
+            values, size = inputs.get(one.name), one.size
+            if isinstance(size, str):
+                size = inputs[size].shape[-1] if inputs.get(size) is not None else None
+            if values is not None and size is not None:
+                yield Range(one.title, values, size, one.advice)
+
+    def _check_names(self, inputs):
+        unknown = sorted(set(inputs) - {*self._declared, *PACKED})
+        if unknown or not set(self._needed) <= set(inputs):
+            foreign = [name for name in unknown if name in TRANSFORMERS_INPUTS]
+            hints = [f" {name} is {TRANSFORMERS_INPUTS[name]}." for name in foreign]
+            optional = [name for name in self._declared if name not in self._needed]
+            listed = (" and ".join(f"`{n}`" for n in names) for names in (self._needed, optional))
+            raise ValueError(
+                f"Expected {', and perhaps '.join(filter(None, listed))}. Received: inputs "
+                f"{sorted(inputs)}.{''.join(hints)}"
+            )
+
+
+def check_range(part):
+    """Raises ValueError where a value of a `Range` lies outside of it."""
+    title, values, size, advice, ignored, whole = part
+    array = np.asarray(values)
+    if not array.size:
+        return
+    if whole:
+        refuse_no_ids(title, array)
+    outside = (array < 0) | (array > size - 1)
+    if ignored is not None:
+        outside &= array != ignored
+    if outside.any():
+        raise ValueError(
+            f"{title} must lie in 0 .. {size - 1}{f' ({advice})' if advice else ''}. Received: "
+            f"{title.lower()} from {array.min()} to {array.max()}."
+        )
+
+
+def refuse_no_ids(title, ids):
+    """Raises ValueError where they are no integers, which Keras would cut off on their way in."""
+    if hasattr(ids, "dtype") and not functional.could_be_ids(ids):
+        dtype = keras.backend.standardize_dtype(ids.dtype)
+        raise ValueError(
+            f"{title} must be integers; others would be cut off. Received: dtype {dtype}."
+        )
+
+
+def refuse_unpacked(inputs):
+    """Raises ValueError where an input is ragged, or texts."""
+    for name, value in inputs.items():
+        if hasattr(value, "row_lengths"):
+            raise ValueError(
+                f"`{name}` must be rows of equal length: pad them by `.to_tensor(pad_id)`, or pack "
+                "texts by a packer of `keras_xfmr.text`. Received: a ragged tensor."
+            )
+    refuse_texts(inputs, "ids, which a tokenizer of `keras_xfmr.text` makes of texts")
+
+
+def refuse_texts(values, expected):
+    """Raises ValueError where a named value is texts."""
+    for name, value in values.items():
+        first = value
+        while isinstance(first, (list, tuple)) and first:
+            first = first[0]
+        dtype = getattr(first, "dtype", None)
+        array = getattr(dtype, "kind", None) in ("S", "U")  # NumPy's
+        if array or isinstance(first, (str, bytes)) or getattr(dtype, "name", None) == "string":
+            raise ValueError(f"`{name}` must be {expected}. Received: texts.")

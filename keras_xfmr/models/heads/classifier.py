@@ -1,0 +1,176 @@
+"""Classes: of a whole row, and of each of its positions.
+
+B batch, T length, C classes
+"""
+
+import keras
+
+from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.layers import Dropout
+from keras_xfmr.models.core.arguments import class_names
+from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.inputs import Range
+from keras_xfmr.models.heads.head import Head
+
+
+class ClassHead(Head):
+    """A head over `num_classes` classes, which may have names: dropout, then a dense layer."""
+
+    def _make(self, encoder, num_classes, labels, dropout_rate, name, kwargs, **config):
+        self._over(encoder)
+        self.num_classes = check_positive_int("num_classes", num_classes)
+        self.labels = None if labels is None else class_names(labels, self.num_classes)
+        config = dict(
+            num_classes=self.num_classes, labels=self.labels, dropout_rate=dropout_rate, **config
+        )
+        rate = encoder.dropout_rate if dropout_rate is None else dropout_rate
+        self.dropout = Dropout(rate, dtype=encoder.dtype_policy)
+        self.classifier = self._dense(self.num_classes, "classifier")
+
+        def outputs(sequence, pooled, _):
+            return self.classifier(self.dropout(pooled if self.pooled else sequence))
+
+        self._graph(outputs, config, name, kwargs)
+
+    @classmethod
+    def _head_arguments(cls, checkpoint, given):
+        count, labels = checkpoint.num_labels, checkpoint.labels
+        if hasattr(given.get("labels"), "__len__") and "classifier.weight" not in checkpoint.names:
+            count = len(given["labels"])  # the folder has no classes of its own
+        named = labels != [f"LABEL_{i}" for i in range(count)]
+        return {
+            "num_classes": count,
+            "labels": labels if named else None,
+            "dropout_rate": checkpoint.classifier_dropout,
+        }
+
+    def label_ranges(self, labels, inputs):
+        dtype = keras.backend.standardize_dtype(labels.dtype)
+        outputs = len(labels.shape) == len(self.output_shape)
+        probabilities = outputs and labels.shape[-1] == self.num_classes and "float" in dtype
+        if not probabilities and self.num_classes > 1:  # one class may be a regression
+            ignored = self.ignored_label()
+            advice = f"num_classes={self.num_classes}"
+            yield Range("Labels", labels, self.num_classes, advice, ignored)
+
+    def described_outputs(self):
+        return Output("classes" if self.num_classes > 1 else "value", self.num_classes)
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Classifier(ClassHead):
+    """Dropout, then a dense layer on the pooled vector, for sentences and pairs of sentences.
+
+    Args:
+        encoder: an `Encoder`, such as a `Bert`.
+        num_classes: C; 1 for regression.
+        labels: names of the classes in their order, for services; a published model brings its own.
+        dropout_rate: by default the encoder's.
+        multi_label: whether a text may have several classes, or none: each logit is then that of
+            its own yes or no (`BinaryCrossentropy(from_logits=True)`), and labels are `[B, C]`.
+
+    Returns:
+        Logits `[B, C]`. With one class `[B, 1]`: a value where the loss is that of a regression, a
+        logit where it is `BinaryCrossentropy(from_logits=True)`. What cannot be meant for logits,
+        or leaves out a class, is refused, see `compile`.
+
+    Raises:
+        ValueError: `num_classes` is not positive, or `labels` is no list of so many names.
+
+    Example:
+
+    >>> encoder = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+    >>> Classifier(encoder, num_classes=3)(np.array([[2, 5, 7, 3]])).shape
+    (1, 3)
+    """
+
+    pooled = True
+
+    def __init__(
+        self,
+        encoder,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        multi_label=False,
+        name=None,
+        **kwargs,
+    ):
+        self.multi_label = multi_label
+        self._make(
+            encoder, num_classes, labels, dropout_rate, name, kwargs, multi_label=multi_label
+        )
+
+    @classmethod
+    def _head_arguments(cls, checkpoint, given):
+        said, kind = super()._head_arguments(checkpoint, given), checkpoint.problem_type
+        if kind == "regression" and said["num_classes"] > 1:
+            raise ValueError(
+                "Expected a regression of one value. Received: problem_type='regression' with "
+                f"{said['num_classes']} in the configuration. For classes, take it out there; for "
+                "one new value, give num_classes=1."
+            )
+        return {**said, "multi_label": kind == "multi_label_classification"}
+
+    def label_ranges(self, labels, inputs):
+        if self.multi_label:
+            return [Range("Labels", labels, 2, "0 or 1 for each class", whole=False)]
+        return super().label_ranges(labels, inputs)
+
+    def described_outputs(self):
+        if self.multi_label:
+            return Output("multi_label", self.num_classes)
+        return super().described_outputs()
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Tagger(ClassHead):
+    """Dropout, then a dense layer on every position: named entities, parts of speech.
+
+    Args:
+        encoder: an `Encoder`, such as a `Bert`.
+        num_classes: C, the tags.
+        labels: names of the tags in their order, as for `Classifier`.
+        dropout_rate: by default the encoder's.
+        pad_class: a tag that stands for padding, which a loss and metrics may leave out (by
+            `pad_id` or `ignore_class`); None, the default, where every tag is learned.
+
+    Returns:
+        Logits `[B, T, C]`. A loss and metrics may leave out labels that are no tags, such as -1,
+        and `pad_class`; what cannot be meant for logits is refused, see `compile`.
+
+    Raises:
+        ValueError: as of `Classifier`; `pad_class` is no tag.
+
+    Example:
+
+    >>> encoder = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+    >>> Tagger(encoder, num_classes=5)(np.array([[2, 5, 7, 3]])).shape
+    (1, 4, 5)
+    """
+
+    def __init__(
+        self,
+        encoder,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        pad_class=None,
+        name=None,
+        **kwargs,
+    ):
+        if pad_class is not None:
+            pad_class = check_int("pad_class", pad_class, least=0)
+            if pad_class >= check_positive_int("num_classes", num_classes):
+                raise ValueError(
+                    f"`pad_class` must be one of the {num_classes} tags. Received: {pad_class}."
+                )
+        self.pad_class = pad_class
+        self._make(encoder, num_classes, labels, dropout_rate, name, kwargs, pad_class=pad_class)
+
+    def described_outputs(self):
+        known = self.pad_class is not None
+        hint = "" if known else " Where this tag is padding, give the model `pad_class`."
+        return Output("classes", self.num_classes, self.pad_class, hint)

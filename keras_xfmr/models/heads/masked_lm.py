@@ -1,0 +1,74 @@
+"""Masked words, and whether one text follows another.
+
+B batch, T length, P predictions, V vocab_size
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.layers import MaskedLMTransform, VocabularyBias
+from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.inputs import Input, Range
+from keras_xfmr.models.heads.head import Head
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class MaskedLanguageModel(Head):
+    """Masked words and next sentences, trained as one loss (Devlin et al. 2019, section 3.1).
+
+    Args:
+        encoder: an `Encoder`, such as a `Bert`, to whose token table the words are tied.
+        next_sentence: whether there is a second task on the pooled vector.
+
+    Inputs of the call: those of the encoder, and `masked_positions`, integers `[B, P]`: where to
+    predict, padded with anything whose label is the padding id.
+
+    Returns:
+        `{"mlm": logits [B, P, V], "nsp": logits [B, 2]}`; for `nsp`, 0 = B follows A, 1 = it does
+        not. A loss and metrics of `mlm` may leave out the padding id, no other token, and those of
+        `nsp` no class; what cannot be meant for logits is refused, see `compile`.
+
+    Example:
+
+    >>> encoder = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+    >>> ids = {"token_ids": np.array([[2, 5, 4, 3]]), "masked_positions": np.array([[2]])}
+    >>> MaskedLanguageModel(encoder, next_sentence=False)(ids)["mlm"].shape
+    (1, 1, 100)
+    """
+
+    further_inputs = (Input("masked_positions", "`masked_positions`", size="token_ids"),)
+
+    def __init__(self, encoder, *, next_sentence=True, name=None, **kwargs):
+        self._over(encoder)
+        self.pooled = next_sentence
+        self.mlm_transform = MaskedLMTransform(
+            encoder.activation,
+            epsilon=encoder.layer_norm_eps,
+            kernel_initializer=encoder.initializer(),
+            dtype=encoder.dtype_policy,
+            name="mlm_transform",
+        )
+        self.mlm_bias = VocabularyBias(dtype=encoder.dtype_policy, name="mlm_bias")
+        self.nsp_dense = self._dense(2, "nsp_dense") if next_sentence else None
+
+        def outputs(sequence, pooled, inputs):
+            positions = ops.expand_dims(inputs["masked_positions"], -1)
+            vectors = self.mlm_transform(ops.take_along_axis(sequence, positions, axis=1))
+            logits = {"mlm": self.mlm_bias(encoder.token_embedding(vectors, reverse=True))}
+            if next_sentence:
+                logits["nsp"] = self.nsp_dense(pooled)
+            return logits
+
+        self._graph(outputs, {"next_sentence": next_sentence}, name, kwargs)
+
+    def label_ranges(self, labels, inputs):
+        labels = labels if isinstance(labels, dict) else {}
+        for name, output in self.described_outputs().items():
+            if labels.get(name) is not None:
+                ignored = self.ignored_label(name)
+                yield Range(f"Labels of `{name}`", labels[name], output.size, "", ignored)
+
+    def described_outputs(self):
+        size, padding = self.encoder.token_embedding.input_dim, self.encoder.pad_token_id
+        outputs = {"mlm": Output("vocabulary", size, padding)}
+        return {**outputs, **({"nsp": Output("classes", 2)} if self.nsp_dense else {})}

@@ -62,7 +62,7 @@ def read_json(path, kind=dict, most=MAX_BYTES):
     try:
         content = json.loads(read_bytes(path, most).decode("utf8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+        raise ValueError(f"The JSON file {str(path)!r} is damaged: {error}") from error
     if not isinstance(content, kind):
         expected = {dict: "an object", list: "a list"}[kind]
         raise ValueError(f"{str(path)!r} is damaged: expected {expected} at its top.")

@@ -12,6 +12,7 @@ from keras_xfmr.models.core.pretrained import Pretrained
 class BertHead(Pretrained, ChecksData, keras.Model):
     """Inputs, configuration, looking at data, making the encoder."""
 
+    family = Bert.family
     pooled = False  # whether the head reads the pooled vector
     further_inputs = ()  # names, besides the encoder's
 

@@ -236,7 +236,7 @@ INDICES = {
     ),
     "blocks overlap": (of_blocks(TAILS, NESTED), "Two blocks overlap"),
     "no entry": (tf_index([[(b"a", b"\xff\xff")]]), "reaches past the end"),
-    "entry cut": (tf_index([[(b"a", bundle_entry(1, (5, 7), 0, 140)[:-1])]]), "reaches past the end"),
+    "entry cut": (tf_index([[(b"a", bundle_entry(1, (5, 7), 0, 140)[:-1])]]), "past the end"),
     "entry with groups": (tf_index([[(b"a", b"\x0b\x0c")]]), "unknown wire type 3"),
     "field of another kind": (tf_index([[(b"a", field(1, 1) + field(4, b"0"))]]), "damaged entry"),
     "shape of another kind": (tf_index([[(b"a", field(1, 1) + field(2, 3))]]), "damaged entry"),

@@ -22,8 +22,8 @@ class Style:
     """How a publisher names the variables of a layer, and how its matrices lie.
 
     Attributes:
-        kernel, bias, gamma, beta, embeddings: what follows the name of the layer; a tuple where
-            files differ, of which the first is written.
+        kernel, bias, gamma, beta, embeddings, recurrent_kernel: what follows the name of the layer;
+            a tuple where files differ, of which the first is written.
         out_in: whether matrices are stored (out, in), as PyTorch does, else (in, out).
         joined: whether a weight may have more axes, `[D, N, H]` or (1, in, out) for (in, out).
     """
@@ -33,6 +33,7 @@ class Style:
     gamma: str = (".weight", ".gamma")
     beta: str = (".bias", ".beta")
     embeddings: str = ".weight"
+    recurrent_kernel: str = ".weight_hh"
     out_in: bool = True
     joined: bool = False
 
@@ -43,7 +44,7 @@ class Style:
 
 HUGGING_FACE = Style()
 TENSORFLOW_1 = Style("/kernel", "/bias", "/gamma", "/beta", "", out_in=False)
-KERAS_HUB = Style("/kernel", "/bias", "/gamma", "/beta", "/embeddings", out_in=False, joined=True)
+KERAS_HUB = dataclasses.replace(TENSORFLOW_1, embeddings="/embeddings", joined=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Weight:
         name: in reports.
         layers: paths of attributes. Several layers have their weights side by side in one stored
             array, along its last axis.
-        variable: `"kernel"`, `"bias"`, `"gamma"`, `"beta"` or `"embeddings"` of the layers.
+        variable: of the layers, by its name in `Style`.
         sizes: as (in, out), or as the weight is; the last is a tuple for several layers.
         spellings: pairs of a name in files and its `Style`.
         part: `CORE`, `OPTIONAL` or `HEAD`.
@@ -82,7 +83,7 @@ class Weight:
 
     def turned(self, style):
         """Whether files of a style have it as (out, in)."""
-        return style.out_in and self.variable == "kernel"
+        return style.out_in and self.variable in ("kernel", "recurrent_kernel")
 
 
 def _size(size, arguments):
@@ -115,12 +116,25 @@ def norm(layer, size, names, **options):
     return _rows(layer, {"gamma": (size,), "beta": (size,)}, names, **options)
 
 
-def dense(layers, sizes, names, **options):
+def dense(layers, sizes, names, use_bias=True, **options):
     """The rows of a dense layer (in, out), or of several that files store as one: (in, (out, ...)).
 
     Kernels `[D, N, H]` and `[N, H, D]` are matrices in files.
     """
-    return _rows(layers, {"kernel": sizes, "bias": sizes[-1:]}, names, **options)
+    variables = {"kernel": sizes, **({"bias": sizes[-1:]} if use_bias else {})}
+    return _rows(layers, variables, names, **options)
+
+
+def recurrent(cell, sizes, gates, names, use_bias=True, **options):
+    """The rows of a recurrent cell of (in, units): its kernels and bias, cut into gates.
+
+    `gates` has the stored position of each of our gates.
+    """
+    inputs, units = sizes
+    wide = (units,) * len(gates)
+    variables = {"kernel": (inputs, wide), "recurrent_kernel": (units, wide)}
+    variables |= {"bias": (wide,)} if use_bias else {}
+    return _rows(cell, variables, names, gates=gates, **options)
 
 
 def bias(layer, size, names, **options):

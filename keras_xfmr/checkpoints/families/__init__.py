@@ -3,8 +3,9 @@
 import re
 
 from keras_xfmr.checkpoints.families.bert import BERT
+from keras_xfmr.checkpoints.families.gpt2 import GPT2
 
-FAMILIES = {family.model_type: family for family in (BERT,)}
+FAMILIES = {family.model_type: family for family in (BERT, GPT2)}
 
 
 def find_family(config, called=None):

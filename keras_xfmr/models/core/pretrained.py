@@ -13,18 +13,23 @@ from keras_xfmr.models.core.arguments import NamedArguments
 class FilledLater(keras.initializers.TruncatedNormal):
     """Skips random initialization, because it is slower than reading a checkpoint.
 
-    For weights that are all assigned before the model is used. A configuration holds it as the
-    truncated normal with its arguments, so a layer that is made from it draws its weights.
+    For the weights of one model, all of which are assigned before it is used; from then on, when
+    `filled` is set, it draws. A configuration holds it as the truncated normal with its arguments,
+    so a layer that is made from it draws its weights.
 
     Args:
         mean, stddev, seed: of that truncated normal.
     """
 
+    filled = False
+
     def __call__(self, shape, dtype=None):
-        return kernels.empty(shape, dtype)
+        if not self.filled:
+            return kernels.empty(shape, dtype)
+        return self.from_config(self.get_config())(shape, dtype)
 
     def clone(self):
-        return self
+        return self  # so that `filled` reaches every layer
 
     @classmethod
     def from_config(cls, config):
@@ -79,6 +84,7 @@ class Pretrained(NamedArguments):
             initializer = FilledLater(stddev=sizes.get("initializer_range", 0.02))
             model = cls._for_checkpoint(checkpoint, {**overrides, "initializer": initializer})
             model.load_report = checkpoints.load_pretrained(model, checkpoint)
+            initializer.filled = True
         _tell(model, checkpoint, overrides)
         return model
 

@@ -10,7 +10,7 @@
 - loading a folder of `config.json` and `model.safetensors` by `from_pretrained` (KerasHub:
   `from_preset`), building the model included, beside reading the bytes of the file;
 - loading alone, into a model that is there (KerasHub has no call for it):
-  `checkpoints.load_bert`, and `load_state_dict(load_file(...))`;
+  `checkpoints.load_pretrained`, and `load_state_dict(load_file(...))`;
 - building alone, without values, beside Keras' own layers of the same kinds, sizes and number.
 
 A Keras side runs with XLA and as a plain graph, PyTorch eagerly and under `torch.compile`, and the

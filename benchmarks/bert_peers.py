@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from keras_xfmr import checkpoints, kernels, models, training
-from keras_xfmr.models.core.pretrained import weights_follow
+from keras_xfmr.models.core.pretrained import FilledLater
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is on this disk
 # PyTorch's threads otherwise spin while they wait for one another, and take a time slice for each
@@ -238,12 +238,8 @@ def load_ours(folder):
 
 def build_ours(folder):
     """The model that `load_ours` fills."""
-    with checkpoints.open_bert(folder) as checkpoint:
-        following = weights_follow.set(True)
-        try:
-            return models.Bert(**checkpoint.arguments)
-        finally:
-            weights_follow.reset(following)
+    with checkpoints.open_pretrained(folder) as checkpoint:
+        return models.Bert(**checkpoint.arguments, initializer=FilledLater())
 
 
 def build_layers(folder):
@@ -308,8 +304,8 @@ def fill_ours(folder):
     model = load_ours(folder)
 
     def fill():
-        with checkpoints.open_bert(folder) as checkpoint:
-            checkpoints.load_bert(model, checkpoint)
+        with checkpoints.open_pretrained(folder) as checkpoint:
+            checkpoints.load_pretrained(model, checkpoint)
 
     return fill
 

@@ -4,18 +4,18 @@ The readers know formats and no model. They need neither torch nor TensorFlow, r
 file, and no array takes more memory than what the file holds of it (twice that for float16).
 """
 
-from keras_xfmr.checkpoints.bert import LoadReport, load_bert, save_bert
-from keras_xfmr.checkpoints.bert_checkpoint import open_bert
 from keras_xfmr.checkpoints.checkpoint import Checkpoint
 from keras_xfmr.checkpoints.files import read_checkpoint
 from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
+from keras_xfmr.checkpoints.mapping import LoadReport, load_pretrained, save_pretrained
+from keras_xfmr.checkpoints.published import open_pretrained
 
 __all__ = [
     "Checkpoint",
     "LoadReport",
-    "load_bert",
-    "open_bert",
+    "load_pretrained",
+    "open_pretrained",
     "read_checkpoint",
-    "save_bert",
+    "save_pretrained",
     "write_safetensors",
 ]

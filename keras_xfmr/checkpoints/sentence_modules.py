@@ -69,7 +69,6 @@ def _mode(folder, path):
     return FLAGS.get(chosen, "other")
 
 
-
 def _inside(path):
     """Whether a path leads down into a folder, whatever the system."""
     return len(path) < 1000 and all(map(is_name, path.split("/")))

@@ -9,5 +9,5 @@ def copy_initializer(initializer):
     Anything else, such as a function `f(shape, dtype)`, is returned unchanged.
     """
     if isinstance(initializer, keras.initializers.Initializer):
-        return initializer.__class__.from_config(initializer.get_config())
+        return initializer.clone()
     return initializer

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
+from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.core.arguments import check_rates
@@ -18,7 +19,7 @@ from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
-from keras_xfmr.models.core.pretrained import DrawnUnlessLoaded, Pretrained
+from keras_xfmr.models.core.pretrained import FilledLater, Pretrained
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
 PRESETS = {
@@ -79,6 +80,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             0.02.
         pooler: whether there is a dense layer with tanh on position 0; without it `outputs[1]` is
             position 0 as it is.
+        initializer: of the embeddings and the blocks, by default the truncated normal.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -102,6 +104,8 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     [(1, 5, 16), (1, 16)]
     """
 
+    family = "bert"
+
     def __init__(
         self,
         vocab_size=30522,
@@ -119,6 +123,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         pad_token_id=0,
         initializer_range=0.02,
         pooler=True,
+        initializer=None,
         dtype=None,
         name=None,
         **kwargs,
@@ -128,6 +133,11 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         config["dtype"] = keras.dtype_policies.serialize(policy)
         _check(config)
+        self._given_initializer = keras.initializers.get(initializer)
+        later = isinstance(initializer, FilledLater)
+        config["initializer"] = (
+            None if later else keras.initializers.serialize(self._given_initializer)
+        )
 
         # ---- layers
         self.pad_token_id, self.d_model, self.dropout_rate = pad_token_id, d_model, dropout_rate
@@ -192,7 +202,8 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     def _encoder_initializer(self):
         """Of weights that every checkpoint must have."""
-        return DrawnUnlessLoaded(stddev=self.initializer_range)
+        given = self._given_initializer
+        return self.initializer() if given is None else copy_initializer(given)
 
     def _table(self, rows, policy, name):
         return TokenEmbedding(

@@ -16,7 +16,7 @@ from keras_xfmr.models.heads.spans import SpanPredictor
 class OverBert(Pretrained):
     """A mixin of heads over a `Bert`, which they name `bert`, to stand before the head's class."""
 
-    argument = "bert"
+    argument, family = "bert", Bert.family
 
     @property
     def bert(self):

@@ -32,7 +32,7 @@ def write(folder, arrays=None, **config):
 def is_refused_unbuilt(folder, message):
     """Opening it is an error already, and opening builds nothing."""
     with pytest.raises(ValueError, match=message):
-        checkpoints.open_bert(folder)
+        checkpoints.open_pretrained(folder, family="bert")
 
 
 # ---- the weights against the configuration
@@ -118,7 +118,7 @@ def test_many_weights_of_the_same_bytes(kind, itemsize, tmp_path):
 
 
 def test_a_weight_that_is_shared_now_and_then(tmp_path):
-    with checkpoints.open_bert(write_aliased(tmp_path, 1, 5)) as checkpoint:
+    with checkpoints.open_pretrained(write_aliased(tmp_path, 1, 5), family="bert") as checkpoint:
         assert len(checkpoint.names) == 21
 
 
@@ -132,7 +132,7 @@ def test_the_size_of_a_model_in_several_files(tmp_path):
         checkpoints.write_safetensors(tmp_path / shard, part)
     index = json.dumps({"weight_map": shards})
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    with checkpoints.open_bert(tmp_path) as checkpoint:
+    with checkpoints.open_pretrained(tmp_path, family="bert") as checkpoint:
         assert set(checkpoint.names) == set(arrays)
     with checkpoints.read_checkpoint(tmp_path) as checkpoint:
         files = tmp_path.glob("*.safetensors")
@@ -180,7 +180,7 @@ def id2label(names):
 )
 def test_many_labels_without_their_weights(cls, config, tmp_path):
     write(tmp_path, **config)
-    with checkpoints.open_bert(tmp_path) as checkpoint:
+    with checkpoints.open_pretrained(tmp_path, family="bert") as checkpoint:
         with pytest.raises(ValueError, match="no classifier.*num_classes="):
             print(checkpoint.num_labels)
     with pytest.raises(ValueError, match="no classifier.*num_classes="):
@@ -206,7 +206,7 @@ def test_a_classifier_of_another_shape_is_not_believed(shape, tmp_path):
 
 
 def labels_of(folder, **given):
-    with checkpoints.open_bert(folder, **given) as checkpoint:
+    with checkpoints.open_pretrained(folder, family="bert", **given) as checkpoint:
         return checkpoint.labels
 
 

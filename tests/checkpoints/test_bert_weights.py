@@ -40,12 +40,13 @@ def numpy_of(outputs):
 
 
 def make_torch(kind="BertModel", **config):
+    """A model with large weights and a large epsilon: small ones would hide a mistake."""
     torch.manual_seed(0)
-    model = getattr(transformers, kind)(transformers.BertConfig(**{**HUB_SIZES, **config})).eval()
+    config = transformers.BertConfig(**{**HUB_SIZES, "layer_norm_eps": 1e-2, **config})
+    model = getattr(transformers, kind)(config).eval()
     with torch.no_grad():
-        for weight in model.parameters():  # zeros and ones would hide a mistake
-            if weight.dim() == 1:
-                weight.add_(torch.randn_like(weight) * 0.3)
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.3)
     return model
 
 
@@ -89,7 +90,7 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("form", ["safetensors", "sharded", "torch zip", "torch stream"])
 @pytest.mark.parametrize("act", ["gelu", "gelu_new"])
 def test_outputs_equal_those_of_pytorch(form, act, tmp_path):
-    peer = make_torch(hidden_act=act, layer_norm_eps=1e-5, pad_token_id=1)
+    peer = make_torch(hidden_act=act, pad_token_id=1)
     save_as(peer, tmp_path / "hub", form)
     model = models.Bert.from_pretrained(tmp_path / "hub")
     assert not model.load_report.missing and not model.load_report.unexpected
@@ -144,7 +145,6 @@ def test_heads_equal_those_of_pytorch_there_and_back(form, kind, cls, config, tm
     compare_heads(kind, model, again.eval())
 
 
-@needs_torch
 @needs_torch
 @pytest.mark.parametrize("name", ["gelu_python", "gelu_fast", "gelu_accurate", "gelu_python_tanh"])
 def test_other_names_of_the_two_gelus_are_those_of_transformers(name):
@@ -242,6 +242,16 @@ def test_old_names_and_a_prefix(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def google_name(name, array):
+    """An encoder's weight as google-research/bert stores it: matrices as (in, out)."""
+    if array.ndim == 2 and (".dense." in name or ".self." in name):
+        name, array = name.replace("weight", "kernel"), array.T
+    name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+    name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+    name = name.replace("_embeddings.weight", "_embeddings").replace("layer.", "layer_")
+    return name.replace(".", "/"), array
+
+
 def test_a_tensorflow_1_checkpoint(tmp_path):
     import tensorflow as tf
 
@@ -249,16 +259,10 @@ def test_a_tensorflow_1_checkpoint(tmp_path):
     variables = {"global_step": tf.Variable(7, dtype=tf.int64)}
     with checkpoints.read_checkpoint(tmp_path / "hub") as saved:
         for name in saved:
-            array = saved[name]
-            kernel = name.endswith("weight") and ".dense." in name or ".self." in name
-            if kernel and array.ndim == 2:
-                name, array = name.replace("weight", "kernel"), array.T
-            name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
-            name = name.replace("LayerNorm.bias", "LayerNorm.beta")
-            name = name.replace("_embeddings.weight", "_embeddings").replace("layer.", "layer_")
-            name = name.replace("cls.predictions.bias", "cls.predictions.output_bias")
-            name = name.replace("cls.seq_relationship.", "cls.seq_relationship.output_")
-            name = name.replace("output_weight", "output_weights").replace(".", "/")
+            name, array = google_name(name, saved[name])
+            name = name.replace("cls/predictions/bias", "cls/predictions/output_bias")
+            name = name.replace("cls/seq_relationship/", "cls/seq_relationship/output_")
+            name = name.replace("output_weight", "output_weights")
             variables[name] = tf.Variable(array)
             variables[f"{name}/adam_m"] = tf.Variable(array)
     tf.raw_ops.SaveV2(
@@ -293,10 +297,7 @@ def test_heads_that_google_s_scripts_fine_tuned(head, name, published_name, tmp_
     variables = {}
     with checkpoints.read_checkpoint(tmp_path / "hub") as saved:
         for weight in saved:
-            array, google = saved[weight], weight.replace(".", "/").replace("layer/", "layer_")
-            if array.ndim == 2 and "embeddings" not in weight and not weight.startswith(name):
-                array = array.T
-            google = google.replace("_embeddings/weight", "_embeddings")
+            google, array = google_name(weight, saved[weight])
             google = google.replace(f"{name}/weight", f"{published_name}output_weights")
             google = google.replace(f"{name}/bias", f"{published_name}output_bias")
             variables[google] = tf.constant(array)
@@ -330,20 +331,6 @@ def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path, monkeypatc
     assert any("freshly drawn" in line and "classifier.weight" in line for line in said)
     # What the checkpoint must have is not drawn before it is read; what it lacks is.
     assert np.std(loaded.weights[-2]) > 0
-
-
-def test_layers_made_again_from_a_loaded_model_s_are_drawn(tmp_path):
-    published(tmp_path)
-    loaded = models.Bert.from_pretrained(tmp_path)
-    for layer, inputs in (
-        (loaded.encoder_blocks[0], np.ones((1, 3, 12))),
-        (loaded.token_embedding, np.ones((1, 3), "int32")),
-    ):
-        again = type(layer).from_config(layer.get_config())
-        again(inputs)
-        matrices = [weight for weight in again.weights if len(weight.shape) > 1]
-        drawn = [float(np.std(weight)) for weight in matrices if "bias" not in weight.path]
-        assert drawn and all(0.01 < std < 0.03 for std in drawn), drawn
 
 
 def drop(missing):
@@ -417,7 +404,7 @@ def test_minilm_gives_the_published_similarities():
     vectors = model(packer(sentences))
     found = numpy_of(model.similarity(vectors, vectors))[np.triu_indices(3, 1)]
     np.testing.assert_allclose(found, [0.6660, 0.1046, 0.1411], rtol=0, atol=5e-5)
-    with checkpoints.open_bert(folder) as checkpoint:
+    with checkpoints.open_pretrained(folder, family="bert") as checkpoint:
         assert (checkpoint.pooling, checkpoint.normalize) == ("mean", True)
 
 
@@ -618,7 +605,8 @@ def test_a_full_disk_leaves_the_configuration_that_was_there(tmp_path, monkeypat
 
     def fill(path, content):
         write(path, content[:3])
-        raise OSError("No space left on device")
+        if "config.json" in path.name:  # the weights had space
+            raise OSError("No space left on device")
 
     model = models.Bert(31, **{**SIZES, "num_layers": 0})
     model.save_pretrained(tmp_path)

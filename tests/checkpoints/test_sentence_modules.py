@@ -25,7 +25,7 @@ def write(folder, modules=(TRANSFORMER, POOLING, NORMALIZE), **pooling):
 
 
 def read(folder):
-    with checkpoints.open_bert(folder) as checkpoint:
+    with checkpoints.open_pretrained(folder, family="bert") as checkpoint:
         return checkpoint.pooling, checkpoint.normalize
 
 
@@ -96,7 +96,7 @@ def test_damaged_files_are_refused_and_the_encoder_is_read(name, content, tmp_pa
     if name != "modules.json" and content == b"{}":
         content = b"[]"
     (tmp_path / name).write_bytes(content)
-    with checkpoints.open_bert(tmp_path) as checkpoint:
+    with checkpoints.open_pretrained(tmp_path, family="bert") as checkpoint:
         assert checkpoint.arguments["d_model"] == 12
         with pytest.raises(ValueError, match=name):
             print(checkpoint.pooling)

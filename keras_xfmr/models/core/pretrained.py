@@ -1,6 +1,5 @@
-"""What BERT models share: published weights in and out."""
+"""Published weights in and out of models."""
 
-import contextvars
 import pathlib
 
 import keras
@@ -9,31 +8,44 @@ from absl import logging
 from keras_xfmr import checkpoints, kernels
 from keras_xfmr.models.core.arguments import NamedArguments
 
-# Whether a model is being built whose encoder's weights come from a checkpoint, all of them.
-weights_follow = contextvars.ContextVar("weights_follow", default=False)
 
+@keras.saving.register_keras_serializable("keras_xfmr", name="DrawnUnlessLoaded")
+class FilledLater(keras.initializers.TruncatedNormal):
+    """Skips random initialization, because it is slower than reading a checkpoint.
 
-@keras.saving.register_keras_serializable(package="keras_xfmr")
-class DrawnUnlessLoaded(keras.initializers.TruncatedNormal):
-    """Draws nothing while a checkpoint is loaded: drawing takes longer than reading.
+    For the weights of one model, all of which are assigned before it is used; from then on, when
+    `filled` is set, it draws. A configuration holds it as the truncated normal with its arguments,
+    so a layer that is made from it draws its weights.
 
-    For the encoder's weights alone, which `from_pretrained` loads, all of them, or raises.
+    Args:
+        mean, stddev, seed: of that truncated normal.
     """
 
+    filled = False
+
     def __call__(self, shape, dtype=None):
-        if weights_follow.get():
+        if not self.filled:
             return kernels.empty(shape, dtype)
-        return super().__call__(shape, dtype)
+        return self.from_config(self.get_config())(shape, dtype)
+
+    def clone(self):
+        return self  # so that `filled` reaches every layer
+
+    @classmethod
+    def from_config(cls, config):
+        return keras.initializers.TruncatedNormal(**config)
 
 
 class Pretrained(NamedArguments):
     """A mixin of `from_pretrained` and `save_pretrained`.
 
     Attributes:
+        family: the name of its table in `checkpoints.families`, such as `"bert"`.
         load_report: after `from_pretrained`, what was `loaded`, `missing` (freshly drawn) and
             `unexpected` (in the file, not in the model); else None.
     """
 
+    family = None
     load_report = None
 
     @classmethod
@@ -43,8 +55,9 @@ class Pretrained(NamedArguments):
         Args:
             source: a Hugging Face folder (`config.json` with `model.safetensors`,
                 `pytorch_model.bin`, of either format, or their shards), a TensorFlow 1 checkpoint
-                of google-research/bert (a folder with `bert_config.json`), or a KerasHub
-                `BertBackbone`. Nothing in it is executed.
+                (for BERT a folder with `bert_config.json`), or a KerasHub backbone such as
+                `BertBackbone`. Nothing in it is executed. A configuration that names neither
+                `model_type` nor `architectures` is read as one of this class's family.
             **overrides: arguments in the place of what the source says, such as `dropout_rate`,
                 `dtype`, or `num_classes`: a head of that many classes is freshly drawn where the
                 source's has others.
@@ -56,8 +69,8 @@ class Pretrained(NamedArguments):
         Raises:
             FileNotFoundError: no such folder (nothing is downloaded), or no configuration or no
                 weights in it.
-            ValueError: a weight of the encoder is missing, a shape differs, weights are no
-                floating-point numbers, or a file is damaged.
+            ValueError: the model is of another family, a weight of the encoder is missing, a shape
+                differs, weights are no floating-point numbers, or a file is damaged.
 
         Example::
 
@@ -65,13 +78,13 @@ class Pretrained(NamedArguments):
             print(model.load_report)
         """
         num_labels = overrides.get("num_classes")
-        with checkpoints.open_bert(source, num_labels=num_labels) as checkpoint:
-            following = weights_follow.set(True)
-            try:
-                model = cls._for_checkpoint(checkpoint, overrides)
-            finally:
-                weights_follow.reset(following)
-            model.load_report = checkpoints.load_bert(model, checkpoint)
+        opened = checkpoints.open_pretrained(source, family=cls.family, num_labels=num_labels)
+        with opened as checkpoint:
+            sizes = {**checkpoint.arguments, **overrides}
+            initializer = FilledLater(stddev=sizes.get("initializer_range", 0.02))
+            model = cls._for_checkpoint(checkpoint, {**overrides, "initializer": initializer})
+            model.load_report = checkpoints.load_pretrained(model, checkpoint)
+            initializer.filled = True
         _tell(model, checkpoint, overrides)
         return model
 
@@ -89,14 +102,20 @@ class Pretrained(NamedArguments):
 
             model.save_pretrained("my_bert")
         """
-        checkpoints.save_bert(self, pathlib.Path(path))
+        checkpoints.save_pretrained(self, pathlib.Path(path))
 
     # ---- what subclasses say
 
     @classmethod
     def _for_checkpoint(cls, checkpoint, overrides):
-        """A model of the checkpoint's sizes."""
-        return cls(**{**checkpoint.arguments, **overrides})
+        """A model of the checkpoint's sizes.
+
+        `overrides` has an `initializer` that draws nothing, for weights that every checkpoint has.
+        """
+        arguments = {**checkpoint.arguments, **overrides}
+        if "initializer" not in cls.argument_names():
+            del arguments["initializer"]  # a subclass whose constructor does not take it
+        return cls(**arguments)
 
     def hub_files(self):
         """Further JSON files of the folder: path in it -> content."""

@@ -1,0 +1,186 @@
+"""Published configurations: a family's table of options, and what heads say about labels."""
+
+import dataclasses
+
+from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES
+from keras_xfmr.common.files import read_json
+
+CONFIG_FILES = ("config.json", "bert_config.json", "hparams.json")
+MOST_LABELS = 1_000_000
+
+# ---- the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A row of a configuration table.
+
+    Attributes:
+        ours: the argument of the model.
+        names: in configurations; the first that is there counts, and the first is written.
+        default: where a configuration is silent; a function of the arguments so far may give it.
+        expected: the values that may be used, for messages.
+        fits: whether a value may be used. Written so that NaN may not.
+        kind: `int`, `float`, `bool` or `str`.
+        hub: the name in the configuration of a KerasHub backbone.
+        values: published value -> ours, where they differ.
+    """
+
+    ours: str
+    names: tuple
+    default: object
+    expected: str
+    fits: callable
+    kind: type
+    hub: str = None
+    values: dict = None
+
+    def read(self, config, arguments):
+        """The argument's value.
+
+        Raises:
+            ValueError: a value of a wrong type or outside its range.
+        """
+        name = next((name for name in self.names if config.get(name) is not None), None)
+        if name is None:
+            return self.default(arguments) if callable(self.default) else self.default
+        value = config[name]
+        wanted = (int, float) if self.kind is float else self.kind
+        if isinstance(value, bool) != (self.kind is bool) or not isinstance(value, wanted):
+            expected = "a number" if self.kind is float else self.kind.__name__
+        elif not self.fits(value):
+            expected = self.expected
+        else:
+            return value if self.values is None else self.values[value]
+        raise ValueError(f"`{name}` in the configuration is {value!r}. Expected: {expected}.")
+
+    def write(self, arguments):
+        """The value in a configuration."""
+        value = arguments[self.ours]
+        if self.values is None:
+            return value
+        published = [theirs for theirs, ours in self.values.items() if ours == value]
+        if not published:
+            raise ValueError(
+                f"`transformers` has no `{self.names[0]}` for {self.ours}={value!r}. It has those "
+                f"for {', '.join(dict.fromkeys(map(str, self.values.values())))}."
+            )
+        return published[0]
+
+
+def size(ours, *names, default, least=1, hub=None):
+    """The row of a whole number from `least` on."""
+    return Option(ours, names, default, f"from {least}", lambda n: n >= least, int, hub)
+
+
+def rate(ours, *names, default, hub=None):
+    """The row of a dropout rate."""
+    return Option(ours, names, default, "from 0 to below 1", lambda r: 0 <= r < 1, float, hub)
+
+
+def epsilon(ours, *names, default):
+    """The row of what a norm adds to the variance."""
+    return Option(ours, names, default, "between 0 and 1", lambda e: 0 < e < 1, float)
+
+
+def deviation(ours, *names, default):
+    """The row of the deviation that weights are drawn from."""
+    expected = "finite and not negative"
+    return Option(ours, names, default, expected, lambda d: 0 <= d <= 1e30, float)
+
+
+def choice(ours, *names, default, values=None):
+    """The row of a name; `values` maps published names to ours."""
+    if values is None:
+        return Option(ours, names, default, "a name", bool, str)
+    expected = f"one of {', '.join(values)}"
+    return Option(ours, names, default, expected, values.__contains__, str, values=values)
+
+
+def read_config(folder):
+    """The configuration in a folder, a dictionary.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is too large, or no JSON object.
+    """
+    for name in CONFIG_FILES:
+        if (folder / name).is_file():
+            return read_json(folder / name, dict, CONFIG_BYTES)
+    raise FileNotFoundError(f"No {' or '.join(CONFIG_FILES)} in {str(folder)!r}.")
+
+
+def read_arguments(family, config):
+    """Arguments of the family's model from a published configuration.
+
+    Raises:
+        ValueError: an option that the family's model here does not have, or a value of a wrong
+            type or outside its range.
+    """
+    for name, allowed in family.fixed.items():
+        if config.get(name) not in (None, *allowed):
+            raise ValueError(
+                f"A {family.title} here has `{name}` {' or '.join(map(repr, allowed))}. Received: "
+                f"{name}={config[name]!r} in the configuration."
+            )
+    arguments = dict(family.constants)
+    for option in family.options:
+        arguments[option.ours] = option.read(config, arguments)
+    return arguments
+
+
+def written_config(family, arguments):
+    """The published configuration of a model with these arguments.
+
+    Raises:
+        ValueError: a model that `transformers` has no form for.
+    """
+    for ours, value in family.constants.items():
+        if arguments[ours] != value:
+            raise ValueError(
+                f"`transformers` has {family.title} with {ours}={value!r} alone. Received: "
+                f"{ours}={arguments[ours]!r}."
+            )
+    written = {option.names[0]: option.write(arguments) for option in family.options}
+    return {"model_type": family.model_type, **written}
+
+
+# ---- what heads of all families have
+
+
+def classifier_dropout(config):
+    """The dropout rate of a head, None where it is the encoder's.
+
+    Raises:
+        ValueError: it is no rate.
+    """
+    return rate("dropout_rate", "classifier_dropout", default=None).read(config, {})
+
+
+def architecture(config):
+    """The class of transformers that the weights are of, or None."""
+    named = config.get("architectures")
+    single = isinstance(named, list) and len(named) == 1 and isinstance(named[0], str)
+    return named[0] if single else None
+
+
+def label_count(config):
+    """The number of labels by the configuration.
+
+    Raises:
+        ValueError: it is no number of labels.
+    """
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    if type(count) is not int or not 1 <= count <= MOST_LABELS:
+        raise ValueError(f"`num_labels` must lie in 1 .. {MOST_LABELS}. Received: {count!r}.")
+    return count
+
+
+def label_names(config, count):
+    """Names of `count` labels in the order of their ids, or None where there are no such names."""
+    labels = config.get("id2label")
+    if not isinstance(labels, dict) or len(labels) != count:
+        return None
+    names = [labels.get(str(i)) for i in range(count)]
+    return names if all(isinstance(name, str) for name in names) else None

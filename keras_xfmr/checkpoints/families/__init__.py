@@ -1,0 +1,51 @@
+"""Families of published models, each a file with its two tables, and which of them a folder has."""
+
+import re
+
+from keras_xfmr.checkpoints.families.bert import BERT
+from keras_xfmr.checkpoints.families.gpt2 import GPT2
+
+FAMILIES = {family.model_type: family for family in (BERT, GPT2)}
+
+
+def find_family(config, called=None):
+    """The family of a configuration.
+
+    By `model_type`; without one, by `architectures`; without either, as in the files of Google and
+    OpenAI, the family `called`, whose table must then fit.
+
+    Args:
+        config: as published.
+        called: the family of the class that was called; None where any will do.
+
+    Raises:
+        ValueError: a family that is not here, another one than `called`, or none that is known.
+    """
+    kind, named = config.get("model_type"), config.get("architectures")
+    if kind is not None:
+        received = f"model_type={kind!r}"
+        found = FAMILIES.get(kind) if isinstance(kind, str) else None
+    elif named:
+        received = f"architectures={named!r}"
+        found = _of_architectures(named)
+    else:
+        received = "a configuration with neither `model_type` nor `architectures`"
+        found = FAMILIES.get(called)
+    if found is not None and called in (None, found.model_type):
+        return found
+    wanted = [family for family in FAMILIES.values() if called in (None, family.model_type)]
+    expected = " or ".join(f"{w.title} (model_type={w.model_type!r})" for w in wanted)
+    hint = ""
+    if found is not None:
+        hint = f" A {found.title} is loaded by keras_xfmr.models.{found.model}."
+    elif kind is None and not named:
+        hint = " Say which it is: family=..."
+    raise ValueError(f"Expected the configuration of a {expected}. Received: {received}.{hint}")
+
+
+def _of_architectures(named):
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    for family in FAMILIES.values():
+        if any(re.fullmatch(family.architectures, name) for name in names):
+            return family
+    return None

@@ -1,0 +1,221 @@
+"""Published weights into a model and out of it, by the table of its family."""
+
+import dataclasses
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_xfmr import kernels
+from keras_xfmr.checkpoints.configuration import written_config
+from keras_xfmr.checkpoints.families import FAMILIES
+from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
+from keras_xfmr.checkpoints.tables import CORE, HEAD, Weight, joins
+from keras_xfmr.common.files import write_json
+
+
+def core_of(model):
+    """The model that a head stands on; a model without a head itself."""
+    return getattr(model, "encoder", getattr(model, "bert", model))
+
+
+# ---- a row of the table in a model
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A weight of a model: its name, its row, and its variables."""
+
+    name: str
+    weight: Weight
+    layers: list
+
+    @property
+    def values(self):
+        """The variables; with a low-rank update, the merged matrix."""
+        return [getattr(layer, self.weight.variable) for layer in self.layers]
+
+    def widths(self, sides):
+        """The part of a stored array's last axis for each variable; None where they do not fit."""
+        shapes, rows = [tuple(value.shape) for value in self.values], math.prod(sides[:-1])
+        widths = [math.prod(shape) // max(rows, 1) for shape in shapes]
+        fits = all(joins(s, (*sides[:-1], width)) for s, width in zip(shapes, widths))
+        return widths if sides and fits and sum(widths) == sides[-1] else None
+
+    def assign(self, array, widths):
+        """Fills the variables from an array as (in, out)."""
+        if self.weight.gates:
+            array = _gates(array, self.weight.gates)
+        start = 0
+        for value, width in zip(self.values, widths):
+            part = array[..., start : start + width]
+            value.assign(ops.reshape(kernels.copied(part), value.shape))
+            start += width
+
+    def stored(self, arguments):
+        """The array as Hugging Face stores it."""
+        rows = self.weight.sides(arguments)[:-1]
+        parts = [np.reshape(np.asarray(value, "float32"), (*rows, -1)) for value in self.values]
+        array = parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
+        if self.weight.gates:
+            array = _gates(array, np.argsort(self.weight.gates))
+        style = self.weight.spellings[0][1]
+        return np.ascontiguousarray(array.T if self.weight.turned(style) else array)
+
+
+def _gates(array, order):
+    """The last axis, cut into as many blocks as `order` has, in that order."""
+    blocks = array.reshape(*array.shape[:-1], len(order), -1)
+    return blocks[..., list(order), :].reshape(array.shape)
+
+
+def bind(model):
+    """Every weight of a model or of a head on it, in the order of its family's table."""
+    core = core_of(model)
+    family = FAMILIES[core.family]
+    for weight, block in family.expand(core.get_config().get("num_layers", 0)):
+        root = model if weight.part == HEAD else core
+        layers = [_layer(root, path, block, weight.part == CORE) for path in weight.layers]
+        if all(layer is not None and _has(layer, weight.variable) for layer in layers):
+            yield Bound(weight.name_in(block), weight, layers)
+
+
+def _has(layer, variable):
+    """A dense layer may have no bias. Its kernel is not looked at: updates would be merged."""
+    return variable != "bias" or layer.bias is not None
+
+
+def _layer(root, path, block, needed):
+    for name in path.split("."):
+        if name == "{i}":
+            root = root[block]
+        else:
+            root = getattr(root, name) if needed else getattr(root, name, None)
+        if root is None:
+            return None
+    return root
+
+
+# ---- reading
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint gave, by Hugging Face's names without a prefix such as `bert.`.
+
+    Attributes:
+        loaded: weights that were read.
+        missing: weights of the model that the checkpoint does not have; freshly drawn.
+        unexpected: what the checkpoint has besides.
+
+    Example:
+
+    >>> print(LoadReport(("embeddings.LayerNorm.weight",), ("classifier.bias",), ()))
+    1 weights loaded; 1 missing: classifier.bias; 0 unexpected
+    """
+
+    loaded: tuple
+    missing: tuple
+    unexpected: tuple
+
+    def __str__(self):
+        parts = [f"{len(self.loaded)} weights loaded"]
+        for title in ("missing", "unexpected"):
+            names = getattr(self, title)
+            parts.append(f"{len(names)} {title}" + (f": {', '.join(names)}" if names else ""))
+        return "; ".join(parts)
+
+
+def load_pretrained(model, checkpoint):
+    """Fills a model from what `open_pretrained` gave, by name.
+
+    Returns:
+        A `LoadReport`.
+
+    Raises:
+        ValueError: a weight of the model without its head is missing, or a shape or type differs.
+
+    Example::
+
+        with open_pretrained("bert-base-uncased") as checkpoint:
+            model = keras_xfmr.models.Bert(**checkpoint.arguments)
+            print(load_pretrained(model, checkpoint))
+    """
+    family = checkpoint.family
+    weights = {bound.name: bound for bound in bind(model)}
+    there = set(checkpoint.names)
+    if checkpoint.new_classifier:
+        there -= {f"{family.classifier}.weight", f"{family.classifier}.bias"}
+    missing = [name for name in weights if name not in there]
+    lost = [name for name in missing if weights[name].weight.part == CORE]
+    if lost:
+        raise ValueError(checkpoint.lost(lost))
+    loaded = [name for name in weights if name in there]
+    for name in loaded:
+        widths = weights[name].widths(checkpoint.sides(name))
+        if widths is None:
+            shapes = " and ".join(str(tuple(value.shape)) for value in weights[name].values)
+            raise ValueError(
+                f"{checkpoint.names[name]!r} must fit a weight of shape {shapes} in this model. "
+                f"Received: {checkpoint.shape(name)}. {checkpoint.way_out(name)}"
+            )
+        weights[name].assign(checkpoint.read(name), widths)
+    _check_tied(model, checkpoint)
+    unexpected = [
+        name
+        for name in checkpoint.names
+        if not (name in weights and name in there) and not family.is_no_weight(name)
+    ]
+    return LoadReport(tuple(loaded), tuple(missing), tuple(unexpected))
+
+
+def _check_tied(model, checkpoint):
+    """An output table or bias of its own would be lost without a word."""
+    for tied in checkpoint.family.tied:
+        name, other = tied.name, tied.to
+        if not hasattr(model, tied.attribute) or name not in checkpoint.names:
+            continue
+        same_shape = checkpoint.shape(name) == checkpoint.shape(other)
+        if not same_shape or not np.array_equal(*map(checkpoint.read_stored, (name, other))):
+            raise ValueError(f"{name!r} differs from {other!r}; this library ties the two.")
+
+
+# ---- writing
+
+
+def save_pretrained(model, folder):
+    """Writes `config.json` and `model.safetensors`, each aside and renamed.
+
+    Args:
+        model: a model of a published family, or one of its heads.
+        folder: a `pathlib.Path`, made where it is not there.
+
+    Raises:
+        ValueError: a model that `transformers` has no form for, or a quantized one.
+
+    Example::
+
+        save_pretrained(model, pathlib.Path("mine"))
+    """
+    core, weights = core_of(model), list(bind(model))
+    family = FAMILIES[core.family]
+    family.check(model)
+    for bound in weights:
+        modes = [getattr(layer, "quantization_mode", None) for layer in bound.layers]
+        if any(modes):
+            raise ValueError(
+                "Expected weights in floating point: save the model before it is quantized. "
+                f"Received: {bound.name} as {next(filter(None, modes))}."
+            )
+    arguments, said = core.get_config(), model.hub_config()
+    config = {**written_config(family, arguments), **said}
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = family.prefixes[0] if family.bare not in said["architectures"] else ""
+    tensors = {}
+    for bound in weights:
+        name = bound.name if bound.weight.part == HEAD else f"{prefix}{bound.name}"
+        tensors[name] = bound.stored(arguments)
+    write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    for path, content in {**model.hub_files(), "config.json": config}.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        write_json(folder / path, content)

@@ -1,0 +1,293 @@
+"""Published weights by the names of their family's table: checked, but not read yet."""
+
+import math
+import pathlib
+
+from keras_xfmr.checkpoints import configuration
+from keras_xfmr.checkpoints.checkpoint import stored_dtype
+from keras_xfmr.checkpoints.families import FAMILIES, find_family
+from keras_xfmr.checkpoints.files import is_there, read_checkpoint
+from keras_xfmr.checkpoints.keras_hub import is_backbone, read_backbone
+from keras_xfmr.checkpoints.sentence_modules import read_normalize, read_pooling
+from keras_xfmr.checkpoints.tables import CORE, HEAD, joins
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+# Of the weights to the file. torch lets weights share bytes, which a model's own do not.
+MOST_SHARING = 2
+# Of a classifier that a file does not have, and that is drawn on the word of its configuration.
+MOST_LABELS_TO_DRAW = 10_000
+
+# Where folders of sentence-transformers had the weights before its second version, such as
+# "0_Transformer" and "0_BERT".
+INNER = "0_*"
+
+
+def open_pretrained(source, *, family=None, num_labels=None):
+    """The weights and the configuration of a published model, unread: a `Published`.
+
+    Args:
+        source: a folder, a TensorFlow 1 prefix beside its configuration, or a KerasHub backbone.
+        family: the family that it must be of, such as `"bert"`; needed where the configuration has
+            neither `model_type` nor `architectures`.
+        num_labels: classes of a head, in the place of what the source says.
+
+    Raises:
+        FileNotFoundError: no such folder, no configuration or no weights there.
+        ValueError: the weights are not those of the configuration or of the family, or a file is
+            damaged.
+
+    Example::
+
+        with open_pretrained("bert-base-uncased") as checkpoint:
+            print(checkpoint.arguments, len(checkpoint.names))
+    """
+    if is_backbone(source):
+        families = [FAMILIES[family]] if family else FAMILIES.values()
+        return Published(*read_backbone(source, families), num_labels=num_labels)
+    path = pathlib.Path(source)
+    if not is_there(path):
+        raise FileNotFoundError(
+            f"Expected a folder on this disk, or a checkpoint in one. Received: {str(source)!r}, "
+            "which is not there. Nothing is downloaded: fetch a published model first, e.g. by "
+            f"`hf download {source} --local-dir FOLDER` (of huggingface_hub), and give that FOLDER."
+        )
+    folder = path if path.is_dir() else path.parent
+    inner = [] if (path / "config.json").is_file() else sorted(path.glob(f"{INNER}/config.json"))
+    path = inner[0].parent if inner else path
+    config = configuration.read_config(path if path.is_dir() else folder)
+    found = find_family(config, family)
+    return Published(found, config, read_checkpoint(path), num_labels=num_labels, folder=folder)
+
+
+class Published:
+    """Weights by their names in the family's table; all of its core are there, in their shapes.
+
+    Args:
+        family: a `Family`.
+        config: as published.
+        tensors: a `Checkpoint`.
+        num_labels: classes of a head, in the place of what the source says.
+        folder: where `modules.json` of sentence-transformers may lie.
+
+    Attributes:
+        family: the `Family`.
+        arguments: of the family's model, such as `keras_xfmr.models.Bert`.
+        num_labels: classes of a head.
+        labels: their names, or None where there are none or another number of them.
+        problem_type: what transformers trains a classifier for, or None.
+        classifier_dropout: of a head; None where nothing is said.
+        architecture: the class of transformers that the weights are of, or None.
+        pooling: None, `"mean"`, `"cls"` or `"other"`, of sentence-transformers.
+        normalize: whether its vectors have the length 1, or None.
+        names: name in the table -> name in the file.
+
+    Raises:
+        ValueError: a configuration that the family has no model for, or that does not fit the
+            weights. `num_labels`, where it cannot be believed; `pooling` and `normalize`, where
+            `modules.json` is damaged.
+    """
+
+    def __init__(self, family, config, tensors, *, num_labels=None, folder=None):
+        self.family, self._config, self._tensors = family, config, tensors
+        self._num_labels, self._folder = num_labels, folder
+        self.names, self._known = {}, {}
+        for stored in tensors:
+            known = family.identify(stored)
+            if known.name in self.names:
+                raise ValueError(
+                    f"The checkpoint has {known.name!r} twice, as {self.names[known.name]!r} and "
+                    f"as {stored!r}."
+                )
+            self.names[known.name], self._known[known.name] = stored, known
+        self._take_tied()
+        self.arguments = configuration.read_arguments(family, config)
+        self._check_core()
+        if num_labels is None and not self.has_classifier:
+            configuration.label_count(config)  # what is no number is refused for every model
+        # Of so many classes as were asked for, where the file's has others.
+        self.new_classifier = (
+            num_labels is not None and self.has_classifier and self._classes_in_file() != num_labels
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._tensors.close()
+
+    # ---- what the configuration says about heads
+
+    @property
+    def has_classifier(self):
+        return f"{self.family.classifier}.weight" in self.names
+
+    @property
+    def num_labels(self):
+        if self._num_labels is not None:
+            return self._num_labels
+        if self.has_classifier:
+            return self._classes_in_file()
+        count = configuration.label_count(self._config)
+        if count > MOST_LABELS_TO_DRAW:
+            raise ValueError(
+                f"The configuration names {count} labels, and there is no classifier in the "
+                f"checkpoint. More than {MOST_LABELS_TO_DRAW} are not drawn on its word: give "
+                "`num_classes=` yourself."
+            )
+        return count
+
+    @property
+    def names_labels(self):
+        """Whether the configuration means to name them; `labels` is None where it fails to."""
+        return self._config.get("id2label") is not None
+
+    @property
+    def labels(self):
+        return configuration.label_names(self._config, self.num_labels)
+
+    @property
+    def problem_type(self):
+        return self._config.get("problem_type")
+
+    @property
+    def classifier_dropout(self):
+        return configuration.classifier_dropout(self._config)
+
+    @property
+    def architecture(self):
+        return configuration.architecture(self._config)
+
+    @property
+    def pooling(self):
+        return None if self._folder is None else read_pooling(self._folder)
+
+    @property
+    def normalize(self):
+        return None if self._folder is None else read_normalize(self._folder)
+
+    # ---- weights
+
+    def shape(self, name):
+        """As stored."""
+        return tuple(self._tensors.shapes[self.names[name]])
+
+    def dtype(self, name):
+        """As stored."""
+        return self._tensors.dtypes[self.names[name]]
+
+    def sides(self, name):
+        """The shape as (in, out), or as the weight is."""
+        known, shape = self._known[name], self.shape(name)
+        if known.style.joined:
+            sides = known.weight.sides(self.arguments)
+            return sides if None not in sides and joins(shape, sides) else shape
+        return shape[::-1] if known.weight.turned(known.style) else shape
+
+    def read(self, name):
+        """An array as (in, out), or as the weight is. Copy it: it may be the file's own bytes."""
+        self.check_dtype(name)
+        known, array = self._known[name], self._tensors.view(self.names[name])
+        if known.style.joined:
+            return array.reshape(self.sides(name))
+        return array.T if known.weight.turned(known.style) else array
+
+    def read_stored(self, name):
+        """An array as it lies in the file."""
+        return self._tensors[self.names[name]]
+
+    def check_dtype(self, name):
+        """Raises ValueError where a weight is no floating-point number."""
+        if self.dtype(name) not in FLOATS:
+            raise ValueError(
+                f"{self.names[name]!r} has the type {self.dtype(name)}. Expected: one of "
+                f"{', '.join(FLOATS)}. Where the checkpoint is quantised, load the "
+                "floating-point weights that it was made from."
+            )
+
+    def way_out(self, name):
+        """What to do about a weight that does not fit a model."""
+        if self._known[name].weight.part != HEAD:
+            core = self.family.core
+            return f"The sizes of an {core} are those of its weights: leave such arguments out."
+        return (
+            f"Where it is a head of another task, load the {self.family.core} alone: "
+            f"Head({self.family.model}.from_pretrained(path), ...)."
+        )
+
+    def lost(self, names):
+        """The message about weights of the core that a checkpoint does not have."""
+        more = " ..." if len(names) > 5 else ""
+        return (
+            f"{len(names)} weights of the {self.family.core} are not in the checkpoint: "
+            f"{', '.join(names[:5])}{more}."
+        )
+
+    # ---- checks
+
+    def _take_tied(self):
+        """A weight that files may have by the name of one that is tied to it, as they please."""
+        for tied in self.family.tied:
+            if tied.to not in self.names and tied.name in self.names:
+                self.names[tied.to] = self.names.pop(tied.name)
+                self._known[tied.to] = self.family.identify(tied.to)
+
+    def _check_core(self):
+        """The configuration agrees with the file, before any memory is taken on its word."""
+        self._check_blocks()
+        expected = {
+            weight.name_in(block): (weight, weight.sides(self.arguments))
+            for weight, block in self.family.expand(self.arguments.get("num_layers", 0))
+            if weight.part == CORE
+        }
+        lost = [name for name in expected if name not in self.names]
+        if lost:
+            raise ValueError(f"{self.lost(lost)} It is no {self.family.title}, or damaged.")
+        for name, (weight, sides) in expected.items():
+            if self.sides(name) != sides:
+                turned = weight.turned(self._known[name].style)
+                raise ValueError(
+                    f"By the configuration {self.names[name]!r} has the shape "
+                    f"{sides[::-1] if turned else sides}. Received: {self.shape(name)}."
+                )
+            self.check_dtype(name)
+        self._check_bytes({name: sides for name, (_, sides) in expected.items()})
+
+    def _check_bytes(self, shapes):
+        """A file is not made large by weights that are all the same bytes of it."""
+        needed = sum(
+            math.prod(shape) * stored_dtype(self.dtype(name)).itemsize
+            for name, shape in shapes.items()
+        )
+        if needed > MOST_SHARING * self._tensors.file_bytes:
+            raise ValueError(
+                f"The weights of the {self.family.core} have {needed} bytes, the file has "
+                f"{self._tensors.file_bytes}: they share the same bytes. Save each for itself, "
+                "e.g. as safetensors."
+            )
+
+    def _check_blocks(self):
+        """`num_layers` is that of the file, before names are made for so many."""
+        if not self.family.numbered_starts:
+            return
+        count = self.arguments["num_layers"]
+        blocks = {known.block for known in self._known.values()} - {None}
+        if len(blocks) != count or blocks != set(range(len(blocks))):
+            found = f"{len(blocks)}: {sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}"
+            if not blocks:
+                start = self.family.numbered_starts[0]
+                found = f"none, no name begins with {start}: {sorted(self.names)[:3]} ..."
+            raise ValueError(
+                f"The configuration names {count} blocks. Received: weights of {found}."
+            )
+
+    def _classes_in_file(self):
+        """Outputs of the classifier, where it is one of vectors of this size."""
+        name, d_model = f"{self.family.classifier}.weight", self.arguments["d_model"]
+        sides = self.sides(name)
+        if len(sides) != 2 or sides[1] < 1 or sides[0] != d_model:
+            raise ValueError(
+                f"{self.names[name]!r} must have {d_model} inputs, the vector of the "
+                f"{self.family.core}, and at least one output. Received: shape "
+                f"{self.shape(name)}. {self.way_out(name)}"
+            )
+        return sides[1]

@@ -21,6 +21,7 @@ __all__ = [
     "combine_masks",
     "concrete_value",
     "could_be_ids",
+    "document_mask",
     "l2_normalize",
     "look_ahead_mask",
     "padding_mask",
@@ -158,6 +159,32 @@ def padding_mask(token_ids, pad_id=0):
             "`keras.ops.not_equal(token_ids, pad_id)`, with the axes that it needs."
         )
     return ops.expand_dims(ops.not_equal(token_ids, pad_id), 1)
+
+
+def document_mask(document_ids):
+    """Mask in which a token sees the tokens of its own document up to itself.
+
+    For the documents `[1, 1, 2, 0]`, 0 = padding::
+
+        [[[True,  False, False, False],
+          [True,  True,  False, False],
+          [False, False, True,  False],
+          [False, False, False, False]]]
+
+    Args:
+        document_ids: integers `[B, T]`; the tokens of a document stand side by side.
+
+    Returns:
+        Boolean tensor `[B, T, T]`.
+
+    Example:
+
+    >>> keras_xfmr.functional.document_mask(np.array([[1, 2]])).numpy().tolist()
+    [[[True, False], [False, True]]]
+    """
+    queries, keys = ops.expand_dims(document_ids, 2), ops.expand_dims(document_ids, 1)
+    same = ops.logical_and(ops.equal(queries, keys), ops.not_equal(keys, 0))
+    return ops.logical_and(same, look_ahead_mask(ops.shape(document_ids)[1]))
 
 
 def combine_masks(*masks):

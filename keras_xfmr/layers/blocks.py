@@ -110,10 +110,12 @@ class _Block(keras.layers.Layer):
         propagate_frozen(self)
 
     def compute_output_spec(self, inputs, *args, **kwargs):
-        """Of the default sublayers without tracing them, which would take a tenth of a second for
-        each block of a model; a subclass, and scores or caches that are asked for, are traced."""
+        """Of this library's sublayers without tracing them, which would take a tenth of a second
+        for each block of a model; a subclass, and scores or caches that are returned, are traced.
+        """
         default = type(self) in (EncoderBlock, DecoderBlock) and all(
-            self._arguments[name] is None for name in (*self.attentions, "feed_forward")
+            _keeps_shape(self._arguments[name], inputs.shape)
+            for name in (*self.attentions, "feed_forward")
         )
         extras = kwargs.get("return_attention_scores") or kwargs.get("cache") is not None
         # Positional arguments beyond the inputs, and the memory, may be any of these.
@@ -443,6 +445,16 @@ class DecoderBlock(_Block):
                 f"{len(own)} from `self_attention`, {len(cross)} from `cross_attention`."
             )
         return (x, *zip(own, cross)) if own else x
+
+
+def _keeps_shape(sublayer, shape):
+    """Whether it is known without a trace that a sublayer keeps the shape of its input."""
+    if sublayer is None:
+        return True
+    if type(sublayer) not in (MultiHeadAttention, PositionWiseFFN) or len(shape) != 3:
+        return False
+    shapes = [shape] if isinstance(sublayer, PositionWiseFFN) else [shape, shape]
+    return tuple(sublayer.compute_output_shape(*shapes)) == tuple(shape)
 
 
 def _check_built(block):

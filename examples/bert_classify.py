@@ -19,7 +19,6 @@ only TensorFlow. Results: benchmarks/RESULTS.md.
 
 import csv
 import io
-import pathlib
 
 import command_line
 import fine_tuning
@@ -122,8 +121,7 @@ def baseline(train, test):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     (texts, names), (test_texts, test_names) = read(FLAGS.train), read(FLAGS.test)
     if FLAGS.limit:

@@ -25,7 +25,6 @@ benchmarks/RESULTS.md.
 """
 
 import collections
-import pathlib
 
 import command_line
 import conll
@@ -215,8 +214,7 @@ def show(words, tags):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     train, test = (conll.read(path, FLAGS.split) for path in (FLAGS.train, FLAGS.test))
     dev = conll.read(FLAGS.dev, FLAGS.split) if FLAGS.dev else None

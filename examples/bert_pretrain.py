@@ -18,7 +18,6 @@ Results: benchmarks/RESULTS.md.
 """
 
 import collections
-import pathlib
 import time
 
 import command_line
@@ -49,6 +48,10 @@ flags.DEFINE_float("dropout", 0.1, "Rate. Small models, which do not overfit, le
 flags.DEFINE_integer("seed", 1, "Of weights, masks and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/bert", "Folder for everything that is written.")
+
+WRITES = (
+    "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
+)  # fmt: skip
 
 
 class Throughput(keras.callbacks.Callback):
@@ -128,8 +131,7 @@ def compile_model(model, steps):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = command_line.output_folder(FLAGS.output, argv[0], WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     heading = None if FLAGS.heading == "none" else FLAGS.heading
     objective = None if FLAGS.objective == "none" else FLAGS.objective

@@ -12,8 +12,6 @@ of --sentence (several; by default those of the model's card, whose published co
 saved_model/, which takes raw text, in --output. Seconds on a CPU. Results: benchmarks/RESULTS.md.
 """
 
-import pathlib
-
 import command_line
 import fine_tuning
 import numpy as np
@@ -68,6 +66,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     if bool(FLAGS.corpus) != bool(FLAGS.query):
         raise app.UsageError("Pass --corpus=FILE together with --query=TEXT.")
+    output = command_line.output_folder(FLAGS.output, argv[0], ("model.keras", "saved_model"))
     lines = read(FLAGS.corpus) if FLAGS.corpus else []
     tokenizer = text.load_pretrained_tokenizer(FLAGS.pretrained)
     packer = text.SentencePacker(tokenizer, FLAGS.max_length, report_truncation=True)
@@ -88,8 +87,6 @@ def main(argv):
             for i in np.argsort(-row)[: FLAGS.top]:
                 print(f"  {row[i]:.4f}  {lines[i]}")
 
-    output = pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
     model.save(output / "model.keras")
     folder = serving.export_encoder(model, packer, output / "saved_model")
     served = tf.saved_model.load(folder).signatures["serving_default"]

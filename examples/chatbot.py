@@ -11,7 +11,6 @@ Results: benchmarks/RESULTS.md.
 
 import csv
 import math
-import pathlib
 import random
 
 import command_line
@@ -68,12 +67,12 @@ def read(path):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    clock, output = seq2seq.Clock(), pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    clock = seq2seq.Clock()
+    output = command_line.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     if resuming.resumes(output):  # its files and vocabulary stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
-        tokenizer, _ = seq2seq.load_tokenizers(output)
+        tokenizer, _ = seq2seq.load_tokenizers(output, shared=True)
     else:
         seq2seq.refuse_own_files(output, [FLAGS.data])
         files = seq2seq.split(lambda: read(FLAGS.data), output, FLAGS.held_out, FLAGS.seed)

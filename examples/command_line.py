@@ -4,6 +4,8 @@ import pathlib
 
 from absl import app
 
+MARK = ".written_by_example"
+
 
 def flags_alone(argv):
     """Raises UsageError where something was given that is no flag, and would be left out.
@@ -12,6 +14,38 @@ def flags_alone(argv):
     """
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags, --name=value. Received: {' '.join(argv[1:])}.")
+
+
+def output_folder(path, script, writes):
+    """The folder for everything that a run writes, made if it is not there.
+
+    A run replaces what an earlier run of the same example wrote. Such a folder is known by a file,
+    `MARK`, that every run leaves in it.
+
+    Args:
+        path: of the folder.
+        script: the example, as `argv[0]` names it.
+        writes: names of the files and folders that a run writes there.
+
+    Raises:
+        app.UsageError: no path; or this example never wrote to the folder, and it holds files or
+            folders of these names.
+    """
+    if not path:
+        raise app.UsageError("--output must name a folder. Received: nothing.")
+    folder, script = pathlib.Path(path), pathlib.Path(script).stem
+    mark = folder / MARK
+    written_by = mark.read_text("utf8").split() if mark.is_file() else []
+    others = sorted(name for name in writes if (folder / name).exists())
+    if others and script not in written_by:
+        raise app.UsageError(
+            f"{path} holds {', '.join(others)}, which this example did not write and which would "
+            "be written over. Give another --output, or move them away."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if script not in written_by:
+        mark.write_text("\n".join([*written_by, script]) + "\n", "utf8")
+    return folder
 
 
 def read_text(path):

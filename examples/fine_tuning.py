@@ -7,6 +7,9 @@ from absl import app
 
 from keras_xfmr import text, training
 
+# What bert_classify.py and bert_ner.py write into their output folders.
+WRITES = ("learning_curve.png", "model.keras", "hub", "saved_model")
+
 
 def prepare(
     kind,

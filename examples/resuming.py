@@ -1,8 +1,6 @@
 """What the examples that resume share: a backup that stays until the whole job is done."""
 
 import json
-import os
-import shutil
 import sys
 
 from absl import app, flags
@@ -22,7 +20,7 @@ def resumes(output):
     own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     given = {flag.name: flag.value for flag in own if flag.name not in FREE}
     file = output / "flags.json"
-    if not (output / "backup").exists():
+    if backup(output).newest_backup() is None:
         file.write_text(json.dumps(given, indent=2) + "\n", "utf8")
         return False
     begun = json.loads(file.read_text("utf8")) if file.exists() else {}
@@ -36,7 +34,7 @@ def resumes(output):
     return True
 
 
-def backup(output, data, save_freq="epoch"):
+def backup(output, data=None, save_freq="epoch"):
     """The callback for `fit`. It leaves its backup when training ends, for much can happen to a
     run before its model is saved and exported."""
     return training.BackupAndRestore(
@@ -46,8 +44,4 @@ def backup(output, data, save_freq="epoch"):
 
 def finish(output):
     """Removes the backup at the end of the job, so that the same command begins a new one."""
-    done = output / "backup_of_a_finished_run"  # renamed first: a kill leaves no half of a backup
-    shutil.rmtree(done, ignore_errors=True)
-    if (output / "backup").exists():
-        os.replace(output / "backup", done)
-        shutil.rmtree(done)
+    backup(output).remove_backups()

@@ -6,7 +6,6 @@ A corpus here is a TSV of source<TAB>target in the output folder: `train.tsv` an
 import os
 import pathlib
 import random
-import shutil
 import time
 
 import fresh_process
@@ -18,6 +17,13 @@ from absl import app
 import keras_xfmr
 from keras_xfmr import models, text, training, viz
 
+SIDES = ("source", "target")
+# What a job of these examples writes into its output folder.
+WRITES = (
+    "train.tsv", "held_out.tsv", "train.part", "held_out.part", "flags.json", "source_tokenizer",
+    "target_tokenizer", "backup", "tensorboard", "learning_curve.png", "cross_attention.png",
+    "model.keras", "saved_model",
+)  # fmt: skip
 LONGEST = 4096  # ids of a source that is answered; memory grows with the square of their number
 
 
@@ -101,18 +107,15 @@ def fitting(pairs, tokenizers, bucket):
 
 
 def save_tokenizers(tokenizers, output):
-    """Writes both tokenizers; one that serves both sides is written once."""
-    tokenizers[0].save(output / "source_tokenizer")
-    shutil.rmtree(output / "target_tokenizer", ignore_errors=True)  # of a job before
-    if tokenizers[1] is not tokenizers[0]:
-        tokenizers[1].save(output / "target_tokenizer")
+    """Writes both tokenizers, also where one serves both sides: nothing of an older job stays."""
+    for side, tokenizer in zip(SIDES, tokenizers):
+        tokenizer.save(output / f"{side}_tokenizer")
 
 
-def load_tokenizers(output):
-    """What `save_tokenizers` wrote."""
-    source = text.load_tokenizer(output / "source_tokenizer")
-    shared = not (output / "target_tokenizer").exists()
-    return source, source if shared else text.load_tokenizer(output / "target_tokenizer")
+def load_tokenizers(output, shared):
+    """What `save_tokenizers` wrote. With `shared=True` one tokenizer serves both sides."""
+    source, target = (text.load_tokenizer(output / f"{side}_tokenizer") for side in SIDES)
+    return source, source if shared else target
 
 
 # ---- training

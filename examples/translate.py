@@ -16,8 +16,6 @@ tokenizers, TensorBoard logs and saved_model/. A run that was killed goes on whe
 it is started again. Results: benchmarks/RESULTS.md.
 """
 
-import pathlib
-
 import cldr_dates
 import command_line
 import keras
@@ -123,14 +121,14 @@ def main(argv):
     if bool(FLAGS.source) != bool(FLAGS.target) or (FLAGS.data and FLAGS.source):
         raise app.UsageError("Pass --data=PAIRS.tsv, or --source=FILE with --target=FILE.")
     dates = not (FLAGS.data or FLAGS.source)
-    chosen, clock, output = settings(), seq2seq.Clock(), pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
+    chosen, clock = settings(), seq2seq.Clock()
+    output = command_line.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.precision)
 
     if resuming.resumes(output):  # its files and vocabularies stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
-        tokenizers = seq2seq.load_tokenizers(output)
+        tokenizers = seq2seq.load_tokenizers(output, shared=dates)
     else:
         files, tokenizers = (prepare_dates if dates else prepare_corpus)(output, clock)
         seq2seq.save_tokenizers(tokenizers, output)

@@ -41,8 +41,11 @@ def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
 
 
 def test_a_killed_run_is_not_gone_on_with_for_another_corpus(tmp_path, korean_pairs):
-    (tmp_path / "out" / "backup").mkdir(parents=True)
+    backup = tmp_path / "out" / "backup" / "backup-000001-000000000"
+    backup.mkdir(parents=True)
+    (backup / "training_metadata.json").write_text("{}")
     (tmp_path / "out" / "flags.json").write_text('{"data": "others.tsv"}')
+    (tmp_path / "out" / ".written_by_example").write_text("translate")
     with pytest.raises(app.UsageError, match="begun with other flags .*--data=others.tsv"):
         run("translate", f"--data={korean_pairs}", f"--output={tmp_path / 'out'}")
     assert not (tmp_path / "out" / "train.tsv").exists()
@@ -184,7 +187,7 @@ def test_a_corpus_is_not_written_over(example, name, tmp_path):
     assert corpus.read_bytes() == before
 
 
-def test_one_tokenizer_for_both_sides_leaves_no_second_of_a_job_before(tmp_path, monkeypatch):
+def test_one_tokenizer_for_both_sides_takes_the_place_of_two(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import seq2seq
 
@@ -193,10 +196,49 @@ def test_one_tokenizer_for_both_sides_leaves_no_second_of_a_job_before(tmp_path,
     special = ["[PAD]", "[UNK]", "[START]", "[END]"]
     tokenizers = [text.CharacterTokenizer([*special, *letters]) for letters in ("ab", "abc")]
     seq2seq.save_tokenizers(tokenizers, tmp_path)
-    assert [t.vocab_size for t in seq2seq.load_tokenizers(tmp_path)] == [6, 7]
+    (tmp_path / "target_tokenizer" / "thesis.txt").write_text("years of work")
+    assert [t.vocab_size for t in seq2seq.load_tokenizers(tmp_path, shared=False)] == [6, 7]
     seq2seq.save_tokenizers((tokenizers[1], tokenizers[1]), tmp_path)
-    source, target = seq2seq.load_tokenizers(tmp_path)
+    source, target = seq2seq.load_tokenizers(tmp_path, shared=True)
     assert source is target and source.vocab_size == 7
+    assert [t.vocab_size for t in seq2seq.load_tokenizers(tmp_path, shared=False)] == [7, 7]
+    assert (tmp_path / "target_tokenizer" / "thesis.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    "name, required, names",
+    [
+        ("translate", (), ["held_out.tsv", "target_tokenizer"]),
+        ("chatbot", ("data",), ["backup", "cross_attention.png"]),
+        ("bert_classify", ("train", "test"), ["hub", "saved_model"]),
+        ("bert_ner", ("train", "test"), ["learning_curve.png", "model.keras"]),
+        ("bert_pretrain", ("files",), ["flags.json", "tensorboard", "tokenizer"]),
+        ("bert_similarity", ("pretrained",), ["model.keras", "saved_model"]),
+    ],
+)
+def test_files_that_no_run_wrote_are_not_written_over(name, required, names, tmp_path):
+    for file in (*names, "thesis.txt"):
+        (tmp_path / file).write_text("years of work")
+    given = [f"--{flag}={tmp_path / 'thesis.txt'}" for flag in required]
+    message = f"holds {', '.join(names)}, which .*Give another --output"
+    with pytest.raises(app.UsageError, match=message):
+        run(name, *given, f"--output={tmp_path}")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(
+        (*names, "thesis.txt"), "years of work"
+    )
+
+
+def test_a_run_replaces_what_the_same_example_wrote(tmp_path):
+    with imported("command_line") as command_line:
+        for _ in range(2):
+            command_line.output_folder(tmp_path / "out", "examples/a.py", ("hub", "model.keras"))
+            (tmp_path / "out" / "model.keras").write_text("of a.py")
+        with pytest.raises(app.UsageError, match="out holds model.keras, which this example did"):
+            command_line.output_folder(tmp_path / "out", "examples/b.py", ("model.keras",))
+        command_line.output_folder(tmp_path / "out", "examples/b.py", ("b.txt",))
+        command_line.output_folder(tmp_path / "out", "examples/a.py", ("model.keras",))
+        with pytest.raises(app.UsageError, match="--output must name a folder. Received: nothing"):
+            command_line.output_folder("", "examples/a.py", ())
 
 
 def test_pieces_have_their_names_in_a_picture(monkeypatch):

@@ -18,6 +18,7 @@ copied = phrasing.copied
 dropout = phrasing.dropout
 empty = phrasing.empty
 layer_norm = phrasing.layer_norm
+program = phrasing.program
 uniform = phrasing.uniform
 watched = phrasing.watched
 write = phrasing.write
@@ -30,6 +31,7 @@ __all__ = [
     "dropout",
     "empty",
     "layer_norm",
+    "program",
     "rms_norm",
     "softmax",
     "top_k",

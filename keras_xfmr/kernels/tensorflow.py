@@ -1,5 +1,5 @@
-"""TensorFlow's phrasing, where the plain one is slow, and the two things that only it needs:
-`build_training` before a step is traced, `watched` data sets.
+"""TensorFlow's phrasing, where the plain one is slow, and the three things that only it needs:
+`build_training` before a step is traced, `watched` data sets, a `program` without replicas.
 """
 
 import functools
@@ -137,6 +137,38 @@ def _specs(data, labels):
     if not all(isinstance(x, (np.ndarray, tf.Tensor)) for x in tf.nest.flatten(labels)):
         return None  # none there, lists, or another library's
     return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), labels)
+
+
+def program(model):
+    """A function from inputs to the model's outputs as NumPy arrays, compiled once per shape.
+
+    Keras' `predict_on_batch` runs the model on every replica of the strategy in whose scope it is,
+    with the same rows, and joins their outputs. Here the model runs once, wherever it is called.
+    What it assigns, such as the state of a seed, is assigned after the call: XLA cannot write the
+    copies of a variable on other devices.
+
+    Args:
+        model: a compiled model; `model.jit_compile` decides whether XLA compiles the function.
+    """
+    assigned = []
+
+    def call(inputs):
+        with keras.StatelessScope() as scope:
+            outputs = model(inputs)
+        values = [(v, scope.get_current_value(v)) for v in model.variables]
+        assigned[:] = [v for v, value in values if value is not None]
+        return outputs, [value for _, value in values if value is not None]
+
+    jit_compile = model.jit_compile or None
+    traced = tf.function(call, autograph=False, reduce_retracing=True, jit_compile=jit_compile)
+
+    def run(inputs):
+        outputs, values = traced(inputs)
+        for variable, value in zip(assigned, values):
+            variable.assign(value)
+        return tf.nest.map_structure(lambda x: x.numpy(), outputs)
+
+    return run
 
 
 def watched(data, ranges):

@@ -3,6 +3,7 @@
 B batch, T length, D d_model, V vocab_size
 """
 
+import contextvars
 import functools
 import math
 
@@ -12,6 +13,9 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.projections import KeepsUpdates, product_of, times_transposed
+
+# The layer that is being called, and its `reverse`. Each thread has its own.
+_called = contextvars.ContextVar("called", default=(None, False))
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -30,7 +34,8 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         **kwargs: of `keras.layers.Embedding`.
 
     Call arguments:
-        inputs: integer ids `[B, T]`, or with `reverse=True` vectors `[B, T, D]`.
+        inputs: integer ids `[B, T]`, or with `reverse=True` vectors `[B, T, D]`, whose implicit
+            mask goes on to the logits.
         reverse: whether to project vectors to logits.
 
     Returns:
@@ -69,7 +74,6 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         )
         self.supports_masking = True
         self.scale = scale
-        self._reverse = False  # of the last call
 
     def get_config(self):
         config = super().get_config()
@@ -82,8 +86,14 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
+    def __call__(self, *args, **kwargs):
+        before = _called.set((self, args[1] if len(args) > 1 else kwargs.get("reverse", False)))
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            _called.reset(before)
+
     def call(self, inputs, reverse=False):
-        self._reverse = reverse
         if reverse:
             return product_of(self)(ops.cast(inputs, self.compute_dtype))
         self.check_ids(inputs)
@@ -111,9 +121,16 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
             )
 
     def compute_mask(self, inputs, mask=None):
-        # Vectors on their way to logits keep the mask they come with. Keras asks for it after the
-        # call, and does not say with which arguments that was.
-        return mask if self._reverse else super().compute_mask(inputs, mask)
+        """Ids are masked where they are 0, with `mask_zero=True`; vectors keep their mask.
+
+        Called by itself, it takes floats whose last axis is D for vectors. Inside a call of the
+        layer `reverse` decides, because float32 ids `[B, T]` may have T = D.
+        """
+        layer, reverse = _called.get()
+        if layer is not self:  # Keras asks after the call, without its other arguments
+            floats = "float" in keras.backend.standardize_dtype(inputs.dtype)
+            reverse = floats and inputs.shape[-1] == self.output_dim
+        return mask if reverse else super().compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape, reverse=False):
         if reverse:
@@ -121,7 +138,6 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         return (*input_shape, self.output_dim)
 
     def compute_output_spec(self, inputs, reverse=False):
-        self._reverse = reverse
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

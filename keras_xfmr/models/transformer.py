@@ -347,6 +347,8 @@ class Transformer(NamedArguments, ChecksData, keras.Model):
     ):
         """Target ids for source ids, by a compiled search with cached keys and values.
 
+        In the scope of a `tf.distribute` strategy, too, each row is searched once, by one replica.
+
         Args:
             source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
             max_length: the most tokens to generate, the end token included; by default S + 50, or

@@ -1,16 +1,17 @@
 """Callbacks for `fit`."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
-import shutil
 
 import keras
 import numpy as np
 
 WEIGHTS, METADATA = "latest.weights.h5", "training_metadata.json"
 BACKUP = re.compile(r"backup-(\d{6,})-(\d{9,})")  # of an epoch and a batch
+ASIDE = re.compile(r"writing-\d+")  # of a process
 
 
 class BackupAndRestore(keras.callbacks.BackupAndRestore):
@@ -18,9 +19,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     Keras' own overwrites its files in place (a kill while it writes leaves half a backup, or new
     weights beside an old epoch number) and starts a broken epoch again from its first batch. Here
-    every backup is a folder that is written aside and renamed when it is complete, and a `data`
-    object goes on at the very batch: the weights at the end are those of a run that was never
-    broken.
+    every backup is a folder of two files. They are written aside and moved into it, the metadata
+    last, and a folder without metadata is no backup. A `data` object goes on at the very batch: the
+    weights at the end are those of a run that was never broken.
 
     An epoch that was broken is ended first, by a `fit` of its own, without validation; then the
     outer `fit` goes on with whole epochs. The history that `fit` returns has the epochs before the
@@ -34,9 +35,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     such as `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`: behind them it would back up the
     averages, and a resumed run would train on from these.
 
+    Only what this class wrote is removed: the two files of a backup, and a folder where nothing
+    else is in it. Other files and folders stay, wherever they lie.
+
     Args:
-        backup_dir: folder for the backups; removed when training ends, unless
-            `delete_checkpoint=False`.
+        backup_dir: folder for the backups. They are removed when training ends, and the folder too
+            if it is then empty, unless `delete_checkpoint=False`.
         save_freq: `"epoch"`, or a number of batches, at least 1 (needs `data`).
         data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`,
             the batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`.
@@ -46,9 +50,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     Raises:
         ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
-            without these methods; a folder that is no local one; from `fit`, epochs that are not
-            as long as those of `data`; data of unknown length without XLA on TensorFlow; a backup
-            that is damaged, of another model or of data of another length.
+            without these methods; no folder (`""`, None), or one that is not local; from `fit`,
+            epochs that are not as long as those of `data`; data of unknown length without XLA on
+            TensorFlow; a backup that is damaged, of another model or of data of another length.
 
     Example::
 
@@ -58,6 +62,11 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, backup_dir, save_freq="epoch", *, data=None, delete_checkpoint=True):
+        if backup_dir is None or not str(backup_dir):
+            raise ValueError(
+                "`backup_dir` must name a folder, such as 'backup'. Is an environment variable not "
+                f"set? Received: {backup_dir!r}."
+            )
         if "://" in str(backup_dir):
             raise ValueError(f"`backup_dir` must be a local folder. Received: {str(backup_dir)!r}.")
         self._root = pathlib.Path(backup_dir)
@@ -87,14 +96,14 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._batches = None  # batches of an epoch of `data`
         if self._data is not None:
             self._check_length()
-        newest = self._newest()
+        newest = self.newest_backup()
         if newest is not None:
             position = self._restore(newest)
             self._epochs = position.get("epochs", [])
             self._check_backup(position)
             if position["batch"]:
                 self._finish_epoch(position["epoch"], position["batch"])
-                self._restore(self._newest())
+                self._restore(self.newest_backup())
         self._earlier = len(self._epochs)
 
     def _check_length(self):
@@ -137,6 +146,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         """
         try:
             position = json.loads((folder / METADATA).read_text("utf8"))
+            if not (folder / WEIGHTS).is_file():  # Keras would go on without them
+                raise FileNotFoundError(f"{WEIGHTS} is missing.")
             keras_callback = keras.callbacks.BackupAndRestore(str(folder))
             keras_callback.set_model(self.model)
             keras_callback.on_train_begin()
@@ -183,11 +194,31 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._end_epoch(epoch, logs, broken=True)
         self._data.seek(epoch + 1, 0)  # `fit` may have no epoch left that would begin there
 
-    def _newest(self):
-        """The backup with the furthest position; folders of another form are not ours."""
-        names = (BACKUP.fullmatch(folder.name) for folder in self._root.glob("backup-*"))
+    def newest_backup(self):
+        """The folder of the backup with the furthest position, or None where there is none."""
+        names = (BACKUP.fullmatch(file.parent.name) for file in self._root.glob(f"*/{METADATA}"))
         newest = max(filter(None, names), key=lambda m: (int(m[1]), int(m[2])), default=None)
         return newest and self._root / newest[0]
+
+    def remove_backups(self):
+        """Removes the backups in `backup_dir`, and the folder if it is then empty.
+
+        What is not of this class stays. A call that is broken off leaves no half of a backup that
+        would be taken for a whole one.
+
+        Example::
+
+            training.BackupAndRestore("backup").remove_backups()
+        """
+        self._remove_all_but(None)
+        with contextlib.suppress(OSError):
+            self._root.rmdir()
+
+    def _remove_all_but(self, kept):
+        for folder in sorted(self._root.glob("*")):  # of an earlier position first
+            ours = BACKUP.fullmatch(folder.name) or ASIDE.fullmatch(folder.name)
+            if ours and folder != kept:
+                _remove(folder)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._done = epoch, 0
@@ -216,24 +247,30 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             _put_before(earlier, self.model.history)
         self.model._initial_epoch = None  # where Keras goes on: a later `fit` begins by itself
         if self._delete:
-            shutil.rmtree(self._root, ignore_errors=True)
+            self.remove_backups()
 
     def _save(self, epoch, batch):
         final = self._root / f"backup-{epoch:06d}-{batch:09d}"
         aside = self._root / f"writing-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        aside.mkdir(parents=True, exist_ok=True)
         self.model.save_weights(aside / WEIGHTS)
         seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]
         metadata = {"epoch": epoch, "batch": batch, "seeds": seeds, "epochs": self._epochs}
         metadata["length"] = self._batches
         (aside / METADATA).write_text(json.dumps(metadata), "utf8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        for other in self._root.iterdir():
-            ours = BACKUP.fullmatch(other.name) or other.name.startswith("writing-")
-            if other != final and ours:
-                shutil.rmtree(other, ignore_errors=True)
+        final.mkdir(exist_ok=True)
+        (final / METADATA).unlink(missing_ok=True)  # of a backup at the same place
+        for name in (WEIGHTS, METADATA):
+            os.replace(aside / name, final / name)
+        self._remove_all_but(final)
+
+
+def _remove(folder):
+    """Removes what `_save` wrote into a folder, and the folder where nothing else is in it."""
+    with contextlib.suppress(OSError):
+        for name in (METADATA, WEIGHTS):  # without metadata it is no backup
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _length(data):

@@ -97,6 +97,31 @@ def without_build_configs(config):
     return config
 
 
+def state_of(value):
+    """All that hangs on a layer and its sublayers: path -> value; variables by themselves."""
+    if isinstance(value, keras.layers.Layer):
+        parts = vars(value)
+    elif isinstance(value, (dict, list, tuple)):
+        parts = value if isinstance(value, dict) else dict(enumerate(value))
+    else:
+        return {(): value}
+    return {
+        (key, *path): leaf for key, part in parts.items() for path, leaf in state_of(part).items()
+    }
+
+
+def changed(before, after):
+    """Where two states differ. Variables are the same, whatever numbers they hold."""
+    plain = (bool, int, float, str, set, frozenset)
+    same = {
+        path
+        for path in before.keys() & after.keys()
+        if after[path] is before[path]
+        or (isinstance(before[path], plain) and after[path] == before[path])
+    }
+    return sorted(map(str, (before.keys() | after.keys()) - same))
+
+
 def constructor_arguments(cls):
     """The names that the constructors of our classes in its ancestry take."""
     names = set()

@@ -3,6 +3,7 @@
 B batch, T target, S source, N heads, H head_dim, D d_model, F ffn_dim, V vocab_size
 """
 
+import concurrent.futures
 import inspect
 import json
 
@@ -16,7 +17,9 @@ from harness import (
     Spy,
     as_numpy,
     assert_equal,
+    changed,
     constructor_arguments,
+    state_of,
     without_build_configs,
 )
 from keras import ops
@@ -335,3 +338,23 @@ def test_an_implicit_mask_is_honoured_and_passed_on(case):
     np.testing.assert_array_equal(after[MASK], before[MASK])
     # Attention gives a hidden query nothing; the others leave its row to what follows.
     assert (after[~MASK] != before[~MASK]).any() == (case.layer is not layers.MultiHeadAttention)
+
+
+@every_layer
+def test_a_call_leaves_nothing_on_the_layer(case):
+    layer = case.built()
+    trains = "training" in inspect.signature(layer.call).parameters
+    calls = [
+        (other, tensors, {**options, **({"training": True} if trains else {})})
+        for other in CASES
+        if other.layer is case.layer
+        for options in other.variants()
+        for tensors in (other.draw(), [x[:, :3] for x in other.draw()])
+    ]
+    before = state_of(layer)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda call: call[0].run(layer, call[1], **call[2]), calls))
+    assert not changed(before, state_of(layer))
+    for other, tensors, options in calls:  # one of them is another call than that before
+        other.run(layer, tensors, **options)
+        assert not changed(before, state_of(layer))

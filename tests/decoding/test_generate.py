@@ -3,11 +3,15 @@
 B batch, S source, L max_length, V vocab_size
 """
 
+import json
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 from arrays import as_numpy
 from keras import ops
+from scripts import run_as_command
 
 from keras_xfmr import decoding
 from keras_xfmr.layers.projections import Prepared
@@ -282,3 +286,28 @@ def test_the_default_length_is_that_of_the_source_and_fifty(arguments, expected)
 def test_what_generate_cannot_take_is_an_error(model, source, options, message):
     with pytest.raises(ValueError, match=message):
         model.generate(source, **options)
+
+
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("given", [
+    ("no fit", "sample"), pytest.param(("fit", "greedy", "beam", "sample"), marks=pytest.mark.slow),
+], ids=" ".join)  # fmt: skip
+def test_rows_come_once_in_the_scope_of_a_strategy(given):
+    script = pathlib.Path(__file__).parent / "strategy_script.py"
+    found = json.loads(run_as_command(script, *given).splitlines()[-1])
+    assert found["replicas"] == 2
+    for name in given[1:]:
+        expected = found["outside"][f"{name}, False"]
+        assert len(expected) == 2
+        for place in ("inside", "callback") if given[0] == "fit" else ("inside",):
+            assert [found[place][f"{name}, {jit}"] for jit in (False, True)] == [expected] * 2
+
+
+def test_a_seed_generator_of_the_user_moves_on_by_one_at_every_call(model):
+    options = {"search": "sample", "temperature": 5.0, "max_length": L, "jit_compile": COMPILED}
+    seeds = [keras.random.SeedGenerator(7) for _ in range(2)]
+    first, second = (model.generate(SOURCE, seed=seeds[0], **options) for _ in range(2))
+    assert (first["token_ids"] != second["token_ids"]).any()
+    assert_same(model.generate(SOURCE, seed=seeds[1], **options), first)
+    states = [as_numpy(seed.state).tolist() for seed in seeds]
+    assert states == [[7, 2], [7, 1]]

@@ -226,6 +226,26 @@ def test_an_offset_that_was_rounded_is_an_error(rng, layer, shape):
         layer(normal(rng, *shape), offset=ops.convert_to_tensor(257.0))
 
 
+def test_ids_keep_their_mask_beside_vectors_of_another_call():
+    class Interrupted(TokenEmbedding):  # as by another thread
+        def call(self, inputs, reverse=False):
+            outputs = super().call(inputs, reverse=reverse)
+            if not reverse:
+                self(outputs, reverse=True)
+            return outputs
+
+    found = Interrupted(7, 3, mask_zero=True)(np.array([[1, 0]]))
+    assert as_numpy(found._keras_mask).tolist() == [[True, False]]
+
+
+def test_a_mask_that_is_asked_for_by_itself_is_that_of_ids_or_of_vectors():
+    table, mask = TokenEmbedding(7, 3, mask_zero=True), np.array([[False, True]])
+    ids = np.array([[5, 0], [0, 6]])
+    assert as_numpy(table.compute_mask(ids)).tolist() == [[True, False], [False, True]]
+    assert as_numpy(table.compute_mask(ids.astype("float32"))).tolist() == (ids > 0).tolist()
+    assert table.compute_mask(np.zeros((1, 2, 3), "float32"), mask) is mask
+
+
 def test_float_ids_as_many_as_features_have_their_mask():
     ids = keras.Input((4,))  # of Keras' default type
     assert TokenEmbedding(11, 4, mask_zero=True)(ids)._keras_mask is not None

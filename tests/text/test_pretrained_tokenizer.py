@@ -307,11 +307,23 @@ def test_tokens_that_cannot_be_added_are_refused(decoder, beside, message, tmp_p
         text.load_pretrained_tokenizer(added(tmp_path, decoder, beside))
 
 
-def test_another_tokenizer_in_the_folder_is_not_left_in_charge(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(FileExistsError, match="another tokenizer"):
-        text.BertTokenizer(BERT).save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_another_tokenizer_in_the_folder_is_neither_left_in_charge_nor_removed(
+    saved_before, kobert, tmp_path
+):
+    (tmp_path / "ko.model").write_bytes(kobert)
+    pieces, folder = text.load_pretrained_tokenizer(tmp_path), tmp_path / "saved"
+    folder.mkdir()
+    if saved_before:
+        pieces.save(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for tokenizer in (pieces, text.BertTokenizer(BERT)):
+        with pytest.raises(FileExistsError, match="another tokenizer"):
+            tokenizer.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    text.ByteTokenizer().save(folder)  # which Hugging Face's libraries do not read
+    assert (folder / "tokenizer.json").read_text() == "{}"
 
 
 def test_a_tokenizer_takes_the_place_of_one_of_another_kind(kobert, tmp_path):

@@ -218,12 +218,18 @@ def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
         assert values == expected[name]
 
 
-@pytest.mark.parametrize("name", ["latest.weights.h5", "training_metadata.json"])
-def test_a_damaged_backup_is_named(name, tmp_path):
+@pytest.mark.parametrize(
+    "name, length",
+    [("latest.weights.h5", 99), ("latest.weights.h5", None), ("training_metadata.json", 99)],
+)
+def test_a_damaged_backup_is_named(name, length, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2), Watch(1, 3))
     (file,) = tmp_path.glob(f"*/{name}")
-    file.write_bytes(file.read_bytes()[:99])
+    content = file.read_bytes()
+    file.unlink()
+    if length:
+        file.write_bytes(content[:length])
     with pytest.raises(ValueError, match="is damaged, or that of another model. Remove .* Rec"):
         fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2))
 
@@ -334,6 +340,39 @@ def test_folders_of_others_are_let_be(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         [*names, f"backup-{EPOCHS:06d}-000000000"]
     )
+
+
+@pytest.mark.parametrize("backup_dir", ["", None])
+def test_no_folder_at_all_is_refused(backup_dir):
+    with pytest.raises(ValueError, match=f"must name a folder.* Received: {backup_dir!r}"):
+        training.BackupAndRestore(backup_dir, data=Data())
+
+
+def test_only_the_backups_are_removed(tmp_path, monkeypatch):
+    backup = "backup-000001-000000000"
+    names = {
+        "thesis.txt", "latest.weights.h5", "writing-it/thesis.txt", "writing-it/latest.weights.h5",
+        "writing-7/thesis.txt", f"{backup}/thesis.txt", f"backup-{EPOCHS:06d}-000000000/thesis.txt",
+    }  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("years of work")
+    (tmp_path / "writing-7" / "latest.weights.h5").write_bytes(b"half")
+    (tmp_path / backup / "latest.weights.h5").write_bytes(b"without metadata no backup")
+    monkeypatch.chdir(tmp_path)
+    assert fit(make(), training.BackupAndRestore(".", data=Data())) == [0, 1, 2]
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {name for name in left if (tmp_path / name).is_file()} == names
+    assert {(tmp_path / name).read_text() for name in names} == {"years of work"}
+
+
+def test_backups_are_removed_by_hand_too(tmp_path):
+    backup = training.BackupAndRestore(tmp_path / "a", data=Data(), delete_checkpoint=False)
+    assert backup.newest_backup() is None
+    fit(make(), backup)
+    assert backup.newest_backup() == tmp_path / "a" / f"backup-{EPOCHS:06d}-000000000"
+    backup.remove_backups()
+    assert not (tmp_path / "a").exists()
 
 
 def test_what_is_no_local_folder_and_no_data_is_refused():

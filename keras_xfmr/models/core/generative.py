@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xfmr import decoding
+from keras_xfmr import decoding, kernels
 from keras_xfmr.common.checks import check_positive_int
 
 SEARCHES = {
@@ -21,7 +21,7 @@ SEARCHES = {
 
 
 class Generator(keras.Model):
-    """A model whose call searches; `predict_on_batch` then compiles it once per shape.
+    """A model whose call searches. Once it is compiled, `run` compiles the search once per shape.
 
     Args:
         model: has `step_function(inputs, max_length, beams) -> (step, prompt, state)`.
@@ -66,14 +66,21 @@ class Generator(keras.Model):
         found = self.search(step, prompt, state, max_length=self.max_length, **self.options)
         return found._asdict()
 
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        self._program = kernels.program(self)
+
     def run(self, inputs, seed=None):
-        """The result as NumPy arrays; with an integer, drawn as any other call with it draws."""
-        if self.seed_generator is None:
-            return self.predict_on_batch(inputs)
+        """The result as NumPy arrays, of each row once, also in the scope of a strategy.
+
+        With an integer it is drawn as any other call with that integer draws.
+        """
+        if not isinstance(self.options.get("seed"), keras.random.SeedGenerator):
+            return self._program(inputs)
         with self._one_at_a_time:  # the seed is state: another thread's call would go on from it
             if seed is not None:
                 self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
-            return self.predict_on_batch(inputs)
+            return self._program(inputs)
 
 
 def _beams(search, options):

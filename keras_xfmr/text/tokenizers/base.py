@@ -5,6 +5,7 @@ B batch, T length
 
 import abc
 import collections
+import hashlib
 import inspect
 import pathlib
 
@@ -21,6 +22,8 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
 PAD, UNKNOWN, START, END = range(4)
 # Not tokenizer.json, by which others read a tokenizer of theirs in the same folder.
 DESCRIPTION = "keras_xfmr_tokenizer.json"
+PUBLISHED = "tokenizer.json"  # which Hugging Face's `AutoTokenizer` reads before any other file
+SETTINGS = "tokenizer_config.json"  # of that class
 WORD_LIMIT = 100  # characters of the longest word that is cut into pieces
 
 
@@ -141,15 +144,59 @@ class Tokenizer(tf.Module, abc.ABC):
     def save(self, folder):
         """Writes `keras_xfmr_tokenizer.json` and the vocabulary file.
 
+        Files of these names are replaced. What an earlier call wrote for other libraries is
+        removed; other files stay.
+
         Args:
             folder: made if missing.
         """
+        self._save(folder, {})
+
+    def _save(self, folder, others):
+        """As `save`, with files for Hugging Face's `AutoTokenizer`.
+
+        The description holds their hashes. By these a later call knows which files it may remove.
+
+        Args:
+            folder: made if missing.
+            others: name -> bytes.
+
+        Raises:
+            FileExistsError: there are files for `AutoTokenizer`, and the folder has a
+                `tokenizer.json` that this library did not write.
+        """
         folder = pathlib.Path(folder)
+        own = _written_for_others(folder)
+        if others and PUBLISHED not in own and (folder / PUBLISHED).exists():
+            raise FileExistsError(
+                f"{str(folder / PUBLISHED)!r} is another tokenizer, which Hugging Face's libraries "
+                "would read in the place of this one. Take it away, or save to another folder."
+            )
         folder.mkdir(parents=True, exist_ok=True)
+        for name in own - set(others):
+            (folder / name).unlink()
         if self.vocabulary_file is not None:
             write_whole(folder / self.vocabulary_file, self.vocabulary_bytes())
-        description = {"class": type(self).__name__, "config": self.get_config()}
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
+        description = {"class": type(self).__name__, "config": self.get_config(), "others": hashes}
         write_json(folder / DESCRIPTION, description)
+        for name, content in others.items():
+            write_whole(folder / name, content)
+
+
+def _written_for_others(folder):
+    """Names of the files that `Tokenizer._save` wrote there and nobody changed since."""
+    try:
+        hashes = read_json(folder / DESCRIPTION).get("others")
+    except (FileNotFoundError, ValueError):
+        return set()
+    hashes = hashes if isinstance(hashes, dict) else {}
+    return {
+        name
+        for name in (PUBLISHED, SETTINGS)
+        if (folder / name).is_file()
+        and hashlib.sha256((folder / name).read_bytes()).hexdigest() == hashes.get(name)
+    }
 
 
 def load_tokenizer(folder):

@@ -1,14 +1,15 @@
 """BERT's tokenizer: WordPiece with the normalization and special tokens of published models."""
 
+import json
 import pathlib
 
 import tensorflow as tf
 
-from keras_xfmr.common.files import read_json, read_lines, write_json
+from keras_xfmr.common.files import read_lines
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import merge, owners
 from keras_xfmr.text.tokenizers.base import (
-    DESCRIPTION,
+    SETTINGS,
     WORD_LIMIT,
     WordPieceTokenizer,
     without_long_words,
@@ -137,26 +138,15 @@ class BertTokenizer(WordPieceTokenizer):
             max_length: the positions of a model, to which its `truncation=True` then cuts.
 
         Raises:
-            FileExistsError: the folder has a `tokenizer.json` of another library, which
-                `AutoTokenizer` would read in the place of what is written.
+            FileExistsError: the folder has a `tokenizer.json` that this library did not write.
+                `AutoTokenizer` would read it in the place of what is written.
         """
-        folder = pathlib.Path(folder)
-        other, description = folder / "tokenizer.json", folder / DESCRIPTION
-        if other.exists():
-            ours = description.is_file() and read_json(description).get("class")
-            if ours != "SentencePieceTokenizer":  # which leaves one
-                raise FileExistsError(
-                    f"{str(other)!r} is another tokenizer, which Hugging Face's libraries would "
-                    "read in the place of this one. Take it away, or save to another folder."
-                )
-            other.unlink()
-        super().save(folder)
         config = {
             "tokenizer_class": "BertTokenizer",
             **{theirs: getattr(self, ours) for ours, theirs in PUBLISHED_SETTINGS.items()},
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        write_json(folder / "tokenizer_config.json", config)
+        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
 
     @staticmethod
     def split(texts, **config):

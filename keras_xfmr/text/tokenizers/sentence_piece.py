@@ -5,15 +5,14 @@ B batch, T length, V vocabulary
 
 import functools
 import hashlib
-import pathlib
+import json
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from keras_xfmr.common.files import write_json
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers.base import Tokenizer, check_tokens
+from keras_xfmr.text.tokenizers.base import PUBLISHED, SETTINGS, Tokenizer, check_tokens
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BYTE,
     CONTROL,
@@ -179,12 +178,15 @@ class SentencePieceTokenizer(Tokenizer):
         Args:
             folder: made if missing.
             max_length: the positions of a model, to which its `truncation=True` then cuts.
+
+        Raises:
+            FileExistsError: a model of BERT, and the folder has a `tokenizer.json` that this
+                library did not write.
         """
-        super().save(folder)
         names = special_tokens(self)
         if names is None:
-            return
-        folder, content = pathlib.Path(folder), as_tokenizer_json(read_model(self._proto), self)
+            return self._save(folder, {})
+        content = as_tokenizer_json(read_model(self._proto), self)
         theirs = {"pad_id": "pad", "unknown_id": "unk", "start_id": "cls", "end_id": "sep"}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast" if content else NOT_THEIRS,
@@ -192,11 +194,8 @@ class SentencePieceTokenizer(Tokenizer):
             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        if content:
-            write_json(folder / "tokenizer.json", content)
-        else:
-            (folder / "tokenizer.json").unlink(missing_ok=True)  # of a tokenizer before
-        write_json(folder / "tokenizer_config.json", config)
+        others = {PUBLISHED: json.dumps(content).encode("utf8")} if content else {}
+        self._save(folder, {**others, SETTINGS: json.dumps(config, indent=2).encode("utf8")})
 
     def vocabulary_bytes(self):
         return self._proto

@@ -1,6 +1,7 @@
-"""From a step function to sequences: greedy search, sampling, beam search.
+"""From a decoder or a step function to sequences: greedy search, sampling, beam search.
 
-A step function is `step(token_ids, index, state) -> (logits, state)`:
+A model's decoder is a `Decoder`: `init_state`, `prefill`, which reads a prompt at once, and `step`.
+In its place every search takes a step function `step(token_ids, index, state) -> (logits, state)`:
 
 - `token_ids [R]`: the token at position `index` of each of R rows;
 - `index`: a scalar int32 tensor;
@@ -13,7 +14,16 @@ stops when every sequence has ended.
 """
 
 from keras_xfmr.decoding.beam import beam_search, length_penalty
-from keras_xfmr.decoding.loop import SearchResult, greedy_search
+from keras_xfmr.decoding.decoder import Decoder
+from keras_xfmr.decoding.loop import ScoredSearchResult, SearchResult, greedy_search
 from keras_xfmr.decoding.sampling import sample
 
-__all__ = ["SearchResult", "beam_search", "greedy_search", "length_penalty", "sample"]
+__all__ = [
+    "Decoder",
+    "ScoredSearchResult",
+    "SearchResult",
+    "beam_search",
+    "greedy_search",
+    "length_penalty",
+    "sample",
+]

@@ -11,12 +11,8 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_int, check_positive_int
-from keras_xfmr.decoding.loop import (
-    SearchResult,
-    as_prompt,
-    read_prompt,
-    take_step,
-)
+from keras_xfmr.decoding.loop import as_result
+from keras_xfmr.decoding.reading import Reading
 
 HIGHEST_PENALTY = 1e30  # of a hypothesis's length: a log-probability over it is still a number
 IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
@@ -26,14 +22,14 @@ class BeamState(typing.NamedTuple):
     """What the loop carries: beams that go on, and the best hypotheses that have ended."""
 
     index: typing.Any  # scalar: tokens generated so far
-    live_ids: typing.Any  # [B, K, L]
+    live: typing.Any  # ids [B, K, L], and perhaps the score of each
     live_scores: typing.Any  # [B, K] sums of log-probabilities
     last: typing.Any  # [B * K] the token to read next
-    done_ids: typing.Any  # [B, K, L]
+    done: typing.Any  # as `live`
     done_scores: typing.Any  # [B, K] with the length penalty; IMPOSSIBLE where empty
     done_lengths: typing.Any  # [B, K]
     rows: typing.Any  # [B * K] the row of `state` that each beam goes on from
-    state: typing.Any  # of the step function, B * K rows
+    state: typing.Any  # of the decoder and of the penalties, B * K rows
 
 
 def length_penalty(length, alpha):
@@ -62,6 +58,11 @@ def beam_search(
     end_id,
     max_length,
     pad_id=0,
+    lengths=None,
+    min_length=0,
+    repetition_penalty=1.0,
+    no_repeat_ngram_size=None,
+    token_scores=False,
     beam_size=4,
     alpha=0.6,
     num_return=1,
@@ -75,17 +76,20 @@ def beam_search(
     as log P only falls, the best that a beam can reach is its log P over the penalty of L.
 
     Args:
-        step, prompt, end_id, max_length, pad_id: see `greedy_search`.
+        step, prompt, end_id, max_length, pad_id, lengths, min_length, no_repeat_ngram_size,
+            token_scores: see `greedy_search`.
         state: with B rows; it is repeated for the beams.
+        repetition_penalty: as of `greedy_search`, of log-probabilities, and the sums are those of
+            the penalized ones: both as transformers' beam search has it.
         beam_size: K.
         alpha: of the length penalty, not negative; 0 compares plain log-probabilities.
         num_return: n, how many hypotheses to return, at most K.
 
     Returns:
         A `SearchResult` with `token_ids [B, n, L]`, `scores [B, n]` and `lengths [B, n]`, best
-        first. Living beams at L count as finished at that length. Where there are fewer than n
-        hypotheses, as with a tiny vocabulary, the last rows are empty: the score -1e9, the length
-        0, padding alone.
+        first, or a `ScoredSearchResult`. Living beams at L count as finished at that length. Where
+        there are fewer than n hypotheses, as with a tiny vocabulary, the last rows are empty: the
+        score -1e9, the length 0, padding alone.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -100,16 +104,23 @@ def beam_search(
     check_int("num_return", num_return, least=1, most=beam_size)
     if not alpha >= 0:  # NaN neither
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
-    prompt = as_prompt(prompt, max_length)
+    reading = Reading(
+        step,
+        prompt,
+        state,
+        lengths=lengths,
+        end_id=end_id,
+        max_length=max_length,
+        min_length=min_length,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+    )
     if not alpha * math.log((5 + max_length) / 6) < math.log(HIGHEST_PENALTY):
         raise ValueError(
             f"`alpha` is so large that all scores would be 0. Received: alpha={alpha}, "
             f"max_length={max_length}."
         )
-    check_int("end_id", end_id)
-    first = prompt.shape[1] - 1
-    state = read_prompt(step, prompt, () if state is None else state)
-    beams = _first_beams(prompt, state, beam_size, max_length, pad_id)
+    beams = _first_beams(reading, beam_size, pad_id, token_scores)
     longest = length_penalty(max_length, alpha)
 
     def attainable(live_scores):
@@ -125,24 +136,26 @@ def beam_search(
         # Here and not at the end of the last step, where it would be a pass over the caches of its
         # own: a compiler joins it with the step's write.
         state = keras.tree.map_structure(lambda x: ops.take(x, beams.rows, axis=0), beams.state)
-        logits, state = take_step(step, beams.last, beams.index + first, state)
-        ids, scores, parents, ends = _extensions(beams, logits, beam_size, end_id)
-        return tuple(_split(beams, ids, scores, parents, ends, state, beam_size, alpha))
+        logits, state = reading.step(beams.last, beams.index, state)
+        extensions = _extensions(beams, reading, logits, state, beam_size)
+        return tuple(_split(beams, extensions, state, beam_size, alpha))
 
     beams = BeamState(
         *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)
     )
     # The living beams of an element that is done cannot enter: they score less than its worst.
     live_lengths = ops.full_like(beams.done_lengths, max_length)
-    scores, token_ids, lengths = _best(
+    scores, lengths, *sequences = _best(
         num_return,
         ops.concatenate([beams.done_scores, attainable(beams.live_scores)], axis=1),
-        ops.concatenate([beams.done_ids, beams.live_ids], axis=1),
         ops.concatenate([beams.done_lengths, live_lengths], axis=1),
+        *(ops.concatenate(both, axis=1) for both in zip(beams.done, beams.live)),
     )
     found = _possible(scores)
-    token_ids = ops.where(ops.expand_dims(found, -1), token_ids, pad_id)
-    return SearchResult(token_ids, scores, ops.where(found, lengths, 0))
+    sequences = [
+        ops.where(ops.expand_dims(found, -1), x, fill) for x, fill in zip(sequences, (pad_id, 0.0))
+    ]
+    return as_result(sequences, scores, ops.where(found, lengths, 0))
 
 
 def _possible(scores):
@@ -150,73 +163,98 @@ def _possible(scores):
     return scores > IMPOSSIBLE / 2
 
 
-def _first_beams(prompt, state, beam_size, max_length, pad_id):
-    batch = ops.shape(prompt)[0]
-    ids = ops.full((batch, beam_size, max_length), pad_id, dtype="int32")
+def _first_beams(reading, beam_size, pad_id, token_scores):
+    batch, max_length = ops.shape(reading.last)[0], reading.max_length
+    sequences = (ops.full((batch, beam_size, max_length), pad_id, dtype="int32"),)
+    if token_scores:
+        sequences += (ops.zeros((batch, beam_size, max_length), "float32"),)
     # All beams are equal at first; only one may count, or the top K would be K copies.
     head_start = ops.concatenate(
         [ops.zeros((1, 1)), ops.full((1, beam_size - 1), IMPOSSIBLE)], axis=1
     )
+    live_scores = ops.zeros((batch, 1), "float32") + ops.cast(head_start, "float32")
+    if reading.absent is not None:
+        live_scores = ops.where(ops.expand_dims(reading.absent, 1), IMPOSSIBLE, live_scores)
+    reading.repeat(beam_size)
     return BeamState(
         index=ops.zeros((), "int32"),
-        live_ids=ids,
-        live_scores=ops.zeros((batch, 1), "float32") + ops.cast(head_start, "float32"),
-        last=ops.repeat(prompt[:, -1], beam_size, axis=0),
-        done_ids=ids,
+        live=sequences,
+        live_scores=live_scores,
+        last=reading.last,
+        done=sequences,
         done_scores=ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32"),
         done_lengths=ops.zeros((batch, beam_size), "int32"),
         rows=ops.arange(batch * beam_size, dtype="int32"),
-        state=keras.tree.map_structure(lambda x: ops.repeat(x, beam_size, axis=0), state),
+        state=reading.state,
     )
 
 
-def _extensions(beams, logits, beam_size, end_id):
-    """The most probable extensions: ids, summed log-probabilities, parents, who ends."""
+class Extensions(typing.NamedTuple):
+    """The most probable extensions of the beams, `[B, 2K]` each, of a single beam `[B, 1]`."""
+
+    ids: typing.Any
+    scores: typing.Any  # sums of log-probabilities
+    own_scores: typing.Any  # of the tokens alone, where they are wanted
+    parents: typing.Any
+    ends: typing.Any
+
+
+def _extensions(beams, reading, logits, state, beam_size):
     vocab_size = logits.shape[-1]
     # K of 2K may end; a single beam would set an end aside that is only the second best.
     count = 1 if beam_size == 1 else 2 * beam_size
     logits = ops.cast(logits, "float32")
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)
+    if reading.has_penalties:
+        logits = reading.penalize(logits - normalizer, beams.index, state)
+        normalizer = 0.0
     # The best of all are among the best of each beam, so V is searched one beam at a time.
     width = min(count, vocab_size)
     top_logits, top_ids = kernels.top_k(logits, width)  # [B * K, width]
-    scores = ops.expand_dims(beams.live_scores, -1) + ops.reshape(
-        top_logits - normalizer, (-1, beam_size, width)
-    )
+    log_probs = ops.reshape(top_logits - normalizer, (-1, beam_size, width))
+    scores = ops.expand_dims(beams.live_scores, -1) + log_probs
     scores, where = ops.top_k(
         ops.reshape(scores, (-1, beam_size * width)), min(count, beam_size * width)
     )
     where = ops.cast(where, "int32")
-    ids = ops.take_along_axis(
-        ops.reshape(top_ids, (-1, beam_size * width)), where, axis=1
+    ids, *own_scores = (
+        ops.take_along_axis(ops.reshape(x, (-1, beam_size * width)), where, axis=1)
+        for x in (top_ids, log_probs)[: len(beams.live)]
     )
-    return ids, scores, where // width, ops.equal(ids, end_id)
+    return Extensions(ids, scores, own_scores, where // width, reading.is_end(ids))
 
 
-def _split(beams, ids, scores, parents, ends, state, beam_size, alpha):
+def _split(beams, extensions, state, beam_size, alpha):
     """Ended extensions compete for the finished set, the others live on."""
+    ids, scores, own_scores, parents, ends = extensions
     length = beams.index + 1
-    prefixes = ops.take_along_axis(beams.live_ids, ops.expand_dims(parents, -1), axis=1)
-    # [B, 2K, L], of a single beam [B, 1, L]
-    sequences = kernels.write(prefixes, ops.expand_dims(ids, -1), beams.index, axis=2)
+    sequences = tuple(  # [B, 2K, L], of a single beam [B, 1, L]
+        kernels.write(
+            ops.take_along_axis(prefixes, ops.expand_dims(parents, -1), axis=1),
+            ops.expand_dims(new, -1),
+            beams.index,
+            axis=2,
+        )
+        for prefixes, new in zip(beams.live, (ids, *own_scores))
+    )
     ended = ops.logical_and(ends, _possible(scores))
     end_scores = ops.where(ended, scores / length_penalty(length, alpha), IMPOSSIBLE)
-    done_scores, done_ids, done_lengths = _best(
+    done_scores, done_lengths, *done = _best(
         beam_size,
         ops.concatenate([beams.done_scores, end_scores], axis=1),
-        ops.concatenate([beams.done_ids, sequences], axis=1),
         ops.concatenate([beams.done_lengths, ops.zeros_like(ids) + length], axis=1),
+        *(ops.concatenate(both, axis=1) for both in zip(beams.done, sequences)),
     )
-    live_scores, live_ids, live_parents, last = _best(
-        beam_size, ops.where(ends, IMPOSSIBLE, scores), sequences, parents, ids
+    live_scores, live_parents, last, *live = _best(
+        beam_size, ops.where(ends, IMPOSSIBLE, scores), parents, ids, *sequences
     )
     rows = ops.expand_dims(ops.arange(ops.shape(live_parents)[0], dtype="int32"), 1) * beam_size
     return BeamState(
         index=length,
-        live_ids=live_ids,
+        live=tuple(live),
         live_scores=live_scores,
         last=ops.reshape(last, (-1,)),
-        done_ids=done_ids,
+        done=tuple(done),
         done_scores=done_scores,
         done_lengths=done_lengths,
         rows=ops.reshape(rows + live_parents, (-1,)),

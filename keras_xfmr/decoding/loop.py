@@ -5,11 +5,10 @@ B batch, P prompt length, L max_length, V vocab_size
 
 import typing
 
-import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.decoding.reading import Reading
 
 
 class SearchResult(typing.NamedTuple):
@@ -28,23 +27,62 @@ class SearchResult(typing.NamedTuple):
     lengths: typing.Any
 
 
-def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
+class ScoredSearchResult(typing.NamedTuple):
+    """A `SearchResult` of a search with `token_scores=True`.
+
+    Attributes:
+        token_ids, scores, lengths: see `SearchResult`.
+        token_scores: float32, of the shape of `token_ids`: the log-probability of each token, whose
+            sum is the score before a length penalty; 0 for padding.
+    """
+
+    token_ids: typing.Any
+    scores: typing.Any
+    lengths: typing.Any
+    token_scores: typing.Any
+
+
+def greedy_search(
+    step,
+    prompt,
+    state=(),
+    *,
+    end_id,
+    max_length,
+    pad_id=0,
+    lengths=None,
+    min_length=0,
+    repetition_penalty=1.0,
+    no_repeat_ngram_size=None,
+    token_scores=False,
+):
     """Takes the most probable token at each step.
 
     Args:
-        step: step function, see `keras_xfmr.decoding`.
+        step: a `Decoder`, or a step function, see `keras_xfmr.decoding`.
         prompt: int `[B]`, the start token, or `[B, P]`, tokens that are read before the first
             choice.
-        state: what `step` takes and returns, with B rows.
-        end_id: the token that ends a sequence.
+        state: what `step` takes and returns, with B rows; of a `Decoder` by default its
+            `init_state`.
+        end_id: the token that ends a sequence, or several of them.
         max_length: L, the most tokens that are generated, the end token included.
-        pad_id: fills the rest of a sequence that has ended.
+        pad_id: fills the rest of a sequence that has ended. It may be an end token, too.
+        lengths: int `[B]`, tokens of each prompt, which then stand in its last columns, with
+            padding in front: for a `Decoder` alone. A row of length 0 is padding of the batch and
+            gets no tokens. None: all prompts are P long.
+        min_length: as many tokens come before an end token may.
+        repetition_penalty: divides the score of a token that the row has read, its prompt included,
+            or multiplies it where it is negative (Keskar et al. 2019); 1 for none.
+        no_repeat_ngram_size: n; no n tokens come twice in a row, its prompt included. None: they
+            may.
+        token_scores: whether to return the score of each token.
 
     Returns:
-        A `SearchResult`.
+        A `SearchResult`, or a `ScoredSearchResult` with `token_scores`. The scores are the
+        decoder's own: `repetition_penalty` and the rest change the choice alone.
 
     Raises:
-        ValueError: `max_length` is not positive, `end_id` is no integer, or the prompt has
+        ValueError: a parameter outside its range, an `end_id` that is no integer, or a prompt of
             another rank.
 
     Example:
@@ -53,98 +91,68 @@ def greedy_search(step, prompt, state=(), *, end_id, max_length, pad_id=0):
     >>> greedy_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
-    return decode_loop(
+    reading = Reading(
         step,
         prompt,
         state,
-        lambda logits, index: ops.squeeze(kernels.top_k(logits, 1)[1], -1),  # the first of equals
+        lengths=lengths,
         end_id=end_id,
         max_length=max_length,
+        min_length=min_length,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+    )
+    return decode_loop(
+        reading,
+        lambda logits, index: ops.squeeze(kernels.top_k(logits, 1)[1], -1),  # the first of equals
         pad_id=pad_id,
+        token_scores=token_scores,
     )
 
 
-def as_prompt(prompt, max_length):
-    """`[B]` or `[B, P]` to int32 `[B, P]`, with the arguments checked."""
-    check_positive_int("max_length", max_length)
-    prompt = ops.cast(prompt, "int32")
-    if len(prompt.shape) == 1:
-        prompt = ops.expand_dims(prompt, 1)
-    if len(prompt.shape) != 2 or not prompt.shape[1]:
-        raise ValueError(
-            "`prompt` must have the shape [batch] or [batch, length] with a known length of at "
-            f"least 1. Received: shape {tuple(prompt.shape)}."
-        )
-    return prompt
-
-
-def read_prompt(step, prompt, state):
-    """Runs the step function over all of the prompt but its last token."""
-    for index in range(prompt.shape[1] - 1):
-        _, state = take_step(step, prompt[:, index], ops.full((), index, dtype="int32"), state)
-    return state
-
-
-def take_step(step, token_ids, index, state):
-    """The step function's logits `[R, V]` and its state, in the form that it was given.
-
-    Raises:
-        ValueError: logits of another rank or other rows, or a state of other parts.
-    """
-    logits, found = step(token_ids, index, state)
-    rows = token_ids.shape[0]
-    if len(logits.shape) != 2 or rows is not None and logits.shape[0] not in (rows, None):
-        raise ValueError(
-            "The step function must return logits [rows, vocabulary], one row for each of the ids "
-            f"that it is given: of a beam search, those of every beam. Received: {rows} ids and "
-            f"logits of shape {tuple(logits.shape)}."
-        )
-    # By their places and keys, for dictionaries of two kinds need not have one order.
-    given = [path for path, _ in keras.tree.flatten_with_path(state)]
-    found = dict(keras.tree.flatten_with_path(found))
-    if set(given) != set(found):
-        raise ValueError(
-            "The step function must return a state of the form that it was given. Received: "
-            f"{len(found)} tensors, at {sorted(found, key=str)}, for {len(given)}, at "
-            f"{sorted(given, key=str)}."
-        )
-    return logits, keras.tree.pack_sequence_as(state, [found[path] for path in given])
-
-
-def decode_loop(step, prompt, state, choose, *, end_id, max_length, pad_id):
+def decode_loop(reading, choose, *, pad_id, token_scores=False):
     """The loop of greedy search and sampling; `choose(logits, index)` gives the next tokens."""
-    prompt = as_prompt(prompt, max_length)
-    check_int("end_id", end_id)
-    first = prompt.shape[1] - 1
-    rows = ops.shape(prompt)[0]
-    state = read_prompt(step, prompt, () if state is None else state)
+    max_length, rows = reading.max_length, ops.shape(reading.last)[0]
 
-    def unfinished(index, last, token_ids, scores, lengths, finished, state):
+    def unfinished(index, last, sequences, scores, lengths, finished, state):
         return ops.logical_not(ops.all(finished))
 
-    def advance(index, last, token_ids, scores, lengths, finished, state):
-        logits, state = take_step(step, last, index + first, state)
+    def advance(index, last, sequences, scores, lengths, finished, state):
+        logits, state = reading.step(last, index, state)
         logits = ops.cast(logits, "float32")
-        chosen = choose(logits, index)
+        chosen = choose(reading.penalize(logits, index, state), index)
         log_prob = take_one(logits, chosen) - ops.logsumexp(logits, axis=-1)
         chosen = ops.where(finished, pad_id, chosen)
-        scores = scores + ops.where(finished, 0.0, log_prob)
+        log_prob = ops.where(finished, 0.0, log_prob)
+        scores = scores + log_prob
         lengths = lengths + ops.cast(ops.logical_not(finished), "int32")
-        token_ids = kernels.write(token_ids, ops.expand_dims(chosen, 1), index, axis=1)
-        finished = ops.logical_or(finished, ops.equal(chosen, end_id))
-        return index + 1, chosen, token_ids, scores, lengths, finished, state
+        sequences = tuple(
+            kernels.write(all_, ops.expand_dims(new, 1), index, axis=1)
+            for all_, new in zip(sequences, (chosen, log_prob))
+        )
+        finished = ops.logical_or(finished, reading.is_end(chosen))
+        return index + 1, chosen, sequences, scores, lengths, finished, state
 
+    sequences = (ops.full((rows, max_length), pad_id, dtype="int32"),)
+    if token_scores:
+        sequences += (ops.zeros((rows, max_length), "float32"),)
     loop_vars = (
         ops.zeros((), "int32"),
-        prompt[:, -1],
-        ops.full((rows, max_length), pad_id, dtype="int32"),
+        reading.last,
+        sequences,
         ops.zeros((rows,), "float32"),
         ops.zeros((rows,), "int32"),
-        ops.zeros((rows,), "bool"),
-        state,
+        ops.zeros((rows,), "bool") if reading.absent is None else reading.absent,
+        reading.state,
     )
     result = ops.while_loop(unfinished, advance, loop_vars, maximum_iterations=max_length)
-    return SearchResult(*result[2:5])
+    return as_result(result[2], *result[3:5])
+
+
+def as_result(sequences, scores, lengths):
+    """Ids, and perhaps the scores of tokens, with the rest."""
+    kind = ScoredSearchResult if len(sequences) == 2 else SearchResult
+    return kind(sequences[0], scores, lengths, *sequences[1:])
 
 
 def take_one(logits, token_ids):

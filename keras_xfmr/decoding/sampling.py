@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_positive_int, check_seed
-from keras_xfmr.decoding.loop import as_prompt, decode_loop
+from keras_xfmr.decoding.loop import decode_loop
+from keras_xfmr.decoding.reading import Reading
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
@@ -24,10 +25,16 @@ def sample(
     end_id,
     max_length,
     pad_id=0,
+    lengths=None,
+    min_length=0,
+    repetition_penalty=1.0,
+    no_repeat_ngram_size=None,
+    token_scores=False,
     temperature=1.0,
     top_k=None,
     top_p=None,
     seed=None,
+    num_return=None,
 ):
     """Draws each token from softmax(logits / temperature), cut to its most probable part.
 
@@ -35,16 +42,20 @@ def sample(
     needs L random numbers a row, drawn before the loop.
 
     Args:
-        step, prompt, state, end_id, max_length, pad_id: see `greedy_search`.
+        step, prompt, state, end_id, max_length, pad_id, lengths, min_length, repetition_penalty,
+            no_repeat_ngram_size, token_scores: see `greedy_search`. The penalties come before the
+            temperature.
         temperature: positive; below 1 sharpens the distribution, and the limit is greedy search.
         top_k: keep the k most probable tokens (Fan et al. 2018).
         top_p: in (0, 1]; keep the smallest set of most probable tokens whose mass is at least p
             (Holtzman et al. 2020), taken after `top_k`.
         seed: an integer, a `keras.random.SeedGenerator` (new draws at every call) or None.
+        num_return: n, sequences that are drawn for each prompt, which is read once. None: one,
+            without an axis of its own.
 
     Returns:
-        A `SearchResult`; the scores are log-probabilities of the whole distribution at
-        temperature 1.
+        A `SearchResult`, of `token_ids [B, L]` or `[B, n, L]`, or a `ScoredSearchResult`. The
+        scores are log-probabilities of the whole distribution at temperature 1.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -63,18 +74,31 @@ def sample(
         check_positive_int("top_k", top_k)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
-    rows = ops.shape(as_prompt(prompt, max_length))[0]
+    count = 1 if num_return is None else check_positive_int("num_return", num_return)
+    reading = Reading(
+        step,
+        prompt,
+        state,
+        lengths=lengths,
+        end_id=end_id,
+        max_length=max_length,
+        min_length=min_length,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+    )
+    reading.repeat(count)
     temperature = max(temperature, LOWEST_TEMPERATURE)
-    draws = kernels.uniform((max_length, rows, 1), seed)
+    draws = kernels.uniform((max_length, ops.shape(reading.last)[0], 1), seed)
 
     def choose(logits, index):
         # The largest becomes 0 before the division, which could overflow; softmax does not mind.
         logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / temperature
         return choose_token(logits, draws[index], top_k=top_k, top_p=top_p)
 
-    return decode_loop(
-        step, prompt, state, choose, end_id=end_id, max_length=max_length, pad_id=pad_id
-    )
+    found = decode_loop(reading, choose, pad_id=pad_id, token_scores=token_scores)
+    if num_return is None:
+        return found
+    return type(found)(*(ops.reshape(x, (-1, count, *x.shape[1:])) for x in found))
 
 
 def choose_token(logits, draw, *, top_k=None, top_p=None):

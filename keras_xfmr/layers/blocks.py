@@ -379,13 +379,18 @@ class DecoderBlock(_Block):
                 `sliding_window`).
         """
         _check_built(self)
+        return self.self_attention.init_cache(rows, length), self.project_memory(memory)
+
+    def project_memory(self, memory):
+        """The cross-attention's part of `init_cache`: the projected memory."""
+        _check_built(self)
         cross = self.cross_attention
         if getattr(cross, "rotary", None) or getattr(cross, "sliding_window", None):
             raise ValueError(
                 "A cached cross-attention is not told where its queries stand, which `rotary` and "
                 "`sliding_window` depend on. Build `cross_attention` without them."
             )
-        return self.self_attention.init_cache(rows, length), cross.project_cache(memory)
+        return cross.project_cache(memory)
 
     def call(
         self,

@@ -4,6 +4,7 @@ B batch, T length, N heads, H head_dim, D d_model
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
@@ -82,7 +83,8 @@ class PositionEmbedding(keras.layers.Layer):
 
     Call arguments:
         inputs: `[B, T, D]`, T at most `max_length`.
-        offset: position of the first element, an integer or scalar tensor, not negative.
+        offset: position of the first element, an integer or scalar tensor, not negative; or a
+            tensor `[B]`, where what stands before position 0, padding, gets the vector of 0.
 
     Returns:
         `[B, T, D]`.
@@ -120,9 +122,9 @@ class PositionEmbedding(keras.layers.Layer):
 
     def call(self, inputs, offset=0):
         _check_rank("inputs", inputs, 3)
-        if len(getattr(offset, "shape", ())):
+        if len(getattr(offset, "shape", ())) > 1:
             raise ValueError(
-                "`offset` must be a number or a scalar tensor, one for all rows. Received: shape "
+                "`offset` must be a number, a scalar tensor or a tensor [batch]. Received: shape "
                 f"{tuple(offset.shape)}."
             )
         length = ops.shape(inputs)[1]
@@ -134,14 +136,20 @@ class PositionEmbedding(keras.layers.Layer):
             table = ops.convert_to_tensor(self.embeddings)
             rows = ops.slice(table, (offset, 0), (length, table.shape[1]))
         else:
-            positions = ops.cast(offset, "int32") + ops.arange(length, dtype="int32")
+            positions = ops.arange(length, dtype="int32")
+            if len(getattr(offset, "shape", ())):
+                offset = ops.expand_dims(offset, 1)
+                positions = ops.maximum(ops.cast(offset, "int32") + positions, 0)
+            else:
+                positions = ops.cast(offset, "int32") + positions
             rows = ops.take(self.embeddings, positions, axis=0)
         return inputs + rows
 
     def _check_length(self, length, offset):
         length = functional.concrete_value(length)
         start = functional.concrete_value(offset)
-        start = 0 if start is None else int(start)
+        several = start is not None and np.ndim(start)  # of rows that may begin with padding
+        start = 0 if start is None else int(np.max(start, initial=0) if several else start)
         if start < 0:
             raise ValueError(f"`offset` must not be negative. Received: offset={start}.")
         if start + int(0 if length is None else length) > self.max_length:

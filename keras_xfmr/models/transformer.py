@@ -6,11 +6,11 @@ B batch, S source, T target, N heads, D d_model, V vocab_size
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.common.checks import check_int, check_positive_int, check_seed
-from keras_xfmr.decoding import sample
+from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
@@ -22,10 +22,11 @@ from keras_xfmr.layers import (
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared
 from keras_xfmr.models.core.arguments import NamedArguments, check_rates
+from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
-from keras_xfmr.models.core.generative import Generator, GeneratorCache, options_key
+from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 
 PRESETS = {
@@ -41,7 +42,7 @@ PRESETS = {
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Transformer(NamedArguments, ValidatesData, keras.Model):
+class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
     """The Transformer (Vaswani et al. 2017, figure 1) as a functional model that gives logits.
 
     memory = encode(source); logits = decode(target, memory). Trained with teacher forcing: the
@@ -67,7 +68,7 @@ class Transformer(NamedArguments, ValidatesData, keras.Model):
         max_length: longest sequence, for learned positions only.
         scale_embeddings: whether embeddings are multiplied by sqrt(D), as in the paper, so that
             sinusoids do not drown them. Learned positions can do without.
-        pad_id, start_id, end_id: of the tokenizers, by default 0, 2 and 3.
+        pad_id, start_id, end_id: of the tokenizers, by default 0, 2 and 3. They may be equal.
         dtype: dtype policy of the layers.
 
     Inputs of the call: `{"source_ids": [B, S], "target_ids": [B, T]}`, integers.
@@ -151,7 +152,6 @@ class Transformer(NamedArguments, ValidatesData, keras.Model):
         super().__init__(inputs=inputs, outputs=logits, name=name, **kwargs)
         self.dtype_policy = policy  # `compile` scales the loss by it
         self._config = config
-        self._generators = GeneratorCache()
 
     def get_config(self):
         return {**self._config, "name": self.name, **freeze_config(self, self.weights)}
@@ -246,59 +246,70 @@ class Transformer(NamedArguments, ValidatesData, keras.Model):
 
     # ---- decoding
 
-    def step_function(self, source_ids, max_length, beams=1):
-        """What a search of `keras_xfmr.decoding` takes: `(step, prompt, state)`.
+    def context(self, source_ids):
+        """What `decoder` reads: the memory `[B, S, D]` and the mask of its padding `[B, 1, S]`."""
+        mask = functional.padding_mask(functional.as_array(source_ids), self.pad_id)
+        return self.encode(source_ids, training=False), mask
 
-        The state is the self-attention caches; the projected memory is closed over, once for all
-        the beams of a sentence.
+    def decoder(self, context, *, rows=None):
+        """What a search of `keras_xfmr.decoding` decodes with.
+
+        The projected memory is kept once for all the beams of a sentence; the state is the
+        self-attention caches.
+
+        Args:
+            context: of `context(source_ids)`.
+            rows: rows that `step` will read, where that is known. It decides how the kernels are
+                laid out, and with it the speed alone.
+
+        Returns:
+            A `decoding.Decoder`. Its `init_state` raises ValueError for a length beyond the learned
+            positions: a compiled loop would read the last row again and say nothing.
+
+        Example:
+
+        >>> model = Transformer(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+        >>> decoder = model.decoder(model.context(np.array([[5, 7, 3]])))
+        >>> logits, state = decoder.prefill(np.array([[2, 9]]), None, decoder.init_state(1, 8))
+        >>> logits.shape
+        (1, 100)
+        """
+        memory, mask = context
+        projections = [dense for block in self.decoder_blocks for dense in block.projections()]
+        return CachedDecoder(
+            lambda ids, offset: self.target_positions(self.target_embedding(ids), offset=offset),
+            self.decoder_blocks,
+            self._logits,
+            memory=memory,
+            memory_mask=mask,
+            longest=self._longest_target(),
+            products=Prepared([self.target_embedding, *projections], rows),
+        )
+
+    def start_search(self, inputs, beams=1):
+        given = inputs if isinstance(inputs, dict) else {"source_ids": inputs}
+        source_ids = given["source_ids"]
+        rows = ops.shape(source_ids)[0]  # an integer where it is known
+        known = isinstance(rows, int)
+        decoder = self.decoder(self.context(source_ids), rows=rows * beams if known else None)
+        if "prompt" in given:
+            return decoder, given["prompt"], given.get("lengths")
+        return decoder, ops.full((rows,), self.start_id, dtype="int32"), None
+
+    def step_function(self, source_ids, max_length, beams=1):
+        """What a search takes: `(decoder, prompt, state)`, with the start token for a prompt.
 
         Args:
             source_ids: integers `[B, S]`.
             max_length: positions of the caches: the tokens to generate and, for a prompt of your
                 own of P tokens, P - 1 more. A step beyond them is lost.
-            beams: rows that the search has for a sentence. It decides how the kernels are laid
-                out, and with it the speed alone.
+            beams: rows that the search has for a sentence, for the speed alone.
 
         Raises:
-            ValueError: `max_length` is beyond the learned positions: a compiled loop would read
-                the last row again and say nothing.
+            ValueError: `max_length` is beyond the learned positions.
         """
-        if max_length > self._longest_target():
-            raise ValueError(
-                f"The model has learned positions for {self._longest_target()} tokens. Received: "
-                f"max_length={max_length}."
-            )
-        memory = self.encode(source_ids, training=False)
-        mask = functional.padding_mask(source_ids, self.pad_id)
-        rows = ops.shape(source_ids)[0]  # an integer where it is known
-        caches = [block.init_cache(memory, rows, max_length) for block in self.decoder_blocks]
-        crosses = [cross for _, cross in caches]
-        projections = [dense for block in self.decoder_blocks for dense in block.projections()]
-        known = isinstance(rows, int)
-        products = Prepared([self.target_embedding, *projections], rows * beams if known else None)
-
-        def step(token_ids, index, state):
-            with products:
-                return advance(token_ids, index, state)
-
-        def advance(token_ids, index, state):
-            x = self.target_embedding(ops.expand_dims(token_ids, 1))
-            x = self.target_positions(x, offset=index)
-            caches = []
-            for block, cache, cross in zip(self.decoder_blocks, state, crosses):
-                x, (cache, _) = block(
-                    x,
-                    None,
-                    cross_attention_mask=mask,
-                    training=False,
-                    cache=(cache, cross),
-                    cache_index=index,
-                )
-                caches.append(cache)
-            return self._logits(x[:, 0]), caches
-
-        prompt = ops.full((rows,), self.start_id, dtype="int32")
-        return step, prompt, [cache for cache, _ in caches]
+        decoder, prompt, _ = self.start_search(source_ids, beams)
+        return decoder, prompt, decoder.init_state(ops.shape(prompt)[0], max_length)
 
     def _longest_target(self):
         return getattr(self.target_positions, "max_length", math.inf)
@@ -318,7 +329,14 @@ class Transformer(NamedArguments, ValidatesData, keras.Model):
         self.source_embedding.check_ids(source_ids)
 
     def generate(
-        self, source_ids, *, max_length=None, search="greedy", jit_compile=True, **options
+        self,
+        source_ids,
+        *,
+        prompt=None,
+        max_length=None,
+        search="greedy",
+        jit_compile=True,
+        **options,
     ):
         """Target ids for source ids, by a compiled search with cached keys and values.
 
@@ -326,15 +344,19 @@ class Transformer(NamedArguments, ValidatesData, keras.Model):
 
         Args:
             source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
+            prompt: the first tokens of the targets, after the start token: integers `[B, P]`, or
+                rows of different lengths, ragged or lists. What follows them is generated.
             max_length: the most tokens to generate, the end token included; by default S + 50, or
                 as many as there are learned positions.
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
             jit_compile: whether to compile with XLA, once per shape of `source_ids`.
-            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`, ...
+            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
+                `min_length`, `repetition_penalty`, `no_repeat_ngram_size`, `token_scores`, ...
                 Each combination but for the seed is a program of its own; the last 8 are kept.
 
         Returns:
-            A dictionary of NumPy arrays, `token_ids`, `scores` and `lengths`: see `SearchResult`.
+            A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; and
+            `token_scores` on request.
 
         Raises:
             ValueError: an unknown search, ids that are not a matrix of vocabulary entries,
@@ -357,48 +379,35 @@ class Transformer(NamedArguments, ValidatesData, keras.Model):
                 f"{self.pad_id}, or pass a ragged tensor."
             ) from error
         self._check_source(source_ids)
+        inputs, read = source_ids.astype("int32"), 0
+        if prompt is not None:
+            inputs = {"source_ids": inputs, **self._prompts(prompt, len(inputs))}
+            read = inputs["prompt"].shape[1] - 1
         if max_length is None:
-            max_length = min(source_ids.shape[1] + 50, self._longest_target())
-        options = {"max_length": max_length, **options}
-        # A seed is state and no part of the program: another one must not compile another.
-        seed = None
-        if search in ("sample", sample) and options.get("seed") is not None:
-            if not isinstance(options["seed"], keras.random.SeedGenerator):
-                seed = check_seed(options.pop("seed"))
-        # What else a program is made of: low-rank updates are variables that were not there.
-        made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
-        key = (search, jit_compile, seed is None, made_of, options_key(options))
-
-        def make():
-            generator = self.make_generator(search=search, **options)
-            generator.compile(jit_compile=jit_compile)
-            return generator
-
-        return self._generators.get(key, make).run(source_ids.astype("int32"), seed)
-
-    def make_generator(self, *, max_length, search="greedy", **options):
-        """A model from `source_ids` to the result of a search, to be called, compiled or exported.
-
-        It borrows this model's weights.
-
-        Args:
-            max_length: the most tokens to generate, the end token included.
-            search: as of `generate`.
-            **options: of the search, but for `end_id` and `pad_id`, which are the model's.
-
-        Raises:
-            ValueError: an unknown search, `end_id` or `pad_id`.
-        """
-        if fixed := sorted({"end_id", "pad_id"} & set(options)):
-            raise ValueError(f"The model's own `end_id` and `pad_id` are taken. Received: {fixed}.")
-        return Generator(
-            self,
-            max_length,
-            search,
-            end_id=self.end_id,
-            pad_id=self.pad_id,
-            **options,
+            max_length = min(source_ids.shape[1] + 50, self._longest_target() - read)
+        return super().generate(
+            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
         )
+
+    def _prompts(self, prompt, rows):
+        """The start token and a prompt in each row, right-aligned, and where they differ their
+        lengths."""
+        if hasattr(prompt, "to_list"):  # ragged
+            prompt = prompt.to_list()
+        prompt = [np.asarray(ops.convert_to_numpy(row)).reshape(-1) for row in prompt]
+        if len(prompt) != rows:
+            raise ValueError(
+                f"`prompt` must have a row for each of the {rows} sources. Received: {len(prompt)}."
+            )
+        for ids in prompt:
+            if ids.size:
+                self.target_embedding.check_ids(ids)
+        lengths = np.array([len(ids) + 1 for ids in prompt], "int32")
+        prompts = np.full((rows, lengths.max(initial=1)), self.pad_id, "int32")
+        for row, ids in zip(prompts, prompt):
+            row[len(row) - len(ids) - 1 :] = [self.start_id, *ids]
+        padded = lengths.size and lengths.min() < prompts.shape[1]
+        return {"prompt": prompts, **({"lengths": lengths} if padded else {})}
 
 
 def _kept(scores, block, *inputs, **arguments):
@@ -481,8 +490,3 @@ def _check(config):
                 f"`{name}` must be in the vocabulary, 0 .. {smallest - 1}. "
                 f"Received: {config[name]}."
             )
-    if len({config["pad_id"], config["start_id"], config["end_id"]}) < 3:
-        raise ValueError(
-            "`pad_id`, `start_id` and `end_id` must differ. Received: "
-            f"{config['pad_id']}, {config['start_id']}, {config['end_id']}."
-        )

@@ -288,7 +288,8 @@ def test_the_length_penalty_is_equation_14():
     (decoding.sample, {"top_k": 0}, "`top_k` must be a positive integer. Received: 0"),
     (decoding.sample, {"top_p": 1.5}, r"`top_p` must lie in \(0, 1\]. Received: 1.5"),
     (decoding.sample, {"top_p": 0.0}, r"`top_p` must lie in \(0, 1\]. Received: 0.0"),
-    (decoding.greedy_search, {"end_id": [2, 3]}, "`end_id` must be an integer.*2, 3"),
+    (decoding.greedy_search, {"end_id": [2, 3.0]}, "`end_id` must be an integer, or .*2, 3.0"),
+    (decoding.greedy_search, {"end_id": []}, "`end_id` must be an integer, or .*: ..."),
     (decoding.beam_search, {"end_id": None}, "`end_id` must be an integer.*None"),
     (decoding.sample, {"end_id": 2.0}, "`end_id` must be an integer.*2.0"),
 ], ids=lambda x: str(x) if isinstance(x, dict) else "")  # fmt: skip

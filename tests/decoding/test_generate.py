@@ -77,7 +77,12 @@ def assert_same(found, expected, tolerance=1e-4):
 
 @pytest.mark.parametrize("arguments", [
     {}, LEARNED, {**LEARNED, "seed": 37, "pad_id": 1, "start_id": 3, "end_id": 4},
-], ids=["post-norm", "pre-norm and learned", "other special ids"])  # fmt: skip
+    {**LEARNED, "seed": 42, "start_id": 3}, {**LEARNED, "seed": 35, "start_id": 0},
+    {**LEARNED, "pad_id": 3},
+], ids=[
+    "post-norm", "pre-norm and learned", "other special ids", "starts with the end",
+    "starts with padding", "padded with the end",
+])  # fmt: skip
 def test_cached_greedy_search_equals_the_loop_over_the_whole_decoder(arguments):
     model = make(**arguments)
     source = np.where(SOURCE == 0, model.pad_id, SOURCE)
@@ -157,13 +162,13 @@ COMPILED = keras.backend.backend() != "tensorflow"  # which traces what is not c
 
 def counted(model):
     """The model, and a list that grows whenever one of its searches is traced."""
-    made, step_function = [], model.step_function
+    made, decoder = [], model.decoder
 
-    def count(*args):
+    def count(*args, **options):
         made.append(args)
-        return step_function(*args)
+        return decoder(*args, **options)
 
-    model.step_function = count
+    model.decoder = count
     return model, made
 
 

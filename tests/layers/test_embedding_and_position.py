@@ -251,9 +251,17 @@ def test_float_ids_as_many_as_features_have_their_mask():
     assert TokenEmbedding(11, 4, mask_zero=True)(ids)._keras_mask is not None
 
 
-def test_an_offset_for_each_row_is_refused():
-    with pytest.raises(ValueError, match=r"one for all rows. Received: shape \(2,\)"):
-        PositionEmbedding(9)(ops.zeros((2, 3, 4)), offset=ops.ones((2,), "int32"))
+def test_rows_of_a_table_may_begin_at_positions_of_their_own():
+    layer = PositionEmbedding(5)
+    x = ops.zeros((3, 4, 2))
+    layer.build(x.shape)
+    table = as_numpy(layer.embeddings)
+    output = layer(x, offset=ops.convert_to_tensor([0, 1, -2]))
+    np.testing.assert_array_equal(output, table[[[0, 1, 2, 3], [1, 2, 3, 4], [0, 0, 0, 1]]])
+    with pytest.raises(ValueError, match="max_length=5 rows. Received: 4 positions from 2"):
+        layer(x, offset=ops.convert_to_tensor([0, 2, -2]))
+    with pytest.raises(ValueError, match=r"or a tensor .batch.. Received: shape \(3, 1\)"):
+        layer(x, offset=ops.zeros((3, 1), "int32"))
 
 
 @pytest.mark.parametrize("make, message", [

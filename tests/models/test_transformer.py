@@ -313,7 +313,6 @@ def test_embedded_tokens_are_dropped_on_both_sides():
     ({"num_heads": 4}, "`num_heads` must divide `d_model`. Received: d_model=6, num_heads=4"),
     ({"positions": "learned"}, "Learned positions need `max_length`"),
     ({"positions": "zigzag"}, "`positions` must be one of .*'zigzag'"),
-    ({"end_id": 2}, "`pad_id`, `start_id` and `end_id` must differ. Received: 0, 2, 2"),
     ({"activation": "no_such"}, "`activation` must be one of"),
     ({"norm": "batch_norm"}, "`norm` must be .*Received: 'batch_norm'"),
 ], ids=lambda x: "" if isinstance(x, str) else str(x))  # fmt: skip

@@ -1,4 +1,4 @@
-"""A compiled search over a model, the same on every backend."""
+"""`generate` of models with a decoder: searches, compiled once, the same on every backend."""
 
 import collections
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import decoding, kernels
-from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.checks import check_positive_int, check_seed
 
 SEARCHES = {
     "greedy": decoding.greedy_search,
@@ -24,7 +24,7 @@ class Generator(keras.Model):
     """A model whose call searches. Once it is compiled, `run` compiles the search once per shape.
 
     Args:
-        model: has `step_function(inputs, max_length, beams) -> (step, prompt, state)`.
+        model: a `Generative` model.
         max_length: the most tokens to generate.
         search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
         **options: of the search.
@@ -62,8 +62,11 @@ class Generator(keras.Model):
         return self.variables
 
     def call(self, inputs):
-        step, prompt, state = self.model.step_function(inputs, self.max_length, self.beams)
-        found = self.search(step, prompt, state, max_length=self.max_length, **self.options)
+        decoder, prompt, lengths = self.model.start_search(inputs, self.beams)
+        read = prompt.shape[1] - 1 if len(prompt.shape) > 1 else 0
+        state = decoder.init_state(ops.shape(prompt)[0], read + self.max_length)
+        options = self.options if lengths is None else {**self.options, "lengths": lengths}
+        found = self.search(decoder, prompt, state, max_length=self.max_length, **options)
         return found._asdict()
 
     def compile(self, *args, **kwargs):
@@ -84,9 +87,10 @@ class Generator(keras.Model):
 
 
 def _beams(search, options):
-    """How many rows a search has for a sentence: its `beam_size`, where it has one."""
-    parameter = inspect.signature(search).parameters.get("beam_size")
-    beams = options.get("beam_size", getattr(parameter, "default", 1))
+    """How many rows a search has for a sentence: its beams, or the sequences that it draws."""
+    parameters = inspect.signature(search).parameters
+    name = "beam_size" if "beam_size" in parameters else "num_return"
+    beams = options.get(name, getattr(parameters.get(name), "default", 1))
     return beams if isinstance(beams, numbers.Integral) else 1  # the search refuses others
 
 
@@ -122,3 +126,89 @@ class GeneratorCache:
             if len(self.models) > self.MOST:
                 self.models.popitem(last=False)
             return self.models[key]
+
+
+class Generative:
+    """A mixin of models that write: `generate` over the model's decoder, by compiled searches.
+
+    A model has `decoder`, `start_search` and the ids `pad_id` and `end_id`.
+    """
+
+    def decoder(self, context=None, *, rows=None):
+        """What a search of `keras_xfmr.decoding` decodes with, a `decoding.Decoder`.
+
+        Args:
+            context: what the sequences are about, such as an encoder's memory; each batch element
+                has it once, whatever the number of beams.
+            rows: rows that `step` will read, where that is known. It decides how the kernels are
+                laid out, and with it the speed alone.
+        """
+        raise NotImplementedError
+
+    def start_search(self, inputs, beams=1):
+        """What a search begins with.
+
+        Args:
+            inputs: tensors, as `generate` has checked them.
+            beams: rows that the search has for a sentence.
+
+        Returns:
+            `(decoder, prompt, lengths)`; the lengths of the right-aligned prompts, or None where
+            they are equal.
+        """
+        raise NotImplementedError
+
+    def generate(self, inputs, *, max_length, search="greedy", jit_compile=True, **options):
+        """Sequences of a compiled search.
+
+        Args:
+            inputs: NumPy arrays, checked by the model: one, or a dictionary. Each width of a
+                `"prompt"` is a program of its own.
+            max_length, search, jit_compile, **options: see `Transformer.generate`.
+        """
+        options = {"max_length": max_length, **options}
+        # A seed is state and no part of the program: another one must not compile another.
+        seed = None
+        if search in ("sample", decoding.sample) and options.get("seed") is not None:
+            if not isinstance(options["seed"], keras.random.SeedGenerator):
+                seed = check_seed(options.pop("seed"))
+        # What else a program is made of: low-rank updates are variables that were not there.
+        made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
+        width = inputs["prompt"].shape[1] if isinstance(inputs, dict) else None
+        key = (search, jit_compile, seed is None, made_of, width, options_key(options))
+
+        def make():
+            generator = self.make_generator(search=search, **options)
+            generator.compile(jit_compile=jit_compile)
+            return generator
+
+        return self._generators.get(key, make).run(inputs, seed)
+
+    def make_generator(self, *, max_length, search="greedy", **options):
+        """A model from the inputs of `generate` to the result of a search, to be called, compiled
+        or exported.
+
+        It borrows this model's weights.
+
+        Args:
+            max_length: the most tokens to generate, the end token included.
+            search: as of `generate`.
+            **options: of the search, but for `end_id` and `pad_id`, which are the model's.
+
+        Raises:
+            ValueError: an unknown search, `end_id` or `pad_id`.
+        """
+        if fixed := sorted({"end_id", "pad_id"} & set(options)):
+            raise ValueError(f"The model's own `end_id` and `pad_id` are taken. Received: {fixed}.")
+        return Generator(
+            self,
+            max_length,
+            search,
+            end_id=self.end_id,
+            pad_id=self.pad_id,
+            **options,
+        )
+
+    @functools.cached_property
+    def _generators(self):
+        return GeneratorCache()

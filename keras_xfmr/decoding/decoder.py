@@ -1,0 +1,142 @@
+"""What a search decodes with: the protocol, and a step function in its form.
+
+R rows, P prompt length, V vocab_size
+"""
+
+import keras
+from keras import ops
+
+
+class Decoder:
+    """The protocol of a search: an empty state, a prompt read at once, one token after another.
+
+    A model's decoder is a subclass. It is made for one context, such as an encoder's memory, and
+    holds it: the state has what changes from row to row and from token to token.
+
+    Prompts of different lengths are right-aligned: row r has its tokens in the last `lengths[r]`
+    columns and padding in front of them. What follows needs the lengths, so `prefill` keeps them in
+    the state that it returns. `index` counts columns and is one number for all rows.
+
+    Example::
+
+        class Follower(Decoder):
+            def init_state(self, rows, length):
+                return ()
+
+            def prefill(self, prompt, lengths, state):
+                return self.step(prompt[:, -1], prompt.shape[1] - 1, state)
+
+            def step(self, token_ids, index, state):
+                return keras.ops.one_hot(token_ids + 1, 10) * 9.0, state
+
+        found = greedy_search(Follower(), np.array([[5, 3]]), end_id=6, max_length=5)
+    """
+
+    def init_state(self, rows, length):
+        """The state of `rows` sequences before their first token.
+
+        Args:
+            rows: R, an integer or scalar tensor.
+            length: the most tokens that are read, an integer.
+
+        Returns:
+            A nest of tensors whose first axis is R.
+        """
+        raise NotImplementedError
+
+    def prefill(self, prompt, lengths, state):
+        """Reads a prompt, from column 0.
+
+        Args:
+            prompt: int32 `[R, P]`, right-aligned.
+            lengths: int32 `[R]`, tokens of each row, in 0 .. P; None: P in every row.
+            state: of `init_state`.
+
+        Returns:
+            `(logits [R, V], state)`: the scores of the token after the last; of a row of length 0
+            they mean nothing.
+        """
+        raise NotImplementedError
+
+    def step(self, token_ids, index, state):
+        """Reads one token of each row.
+
+        Args:
+            token_ids: int32 `[R]`, in column `index`.
+            index: a scalar int32 tensor.
+            state: of `init_state`, `prefill` or `step`. Its rows may have been repeated by a
+                factor: those of a batch element then stand side by side.
+
+        Returns:
+            `(logits [R, V], state)`, the state in the form that it was given.
+        """
+        raise NotImplementedError
+
+    def __call__(self, token_ids, index, state):
+        """As `step`: a decoder is a step function, too."""
+        return self.step(token_ids, index, state)
+
+
+class StepDecoder(Decoder):
+    """A step function `step(token_ids, index, state) -> (logits, state)` in the form of a decoder.
+
+    Args:
+        step: the function, see `keras_xfmr.decoding`.
+    """
+
+    def __init__(self, step):
+        self._step = step
+
+    def init_state(self, rows, length):
+        return ()
+
+    def prefill(self, prompt, lengths, state):
+        """One token after another, in one loop."""
+        if lengths is not None:
+            raise ValueError(
+                "A step function is not told where a row begins, so all prompts must have one "
+                "length. Leave out `lengths`, or search with a `keras_xfmr.decoding.Decoder`."
+            )
+
+        def read(index, state):
+            token_ids = ops.squeeze(ops.take(prompt, ops.reshape(index, (1,)), axis=1), 1)
+            return index + 1, take_step(self, token_ids, index, state)[1]
+
+        last, index = prompt.shape[1] - 1, ops.zeros((), "int32")
+        if last:
+            index, state = ops.while_loop(lambda index, _: index < last, read, (index, state))
+        return take_step(self, prompt[:, -1], index, state)
+
+    def step(self, token_ids, index, state):
+        return self._step(token_ids, index, state)
+
+
+def as_decoder(step):
+    """A `Decoder`; a step function is put into that form."""
+    return step if hasattr(step, "prefill") else StepDecoder(step)
+
+
+def take_step(step, token_ids, index, state):
+    """The step function's logits `[R, V]` and its state, in the form that it was given.
+
+    Raises:
+        ValueError: logits of another rank or other rows, or a state of other parts.
+    """
+    logits, found = step(token_ids, index, state)
+    rows = token_ids.shape[0]
+    if len(logits.shape) != 2 or rows is not None and logits.shape[0] not in (rows, None):
+        raise ValueError(
+            "The step function must return logits [rows, vocabulary], one row for each of the ids "
+            f"that it is given: of a beam search, those of every beam. Received: {rows} ids and "
+            f"logits of shape {tuple(logits.shape)}."
+        )
+    # By their places and keys, for dictionaries of two kinds need not have one order.
+    given = [path for path, _ in keras.tree.flatten_with_path(state)]
+    found = dict(keras.tree.flatten_with_path(found))
+    if set(given) != set(found):
+        raise ValueError(
+            "The step function must return a state of the form that it was given. Received: "
+            f"{len(found)} tensors, at {sorted(found, key=str)}, for {len(given)}, at "
+            f"{sorted(given, key=str)}."
+        )
+    return logits, keras.tree.pack_sequence_as(state, [found[path] for path in given])

@@ -1,0 +1,147 @@
+"""Rules that change the scores of tokens by what a row has read.
+
+R rows, T columns, V vocab_size
+"""
+
+import math
+import numbers
+
+from keras import ops
+
+from keras_xfmr import kernels
+from keras_xfmr.common.checks import check_int
+
+
+def check_end_ids(end_id):
+    """`end_id` as a tuple of integers; ValueError for anything else."""
+    several = isinstance(end_id, (list, tuple)) and all(
+        isinstance(x, numbers.Integral) and not isinstance(x, bool) for x in end_id
+    )
+    if several and end_id:
+        return tuple(int(x) for x in end_id)
+    if isinstance(end_id, (list, tuple)):
+        raise ValueError(
+            f"`end_id` must be an integer, or some of them in a list. Received: {end_id!r}."
+        )
+    return (check_int("end_id", end_id),)
+
+
+def is_end(token_ids, end_ids):
+    """Which of the ids end a sequence."""
+    ends = ops.equal(token_ids, end_ids[0])
+    for end_id in end_ids[1:]:
+        ends = ops.logical_or(ends, ops.equal(token_ids, end_id))
+    return ends
+
+
+class Penalties:
+    """Repetition penalty, n-grams that may not come twice, and a least length.
+
+    They have the meaning of `RepetitionPenaltyLogitsProcessor` (Keskar et al. 2019),
+    `NoRepeatNGramLogitsProcessor` and `MinNewTokensLengthLogitsProcessor` of Hugging Face's
+    transformers. The prompt counts, its padding does not.
+
+    Args:
+        end_ids: the tokens that end a sequence.
+        max_length: the most tokens that are generated.
+        min_length: as many tokens are generated before an end token may come.
+        repetition_penalty: divides the score of a token that was read, or multiplies it where it
+            is negative; 1 for none.
+        no_repeat_ngram_size: n; a token that would repeat n tokens of its row is ruled out. None
+            for none.
+
+    Raises:
+        ValueError: a parameter outside its range.
+    """
+
+    def __init__(
+        self, end_ids, max_length, min_length=0, repetition_penalty=1.0, no_repeat_ngram_size=None
+    ):
+        check_int("min_length", min_length, least=0, most=max_length)
+        if not 0 < repetition_penalty < math.inf:
+            raise ValueError(
+                "`repetition_penalty` must be positive and finite. "
+                f"Received: {repetition_penalty}."
+            )
+        if no_repeat_ngram_size is not None:
+            check_int("no_repeat_ngram_size", no_repeat_ngram_size, least=1)
+        self._end_ids, self._min_length = end_ids, min_length
+        self._penalty, self._ngram = repetition_penalty, no_repeat_ngram_size
+
+    @property
+    def any(self):
+        """Whether there is any rule."""
+        return bool(self._min_length) or self._reads
+
+    @property
+    def _reads(self):
+        return self._penalty != 1.0 or self._ngram is not None
+
+    def start(self, prompt, lengths, length):
+        """What the rules remember of each row before the last token of its prompt.
+
+        Args:
+            prompt: int32 `[R, P]`, right-aligned.
+            lengths: int32 `[R]`, tokens of the prompts without the last, or None where all are
+                P - 1.
+            length: T, the most tokens that a row reads.
+
+        Returns:
+            A nest of tensors.
+        """
+        if not self._reads:
+            return ()
+        rows, width = ops.shape(prompt)[0], prompt.shape[1] - 1
+        empty = ops.zeros((rows, length - width), "int32")
+        padding = ops.zeros((rows,), "int32") if lengths is None else width - lengths
+        return {"token_ids": ops.concatenate([prompt[:, :-1], empty], axis=1), "padding": padding}
+
+    def read(self, memory, token_ids, column):
+        """What is remembered after one more token a row."""
+        if not self._reads:
+            return memory
+        new = ops.expand_dims(token_ids, 1)
+        return {**memory, "token_ids": kernels.write(memory["token_ids"], new, column, axis=1)}
+
+    def apply(self, scores, memory, column, index):
+        """The scores `[R, V]` of the token after `column`, the one of number `index` (from 0)."""
+        if self._reads:
+            token_ids, padding = memory["token_ids"], ops.expand_dims(memory["padding"], 1)
+            columns = ops.expand_dims(ops.arange(token_ids.shape[1], dtype="int32"), 0)
+            seen = ops.logical_and(columns >= padding, columns <= column)  # [R, T]
+        if self._penalty != 1.0:
+            penalized = ops.where(scores < 0, scores * self._penalty, scores / self._penalty)
+            scores = ops.where(_marked(token_ids, seen, scores), penalized, scores)
+        if self._ngram is not None:
+            followed, repeats = self._repeats(token_ids, seen, column)
+            scores = ops.where(_marked(followed, repeats, scores), -math.inf, scores)
+        if self._min_length:
+            ends = is_end(ops.arange(scores.shape[-1], dtype="int32"), self._end_ids)
+            early = ops.logical_and(ops.expand_dims(ends, 0), index < self._min_length)
+            scores = ops.where(early, -math.inf, scores)
+        return scores
+
+    def _repeats(self, token_ids, seen, column):
+        """The last tokens of all n-grams `[R, T - n + 1]`, and which would come again."""
+        size = self._ngram
+        count = token_ids.shape[1] - size + 1
+        if count < 1:
+            return token_ids, ops.zeros_like(seen)
+        repeats = ops.logical_and(seen[:, :count], seen[:, size - 1 :])
+        for i in range(size - 1):
+            place = ops.maximum(column - (size - 2) + i, 0)
+            last = ops.take(token_ids, ops.reshape(ops.cast(place, "int32"), (1,)), axis=1)
+            repeats = ops.logical_and(repeats, ops.equal(token_ids[:, i : i + count], last))
+        return token_ids[:, size - 1 :], repeats
+
+
+def _marked(token_ids, which, scores):
+    """`[R, V]`, True at the tokens of each row that are marked in `which [R, T]`."""
+    rows, vocab_size = ops.shape(scores)[0], scores.shape[-1]
+    places = token_ids + ops.expand_dims(ops.arange(rows, dtype="int32") * vocab_size, 1)
+    counts = ops.scatter(
+        ops.reshape(places, (-1, 1)),
+        ops.reshape(ops.cast(which, "int32"), (-1,)),
+        (rows * vocab_size,),
+    )
+    return ops.reshape(counts, (rows, vocab_size)) > 0

@@ -1,0 +1,105 @@
+"""How a search reads: the prompt at once, then a token at a time, with its penalties.
+
+B batch, R rows (B times any factor), P prompt length, L max_length
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.decoding.decoder import as_decoder, take_step
+from keras_xfmr.decoding.penalties import Penalties, check_end_ids, is_end
+
+
+class Reading:
+    """A decoder that has read its prompt but for the last token, which the first step reads.
+
+    Args:
+        step, prompt, state, lengths, end_id, max_length: see `greedy_search`.
+        **penalties: of `Penalties`.
+
+    Attributes:
+        last: int32 `[B]`, the last token of each prompt.
+        state: of the decoder and of the penalties, B rows.
+        absent: bool `[B]`, which rows are padding of the batch, or None.
+    """
+
+    def __init__(self, step, prompt, state, *, lengths, end_id, max_length, **penalties):
+        self.max_length = check_positive_int("max_length", max_length)
+        self._end_ids = check_end_ids(end_id)
+        self._penalties = Penalties(self._end_ids, max_length, **penalties)
+        self._decoder = as_decoder(step)
+        prompt = as_prompt(prompt)
+        lengths = _as_lengths(lengths, prompt)
+        self.last = prompt[:, -1]
+        self._first = prompt.shape[1] - 1  # column of the token that the first step reads
+        length = self._first + max_length
+        if state is None or isinstance(state, tuple) and not state:
+            state = self._decoder.init_state(ops.shape(prompt)[0], length)
+        self.absent = None if lengths is None else ops.equal(lengths, 0)
+        read = None if lengths is None else ops.maximum(lengths - 1, 0)
+        if self._first:
+            _, state = self._decoder.prefill(prompt[:, :-1], read, state)
+        self.state = state, self._penalties.start(prompt, read, length)
+
+    def repeat(self, factor):
+        """Makes `factor` rows, side by side, of each batch element."""
+        if factor != 1:
+            self.last, self.state = keras.tree.map_structure(
+                lambda x: ops.repeat(x, factor, axis=0), (self.last, self.state)
+            )
+            self.absent = None if self.absent is None else ops.repeat(self.absent, factor, axis=0)
+
+    def step(self, token_ids, index, state):
+        """Reads the token before the one of number `index`; logits `[R, V]` and the state."""
+        state, memory = state
+        column = index + self._first
+        logits, state = take_step(self._decoder, token_ids, column, state)
+        return logits, (state, self._penalties.read(memory, token_ids, column))
+
+    @property
+    def has_penalties(self):
+        return self._penalties.any
+
+    def penalize(self, scores, index, state):
+        """The scores `[R, V]` of the token of number `index`, by which it is chosen."""
+        if not self.has_penalties:
+            return scores
+        return self._penalties.apply(scores, state[1], index + self._first, index)
+
+    def is_end(self, token_ids):
+        """Which of the tokens end a sequence."""
+        return is_end(token_ids, self._end_ids)
+
+
+def as_prompt(prompt):
+    """`[B]` or `[B, P]` to int32 `[B, P]`."""
+    prompt = ops.cast(prompt, "int32")
+    if len(prompt.shape) == 1:
+        prompt = ops.expand_dims(prompt, 1)
+    if len(prompt.shape) != 2 or not prompt.shape[1]:
+        raise ValueError(
+            "`prompt` must have the shape [batch] or [batch, length] with a known length of at "
+            f"least 1. Received: shape {tuple(prompt.shape)}."
+        )
+    return prompt
+
+
+def _as_lengths(lengths, prompt):
+    """int32 `[B]`, or None."""
+    if lengths is None:
+        return None
+    lengths = ops.cast(lengths, "int32")
+    if len(lengths.shape) != 1 or not functional.shapes_agree(lengths.shape, prompt.shape[:1]):
+        raise ValueError(
+            "`lengths` must have the shape [batch], a number for each prompt. Received: shape "
+            f"{tuple(lengths.shape)} for prompts of shape {tuple(prompt.shape)}."
+        )
+    values, longest = functional.concrete_value(lengths), prompt.shape[1]
+    if values is not None and values.size and not 0 <= values.min() <= values.max() <= longest:
+        raise ValueError(
+            f"`lengths` must lie in 0 .. {longest}, the length of the prompts. "
+            f"Received: {values.tolist()}."
+        )
+    return lengths

@@ -39,7 +39,13 @@ def read_backbone(backbone, families):
         ValueError: another kind of backbone; one with low-rank updates or quantized weights.
     """
     config, kinds = backbone.get_config(), [kind.__name__ for kind in type(backbone).__mro__]
+    wanted = " or ".join(family.title for family in families)
     families = [family for family in families if family.backbone]
+    if not families:
+        raise ValueError(
+            f"Expected a folder: no backbone of KerasHub is read as a {wanted}. Received: a "
+            f"{type(backbone).__name__}."
+        )
     family = next((f for f in families if f.backbone in kinds), families[0])
     options = [option for option in family.options if option.hub]
     unknown = [option.hub for option in options if option.hub not in config]

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.checkpoints.configuration import written_config
-from keras_xfmr.checkpoints.families import FAMILIES
+from keras_xfmr.checkpoints.families import family_called
 from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
 from keras_xfmr.checkpoints.tables import CORE, HEAD, Weight, joins
 from keras_xfmr.common.files import write_json
@@ -16,7 +16,8 @@ from keras_xfmr.common.files import write_json
 
 def core_of(model):
     """The model that a head stands on; a model without a head itself."""
-    return getattr(model, "encoder", getattr(model, "bert", model))
+    encoder = getattr(model, "encoder", None)
+    return model if getattr(encoder, "family", None) is None else encoder
 
 
 # ---- a row of the table in a model
@@ -72,7 +73,7 @@ def _gates(array, order):
 def bind(model):
     """Every weight of a model or of a head on it, in the order of its family's table."""
     core = core_of(model)
-    family = FAMILIES[core.family]
+    family = family_called(getattr(core, "family", None))
     for weight, block in family.expand(core.get_config().get("num_layers", 0)):
         root = model if weight.part == HEAD else core
         layers = [_layer(root, path, block, weight.part == CORE) for path in weight.layers]
@@ -145,7 +146,7 @@ def load_pretrained(model, checkpoint):
     weights = {bound.name: bound for bound in bind(model)}
     there = set(checkpoint.names)
     if checkpoint.new_classifier:
-        there -= {f"{family.classifier}.weight", f"{family.classifier}.bias"}
+        there -= set(family.classifier_weights)
     missing = [name for name in weights if name not in there]
     lost = [name for name in missing if weights[name].weight.part == CORE]
     if lost:
@@ -198,8 +199,8 @@ def save_pretrained(model, folder):
         save_pretrained(model, pathlib.Path("mine"))
     """
     core, weights = core_of(model), list(bind(model))
-    family = FAMILIES[core.family]
-    family.check(model)
+    family = family_called(core.family)
+    family.check(core, model)
     for bound in weights:
         modes = [getattr(layer, "quantization_mode", None) for layer in bound.layers]
         if any(modes):

@@ -5,7 +5,7 @@ import pathlib
 
 from keras_xfmr.checkpoints import configuration
 from keras_xfmr.checkpoints.checkpoint import stored_dtype
-from keras_xfmr.checkpoints.families import FAMILIES, find_family
+from keras_xfmr.checkpoints.families import FAMILIES, family_called, find_family
 from keras_xfmr.checkpoints.files import is_there, read_checkpoint
 from keras_xfmr.checkpoints.keras_hub import is_backbone, read_backbone
 from keras_xfmr.checkpoints.sentence_modules import read_normalize, read_pooling
@@ -42,7 +42,7 @@ def open_pretrained(source, *, family=None, num_labels=None):
             print(checkpoint.arguments, len(checkpoint.names))
     """
     if is_backbone(source):
-        families = [FAMILIES[family]] if family else FAMILIES.values()
+        families = [family_called(family)] if family else FAMILIES.values()
         return Published(*read_backbone(source, families), num_labels=num_labels)
     path = pathlib.Path(source)
     if not is_there(path):
@@ -119,7 +119,8 @@ class Published:
 
     @property
     def has_classifier(self):
-        return f"{self.family.classifier}.weight" in self.names
+        """Whether there are weights with an output for each label."""
+        return self.family.classifier_weights[0] in self.names
 
     @property
     def num_labels(self):
@@ -282,7 +283,7 @@ class Published:
 
     def _classes_in_file(self):
         """Outputs of the classifier, where it is one of vectors of this size."""
-        name, d_model = f"{self.family.classifier}.weight", self.arguments["d_model"]
+        name, d_model = self.family.classifier_weights[0], self.arguments["d_model"]
         sides = self.sides(name)
         if len(sides) != 2 or sides[1] < 1 or sides[0] != d_model:
             raise ValueError(

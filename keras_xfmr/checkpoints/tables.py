@@ -182,7 +182,8 @@ class Family:
         backbone: KerasHub's class.
         backbone_fixed: what its layers have built in, by names of the configuration.
         classifier: the name of the layer with an output for each label.
-        check: raises ValueError for a model that transformers has no form for.
+        check: raises ValueError for a model (the core, the model) that transformers has no form
+            for.
     """
 
     model_type: str
@@ -201,7 +202,7 @@ class Family:
     backbone: str = None
     backbone_fixed: dict = dataclasses.field(default_factory=dict)
     classifier: str = "classifier"
-    check: callable = lambda model: None
+    check: callable = lambda core, model: None
 
     @functools.cached_property
     def _spellings(self):
@@ -223,7 +224,7 @@ class Family:
                 block, spelling = int(number[0]), f"{start}{{i}}{name[number.end() :]}"
                 break
         weight, style = self._spellings.get(spelling, (None, None))
-        if weight is None or weight.numbered != (block is not None):
+        if weight is None:
             return Known(name, block=block)
         return Known(weight.name_in(block), weight, style, block)
 
@@ -235,6 +236,11 @@ class Family:
                 yield weight, None
             elif weight is numbered[0]:
                 yield from ((weight, i) for i in range(blocks) for weight in numbered)
+
+    @property
+    def classifier_weights(self):
+        """The names of the weights that have an output for each label."""
+        return f"{self.classifier}.weight", f"{self.classifier}.bias"
 
     def is_no_weight(self, name):
         """Whether nobody misses what stands in a file by this name."""

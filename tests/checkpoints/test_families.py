@@ -83,6 +83,23 @@ def test_the_class_of_another_family_is_named(tmp_path):
         family_of(tmp_path, "gpt2")
 
 
+def test_a_family_that_is_not_here(tmp_path):
+    message = r"`family` must be one of \('bert', 'gpt2'\). Received: "
+    with pytest.raises(ValueError, match=f"{message}'elmo'"):
+        family_of(write(tmp_path), "elmo")
+    with pytest.raises(ValueError, match=f"{message}None"):
+        checkpoints.save_pretrained(keras.Sequential(), tmp_path / "a")
+
+
+def test_a_backbone_of_another_family():
+    layer = keras.layers.Dense(3)
+    layer.build((None, 3))
+    with pytest.raises(ValueError, match="Expected a KerasHub BertBackbone. Received: Dense"):
+        checkpoints.open_pretrained(layer)
+    with pytest.raises(ValueError, match="no backbone .* as a GPT-2. Received: a Dense"):
+        checkpoints.open_pretrained(layer, family="gpt2")
+
+
 @pytest.mark.parametrize("name", ["encoder.layer.{i}.output.dense.bias", "encoder.layer.01.x"])
 def test_names_that_only_look_like_those_of_a_block(name, tmp_path):
     write(tmp_path, arrays={**bert_arrays(), name: np.ones(12, "float32")})

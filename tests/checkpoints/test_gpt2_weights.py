@@ -154,8 +154,9 @@ def test_openai_s_checkpoint(published, folder):
     assert model.get_config()["end_id"] == 30
 
 
-def test_an_inner_size_that_is_not_said_and_another_activation(tmp_path):
-    peer, logits = make_peer(n_inner=None, activation_function="gelu")
+def test_options_that_are_computed_here(tmp_path):
+    same = {"reorder_and_upcast_attn": True, "scale_attn_weights": True}  # float32 is here, too
+    peer, logits = make_peer(n_inner=None, activation_function="gelu", **same)
     peer.save_pretrained(tmp_path)
     model = Decoder.from_pretrained(tmp_path)
     check(model, logits)

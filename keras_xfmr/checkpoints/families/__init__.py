@@ -8,6 +8,17 @@ from keras_xfmr.checkpoints.families.gpt2 import GPT2
 FAMILIES = {family.model_type: family for family in (BERT, GPT2)}
 
 
+def family_called(name):
+    """The family of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"`family` must be one of {tuple(FAMILIES)}. Received: {name!r}.")
+    return FAMILIES[name]
+
+
 def find_family(config, called=None):
     """The family of a configuration.
 
@@ -19,8 +30,10 @@ def find_family(config, called=None):
         called: the family of the class that was called; None where any will do.
 
     Raises:
-        ValueError: a family that is not here, another one than `called`, or none that is known.
+        ValueError: a family that is not here, another one than `called`, or none that is said.
     """
+    if called is not None:
+        family_called(called)
     kind, named = config.get("model_type"), config.get("architectures")
     if kind is not None:
         received = f"model_type={kind!r}"
@@ -30,7 +43,7 @@ def find_family(config, called=None):
         found = _of_architectures(named)
     else:
         received = "a configuration with neither `model_type` nor `architectures`"
-        found = FAMILIES.get(called)
+        found = None if called is None else FAMILIES[called]
     if found is not None and called in (None, found.model_type):
         return found
     wanted = [family for family in FAMILIES.values() if called in (None, family.model_type)]

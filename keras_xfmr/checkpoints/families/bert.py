@@ -119,9 +119,8 @@ OPTIONS = (
 )
 
 
-def check(model):
+def check(bert, model):
     """Raises ValueError for a head that `transformers` does not have."""
-    bert = getattr(model, "bert", model)
     if bert is not model and model.pooled and bert.pooler is None:
         raise ValueError(
             "`transformers` has no head on position 0 as it is, without a pooler, and would draw "

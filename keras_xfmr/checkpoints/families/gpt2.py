@@ -93,9 +93,9 @@ CONSTANTS = {
 }
 
 
-def check(model):
+def check(gpt, model):
     """Raises ValueError for keys and values that several heads share."""
-    config = getattr(model, "encoder", model).get_config()
+    config = gpt.get_config()
     heads, shared = config["num_heads"], config.get("num_key_value_heads")
     if shared not in (None, heads):
         raise ValueError(

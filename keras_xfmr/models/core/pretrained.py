@@ -129,7 +129,7 @@ class Pretrained(NamedArguments):
 def _tell(model, checkpoint, overrides):
     """Logs what a user may not expect of a model that was loaded."""
     report = model.load_report
-    if "classifier.weight" in report.loaded:
+    if checkpoint.family.classifier_weights[0] in report.loaded:
         _tell_of_classifier(model, checkpoint, overrides.get("labels"))
     nameless = getattr(model, "labels", ()) is None and checkpoint.names_labels
     if nameless and overrides.get("num_classes") is None and checkpoint.labels is None:

@@ -35,7 +35,7 @@ class ClassHead(Head):
     @classmethod
     def _head_arguments(cls, checkpoint, given):
         count, labels = checkpoint.num_labels, checkpoint.labels
-        if hasattr(given.get("labels"), "__len__") and "classifier.weight" not in checkpoint.names:
+        if hasattr(given.get("labels"), "__len__") and not checkpoint.has_classifier:
             count = len(given["labels"])  # the folder has no classes of its own
         named = labels != [f"LABEL_{i}" for i in range(count)]
         return {

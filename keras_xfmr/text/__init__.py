@@ -19,9 +19,11 @@ from keras_xfmr.text.tokenizers.base import (
     load_tokenizer,
 )
 from keras_xfmr.text.tokenizers.bert import BertTokenizer
+from keras_xfmr.text.tokenizers.byte_pair import BytePairTokenizer
 from keras_xfmr.text.tokenizers.learning import (
     learn_bert_sentence_piece,
     learn_bert_word_piece,
+    learn_byte_pair,
     learn_characters,
     learn_sentence_piece,
     learn_word_piece,
@@ -30,6 +32,7 @@ from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 
 __all__ = [
     "BertTokenizer",
+    "BytePairTokenizer",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Documents",
@@ -43,6 +46,7 @@ __all__ = [
     "check_ids",
     "learn_bert_sentence_piece",
     "learn_bert_word_piece",
+    "learn_byte_pair",
     "learn_characters",
     "learn_sentence_piece",
     "learn_word_piece",

@@ -144,7 +144,7 @@ class BertTokenizer(WordPieceTokenizer):
         other, description = folder / "tokenizer.json", folder / DESCRIPTION
         if other.exists():
             ours = description.is_file() and read_json(description).get("class")
-            if ours != "SentencePieceTokenizer":  # which leaves one
+            if ours not in ("SentencePieceTokenizer", "BytePairTokenizer"):  # which leave one
                 raise FileExistsError(
                     f"{str(other)!r} is another tokenizer, which Hugging Face's libraries would "
                     "read in the place of this one. Take it away, or save to another folder."

@@ -5,6 +5,7 @@ Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 
 from keras_xfmr.text.checks import check_ids
 from keras_xfmr.text.data.documents import Documents
+from keras_xfmr.text.data.language_model import LanguageModelDataset
 from keras_xfmr.text.data.masking import mask_tokens
 from keras_xfmr.text.data.pairs import PairDataset
 from keras_xfmr.text.data.pretraining import PretrainingDataset
@@ -36,6 +37,7 @@ __all__ = [
     "ByteTokenizer",
     "CharacterTokenizer",
     "Documents",
+    "LanguageModelDataset",
     "PairDataset",
     "PretrainingDataset",
     "QuestionPacker",

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.layers.projections import KeepsUpdates, product_of, times_transposed
+from keras_xfmr.layers.projections import KeepsUpdates, times_transposed
 
 # The layer that is being called, and its `reverse`. Each thread has its own.
 _called = contextvars.ContextVar("called", default=(None, False))
@@ -37,6 +37,7 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         inputs: integer ids `[B, T]`, or with `reverse=True` vectors `[B, T, D]`, whose implicit
             mask goes on to the logits.
         reverse: whether to project vectors to logits.
+        product: of a `Prepared`, for a loop of calls in reverse.
 
     Returns:
         `[B, T, D]`, or `[B, T, V]` in reverse.
@@ -93,9 +94,10 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         finally:
             _called.reset(before)
 
-    def call(self, inputs, reverse=False):
+    def call(self, inputs, reverse=False, product=None):
         if reverse:
-            return product_of(self)(ops.cast(inputs, self.compute_dtype))
+            product = self.prepare() if product is None else product
+            return product(ops.cast(inputs, self.compute_dtype))
         self.check_ids(inputs)
         vectors = super().call(inputs)
         factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)
@@ -137,7 +139,7 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
             return (*input_shape[:-1], self.input_dim)
         return (*input_shape, self.output_dim)
 
-    def compute_output_spec(self, inputs, reverse=False):
+    def compute_output_spec(self, inputs, reverse=False, product=None):
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

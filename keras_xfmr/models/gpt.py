@@ -20,7 +20,7 @@ from keras_xfmr.layers import (
     TokenEmbedding,
 )
 from keras_xfmr.layers.add_norm import NORMS
-from keras_xfmr.layers.projections import Prepared
+from keras_xfmr.layers.projections import Prepared, project
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
@@ -256,13 +256,13 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
             x = block(x, attention_mask=mask, use_causal_mask=True, training=training)
         return x
 
-    def logits(self, x):
-        """Logits `[..., V]` of vectors `[..., D]` of `encode`."""
+    def logits(self, x, products=None):
+        """Logits `[..., V]` of vectors `[..., D]` of `encode`; `products` are those of a loop."""
         if self.final_norm is not None:
             x = self.final_norm(x)
         if self.output_dense is not None:
             return self.output_dense(x)
-        return self.token_embedding(x, reverse=True)
+        return project(self.token_embedding, x, products, reverse=True)
 
     @property
     def encoder_blocks(self):

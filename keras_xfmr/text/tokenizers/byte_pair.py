@@ -13,7 +13,7 @@ import tensorflow_text as tf_text
 from keras_xfmr.common.files import write_json
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import merge, owners, stretches
-from keras_xfmr.text.tokenizers.base import Tokenizer
+from keras_xfmr.text.tokenizers.base import DESCRIPTION, PUBLISHED, Tokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     ALPHABET,
     BYTES,
@@ -258,7 +258,16 @@ class BytePairTokenizer(Tokenizer):
         Args:
             folder: made if missing.
             max_length: the positions of a model, to which `truncation=True` then cuts there.
+
+        Raises:
+            FileExistsError: the folder has a `tokenizer.json` that this library did not write.
         """
+        folder = pathlib.Path(folder)
+        if (folder / PUBLISHED).exists() and not (folder / DESCRIPTION).is_file():
+            raise FileExistsError(
+                f"{str(folder / PUBLISHED)!r} is another library's. Take it away, or save to another "
+                "folder."
+            )
         super().save(folder)
         theirs = {"start_token": "bos_token", "end_token": "eos_token"}
         tokens = {theirs.get(ours, ours): token for ours, token in self._config.items() if token}
@@ -268,7 +277,7 @@ class BytePairTokenizer(Tokenizer):
             "model_input_names": ["input_ids", "attention_mask"],
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        write_json(pathlib.Path(folder) / "tokenizer_config.json", config)
+        write_json(folder / "tokenizer_config.json", config)
 
 
 def _checked_ids(vocabulary, merges):

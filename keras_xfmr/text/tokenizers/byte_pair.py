@@ -265,8 +265,8 @@ class BytePairTokenizer(Tokenizer):
         folder = pathlib.Path(folder)
         if (folder / PUBLISHED).exists() and not (folder / DESCRIPTION).is_file():
             raise FileExistsError(
-                f"{str(folder / PUBLISHED)!r} is another library's. Take it away, or save to another "
-                "folder."
+                f"{str(folder / PUBLISHED)!r} is another library's. Take it away, or save to "
+                "another folder."
             )
         super().save(folder)
         theirs = {"start_token": "bos_token", "end_token": "eos_token"}

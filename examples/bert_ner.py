@@ -128,7 +128,8 @@ def batches(packer, sentences, labels, shuffle):
 
 
 def find(model, packer, sentences, labels, batch_size=64):
-    """The model's tag of each word, that of its first part; O where it saw none of the word."""
+    """The model's tag of each word, that of its first part; of a word of which it saw nothing, that
+    of the entity around it."""
     cut_sentences, found = cut(packer, sentences), []
     for start in range(0, len(sentences), batch_size):
         rows = cut_sentences[start : start + batch_size]
@@ -138,8 +139,20 @@ def find(model, packer, sentences, labels, batch_size=64):
         best = np.argmax(model.predict_on_batch(packed), axis=-1)
         for row, (_, _, firsts) in enumerate(rows):
             places = [positions[row, first] if first >= 0 else -1 for first in firsts]
-            found.append([labels[best[row, p]] if p >= 0 else "O" for p in places])
+            found.append(fill([labels[best[row, p]] if p >= 0 else None for p in places]))
     return found
+
+
+def fill(tags):
+    """Tags for the words that have None: an entity goes on where it does behind them, as in the
+    served model; else O."""
+    filled = []
+    for place, tag in enumerate(tags):
+        behind = next((later for later in tags[place:] if later), "O")
+        before = filled[-1] if filled else "O"
+        goes_on = behind[0] == "I" and before != "O" and before[2:] == behind[2:]
+        filled.append(tag or (behind if goes_on else "O"))
+    return filled
 
 
 def unseen(packer, sentences):

@@ -373,9 +373,10 @@ class MultiHeadAttention(keras.layers.Layer):
             position_masks = _position_masks(position_masks, shapes)
         query_mask, value_mask, key_mask = position_masks
         attention_mask = functional.as_array(attention_mask)
-        if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
+        if attention_mask is not None and not folded:
+            if len(attention_mask.shape) == 2:  # [T, S], as Keras' layer reads it
+                attention_mask = ops.expand_dims(attention_mask, 0)
             warn_of_inverted(attention_mask)
-            attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
         gate = project(self._gate_dense, query, products) if self.use_gate else None
         position = _position(cache, cache_index, position)
         query = self.project_query(query, position, **handed(self.project_query, products))

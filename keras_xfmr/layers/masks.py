@@ -42,15 +42,17 @@ def mask_of_positions(name, mask, shape, instead="attention_mask"):
 
 
 def warn_of_inverted(attention_mask):
-    """Warns of a mask `[T, T]` in which each position sees exactly the positions behind it.
+    """Warns of a mask `[1, T, T]` in which each position sees exactly the positions behind it.
 
     That is a look-ahead mask in which True hides, as PyTorch writes it.
     """
-    size = attention_mask.shape[0]
-    if size != attention_mask.shape[1] or size is None or size < 2:
+    *others, size, columns = attention_mask.shape
+    if size is None or size != columns or size < 2 or set(others) != {1}:
         return
     values = functional.concrete_value(attention_mask)
-    if values is not None and np.array_equal(values, np.triu(np.ones((size, size)), 1)):
+    if values is None:
+        return
+    if np.array_equal(np.reshape(values, (size, size)), np.triu(np.ones((size, size)), 1)):
         warnings.warn(
             "`attention_mask` shows each position exactly those behind it, and the last position "
             "nothing. True must mean that a query may attend. If it means the opposite in yours, "

@@ -46,8 +46,10 @@ def export_encoder(
       -1. A word in which the tokenizer finds nothing has an empty tag. A long text is read in
       overlapping windows, `stride` pieces apart. A second signature, `entities`, takes `text [B]`
       and returns `entity` (its type), `text`, `start`, `end` and `score [B, E]`, the mean
-      probability of the entity's tags. Tags may be IOB1, IOB2, BILOU or BIOES. `start` and `end`
-      count Unicode characters of the text as it was received, the end exclusive;
+      probability of the entity's tags; it is there where a class is named `O`, and tags may be
+      IOB1, IOB2, BILOU or BIOES. Of an entity that `max_words` divides, the first part is given,
+      and `truncated` is true. `start` and `end` count Unicode characters of the text as it was
+      received, the end exclusive (a byte that is no UTF-8 is one character, U+FFFD);
     - `BertEmbedder`: `vector [B, D]`;
     - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
       the context as it is spelled there, characters `start [B]` to `end [B]` (exclusive);
@@ -66,12 +68,13 @@ def export_encoder(
 
     `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
     `segment_ids`) and returns the numbers: `scores` (of a tagger `[B, T, C]`, zeros behind
-    `lengths`), `value` or `vector`; for spans `first [B]` and `last [B]`, token positions in the
-    row, -1 without a context, `score` and `no_answer`. A `BertPretrainer` also takes
-    `masked_positions [B, M]`, M at most P, and returns `top_ids` and `top_scores` `[B, M, K]`, the
-    most probable first, and with `pairs=True` `follows`. Only the first `lengths` ids of a row are
-    read, so whatever a server pads its batches with does no harm; ids below 0 or beyond the
-    vocabulary, and lengths beyond the model's positions, are errors of the request.
+    `lengths` and as wide as the request), `value` or `vector`; for spans `first [B]` and `last
+    [B]`, token positions in the row, -1 without a context, `score` and `no_answer`. A
+    `BertPretrainer` also takes `masked_positions [B, M]`, M at most P, and returns `top_ids` and
+    `top_scores` `[B, M, K]`, the most probable first, and with `pairs=True` `follows`. Only the
+    first `lengths` ids of a row are read, so whatever a server pads its batches with does no harm;
+    ids below 0 or beyond the vocabulary, and lengths beyond the model's positions, are errors of
+    the request.
 
     The memory for a row of a request is bounded by the arguments below, whatever a client sends:
     a text is cut before it is tokenized, and windows go through the model 16 at a time. No width
@@ -89,9 +92,9 @@ def export_encoder(
             `BertEmbedder` or a `BertPretrainer`. A `BertSpanPredictor` always does.
         max_answer_length: tokens of the longest answer of a `BertSpanPredictor`, by default 30.
         top: K of a `BertPretrainer`, by default 5.
-        max_characters: Unicode characters of a text that are read; by default 32 for each piece
-            that the model may read of it (of a `BertTokenClassifier` for each of `max_words`, of a
-            `BertSpanPredictor` for each piece of a context in `max_windows`).
+        max_characters: Unicode characters of a text that are read; by default 16 for each piece
+            that the model may read of it (of a `BertTokenClassifier` for each of `max_words`), and
+            8 for each piece of a context in the `max_windows` of a `BertSpanPredictor`.
         max_words: W of a `BertTokenClassifier`, by default 256; later words are left out.
         max_entities: E of a `BertTokenClassifier`, by default 64; later ones are left out.
         max_masks: P of a `BertPretrainer`, by default 16.

@@ -59,7 +59,7 @@ def export_saved_model(
         max_source_length: the most tokens of a text that are read, the end token included; by
             default as many as the model has learned positions, or else 512. The memory of a request
             grows with the square of it.
-        max_characters: Unicode characters of a text that are read, by default 32 for each of
+        max_characters: Unicode characters of a text that are read, by default 16 for each of
             `max_source_length`; a longer text is cut before it is tokenized.
         search: `"greedy"`, `"sample"` or `"beam"`.
         version: a positive integer; by default one more than the highest in `path`.

@@ -86,9 +86,9 @@ def strings(*names):
     return [tf.TensorSpec([None], tf.string, name=name) for name in names]
 
 
-def characters(given, pieces):
+def characters(given, pieces, a_piece=CHARACTERS_A_PIECE):
     """How many characters of a text a service reads, for a model that reads so many pieces."""
-    default = CHARACTERS_A_PIECE * pieces
+    default = a_piece * pieces
     return check_positive_int("max_characters", default if given is None else given)
 
 

@@ -15,7 +15,7 @@ from keras_xfmr.serving.heads import (
     read_ids,
     strings,
 )
-from keras_xfmr.serving.requests import inside
+from keras_xfmr.serving.requests import inside, same_rows
 
 POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 
@@ -35,11 +35,12 @@ def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_character
 
     def of_ids(token_ids, lengths, masked_positions, *segment_ids):
         inputs = read_ids(model, token_ids, lengths, *segment_ids)
-        message = "Expected each of `masked_positions` inside the row of ids."
-        positions = inside(masked_positions, tf.shape(inputs["token_ids"])[1], message)
+        token_ids, positions = same_rows(inputs["token_ids"], masked_positions)
         message = f"Expected at most max_masks={max_masks} `masked_positions` a row."
         width = inside(tf.shape(positions)[1:], max_masks + 1, message)
         positions = tf.reshape(positions, [-1, width[0]])
+        message = "Expected each of `masked_positions` inside the row of ids."
+        positions = inside(positions, tf.shape(token_ids)[1], message)
         logits = model({**inputs, "masked_positions": positions})
         scores = tf.nn.softmax(float32(logits["mlm"]))  # [B, P, V]
         best = tf.math.top_k(scores, min(top, scores.shape[-1]))

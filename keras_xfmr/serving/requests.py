@@ -2,12 +2,17 @@
 
 import tensorflow as tf
 
-CHARACTERS_A_PIECE = 32  # of a text are read for each piece that a model can read
+from keras_xfmr.text.words import as_utf8
+
+CHARACTERS_A_PIECE = 16  # of a text are read for each piece that a model can read
+CHARACTERS_A_PIECE_OF_CONTEXT = 8  # of a long text, where that is still more than any language has
 ROWS_AT_ONCE = 16  # that a model reads where one text may become many rows
 
 
 def cut_text(texts, most):
     """The first `most` Unicode characters of each text, and which texts lost their end.
+
+    Bytes that are no UTF-8 become U+FFFD.
 
     A request may hold texts of any size, and a tokenizer takes many times the memory of its text.
 
@@ -18,11 +23,11 @@ def cut_text(texts, most):
     Returns:
         Strings `[B]` and bool `[B]`.
     """
-    # A character has 4 bytes at most. Bytes that are no UTF-8 may count as none, so they are cut
-    # first.
-    kept = tf.strings.substr(texts, 0, 4 * most)
-    kept = tf.strings.substr(kept, 0, most, unit="UTF8_CHAR")
-    return kept, tf.strings.length(kept) < tf.strings.length(texts)
+    kept = as_utf8(tf.strings.substr(texts, 0, 4 * most))  # a character has 4 bytes at most
+    cut = tf.logical_or(
+        tf.strings.length(texts) > 4 * most, tf.strings.length(kept, unit="UTF8_CHAR") > most
+    )
+    return tf.strings.substr(kept, 0, most, unit="UTF8_CHAR"), cut
 
 
 def in_parts(function, inputs, rows=ROWS_AT_ONCE):
@@ -58,13 +63,13 @@ def in_parts(function, inputs, rows=ROWS_AT_ONCE):
 
 
 def same_rows(*texts):
-    """The texts, of which each has as many as the others.
+    """The tensors, of which each has as many rows as the others.
 
     Raises:
         tf.errors.InvalidArgumentError: another number of them.
     """
     first, *others = (tf.shape(text)[0] for text in texts)
-    message = "Expected as many texts in each input."
+    message = "Expected as many rows in each input."
     checks = [tf.debugging.assert_equal(first, other, message) for other in others]
     with tf.control_dependencies(_operations(checks)):
         return [tf.identity(text) for text in texts]

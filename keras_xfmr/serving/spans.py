@@ -16,7 +16,12 @@ from keras_xfmr.serving.heads import (
     read_ids,
     strings,
 )
-from keras_xfmr.serving.requests import cut_text, in_parts, same_rows
+from keras_xfmr.serving.requests import (
+    CHARACTERS_A_PIECE_OF_CONTEXT,
+    cut_text,
+    in_parts,
+    same_rows,
+)
 from keras_xfmr.text.packers.questions import context_mask
 from keras_xfmr.text.packers.sentences import INPUTS
 
@@ -27,7 +32,7 @@ def span_predictor(model, packer, *, max_answer_length=30, max_windows=64, max_c
     max_windows = check_positive_int("max_windows", max_windows)
     most_asked = characters(None, packer.max_question_length)
     pieces = packer.stride * (max_windows - 1) + packer.max_length
-    most = characters(max_characters, pieces)
+    most = characters(max_characters, pieces, CHARACTERS_A_PIECE_OF_CONTEXT)
 
     def spans(inputs):
         shown, logits = inputs["attention_mask"], model(inputs)

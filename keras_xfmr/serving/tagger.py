@@ -76,9 +76,10 @@ def tagger(
         first, last = tf.maximum(first, 0), tf.maximum(last, 0)
         start, end = tf.gather(start, first, batch_dims=1), tf.gather(end, last, batch_dims=1)
         start, end = tf.where(there, start, 0), tf.where(there, end, 0)
-        total = tf.cumsum(tf.pad(tf.cast(scores, tf.float64), [[0, 0], [1, 0]]), axis=1)
-        total = tf.gather(total, last + 1, batch_dims=1) - tf.gather(total, first, batch_dims=1)
-        score = float32(total / tf.cast(last + 1 - first, tf.float64))
+        # Of the words that have a tag; those without have the score 0.
+        total = _between(tf.cast(scores, tf.float64), first, last)
+        count = _between(tf.cast(tags >= 0, tf.float64), first, last)
+        score = float32(total / tf.maximum(count, 1.0))
         whole = tf.repeat(text[:, None], max_entities, axis=1)
         return {
             "entity": tf.gather(types, tf.where(there, kind, len(finder.types))),
@@ -97,8 +98,16 @@ def tagger(
         scores = scores[:, :width]
         return {"scores": tf.pad(scores, [[0, 0], [0, width - tf.shape(scores)[1]], [0, 0]])}
 
-    return {
+    endpoints = {
         "serving_default": (of_text, strings("text")),
-        "entities": (entities_of, strings("text")),
         "ids": (of_ids, [TOKEN_IDS, LENGTHS]),
     }
+    if "O" in finder.labels:  # or every word would be part of one
+        endpoints["entities"] = (entities_of, strings("text"))
+    return endpoints
+
+
+def _between(values, first, last):
+    """The sums of `values [B, W]` from `first` to `last [B, E]`."""
+    total = tf.cumsum(tf.pad(values, [[0, 0], [1, 0]]), axis=1)
+    return tf.gather(total, last + 1, batch_dims=1) - tf.gather(total, first, batch_dims=1)

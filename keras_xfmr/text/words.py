@@ -160,6 +160,14 @@ def split_words_with_offsets(texts, **config):
 SPLITS = ("bert", "whitespace", "characters")
 
 
+def as_utf8(texts):
+    """The texts with U+FFFD in the place of bytes that are no UTF-8, as most decoders read them.
+
+    TensorFlow's operations count such bytes in different ways.
+    """
+    return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+
+
 @tf.autograph.experimental.do_not_convert
 def cut_words(texts, split="bert", *, split_cjk=True):
     """The words of raw texts as they are spelled there, and where they stand.
@@ -173,7 +181,8 @@ def cut_words(texts, split="bert", *, split_cjk=True):
 
     Returns:
         The words, ragged strings `[B, (W)]`, and where they start and end, two ragged int32
-        tensors `[B, (W)]`: Unicode characters of the text, the end exclusive.
+        tensors `[B, (W)]`: Unicode characters of the text, the end exclusive. A byte that is no
+        UTF-8 counts as the character U+FFFD.
 
     Example:
 
@@ -183,6 +192,7 @@ def cut_words(texts, split="bert", *, split_cjk=True):
     >>> starts.to_list(), ends.to_list()
     ([[0, 1, 5, 6, 8]], [[1, 5, 6, 7, 11]])
     """
+    texts = as_utf8(texts)
     if split == "bert":
         words, begins, behinds = split_words_with_offsets(
             texts, lowercase=False, strip_accents=False, split_cjk=split_cjk

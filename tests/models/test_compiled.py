@@ -192,6 +192,30 @@ def test_metrics_that_cannot_read_the_outputs_are_refused(kind, metric, way_out,
     refused(heads, kind, FITTING[kind], "`weighted_metrics` must fit", weighted=[metric])
 
 
+@pytest.mark.parametrize("loss", ["mse", losses.Hinge(), losses.cosine_similarity, losses.Huber()])
+def test_losses_of_numbers_are_refused_on_classes(loss, heads):
+    for kind in ("classes", "tags", "translation"):
+        refused(heads, kind, loss, "compares numbers, not classes.* Pass ")
+
+
+@pytest.mark.parametrize("metric", [
+    "categorical_accuracy", metrics.BinaryAccuracy(threshold=0.0), "mae",
+    metrics.TopKCategoricalAccuracy(1),
+])  # fmt: skip
+def test_metrics_of_other_labels_than_the_loss_are_refused(metric, heads):
+    message = "Pass keras.metrics.SparseCategoricalAccuracy"
+    refused(heads, "classes", sparse(), message, of=[metric])
+    accepted(heads, "classes", sparse(), of=[metrics.SparseCategoricalAccuracy()])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", metrics.SparseCategoricalAccuracy()])
+def test_a_metric_that_counts_what_the_loss_leaves_out_is_refused(metric, heads):
+    loss = training.MaskedCrossEntropy(pad_id=-1)
+    refused(heads, "tags", loss, r"label -1 .*MaskedAccuracy\(pad_id=-1\)", of=[metric])
+    accepted(heads, "tags", loss, of=[training.MaskedAccuracy(pad_id=-1)])
+    accepted(heads, "tags", loss, weighted=[metrics.SparseCategoricalAccuracy()])
+
+
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", sparse(), "mse"])
 def test_one_class_has_no_softmax(loss, heads):
     if loss == "mse":

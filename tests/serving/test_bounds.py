@@ -14,7 +14,10 @@ from keras_xfmr import models, serving, text
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*SPECIAL, *"abcdefgh.", *(f"##{letter}" for letter in "abcdefgh")]
 # Of each long row: what it repeats, in bytes of any kind.
-ROWS = {"words": "ab ", "masks": "[MASK]", "one word": "abc", "no UTF-8": "\x80", "blanks": " "}
+ROWS = {
+    "words": b"ab ", "masks": b"[MASK]", "one word": b"abc", "no UTF-8": b"\x80", "blanks": b" ",
+    "ideographs": "𠀀".encode(), "many characters in one": "\ufdfa".encode(),
+}  # fmt: skip
 # Prints how many MiB more all services took for a row of 10 MB than for short ones.
 ASK = """
 import json, resource, sys
@@ -27,7 +30,6 @@ def ask(length):
     for folder, signature, names in services:
         service = tf.saved_model.load(folder).signatures[signature]
         for row in {rows}.values():
-            row = row.encode("latin-1")
             long = tf.constant([row * (length // len(row) + 1)])
             # Of two inputs the first is a question, and short.
             texts = {name: long if name == names[-1] else tf.constant(["ab"]) for name in names}
@@ -41,10 +43,10 @@ print(json.dumps([long - short, truncated]))
 """
 
 
-def head(kind, longest=128):
+def head(kind, longest=128, vocab_size=len(PIECES)):
     keras.utils.set_random_seed(3)
     bert = models.Bert(
-        len(PIECES), d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest
+        vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest
     )
     return getattr(models, kind)(bert)
 
@@ -61,10 +63,12 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
     ):
         path = serving.export_encoder(head(kind), packer, tmp_path / kind)
         services.append((path, signature, ["text"]))
-    path = serving.export_encoder(
-        head("BertSpanPredictor", 384), text.QuestionPacker(tokenizer), tmp_path / "spans"
-    )
-    services.append((path, "serving_default", ["question", "context"]))
+    lines = tf.data.Dataset.from_tensor_slices(["abc de", "中 한국 \ufdfa"] * 3)
+    pieces = text.learn_bert_sentence_piece(lines, 43)
+    for kind, vocabulary in (("words", tokenizer), ("pieces", pieces)):
+        spans = head("BertSpanPredictor", 384, vocabulary.vocab_size)
+        path = serving.export_encoder(spans, text.QuestionPacker(vocabulary), tmp_path / kind)
+        services.append((path, "serving_default", ["question", "context"]))
     characters = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"abc[MASK] "])
     translator = models.Transformer(
         characters.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1
@@ -130,8 +134,12 @@ def test_masks_beyond_the_bound(tmp_path):
     assert alone["top_pieces"].shape == (1, 2, 3) and (alone["top_pieces"] == b"").numpy().all()
     ids = dict(token_ids=tf.constant([[2, 4, 4, 4, 3]]), lengths=tf.constant([5]))
     assert service["ids"](**ids, masked_positions=tf.constant([[1, 3]]))["top_ids"].shape[1] == 2
-    with pytest.raises(tf.errors.InvalidArgumentError, match="at most max_masks=2"):
-        service["ids"](**ids, masked_positions=tf.constant([[1, 2, 3]]))
+    for positions, message in (
+        ([[1, 2, 3]], "at most max_masks=2"),
+        ([[1], [2]], "as many rows in each input"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            service["ids"](**ids, masked_positions=tf.constant(positions))
 
 
 def test_a_source_is_read_up_to_its_bounds(tmp_path):

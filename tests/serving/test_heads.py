@@ -287,7 +287,7 @@ def test_numbers_outside_their_tables_are_named(filler):
             segments = np.full((2, 7), segment, "int32")
             refused("segments from 0 on, below the 2 rows", segment_ids=segments)
         refused("a segment for each id", segment_ids=SEGMENTS[:, :6])
-        with pytest.raises(tf.errors.InvalidArgumentError, match="as many texts in each input"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="as many rows in each input"):
             ask(path, text=["good"], text_pair=["bad", "good"])
 
 

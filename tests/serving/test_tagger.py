@@ -166,6 +166,25 @@ def test_entities_are_cut_from_the_text(path, rng):
     assert several > 5 and found["truncated"].any()
 
 
+def test_bytes_that_are_no_utf_8_are_one_character_each(path):
+    """As most decoders read them; a neighbour is answered as ever."""
+    texts = [b"\xed\xa0\xbd\xed\xb8\x80 he likes", b"he \xff\x80likes apple", b"he likes"]
+    words, found = ask(path, text=texts), ask(path, "entities", text=texts)
+    alone = ask(path, "entities", text=texts[2:])
+    for name, values in alone.items():
+        np.testing.assert_array_equal(found[name][2], values[0])
+    for row, asked in enumerate(text.decode("utf8", "replace") for text in texts):
+        for name, answer in (("words", words), ("text", found)):
+            for word, start, end in zip(answer[name][row], answer["start"][row], answer["end"][row]):
+                assert start < 0 or asked[start:end] == word.decode()
+
+
+def test_without_a_class_for_what_is_no_entity_there_are_none(model, tmp_path):
+    plain = models.BertTokenClassifier(model.bert, 2)
+    path = serving.export_encoder(plain, packer_of(), tmp_path, max_words=3)
+    assert set(load(path)) == {"serving_default", "ids"}
+
+
 def test_neighbours_change_neither_width_nor_answer(path):
     together = {name: ask(path, name, text=TEXTS) for name in ("serving_default", "entities")}
     for row, name in itertools.product(range(4), together):

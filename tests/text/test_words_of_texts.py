@@ -156,11 +156,14 @@ def test_entities_of_no_words_and_of_tags_without_letters():
     finder = EntityFinder(["O", "A", "B-A", "I-B"])
     assert finder.types == ["A", "B"]
     kind, first, last = finder(tf.constant([[1, 1, 2, 3, -1, 3]]), 5)
-    assert kind.numpy().tolist() == [[0, 0, 1, 1, -1]]
-    assert (first.numpy().tolist(), last.numpy().tolist()) == (
-        [[0, 2, 3, 5, -1]],
-        [[1, 2, 3, 5, -1]],
-    )
+    # The word without a tag is passed over: the last entity goes on behind it.
+    assert kind.numpy().tolist() == [[0, 0, 1, -1, -1]]
+    assert first.numpy().tolist() == [[0, 2, 3, -1, -1]]
+    assert last.numpy().tolist() == [[1, 2, 5, -1, -1]]
+    before = EntityFinder(["O", "PER-B", "PER-I"])
+    kind, first, last = before(tf.constant([[1, -1, 2, 0, 1, -1]]), 2)
+    assert before.types == ["PER"] and kind.numpy().tolist() == [[0, 0]]
+    assert (first.numpy().tolist(), last.numpy().tolist()) == ([[0, 4]], [[2, 4]])
     ended = EntityFinder(["L-A", "I-A"])  # of no scheme: an entity goes on behind its end
     assert ended(tf.constant([[1, 0, 1]]), 3)[1].numpy().tolist() == [[0, 2, -1]]
     assert finder(tf.zeros([2, 0], tf.int32), 3)[0].numpy().tolist() == [[-1] * 3] * 2

@@ -22,12 +22,14 @@ class Output(typing.NamedTuple):
         size: the number of classes, None where it differs from batch to batch.
         padding: the class that a loss or a metric may leave out, or None.
         hint: how else this model lets a loss leave out a class.
+        of_tokens: whether each token of a row has a label.
     """
 
     kind: str
     size: int | None = None
     padding: int | None = None
     hint: str = ""
+    of_tokens: bool = False
 
 
 class Kind(typing.NamedTuple):
@@ -70,6 +72,12 @@ OF_PROBABILITIES = {
     "precisionatrecall", "recallatprecision", "sensitivityatspecificity",
     "specificityatsensitivity", "accuracy",
 }  # fmt: skip
+# These compare numbers: a regression's, or labels of -1 and 1.
+OF_VALUES = {
+    "meansquarederror", "meanabsoluteerror", "meanabsolutepercentageerror",
+    "meansquaredlogarithmicerror", "rootmeansquarederror", "huber", "logcosh", "logcosherror",
+    "hinge", "squaredhinge", "categoricalhinge", "cosinesimilarity", "r2score",
+}  # fmt: skip
 COUNTS = {
     "precision", "recall", "truepositives", "truenegatives", "falsepositives", "falsenegatives",
 }  # fmt: skip
@@ -86,16 +94,20 @@ def refusal(name, outputs, **given):
     """
     named = outputs if isinstance(outputs, dict) else {None: outputs}
     logits = set()  # outputs of one value that the loss takes for logits
+    losses = {}  # output -> what its loss is
     for argument, values in given.items():
         room = keras.losses if argument == "loss" else keras.metrics
         for output, value in _per_output(values, sorted(named, key=str)):
             found = read(value, room)
             if found is None:
                 continue
-            if argument == "loss" and found.options.get("from_logits"):
-                logits.add(output)
+            if argument == "loss":
+                losses[output] = found
+                if found.options.get("from_logits"):
+                    logits.add(output)
             kind = KINDS[named[output].kind]
             problem = _problem(named[output], argument, found, output in logits)
+            problem = problem or _beside(losses.get(output), named[output], argument, found)
             if problem:
                 why, way_out = problem
                 which = "" if output is None else f" `{output}`"
@@ -163,6 +175,30 @@ def _problem(output, argument, given, logits):
     if output.kind == "value" and argument != "loss" and not logits:
         return None  # of a regression
     return _expects_probabilities(KINDS[output.kind], argument, given, fitting)
+
+
+def _beside(loss, output, argument, given):
+    """Why a loss or a metric of classes cannot be meant beside the loss, or None."""
+    if output.kind not in ("classes", "positions", "vocabulary"):
+        return None
+    fitting = _fitting(output, argument)
+    if given.key in OF_VALUES:
+        return "which compares numbers, not classes", f"Pass {fitting}."
+    if argument == "loss" or loss is None:
+        return None
+    sparse = loss.key.startswith("sparse") or "pad_id" in loss.options
+    other = given.key.startswith(("categorical", "topkcategorical", "binary"))
+    if sparse and other:
+        return "whose labels have one number for each class, unlike the loss's", f"Pass {fitting}."
+    counts = given.key.startswith("sparse") or given.key == "accuracy by shapes"
+    if argument == "metrics" and output.of_tokens and loss.ignored() and counts:
+        label = loss.ignored()[1]
+        if given.ignored() is None:
+            return (
+                f"which counts the label {label} that the loss leaves out",
+                f"Pass keras_xfmr.training.MaskedAccuracy(pad_id={label}).",
+            )
+    return None
 
 
 def _fitting(output, argument):

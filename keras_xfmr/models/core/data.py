@@ -134,8 +134,8 @@ class ValidatesData:
     # ---- what Keras' methods do besides
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        self.check_data(x, y)
         self._refuse_unfit()
+        self.check_data(x, y)
         kernels.build_training(self, x, y)
         given = inspect.signature(super().fit).bind(self._validated(x), y, *args, **kwargs)
         if given.arguments.get("class_weight") and len(getattr(self.output, "shape", ())) == 3:
@@ -149,8 +149,8 @@ class ValidatesData:
         return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
-        self.check_data(x, y)
         self._refuse_unfit()
+        self.check_data(x, y)
         return super().evaluate(self._validated(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
@@ -158,14 +158,14 @@ class ValidatesData:
         return super().predict(self._validated(x), *args, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
-        self.check_data(x, y)
         self._refuse_unfit()
+        self.check_data(x, y)
         kernels.build_training(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x, y=None, *args, **kwargs):
-        self.check_data(x, y)
         self._refuse_unfit()
+        self.check_data(x, y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict_on_batch(self, x):

@@ -173,4 +173,4 @@ class Tagger(ClassHead):
     def described_outputs(self):
         known = self.pad_class is not None
         hint = "" if known else " Where this tag is padding, give the model `pad_class`."
-        return Output("classes", self.num_classes, self.pad_class, hint)
+        return Output("classes", self.num_classes, self.pad_class, hint, of_tokens=True)

@@ -18,7 +18,9 @@ class EntityFinder:
     A tag is `O`, or a letter and a type: `B-PER`. A word begins an entity where its letter does (B;
     S, U and W, an entity of one word), or where the word before has another type, has the tag `O`
     or ends an entity (E, L, S, U, W). So IOB1, IOB2, BILOU and BIOES are all read, and an I-
-    without its B- begins an entity, as conlleval counts. A tag without a letter is read as I-.
+    without its B- begins an entity, as conlleval counts. A tag without a letter is read as I-, and
+    `PER-B` as `B-PER`. A word without a tag, in which a tokenizer finds nothing, is passed over: an
+    entity may go on behind it.
 
     Args:
         labels: names of the C classes, in their order.
@@ -32,6 +34,7 @@ class EntityFinder:
     """
 
     def __init__(self, labels):
+        self.labels = list(labels)
         parts = [_letter_and_type(label) for label in labels]
         self.types = sorted({kind for _, kind in parts if kind is not None})
         place = {None: -1, **{kind: i for i, kind in enumerate(self.types)}}
@@ -51,26 +54,34 @@ class EntityFinder:
             int32 `[B, E]` each: the place of the type in `types`, and the first and the last word;
             -1 behind the last entity of a row.
         """
-        tagged, tags = tags >= 0, tf.maximum(tags, 0)
-        kind = tf.where(tagged, tf.gather(self._kinds, tags), -1)
-        begins = tf.logical_and(tagged, tf.gather(self._begins, tags))
-        ends = tf.logical_and(tagged, tf.gather(self._ends, tags))
+        words = _places(tags >= 0, tf.shape(tags)[1])  # those with a tag, one after the other
+        tags = _at(tags, words)
+        kind = tf.where(tags >= 0, tf.gather(self._kinds, tf.maximum(tags, 0)), -1)
         inside = kind >= 0
+        begins = inside & tf.gather(self._begins, tf.maximum(tags, 0))
+        ends = inside & tf.gather(self._ends, tf.maximum(tags, 0))
         before = tf.pad(kind[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
         ended = tf.pad(ends[:, :-1], [[0, 0], [1, 0]], constant_values=False)
         first = inside & (begins | ended | (kind != before))
         goes_on = tf.pad((inside & ~first)[:, 1:], [[0, 0], [0, 1]], constant_values=False)
         first, last = _places(first, max_entities), _places(inside & ~goes_on, max_entities)
-        kind = tf.pad(kind, [[0, 0], [0, 1]])  # a row without words has a first place, too
-        kind = tf.gather(kind, tf.maximum(first, 0), batch_dims=1)
-        return tf.where(first >= 0, kind, -1), first, last
+        return _at(kind, first), _at(words, first), _at(words, last)
 
 
 def _letter_and_type(label):
     if label == "O":
         return "O", None
-    found = re.fullmatch(r"([BIELMSUW])[-_](.+)", label, re.DOTALL)
-    return found.groups() if found else ("I", label)
+    if found := re.fullmatch(r"([BIELMSUW])[-_](.+)", label, re.DOTALL):
+        return found.groups()
+    found = re.fullmatch(r"(.+)[-_]([BIELMSUW])", label, re.DOTALL)
+    return (found[2], found[1]) if found else ("I", label)
+
+
+def _at(values, places):
+    """`values[b, places[b, e]]`, -1 where a place is -1: int32 `[B, E]`."""
+    values = tf.pad(values, [[0, 0], [0, 1]])  # a row without words has a first place, too
+    found = tf.gather(values, tf.maximum(places, 0), batch_dims=1)
+    return tf.where(places >= 0, found, -1)
 
 
 def _places(marked, most):

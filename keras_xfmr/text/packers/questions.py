@@ -9,7 +9,7 @@ from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.packers.sentences import SentencePacker
 from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import head
-from keras_xfmr.text.words import BLANKS
+from keras_xfmr.text.words import BLANKS, as_utf8
 
 
 class QuestionPacker(tf.Module):
@@ -127,7 +127,7 @@ class QuestionPacker(tf.Module):
         asked = tf.minimum(questions.row_lengths(), self.max_question_length)
         truncated = asked < questions.row_lengths()
         questions = head(questions, asked)
-        ids, starts, ends = self.tokenizer.tokenize_with_offsets(context)
+        ids, starts, ends = self.tokenizer.tokenize_with_offsets(as_utf8(context))
         tf.debugging.assert_equal(
             questions.nrows(), ids.nrows(), "Expected a context for each question."
         )
@@ -158,7 +158,8 @@ class QuestionPacker(tf.Module):
 
         Returns:
             A dictionary of `answer`, strings `[B]`, empty where a context is; `start` and `end`,
-            int32 `[B]`, the characters of the context between which it stands; `window`, int64
+            int32 `[B]`, the characters of the context between which it stands (a byte that is no
+            UTF-8 counts as the character U+FFFD); `window`, int64
             `[B]`, the row of the inputs that it was found in.
 
         Example:
@@ -172,7 +173,7 @@ class QuestionPacker(tf.Module):
         >>> found["answer"].numpy().tolist(), int(found["start"][0])
         ([b'far'], 9)
         """
-        context, scores = tf.convert_to_tensor(context), tf.convert_to_tensor(scores)
+        context, scores = as_utf8(context), tf.convert_to_tensor(scores)
         scores = tf.RaggedTensor.from_row_lengths(scores, packed["windows"])
         scores = tf.pad(  # by a column: there is none in a batch of no contexts
             scores.to_tensor(least := scores.dtype.min), [[0, 0], [0, 1]], constant_values=least
@@ -198,7 +199,7 @@ class QuestionPacker(tf.Module):
         }
 
     def _labels(self, packed, context, answer, answer_start):
-        context, answer = tf.convert_to_tensor(context), tf.convert_to_tensor(answer)
+        context, answer = as_utf8(context), as_utf8(answer)
         answer_start = tf.where(answer == "", 0, tf.cast(answer_start, tf.int32))
         tf.debugging.assert_non_negative(answer_start, "Expected `answer_start` from 0.")
         stands = tf.strings.substr(context, answer_start, _characters(answer), unit="UTF8_CHAR")

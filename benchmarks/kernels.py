@@ -80,9 +80,8 @@ def make_search(rows, prepared, jit_compile):
         products = Prepared(projections if prepared else [], rows)
 
         def step(index, x):
-            with products:
-                for network in networks:
-                    x = network(x)
+            for network in networks:
+                x = network(x, products=products)
             return index + 1, x
 
         return tf.while_loop(lambda index, _: index < FLAGS.steps, step, (0, x))[1]

@@ -22,6 +22,7 @@ __all__ = [
     "concrete_value",
     "could_be_ids",
     "document_mask",
+    "document_positions",
     "l2_normalize",
     "look_ahead_mask",
     "padding_mask",
@@ -162,11 +163,11 @@ def padding_mask(token_ids, pad_id=0):
 
 
 def document_mask(document_ids):
-    """Mask in which a token sees the tokens of its own document up to itself.
+    """Mask in which a token sees the tokens of its own document.
 
     For the documents `[1, 1, 2, 0]`, 0 = padding::
 
-        [[[True,  False, False, False],
+        [[[True,  True,  False, False],
           [True,  True,  False, False],
           [False, False, True,  False],
           [False, False, False, False]]]
@@ -183,8 +184,28 @@ def document_mask(document_ids):
     [[[True, False], [False, True]]]
     """
     queries, keys = ops.expand_dims(document_ids, 2), ops.expand_dims(document_ids, 1)
-    same = ops.logical_and(ops.equal(queries, keys), ops.not_equal(keys, 0))
-    return ops.logical_and(same, look_ahead_mask(ops.shape(document_ids)[1]))
+    return ops.logical_and(ops.equal(queries, keys), ops.not_equal(keys, 0))
+
+
+def document_positions(document_ids):
+    """Where each token stands in its own document, from 0 on; 0 for padding.
+
+    Args:
+        document_ids: integers `[B, T]`, 0 = padding; the tokens of a document stand side by side.
+
+    Returns:
+        int32 `[B, T]`.
+
+    Example:
+
+    >>> document_positions(np.array([[1, 1, 2, 2, 2, 0]])).numpy().tolist()
+    [[0, 1, 0, 1, 2, 0]]
+    """
+    mask = document_mask(document_ids)
+    index = ops.cumsum(ops.ones_like(document_ids, dtype="int32"), axis=1) - 1
+    # Of padding, which sees nothing, the first place is its own.
+    seen = ops.where(mask, ops.expand_dims(index, 1), ops.expand_dims(index, 2))
+    return index - ops.min(seen, axis=-1)
 
 
 def combine_masks(*masks):

@@ -15,7 +15,7 @@ from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions, warn_of_inverted
-from keras_xfmr.layers.projections import RowDense
+from keras_xfmr.layers.projections import RowDense, handed, project
 from keras_xfmr.layers.shared_rows import SharedRows
 
 
@@ -77,6 +77,7 @@ class MultiHeadAttention(keras.layers.Layer):
             cache_index + T is at most the cache's length is checked where both are known.
         position: of the first query, by default 0, where `cache` is the keys and values: for rotary
             positions, causal and sliding masks.
+        products: the products of `projections()`, see `Prepared`, for a loop of calls.
 
     Returns:
         `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` last the new
@@ -240,23 +241,24 @@ class MultiHeadAttention(keras.layers.Layer):
 
     # ---- the steps of a call, each to be overridden
 
-    def project_query(self, query, position=0):
+    def project_query(self, query, position=0, products=None):
         """The query heads `[B, T, N, H]` of `query [B, T, D]`, rotated if asked.
 
-        `position` is where the first one stands.
+        `position` is where the first one stands. An override may leave out `products`, prepared
+        matrices for speed.
         """
-        heads = self.query_dense(query)
+        heads = project(self.query_dense, query, products)
         return heads if self.rotary is None else self.rotary(heads, offset=position)
 
-    def project_key_value(self, value, key=None, position=0):
+    def project_key_value(self, value, key=None, position=0, products=None):
         """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`; `key` is by default `value`.
 
-        `position` is where the first one stands.
+        `position` is where the first one stands. `products` as of `project_query`.
         """
-        key_heads = self.key_dense(value if key is None else key)
+        key_heads = project(self.key_dense, value if key is None else key, products)
         if self.rotary is not None:
             key_heads = self.rotary(key_heads, offset=position)
-        return key_heads, self.value_dense(value)
+        return key_heads, project(self.value_dense, value, products)
 
     def project_cache(self, value, key=None):
         """A cross-attention cache: the memory's keys and values, projected once."""
@@ -357,6 +359,7 @@ class MultiHeadAttention(keras.layers.Layer):
         cache=None,
         cache_index=None,
         position=None,
+        products=None,
     ):
         reads_cache = cache is not None and cache_index is None
         sources = () if reads_cache else (value.shape, (value if key is None else key).shape)
@@ -373,11 +376,12 @@ class MultiHeadAttention(keras.layers.Layer):
         if attention_mask is not None and not folded and len(attention_mask.shape) == 2:
             warn_of_inverted(attention_mask)
             attention_mask = ops.expand_dims(attention_mask, 0)  # [T, S], as Keras' layer reads it
-        gate = self._gate_dense(query) if self.use_gate else None
+        gate = project(self._gate_dense, query, products) if self.use_gate else None
         position = _position(cache, cache_index, position)
-        query = self.project_query(query, position)
+        query = self.project_query(query, position, **handed(self.project_query, products))
         if not reads_cache:
-            key, value = self.project_key_value(value, key, position)
+            given = handed(self.project_key_value, products)
+            key, value = self.project_key_value(value, key, position, **given)
         if cache_index is not None:
             cache = _write(cache, key, value, position)
             value_mask = _of_whole_cache(value_mask, cache)
@@ -394,7 +398,7 @@ class MultiHeadAttention(keras.layers.Layer):
             output, weights = attend(heads, attention_mask, attention_bias, masks, training)
         if gate is not None:
             output = output * gate
-        results = [self.output_dense(output)]
+        results = [project(self.output_dense, output, products)]
         if return_attention_scores:
             results.append(weights)
         if cache is not None:

@@ -14,6 +14,7 @@ from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
+from keras_xfmr.layers.projections import handed
 
 
 class _Block(keras.layers.Layer):
@@ -166,21 +167,24 @@ class _Block(keras.layers.Layer):
             return add_norm.add(inputs, sublayer(add_norm.normalize(inputs)), training=training)
         return add_norm(inputs, sublayer(inputs), training=training)
 
-    def _attend(self, name, query, value, extras, **asked):
+    def _attend(self, name, query, value, extras, products=None, **asked):
         """An attention's output; scores and cache, where there are any, go to the list `extras`.
 
         It is told only what is asked for: an attention of another kind need not know the rest.
         """
         asked = {k: v for k, v in asked.items() if not (v is None or v is False)}
-        output = getattr(self, name)(query, value, **asked)
+        layer = getattr(self, name)
+        output = layer(query, value, **asked, **handed(layer.call, products))
         if not isinstance(output, tuple):
             return output
         extras.extend(output[1:])
         return output[0]
 
-    def _feed_forward_residual(self, x, training):
+    def _feed_forward_residual(self, x, training, products=None):
+        layer = self.feed_forward
+        given = handed(layer.call, products)
         return self.residual(
-            "feed_forward", x, lambda y: self.feed_forward(y, training=training), training
+            "feed_forward", x, lambda y: layer(y, training=training, **given), training
         )
 
 
@@ -217,6 +221,7 @@ class EncoderBlock(_Block):
         use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
             of a decoder-only model, and a call with `cache`, of `init_cache`, returns the new cache
             last.
+        products: the products of `projections()`, see `Prepared`, for a loop of calls.
 
     Returns:
         `[B, T, D]`, in a tuple with what else was asked for.
@@ -259,6 +264,7 @@ class EncoderBlock(_Block):
         use_causal_mask=False,
         cache=None,
         cache_index=None,
+        products=None,
     ):
         _check_cache(cache, cache_index)
         mask, extras = mask_of_positions("mask", mask, inputs.shape), []
@@ -276,10 +282,11 @@ class EncoderBlock(_Block):
                 use_causal_mask=use_causal_mask,
                 cache=cache,
                 cache_index=cache_index,
+                products=products,
             )
 
         x = self.residual("self_attention", inputs, attend, training)
-        x = self._feed_forward_residual(x, training)
+        x = self._feed_forward_residual(x, training, products)
         return (x, *extras) if extras else x
 
 
@@ -318,6 +325,7 @@ class DecoderBlock(_Block):
         cache: a pair of caches (self, cross) from `init_cache`; the call then returns the new one
             last.
         cache_index: position of the first of the T inputs.
+        products: the products of `projections()`, see `Prepared`, for a loop of calls.
 
     Returns:
         `[B, T, D]`, in a tuple with what else was asked for.
@@ -405,6 +413,7 @@ class DecoderBlock(_Block):
         use_causal_mask=True,
         cache=None,
         cache_index=None,
+        products=None,
     ):
         if memory is None and cache is None:
             raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
@@ -414,6 +423,7 @@ class DecoderBlock(_Block):
         own, cross = [], []  # what each attention gives besides its output
         self_cache, cross_cache = (None, None) if cache is None else cache
         asked = dict(return_attention_scores=return_attention_scores, training=training)
+        asked.update(products=products)
 
         def attend_self(x):
             return self._attend(
@@ -443,7 +453,7 @@ class DecoderBlock(_Block):
 
         x = self.residual("self_attention", inputs, attend_self, training)
         x = self.residual("cross_attention", x, attend_memory, training)
-        x = self._feed_forward_residual(x, training)
+        x = self._feed_forward_residual(x, training, products)
         if len(own) != len(cross):
             raise ValueError(
                 "Scores and caches need both attentions to return them. Received: "

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.layers.projections import KeepsUpdates, product_of, times_transposed
+from keras_xfmr.layers.projections import KeepsUpdates, times_transposed
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -34,6 +34,7 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
             mask goes on to the logits.
         reverse: whether to project vectors to logits.
         validate: whether to look at the ids; a model that did so passes False.
+        product: of a `Prepared`, for a loop of calls in reverse.
 
     Returns:
         `[B, T, D]`, or `[B, T, V]` in reverse.
@@ -83,9 +84,10 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
         # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
-    def call(self, inputs, reverse=False, validate=True):
+    def call(self, inputs, reverse=False, validate=True, product=None):
         if reverse:
-            return product_of(self)(ops.cast(inputs, self.compute_dtype))
+            product = self.prepare() if product is None else product
+            return product(ops.cast(inputs, self.compute_dtype))
         if validate:
             self.check_ids(inputs)
         vectors = super().call(inputs)
@@ -127,7 +129,7 @@ class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
             return (*input_shape[:-1], self.input_dim)
         return (*input_shape, self.output_dim)
 
-    def compute_output_spec(self, inputs, reverse=False, validate=True):
+    def compute_output_spec(self, inputs, reverse=False, validate=True, product=None):
         shape = self.compute_output_shape(inputs.shape, reverse)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

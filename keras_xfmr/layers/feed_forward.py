@@ -11,7 +11,7 @@ from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
-from keras_xfmr.layers.projections import AdaptableDense
+from keras_xfmr.layers.projections import AdaptableDense, handed, project
 
 GATES = {"glu": ops.sigmoid, "reglu": ops.relu, "swiglu": ops.silu, "geglu": gelu_exact}
 
@@ -37,6 +37,7 @@ class PositionWiseFFN(keras.layers.Layer):
 
     Call arguments:
         inputs: `[B, T, D]`.
+        products: the products of `projections()`, see `Prepared`, for a loop of calls.
 
     Returns:
         `[B, T, output_dim]`.
@@ -121,14 +122,15 @@ class PositionWiseFFN(keras.layers.Layer):
         layers = (getattr(self, name, None) for name in names)
         return [layer for layer in layers if isinstance(layer, AdaptableDense)]
 
-    def call(self, inputs, training=None):
-        return self.output_dense(self.dropout(self.activate(inputs), training=training))
+    def call(self, inputs, training=None, products=None):
+        inner = self.activate(inputs, **handed(self.activate, products))
+        return project(self.output_dense, self.dropout(inner, training=training), products)
 
-    def activate(self, inputs):
+    def activate(self, inputs, products=None):
         """The inner features `[B, T, F]`; override it for another nonlinearity."""
-        inner = self.inner_dense(inputs)
+        inner = project(self.inner_dense, inputs, products)
         if self.gated:
-            return self._activate(self.gate_dense(inputs)) * inner
+            return self._activate(project(self.gate_dense, inputs, products)) * inner
         return self._activate(inner)
 
     def compute_output_shape(self, input_shape):

@@ -27,6 +27,8 @@ class PositionalEncoding(keras.layers.Layer):
         inputs: `[B, T, D]`.
         offset: position of the first element, a number, scalar tensor or tensor `[B]`; a decoder
             that reads one token at a time passes its step.
+        positions: integers `[B, T]` in the place of offset .. offset + T - 1, such as those of
+            packed documents; in 0 .. T - 1.
 
     Returns:
         `[B, T, D]`, the codes rounded from float32 to the dtype of `inputs`.
@@ -57,16 +59,18 @@ class PositionalEncoding(keras.layers.Layer):
             "max_wavelength": self.max_wavelength,
         }
 
-    def call(self, inputs, offset=0):
+    def call(self, inputs, offset=0, positions=None):
         _check_rank("inputs", inputs, 3)
         _check_offset(offset)
+        several = positions is not None
         codes = functional.sinusoidal_encoding(
-            ops.shape(inputs)[1],
+            1 if several else ops.shape(inputs)[1],
             inputs.shape[-1],
-            offset=offset,
+            offset=positions if several else offset,
             layout=self.layout,
             max_wavelength=self.max_wavelength,
         )
+        codes = ops.squeeze(codes, -2) if several else codes
         return inputs + ops.cast(codes, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
@@ -85,6 +89,8 @@ class PositionEmbedding(keras.layers.Layer):
         inputs: `[B, T, D]`, T at most `max_length`.
         offset: position of the first element, an integer or scalar tensor, not negative; or a
             tensor `[B]`, where what stands before position 0, padding, gets the vector of 0.
+        positions: integers `[B, T]` in the place of offset .. offset + T - 1, such as those of
+            packed documents; in 0 .. T - 1.
 
     Returns:
         `[B, T, D]`.
@@ -120,7 +126,7 @@ class PositionEmbedding(keras.layers.Layer):
             initializer=self.embeddings_initializer,
         )
 
-    def call(self, inputs, offset=0):
+    def call(self, inputs, offset=0, positions=None):
         _check_rank("inputs", inputs, 3)
         if len(getattr(offset, "shape", ())) > 1:
             raise ValueError(
@@ -135,6 +141,8 @@ class PositionEmbedding(keras.layers.Layer):
             # gives to all, and a reshape after it is optimized away.
             table = ops.convert_to_tensor(self.embeddings)
             rows = ops.slice(table, (offset, 0), (length, table.shape[1]))
+            if positions is not None:
+                rows = ops.take(rows, positions, axis=0)
         else:
             positions = ops.arange(length, dtype="int32")
             if len(getattr(offset, "shape", ())):

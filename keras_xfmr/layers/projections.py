@@ -3,10 +3,9 @@
 R rows, D features in, F features out, N heads, H head_dim
 """
 
-import contextvars
 import functools
+import inspect
 import math
-import types
 
 import keras
 from keras import ops
@@ -56,10 +55,10 @@ class AdaptableDense(KeepsUpdates, keras.layers.Dense):
         """The product with the kernel `[D, F]`, for `Prepared`."""
         return _product(ops.cast(self.kernel, self.compute_dtype), rows)
 
-    def call(self, inputs, training=None):
-        if not _is_prepared(self):
+    def call(self, inputs, training=None, product=None):
+        if product is None:
             return super().call(inputs, training=training)
-        x = product_of(self)(ops.reshape(inputs, (-1, inputs.shape[-1])))
+        x = product(ops.reshape(inputs, (-1, inputs.shape[-1])))
         if self.bias is not None:
             x = x + ops.cast(self.bias, x.dtype)
         if self.activation is not None:
@@ -94,9 +93,10 @@ class RowDense(KeepsUpdates, keras.layers.EinsumDense):
         kernel = ops.cast(self.kernel, self.compute_dtype)
         return _product(ops.reshape(kernel, (-1, math.prod(self._output_axes))), rows)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, product=None):
         features = math.prod(inputs.shape[-self._contracted :])
-        x = product_of(self)(ops.reshape(inputs, (-1, features)))
+        product = self.prepare() if product is None else product
+        x = product(ops.reshape(inputs, (-1, features)))
         if self.bias is not None:
             x = x + ops.reshape(ops.cast(self.bias, x.dtype), (math.prod(self._output_axes),))
         if self.activation is not None:
@@ -107,7 +107,7 @@ class RowDense(KeepsUpdates, keras.layers.EinsumDense):
     def compute_output_shape(self, input_shape):
         return (*input_shape[: -self._contracted], *self._output_axes)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs, training=None, product=None):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
 
 
@@ -123,21 +123,8 @@ def times_transposed(x, transposed):
     return ops.transpose(ops.matmul(transposed, ops.transpose(x)))
 
 
-# id of a layer -> its product. Each thread has its own, as several may trace a model at once.
-_prepared = contextvars.ContextVar("prepared", default=types.MappingProxyType({}))
-
-
-def product_of(layer):
-    """What `layer.prepare()` gives, made before where a `Prepared` is in use."""
-    return _prepared.get()[id(layer)] if _is_prepared(layer) else layer.prepare()
-
-
-def _is_prepared(layer):
-    return id(layer) in _prepared.get()
-
-
 class Prepared:
-    """The products with some layers' matrices, made ready here and used inside `with`.
+    """The products with some layers' matrices, made once and handed to the calls that use them.
 
     For the body of a loop whose weights do not change. A cast or a transposition is then made once
     and not at every step, and what is left in the loop is a product with a plain matrix: with a
@@ -145,25 +132,39 @@ class Prepared:
     scalar loop over columns.
 
     Args:
-        layers: each has `prepare(rows)`, a function from `[R, D]` to `[R, F]`, and takes it from
-            `product_of(self)`.
+        layers: each has `prepare(rows)`, a function from `[R, D]` to `[R, F]`, and a call argument
+            `product`, such a function.
         rows: R inside the loop, where it is known: for few rows the matrices are transposed.
 
     Example::
 
-        matrices = Prepared(attention.projections())
+        products = Prepared(attention.projections())
 
         def step(x):
-            with matrices:
-                return attention(x, x)
+            return attention(x, x, products=products)
     """
 
     def __init__(self, layers, rows=None):
-        self._products = {id(layer): layer.prepare(rows) for layer in layers}
+        self._products = {layer: layer.prepare(rows) for layer in layers}
 
-    def __enter__(self):
-        self._before = _prepared.set(self._products)
-        return self
+    def of(self, layer):
+        """The product of a layer, or None."""
+        return self._products.get(layer)
 
-    def __exit__(self, *error):
-        _prepared.reset(self._before)
+
+def project(layer, inputs, products=None, **arguments):
+    """`layer(inputs)`, with its product of `products`, a `Prepared` or None, where it has one."""
+    product = None if products is None else products.of(layer)
+    if product is not None:
+        arguments["product"] = product
+    return layer(inputs, **arguments)
+
+
+def handed(function, products):
+    """`{"products": products}`, or nothing where there are none or `function` does not take them.
+
+    A subclass may override a step of a call without them: it is right, and as fast as in training.
+    """
+    if products is None or "products" not in inspect.signature(function).parameters:
+        return {}
+    return {"products": products}

@@ -9,6 +9,7 @@ from keras_xfmr.models.bert_heads import (
     BertTokenClassifier,
 )
 from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.gpt import Gpt
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
 from keras_xfmr.models.heads.masked_lm import MaskedLanguageModel
@@ -25,6 +26,7 @@ __all__ = [
     "Classifier",
     "Embedder",
     "Encoder",
+    "Gpt",
     "MaskedLanguageModel",
     "SpanPredictor",
     "Tagger",

@@ -20,7 +20,7 @@ from keras_xfmr.layers import (
     TokenEmbedding,
 )
 from keras_xfmr.layers.add_norm import NORMS
-from keras_xfmr.layers.projections import Prepared
+from keras_xfmr.layers.projections import Prepared, project
 from keras_xfmr.models.core.arguments import NamedArguments, check_rates
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
@@ -239,10 +239,10 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
             x = _kept(scores, block, x, memory, cross_attention_mask=mask, training=training)
         return self._logits(x)
 
-    def _logits(self, x):
+    def _logits(self, x, products=None):
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
-        return self.target_embedding(x, reverse=True)
+        return project(self.target_embedding, x, products, reverse=True)
 
     # ---- decoding
 

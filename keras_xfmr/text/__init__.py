@@ -5,6 +5,7 @@ Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 
 from keras_xfmr.text.checks import check_ids
 from keras_xfmr.text.data.documents import Documents
+from keras_xfmr.text.data.language_model import LanguageModelDataset
 from keras_xfmr.text.data.masking import mask_tokens
 from keras_xfmr.text.data.pairs import PairDataset
 from keras_xfmr.text.data.pretraining import PretrainingDataset
@@ -19,9 +20,11 @@ from keras_xfmr.text.tokenizers.base import (
     load_tokenizer,
 )
 from keras_xfmr.text.tokenizers.bert import BertTokenizer
+from keras_xfmr.text.tokenizers.byte_pair import BytePairTokenizer
 from keras_xfmr.text.tokenizers.learning import (
     learn_bert_sentence_piece,
     learn_bert_word_piece,
+    learn_byte_pair,
     learn_characters,
     learn_sentence_piece,
     learn_word_piece,
@@ -30,9 +33,11 @@ from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 
 __all__ = [
     "BertTokenizer",
+    "BytePairTokenizer",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Documents",
+    "LanguageModelDataset",
     "PairDataset",
     "PretrainingDataset",
     "QuestionPacker",
@@ -43,6 +48,7 @@ __all__ = [
     "check_ids",
     "learn_bert_sentence_piece",
     "learn_bert_word_piece",
+    "learn_byte_pair",
     "learn_characters",
     "learn_sentence_piece",
     "learn_word_piece",

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_xfmr import layers
-from keras_xfmr.layers.projections import Prepared, RowDense, product_of, times_transposed
+from keras_xfmr.layers.projections import Prepared, RowDense, project, times_transposed
 
 pytestmark = pytest.mark.portable
 
@@ -50,8 +50,7 @@ def test_a_matrix_is_transposed_for_few_rows(contracted, outputs, features, rows
         return times_transposed(x, transposed)
 
     monkeypatch.setattr("keras_xfmr.layers.projections.times_transposed", watched)
-    with Prepared([dense], rows):
-        np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+    np.testing.assert_allclose(project(dense, x, Prepared([dense], rows)), expected, atol=1e-5)
     matrix = math.prod(outputs), math.prod(features)
     assert used == ([matrix] if 3 <= rows <= 32 else [])
 
@@ -69,8 +68,8 @@ def test_a_prepared_network_is_the_same(activation, rows):
     assert len(matrices) == (3 if activation == "swiglu" else 2)
     for weight in matrices:
         weight.assign(np.zeros(weight.shape))
-    with products:  # made before the weights were changed
-        np.testing.assert_allclose(network(x), expected, atol=1e-4)
+    prepared = network(x, products=products)  # made before the weights were changed
+    np.testing.assert_allclose(prepared, expected, atol=1e-4)
     assert np.abs(ops.convert_to_numpy(network(x)) - expected).max() > 1
 
 
@@ -85,20 +84,17 @@ def test_a_network_of_other_layers_is_not_prepared():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_prepared_matrices_give_the_same_and_are_taken_off_again(dtype):
+def test_prepared_matrices_give_the_same_and_are_those_of_their_time(dtype):
     attention = layers.MultiHeadAttention(3, 5, use_gate=True, dtype=dtype)
     embedding = layers.TokenEmbedding(17, 7, dtype=dtype)
     x = draw(2, 11, 7)
     expected = attention(x, x), embedding(x, reverse=True)
     prepared = Prepared([embedding, *attention.projections()])
-    with prepared:
-        for layer in (embedding, attention._gate_dense):
-            assert product_of(layer) is product_of(layer)
-        answer = attention(x, x), embedding(x, reverse=True)
-        weights = [ops.convert_to_numpy(weight) for weight in attention.weights]
-        attention.set_weights([0 * weight for weight in weights])
-        kept = embedding(x, reverse=True)
-        from_prepared = ops.convert_to_numpy(attention.query_dense(x))
+    answer = attention(x, x, products=prepared), project(embedding, x, prepared, reverse=True)
+    weights = [ops.convert_to_numpy(weight) for weight in attention.weights]
+    attention.set_weights([0 * weight for weight in weights])
+    kept = project(embedding, x, prepared, reverse=True)
+    from_prepared = ops.convert_to_numpy(project(attention.query_dense, x, prepared))
     for one, other in zip(answer, expected, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(other))
     assert kept.dtype == expected[1].dtype
@@ -106,12 +102,28 @@ def test_prepared_matrices_give_the_same_and_are_taken_off_again(dtype):
     assert np.abs(ops.convert_to_numpy(attention.query_dense(x))).max() == 0
 
 
-def test_prepared_matrices_are_taken_off_after_an_error():
-    dense = make_dense()
-    with pytest.raises(RuntimeError, match="inside"):
-        with Prepared([dense]):
-            raise RuntimeError("inside")
-    assert product_of(dense) is not product_of(dense)
+def test_steps_of_a_call_may_be_overridden_without_products():
+    class Attention(layers.MultiHeadAttention):
+        def project_query(self, query, position=0):
+            return 2 * super().project_query(query, position)
+
+        def project_key_value(self, value, key=None, position=0):
+            return super().project_key_value(2 * value, key, position)
+
+    class Network(layers.PositionWiseFFN):
+        def activate(self, inputs):
+            return 2 * super().activate(inputs)
+
+    class Plain(keras.layers.Layer):
+        def call(self, query, value):
+            return 2 * query
+
+    x = draw(2, 11, 6)
+    for attention in (Attention(3, 5), Plain()):
+        block = layers.EncoderBlock(3, 7, self_attention=attention, feed_forward=Network(7))
+        expected = block(x)
+        products = Prepared(block.projections())
+        np.testing.assert_allclose(block(x, products=products), expected, atol=1e-5)
 
 
 def test_low_rank_updates_are_prepared_too():
@@ -122,8 +134,7 @@ def test_low_rank_updates_are_prepared_too():
     down, up = map(ops.convert_to_numpy, (dense.lora_kernel_a, dense.lora_kernel_b))
     expected = np.einsum("btd,dnh->btnh", x, kernel + down @ up) + bias
     np.testing.assert_allclose(dense(x), expected, atol=1e-5)
-    with Prepared([dense]):
-        np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+    np.testing.assert_allclose(project(dense, x, Prepared([dense])), expected, atol=1e-5)
 
 
 def test_keras_weights_still_fit():

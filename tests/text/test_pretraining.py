@@ -29,6 +29,7 @@ from numbers_corpus import (
 
 from keras_xfmr import text
 from keras_xfmr.text.data import documents as documents_module
+from keras_xfmr.text.data import pretraining as pretraining_module
 from keras_xfmr.text.data.pretraining import PretrainingDataset
 
 INPUTS = ["attention_mask", "masked_positions", "segment_ids", "token_ids"]
@@ -108,6 +109,15 @@ def test_everything_is_a_function_of_seed_and_epoch(file):
     for one, other in itertools.combinations(found.values(), 2):
         for name in ("token_ids", "masked_positions"):
             assert np.mean(one[0][name] == other[0][name]) < 0.6
+
+
+def test_documents_are_in_another_order_in_each_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining_module, "CHUNK", 7)  # instances are shuffled inside one
+    file = write(tmp_path / "a.txt", documents_of([[3]] * 59))
+    data = data_of(file, objective=None)
+    epochs = [[int(row["original"][1]) for row in rows_of(read(data))] for _ in range(2)]
+    assert len(epochs[0]) == 59 and sorted(epochs[0]) == sorted(epochs[1])
+    assert len(set(epochs[0][:7]) & set(epochs[1][:7])) < 4
 
 
 def test_masks_and_pairs_are_new_in_each_epoch(file):

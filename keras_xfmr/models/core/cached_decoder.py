@@ -8,6 +8,7 @@ import math
 from keras import ops
 
 from keras_xfmr import decoding
+from keras_xfmr.layers.projections import handed
 
 
 class CachedDecoder(decoding.Decoder):
@@ -20,7 +21,7 @@ class CachedDecoder(decoding.Decoder):
         embed: function from ids `[R, T]` and the position of the first, a scalar or a tensor `[R]`
             that may be negative in padding, to vectors `[R, T, D]`.
         blocks: `EncoderBlock`s, or with a memory `DecoderBlock`s.
-        logits: function from vectors `[R, D]` to scores `[R, V]`.
+        logits: function from vectors `[R, D]` and products, or None, to scores `[R, V]`.
         memory: what the blocks' cross-attention reads, `[B, S, D]`. It is projected once.
         memory_mask: boolean, broadcastable to `[B, T, S]`, True = may be seen.
         longest: positions of the model.
@@ -59,10 +60,9 @@ class CachedDecoder(decoding.Decoder):
         return self._read(prompt, ops.zeros((), "int32"), state)
 
     def step(self, token_ids, index, state):
-        with self._products:
-            return self._read(ops.expand_dims(token_ids, 1), index, state)
+        return self._read(ops.expand_dims(token_ids, 1), index, state, self._products)
 
-    def _read(self, token_ids, index, state):
+    def _read(self, token_ids, index, state, products=None):
         """Reads ids `[R, T]` from column `index`; the logits are those after the last."""
         mask, position = None, index
         if "padding" in state:
@@ -73,10 +73,11 @@ class CachedDecoder(decoding.Decoder):
         x, caches = self._embed(token_ids, position), []
         for block, cache, cross in zip(self._blocks, state["caches"], self._crosses):
             options = dict(attention_mask=mask, training=False, cache_index=index)
+            options.update(handed(block.call, products))
             if cross is None:
                 x, cache = block(x, use_causal_mask=True, cache=cache, **options)
             else:
                 options["cross_attention_mask"] = self._memory_mask
                 x, (cache, _) = block(x, None, cache=(cache, cross), **options)
             caches.append(cache)
-        return self._logits(x[:, -1]), {**state, "caches": caches}
+        return self._logits(x[:, -1], products), {**state, "caches": caches}

@@ -205,7 +205,7 @@ class Generative:
             max_length,
             search,
             end_id=self.end_id,
-            pad_id=self.pad_id,
+            pad_id=self.end_id if self.pad_id is None else self.pad_id,
             **options,
         )
 

@@ -47,8 +47,9 @@ class Documents:
             without capitals follow; after `。`, `！` and `？` always. Abbreviations ("Mr. Smith")
             end a sentence too. A line that is one sentence stays as it is; with False each line
             is a segment.
-        line_documents: whether each line is a document (reviews, tweets). One of a single sentence
-            is cut after its middle word, so that there is a sentence and a next one.
+        line_documents: whether each line is a document (reviews, tweets).
+        halve: whether a line that is a document of a single sentence is cut after its middle word,
+            so that there is a sentence and a next one.
         on_bad_line: `"raise"` stops with file and line where a line is not UTF-8 or has a NUL
             character; `"skip"` leaves it out and counts it in `skipped`, under `utf8`.
 
@@ -70,6 +71,7 @@ class Documents:
         heading=None,
         sentence_split=True,
         line_documents=False,
+        halve=True,
         on_bad_line="raise",
     ):
         if heading not in (None, "wikitext"):
@@ -79,6 +81,7 @@ class Documents:
         self._files = _existing(files)
         self._heading = heading
         self._sentence_split, self._line_documents = sentence_split, line_documents
+        self._halve = halve and line_documents
         self._on_bad_line = on_bad_line
         with tf.device("CPU"):
             self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
@@ -150,7 +153,7 @@ class Documents:
         lines, document = rows_where(keep, lines, document)
         marked = _mark_ends(lines) if self._sentence_split else lines
         marked = _mark_words(marked)
-        if self._line_documents:
+        if self._halve:
             alone = ~tf.strings.regex_full_match(marked, "(?s).*\n.*")
             marked = tf.where(alone, _mark_middle(marked), marked)
         sentences = tf.strings.split(marked, "\n")

@@ -182,7 +182,9 @@ class PretrainingDataset(Epochs):
         if self._shuffle_buffer:
             # Local to this data set's graph: otherwise a global seed would enter the order.
             tf.random.set_seed(1)
-            parts = parts.shuffle(self._shuffle_buffer, seed[0], reshuffle_each_iteration=False)
+            # Not the first half of the seed, which is the same in each epoch.
+            order = tf.random.split(seed, 1)[0, 0]
+            parts = parts.shuffle(self._shuffle_buffer, order, reshuffle_each_iteration=False)
         chunks = _without_a_small_one(parts.ragged_batch(CHUNK))
         rows = chunks.enumerate().map(
             lambda index, chunk: self._instances(*chunk, tf.random.fold_in(seed, index)),

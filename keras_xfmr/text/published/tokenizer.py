@@ -1,9 +1,11 @@
-"""Tokenizers of published BERT models, read from the folders they are published in."""
+"""Tokenizers of published models, read from the folders they are published in."""
 
 import pathlib
 
 from keras_xfmr.common.files import read_bytes, read_json, read_lines
+from keras_xfmr.text.published.byte_pair import is_byte_pair, load_byte_pair
 from keras_xfmr.text.published.casing import decide, warn_of_lost_words
+from keras_xfmr.text.tokenizers.added_tokens import added_beside, in_order
 from keras_xfmr.text.tokenizers.base import DESCRIPTION, load_tokenizer
 from keras_xfmr.text.tokenizers.bert import (
     BERT_TOKENS,
@@ -31,17 +33,22 @@ MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.mo
 
 
 def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_cjk=None):
-    """The tokenizer of a BERT that was published as a Hugging Face folder.
+    """The tokenizer of a model that was published as a Hugging Face folder: BERT, GPT-2 or RoBERTa.
 
     The first of these that the folder has:
 
     1. `keras_xfmr_tokenizer.json` that `Tokenizer.save` wrote: what `load_tokenizer` makes of it.
     2. A SentencePiece model (`spiece.model`, `tokenizer_*.model`, `*.model`), as KoBERT has it:
        a `SentencePieceTokenizer`. A `vocab.txt` beside it gives the ids, else the model does.
-    3. `tokenizer.json` of the `tokenizers` package with a WordPiece model, or
-    4. `vocab.txt`: a `BertTokenizer`.
+    3. `tokenizer.json` of the `tokenizers` package with a byte-level BPE model, or `vocab.json` and
+       `merges.txt` without it: a `BytePairTokenizer`, whose `from_file` says what is read. The
+       special tokens are those that `tokenizer_config.json` and `special_tokens_map.json` name
+       (`eos_token`, else `sep_token`; `bos_token`, else `cls_token`; `pad_token`, `mask_token`);
+       where there are none, `<|endoftext|>`, or RoBERTa's.
+    4. `tokenizer.json` with a WordPiece model, or
+    5. `vocab.txt`: a `BertTokenizer`.
 
-    For 3 and 4 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
+    For 4 and 5 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
     `tokenize_chinese_chars`), and where it is silent the defaults of Hugging Face's
     `BertTokenizer`: uncased. The normalizer of `tokenizer.json` counts where there is no such file,
     or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`); transformers reads
@@ -74,7 +81,7 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
 
     Raises:
         FileNotFoundError: no such folder (nothing is downloaded), or none of them in it.
-        ValueError: a file is damaged, or asks for what BERT's tokenizer does not do; a setting is
+        ValueError: a file is damaged, or asks for what the tokenizer does not do; a setting is
             given to a kind of tokenizer that has no such step, such as SentencePiece.
 
     Example::
@@ -96,9 +103,11 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
         return _with_settings(load_tokenizer(folder), given)
     fast = _optional_json(folder / "tokenizer.json")
     config, special = (_optional_json(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_MAP))
+    model = _model_file(folder)
+    if model is None and is_byte_pair(folder, fast):
+        return _with_settings(load_byte_pair(folder, fast, config, special), given)
     _check_special_tokens(config, TOKENIZER_CONFIG)
     _check_special_tokens(special, SPECIAL_MAP)
-    model = _model_file(folder)
     if model is not None:
         return _with_settings(_sentence_piece(model, folder / "vocab.txt", config), given)
     if fast:
@@ -106,10 +115,11 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
     elif (folder / "vocab.txt").is_file():
         _check_class(config, _optional_json(folder / "config.json"))
         vocabulary = read_lines(folder / "vocab.txt")
-        vocabulary = _with_added(vocabulary, _added_beside(folder, config, special))
+        vocabulary = _with_added(vocabulary, added_beside(folder, config, special))
     else:
         raise FileNotFoundError(
-            f"Expected tokenizer.json, vocab.txt or a SentencePiece model in {str(folder)!r}."
+            "Expected tokenizer.json, vocab.txt or a SentencePiece model, or vocab.json and "
+            f"merges.txt, in {str(folder)!r}."
         )
     has_config = (folder / TOKENIZER_CONFIG).is_file()
     settings = {**_settings(config, has_config, fast), **given}
@@ -207,57 +217,14 @@ def _fast_vocabulary(fast):
     ids = model.get("vocab")
     if not isinstance(ids, dict) or not isinstance(added, list):
         raise ValueError("tokenizer.json is damaged: its model has no vocabulary.")
-    return _in_order({**ids}, added)
-
-
-def _added_beside(folder, config, special):
-    """Tokens that were added to a `vocab.txt`, as `tokenizer.json` would list them."""
-    further = [part.get("additional_special_tokens") or [] for part in (config, special)]
-    if not all(isinstance(tokens, list) for tokens in further):
-        raise ValueError("The tokenizer's files are damaged: special tokens are no list.")
-    further = [t.get("content") if isinstance(t, dict) else t for tokens in further for t in tokens]
-    decoder, added = config.get("added_tokens_decoder") or {}, []
-    if not isinstance(decoder, dict):
-        raise ValueError("tokenizer_config.json is damaged: `added_tokens_decoder` is no object.")
-    for index, token in decoder.items():
-        index = int(index) if index.isdecimal() and len(index) < 10 else index
-        added.append({**token, "id": index} if isinstance(token, dict) else token)
-    said = {token["id"] for token in added if isinstance(token, dict)}
-    for content, index in _optional_json(folder / "added_tokens.json").items():
-        if type(index) is not int:
-            raise ValueError(f"added_tokens.json is damaged: {content!r} has no number.")
-        if index not in said:
-            added.append({"content": content, "id": index, "special": content in further})
-    return added
+    return in_order(ids, added, BERT_TOKENS.values())
 
 
 def _with_added(vocabulary, added):
     ids = dict(zip(vocabulary, range(len(vocabulary))))
-    return _in_order(ids, added) if added and len(ids) == len(vocabulary) else vocabulary
-
-
-def _in_order(ids, added):
-    """The tokens in the order of their ids, the special ones that were added included.
-
-    Args:
-        ids: token -> id.
-        added: objects of `content`, `id` and `special`.
-    """
-    for token in added:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise ValueError("The tokenizer's files are damaged: an added token has no content.")
-        if not token.get("special") and token["content"] not in BERT_TOKENS.values():
-            raise ValueError(
-                "Expected added tokens to be special. Received: "
-                f"{token['content']!r}, which WordPiece cannot find in a text."
-            )
-        if ids.setdefault(token["content"], token.get("id")) != token.get("id"):
-            raise ValueError(f"The tokenizer's files give {token['content']!r} two ids.")
-    if any(type(index) is not int for index in ids.values()):
-        raise ValueError("The tokenizer's files are damaged: an id is no integer.")
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"Expected each id 0 .. {len(ids) - 1} once in the tokenizer's files.")
-    return sorted(ids, key=ids.get)
+    if not added or len(ids) != len(vocabulary):
+        return vocabulary
+    return in_order(ids, added, BERT_TOKENS.values())
 
 
 def _check_class(*configs):

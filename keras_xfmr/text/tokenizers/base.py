@@ -32,8 +32,8 @@ class Tokenizer(tf.Module, abc.ABC):
 
     A subclass defines `tokenize`, `detokenize_pieces` and `vocab_size`; one with a vocabulary also
     `vocabulary_file`, `vocabulary_bytes` and `from_vocabulary_bytes`. `pad_id`, `unknown_id`,
-    `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise; `mask_id` is None where the
-    vocabulary has no mask token.
+    `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise, and may be equal; `mask_id`
+    is None where the vocabulary has no mask token, `unknown_id` where nothing is unknown.
 
     Example:
 
@@ -100,6 +100,10 @@ class Tokenizer(tf.Module, abc.ABC):
     def detokenize(self, ids):
         """Ids to strings; special tokens and what follows the first end token are left out.
 
+        Where the end token is also the start token or the padding, those that a row begins with
+        are the latter. Ids outside the vocabulary become the unknown token, and are left out where
+        there is none.
+
         Args:
             ids: `[B, T]`, dense or ragged, or with other axes in front of T, as `[B, n, T]` of a
                 beam search has them.
@@ -117,13 +121,18 @@ class Tokenizer(tf.Module, abc.ABC):
             raise ValueError(f"Expected ids [B, T], such as [[5, 7]]. Received: {ids!r}.")
         axes, length = tf.shape(ids)[:-1], tf.shape(ids)[-1]
         ids = tf.reshape(ids, [tf.reduce_prod(axes), length])
-        after_end = tf.cumsum(tf.cast(tf.equal(ids, self.end_id), tf.int32), axis=1) > 0
-        special = tf.logical_or(tf.equal(ids, self.pad_id), tf.equal(ids, self.start_id))
-        keep = tf.logical_not(tf.logical_or(after_end, special))
+        end = tf.equal(ids, self.end_id)
+        special = tf.equal(ids, self.pad_id) | tf.equal(ids, self.start_id)
+        if self.end_id in (self.pad_id, self.start_id):
+            end &= tf.cumsum(tf.cast(~special, tf.int32), axis=1) > 0
+        keep = ~special & tf.equal(tf.cumsum(tf.cast(end, tf.int32), axis=1), 0)
         # A model's table may have more rows than the vocabulary; an op that is given such an id
         # fails, or ends the process.
         known = tf.logical_and(ids >= 0, ids < self.vocab_size)
-        ids = tf.where(known, ids, self.unknown_id)
+        if self.unknown_id is None:
+            keep &= known
+        else:
+            ids = tf.where(known, ids, self.unknown_id)
         return tf.reshape(self.detokenize_pieces(tf.ragged.boolean_mask(ids, keep)), axes)
 
     # ---- files

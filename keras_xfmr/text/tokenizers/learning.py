@@ -1,7 +1,8 @@
-"""Vocabularies learned from text, by the trainers of keras-nlp and SentencePiece.
+"""Vocabularies learned from text, by the trainers of keras-nlp, SentencePiece and `tokenizers`.
 
 Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. Those
-for BERT go on with the mask token, id 4. They are learned from at most `SAMPLE_LINES` of a text.
+for BERT go on with the mask token, id 4; those of bytes have one token for all roles, id 0. They
+are learned from at most `SAMPLE_LINES` of a text.
 """
 
 import codecs
@@ -9,14 +10,21 @@ import collections
 import functools
 import io
 import itertools
+import json
 import re
 
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.data.streaming import NO_TEXT, text_files, untuned
-from keras_xfmr.text.tokenizers.base import SPECIAL_TOKENS, CharacterTokenizer, WordPieceTokenizer
+from keras_xfmr.text.tokenizers.base import (
+    SPECIAL_TOKENS,
+    CharacterTokenizer,
+    WordPieceTokenizer,
+)
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS, BertTokenizer, bert_special_ids
+from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
+from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET, byte_pairs_of
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
@@ -299,6 +307,52 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
         )
     except StopIteration as error:  # text, but no word in it
         raise _no_text(texts) from error
+
+
+def learn_byte_pair(texts, vocab_size, *, min_count=2):
+    """A `BytePairTokenizer` learned from text (Radford et al. 2019), by the `tokenizers` package.
+
+    `<|endoftext|>`, id 0, is start, end and padding; the 256 bytes come next, then the merges. The
+    same text gives the same vocabulary.
+
+    Args:
+        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
+            read: an equal share of each file, or the first million of a data set.
+        vocab_size: size of the vocabulary, at least 257; smaller where the text allows no more.
+        min_count: pairs that the text has fewer times are not merged.
+
+    Raises:
+        ImportError: `tokenizers` is not installed.
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, a `vocab_size` that is no integer or too small.
+
+    Example::
+
+        tokenizer = learn_byte_pair(["corpus.txt"], vocab_size=8000)
+    """
+    check_int("vocab_size", vocab_size, len(ALPHABET) + 1)
+    check_int("min_count", min_count, 1)
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ImportError(
+            "`learn_byte_pair` needs the tokenizers package: pip install 'tokenizers>=0.20'"
+        ) from error
+    sample = _sample(texts)
+    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.encode_special_tokens = True
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_count,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=list(ALPHABET),
+        show_progress=False,
+    )
+    lines = itertools.chain.from_iterable(sample())
+    learner.train_from_iterator((line.decode("utf8") for line in lines), trainer)
+    return BytePairTokenizer(*byte_pairs_of(json.loads(learner.to_str())))
 
 
 def learn_characters(texts, *, min_count=1):

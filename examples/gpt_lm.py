@@ -1,0 +1,191 @@
+"""Trains a GPT on raw text, beside a Kneser-Ney 5-gram of the same vocabulary, and lets it write.
+
+Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+
+    python examples/gpt_lm.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
+        --heading=wikitext
+    python examples/gpt_lm.py --files=reviews.txt --line_documents --vocabulary=sentence_piece
+
+A vocabulary is learned from the files; documents are packed into blocks with the end token between
+them. Documents are divided by blank lines, or by headings as WikiText has them; with
+--line_documents each line is one (reviews, tweets). Printed: the perplexity of a token and the bits
+of a byte of the held-out text, which vocabularies share, for the model and for the 5-gram, and
+continuations of prompts. Written to --output: vocabulary, checkpoints, TensorBoard logs,
+learning_curve.png, model.keras and hub/, a folder of weights for `Gpt.from_pretrained` and for
+`transformers`. A run that was killed goes on where it stopped.
+Results: benchmarks/RESULTS.md.
+"""
+
+import math
+
+import command_line
+import keras
+import kneser_ney
+import numpy as np
+import resuming
+from absl import app, flags, logging
+
+from keras_xfmr import models, text, training, viz
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
+flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
+flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
+flags.DEFINE_bool("line_documents", False, "Each line is a document.")
+flags.DEFINE_enum(
+    "vocabulary", "byte_pair", ["byte_pair", "sentence_piece"], "Kind of pieces: bytes joined as "
+    "GPT-2 does it, or SentencePiece's, which fit Korean and its kin better."
+)  # fmt: skip
+flags.DEFINE_integer("vocab_size", 4000, "Pieces.")
+flags.DEFINE_string("preset", "nano", "Sizes of the model: see `Gpt.from_preset`.")
+flags.DEFINE_integer("block_length", 128, "Tokens of a block.")
+flags.DEFINE_integer("batch_size", 16, "Blocks of a step.")
+flags.DEFINE_integer("epochs", 10, "Passes over the files.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 1e-3, "Highest rate.")
+flags.DEFINE_float("dropout", 0.2, "Rate; small corpora are learned by heart without.")
+flags.DEFINE_integer("order", 5, "Of the n-gram model; 0 leaves it out.")
+flags.DEFINE_multi_string("prompt", [], "What to go on with; by default held-out beginnings.")
+flags.DEFINE_float("temperature", 0.8, "Of the samples.")
+flags.DEFINE_float("top_p", 0.95, "Of the samples.")
+flags.DEFINE_integer("seed", 1, "Of weights, dropout, data order and samples.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+flags.DEFINE_string("output", "runs/gpt", "Folder for everything that is written.")
+
+WRITES = (
+    "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
+)  # fmt: skip
+
+
+def make_tokenizer(output):
+    """The vocabulary of a killed run in this folder, or one learned from the files."""
+    if resuming.resumes(output):
+        return text.load_tokenizer(output / "tokenizer")
+    if FLAGS.vocabulary == "byte_pair":
+        tokenizer = text.learn_byte_pair(FLAGS.files, FLAGS.vocab_size)
+    else:
+        tokenizer = text.learn_sentence_piece(FLAGS.files, FLAGS.vocab_size)
+    tokenizer.save(output / "tokenizer")
+    return tokenizer
+
+
+def blocks(files, tokenizer, **options):
+    return text.LanguageModelDataset(
+        files,
+        tokenizer,
+        block_length=FLAGS.block_length,
+        batch_size=FLAGS.batch_size,
+        heading=None if FLAGS.heading == "none" else FLAGS.heading,
+        line_documents=FLAGS.line_documents,
+        seed=FLAGS.seed,
+        **options,
+    )
+
+
+def documents(data, tokenizer):
+    """The documents of blocks in the order of the files, each with its start and end token."""
+    stream = []
+    for inputs, labels in data.dataset().as_numpy_iterator():
+        ids, labels = inputs["token_ids"].ravel(), labels.ravel()
+        last = np.flatnonzero(labels >= 0)
+        stream.extend(ids[: last[-1] + 1] if last.size else [])
+    found, document = [], []
+    for token in stream:
+        document.append(token)
+        if token == tokenizer.end_id and len(document) > 1:
+            found.append(document)
+            # Where the start and the end are one, it begins the next document, too.
+            document = [token] if tokenizer.start_id == tokenizer.end_id else []
+    return [*found, document] if len(document) > 1 else found
+
+
+def measures(nats, tokens, size):
+    """The perplexity of a token and the bits of a byte, in words."""
+    bits = nats / math.log(2) / size
+    return f"perplexity {math.exp(nats / tokens):.1f} a token, {bits:.3f} bits a byte"
+
+
+def compile_model(model, steps):
+    schedule = training.LinearWarmupDecay(FLAGS.learning_rate, max(steps // 20, 1), steps)
+    model.compile(
+        training.AdamW(schedule, weight_decay=0.1, beta_2=0.95, global_clipnorm=1.0),
+        training.MaskedCrossEntropy(pad_id=-1),
+        metrics=[training.MaskedPerplexity(pad_id=-1)],
+        jit_compile=FLAGS.jit_compile,
+    )
+
+
+def write_on(model, tokenizer, beginnings):
+    """Prints how the model goes on with texts, sampled."""
+    prompts = [[tokenizer.start_id, *row] for row in tokenizer.tokenize(beginnings).to_list()]
+    found = model.generate(
+        prompts, max_length=40, truncate=True, search="sample", seed=FLAGS.seed,
+        temperature=FLAGS.temperature, top_p=FLAGS.top_p,
+    )  # fmt: skip
+    for beginning, ids in zip(beginnings, tokenizer.detokenize(found["token_ids"]).numpy()):
+        print(f"  {beginning} | {ids.decode('utf8', 'replace')}")
+
+
+def main(argv):
+    command_line.flags_alone(argv)
+    logging.set_verbosity(logging.WARNING)
+    output = command_line.output_folder(FLAGS.output, argv[0], WRITES)
+    keras.utils.set_random_seed(FLAGS.seed)
+    tokenizer = make_tokenizer(output)
+    train = blocks(FLAGS.files, tokenizer)
+    held = blocks(FLAGS.validation_files, tokenizer, shuffle_buffer=0)
+    steps = train.count() * FLAGS.epochs
+    held.count()
+    print(f"{tokenizer.vocab_size} pieces; {train.rows} blocks an epoch, {steps} steps")
+
+    texts = documents(held, tokenizer)
+    size = held.bytes
+    if FLAGS.order:
+        in_order = blocks(FLAGS.files, tokenizer, shuffle_buffer=0)
+        gram = kneser_ney.KneserNey(
+            documents(in_order, tokenizer), tokenizer.vocab_size, FLAGS.order
+        )
+        nats = [-gram.log_probabilities(document) for document in texts]
+        tokens = sum(map(len, nats))
+        name = f"Kneser-Ney {FLAGS.order}-gram"
+        print(f"{name}, held out: {measures(sum(x.sum() for x in nats), tokens, size)}")
+
+    model = models.Gpt.from_preset(
+        FLAGS.preset,
+        vocab_size=tokenizer.vocab_size,
+        dropout_rate=FLAGS.dropout,
+        attention_dropout_rate=FLAGS.dropout,
+        pad_id=tokenizer.pad_id,
+        start_id=tokenizer.start_id,
+        end_id=tokenizer.end_id,
+    )
+    compile_model(model, steps)
+    history = model.fit(
+        train.dataset(),
+        validation_data=held.dataset(),
+        epochs=FLAGS.epochs,
+        shuffle=False,  # the data set shuffles itself
+        callbacks=[
+            resuming.backup(output, train),
+            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+        ],
+    ).history
+    if history:
+        viz.learning_curve(history, output / "learning_curve.png")
+    model.save(output / "model.keras")
+    model.save_pretrained(output / "hub")
+    # The metric is the mean over tokens, the loss that over batches.
+    found = model.evaluate(held.dataset(), return_dict=True, verbose=0)["perplexity"]
+    tokens = sum(len(document) - 1 for document in texts)
+    said = measures(math.log(found) * tokens, tokens, size)
+    print(f"GPT of {model.count_params():,} weights, held out: {said}")
+    beginnings = FLAGS.prompt or [
+        tokenizer.detokenize([document[1:9]]).numpy()[0].decode("utf8", "replace")
+        for document in texts[:5]
+    ]
+    write_on(model, tokenizer, beginnings)
+    resuming.finish(output)
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,85 @@
+"""Byte-level byte-pair encodings of published folders: GPT-2, RoBERTa and their kin."""
+
+from keras_xfmr.text.tokenizers.added_tokens import added_beside
+from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
+from keras_xfmr.text.tokenizers.byte_pair_files import (
+    byte_pairs_of,
+    read_vocabulary_and_merges,
+)
+
+FILES = ("vocab.json", "merges.txt")
+# Classes of transformers that read these two files as GPT-2's does.
+READ_ALIKE = ("GPT2", "Roberta", "Bart", "Longformer", "LED", "PreTrained")
+# Our argument: the roles in tokenizer_config.json and special_tokens_map.json, the first that is
+# named.
+ROLES = {
+    "end_token": ("eos_token", "sep_token"),
+    "start_token": ("bos_token", "cls_token"),
+    "pad_token": ("pad_token",),
+    "mask_token": ("mask_token",),
+}
+ROBERTA = {"end_token": "</s>", "start_token": "<s>", "pad_token": "<pad>"}
+
+
+def is_byte_pair(folder, fast):
+    """Whether a folder has a byte-pair encoding, of whatever kind.
+
+    Args:
+        folder: may hold `vocab.json` and `merges.txt`.
+        fast: what its `tokenizer.json` holds, `{}` where there is none.
+    """
+    if fast:
+        model = fast.get("model")
+        return isinstance(model, dict) and model.get("type", "BPE") == "BPE" and "merges" in model
+    return all((folder / name).is_file() for name in FILES)
+
+
+def load_byte_pair(folder, fast, config, special):
+    """The `BytePairTokenizer` of a folder.
+
+    Args:
+        folder, fast: as `is_byte_pair` has them.
+        config, special: what `tokenizer_config.json` and `special_tokens_map.json` hold.
+
+    Raises:
+        ValueError: a file is damaged, or asks for what GPT-2's tokenizer does not do.
+    """
+    if config.get("add_prefix_space"):
+        raise ValueError(
+            "Expected add_prefix_space=false in tokenizer_config.json. Received: "
+            f"{config['add_prefix_space']!r}. Take it out, and put the blank before the texts."
+        )
+    if fast:
+        content = byte_pairs_of(fast)
+    else:
+        name = str(config.get("tokenizer_class", READ_ALIKE[0]))
+        if name.removesuffix("Fast").removesuffix("Tokenizer") not in READ_ALIKE:
+            raise ValueError(
+                f"Expected tokenizer_class to be one of {', '.join(READ_ALIKE)} with "
+                f"'Tokenizer' behind it. Received: {name!r}, which reads {' and '.join(FILES)} in "
+                "another way."
+            )
+        added = added_beside(folder, config, special)
+        content = read_vocabulary_and_merges(*(folder / name for name in FILES), added)
+    return BytePairTokenizer(*content, **_special_tokens(content[0], {**special, **config}))
+
+
+def _special_tokens(vocabulary, named):
+    """Arguments of `BytePairTokenizer`; GPT-2's oldest folders name no special token at all."""
+    found = {}
+    for argument, roles in ROLES.items():
+        tokens = [named[role] for role in roles if named.get(role) is not None]
+        if tokens:
+            found[argument] = tokens[0].get("content") if isinstance(tokens[0], dict) else tokens[0]
+    if "end_token" in found:
+        return found
+    vocabulary = set(vocabulary)
+    if END_OF_TEXT in vocabulary:
+        return {"end_token": END_OF_TEXT, **found}
+    if vocabulary.issuperset(ROBERTA.values()):
+        return {**ROBERTA, "mask_token": "<mask>" if "<mask>" in vocabulary else None, **found}
+    raise ValueError(
+        "Expected an eos_token in tokenizer_config.json or special_tokens_map.json. Received: "
+        f"none, and no {END_OF_TEXT} in the vocabulary. Add it to the file, or call "
+        "`BytePairTokenizer.from_file` with the `end_token`."
+    )

@@ -1,0 +1,323 @@
+"""GPT-2's tokenizer: byte-pair encoding of the bytes of words.
+
+B batch, T length, V vocabulary
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from keras_xfmr.common.files import write_json
+from keras_xfmr.text.checks import as_strings
+from keras_xfmr.text.ragged import merge, owners, stretches
+from keras_xfmr.text.tokenizers.base import DESCRIPTION, PUBLISHED, Tokenizer
+from keras_xfmr.text.tokenizers.byte_pair_files import (
+    ALPHABET,
+    BYTES,
+    as_tokenizer_json,
+    read_byte_pairs,
+    read_vocabulary_and_merges,
+)
+from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
+
+END_OF_TEXT = "<|endoftext|>"
+BLANK = ALPHABET[ord(" ")]
+
+# RE2's \s is that of ASCII.
+SPACE = (
+    r"\x09-\x0d\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+)
+# GPT-2's expression ends with `\s+(?!\S)|\s+`: a run of white space leaves its last character to
+# what follows. RE2 cannot look ahead, so the text is cut twice: first into stretches without white
+# space, each with the one character before it, and what is left between them.
+STRETCH = f"[{SPACE}]?[^{SPACE}]+"
+WORD = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+"
+    rf"| ?[^{SPACE}\p{{L}}\p{{N}}]+|[{SPACE}]+"
+)
+ALL = "(?s:.+)"
+
+
+class BytePairTokenizer(Tokenizer):
+    """The byte-level byte-pair encoding of GPT-2 (Radford et al. 2019), in graph.
+
+    Text is cut into words by GPT-2's expression, `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
+    ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`. The bytes of a word are merged, the pair of lowest rank
+    first. Every byte is in the vocabulary, so nothing is unknown and nothing is lost. Files spell a
+    byte with a printable character: a blank is `Ġ`.
+
+    Memory is proportional to the bytes of a batch, and no word is remembered. Words of any length
+    have the ids that `tokenizers` gives; the loop takes a step for each different merge of a word,
+    so that a word of 100,000 random letters takes thousands of steps, and half a minute.
+
+    Where others differ: text that spells a special token, such as "<|endoftext|>", is text here,
+    since it may come from anyone; Hugging Face's tokenizers make the special id of it unless told
+    otherwise (`encode_special_tokens`). A merge that would make a special token of text is left
+    out. Bytes that are not UTF-8 are words of their own. Letters newer than Unicode 15.0 count as
+    symbols (TensorFlow 2.21).
+
+    `start_id`, `end_id` and `pad_id` may be one id, as in GPT-2; `unknown_id` is None. Ids that no
+    text can have, special or not, become no text.
+
+    Args:
+        vocabulary: tokens in the order of their ids, as files spell them.
+        merges: pairs of tokens in the order of their ranks.
+        end_token: its id is `end_id`.
+        start_token, pad_token: None for the end token.
+        mask_token: None, or the name of the mask token.
+
+    Raises:
+        ValueError: one of the 256 bytes is missing; tokens are empty or named twice; a merge is
+            named twice, or names or makes a token that is not in the vocabulary; a special token
+            is missing, or is a byte.
+
+    Example:
+
+    >>> from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET
+    >>> vocabulary = [*ALPHABET, "lo", "Ġlo", "<|endoftext|>"]
+    >>> tokenizer = BytePairTokenizer(vocabulary, [("l", "o"), ("Ġ", "lo")])
+    >>> tokenizer.encode(tf.constant(["lo lo"])).to_list()
+    [[256, 257, 258]]
+    """
+
+    vocabulary_file = "tokenizer.json"
+
+    def __init__(
+        self,
+        vocabulary,
+        merges,
+        *,
+        end_token=END_OF_TEXT,
+        start_token=None,
+        pad_token=None,
+        mask_token=None,
+    ):
+        vocabulary = [str(token) for token in vocabulary]
+        merges = [tuple(pair) for pair in merges]
+        ids = _checked_ids(vocabulary, merges)
+        self._config = {
+            "end_token": end_token,
+            "start_token": end_token if start_token is None else start_token,
+            "pad_token": end_token if pad_token is None else pad_token,
+            "mask_token": mask_token,
+        }
+        special = {}
+        for name, token in self._config.items():
+            if token is not None or name != "mask_token":
+                special[name.replace("token", "id")] = _special_id(name, token, ids)
+        super().__init__(unknown_id=None, **special)
+        self._vocabulary, self._merges = tuple(vocabulary), tuple(merges)
+        special = set(special.values())
+        used = [pair for pair in merges if ids["".join(pair)] not in special]
+        pairs = [(ids[left], ids[right]) for left, right in used]
+        products = [ids[left + right] for left, right in used]
+        ordinary = set(ALPHABET) | {vocabulary[i] for i in products}
+        spelled = [
+            bytes(map(BYTES.get, token)) if token in ordinary else b"" for token in vocabulary
+        ]
+        self._merge = Merges(pairs, products, len(vocabulary))
+        with tf.device("CPU"):
+            self._byte_ids = tf.constant([ids[byte] for byte in ALPHABET], tf.int32)
+            self._spelled = tf.constant(spelled)
+            self._sizes = tf.constant([len(content) for content in spelled], tf.int64)
+        self._encoder = tf.function(
+            self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+        )
+
+    @classmethod
+    def from_file(cls, path, merges=None, **special_tokens):
+        """The tokenizer of a `vocab.json` and a `merges.txt`, or of a `tokenizer.json`.
+
+        Of a `tokenizer.json` are read: `model`, which must be `BPE` over bytes and without
+        `dropout`, `continuing_subword_prefix`, `end_of_word_suffix`, `byte_fallback` and
+        `ignore_merges`; `pre_tokenizer`, which must be `ByteLevel` without `add_prefix_space` and
+        with `use_regex`; `normalizer`, which must be missing; `added_tokens`, which must be
+        special. `decoder`, `post_processor`, `truncation` and `padding` are not read: special
+        tokens are what `encode` is told to add.
+
+        Args:
+            path: `vocab.json`, or a `tokenizer.json` where `merges` is None.
+            merges: None, or `merges.txt`.
+            **special_tokens: the constructor's other arguments.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file is damaged or too large, or asks for what GPT-2's tokenizer does not
+                do.
+
+        Example::
+
+            tokenizer = BytePairTokenizer.from_file("vocab.json", "merges.txt")
+        """
+        path = pathlib.Path(path)
+        try:
+            if merges is None:
+                content = read_byte_pairs(path)
+            else:
+                content = read_vocabulary_and_merges(path, pathlib.Path(merges))
+            return cls(*content, **special_tokens)
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r}: {error}") from error
+
+    @property
+    def vocab_size(self):
+        return len(self._vocabulary)
+
+    def get_vocabulary(self):
+        """The tokens in the order of their ids, as files spell them."""
+        return list(self._vocabulary)
+
+    def continuations(self):
+        inside = np.array([not token.startswith(BLANK) for token in self._vocabulary], bool)
+        inside[list(self.special_ids)] = False
+        return inside
+
+    def get_config(self):
+        return dict(self._config)
+
+    @tf.autograph.experimental.do_not_convert
+    def tokenize(self, texts):
+        return self._encoder(as_strings(texts))
+
+    @tf.autograph.experimental.do_not_convert
+    def tokenize_with_offsets(self, texts):
+        """Ids, and where in the texts each one stands.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
+            text: two int64 ragged tensors `[B, (T)]`. A piece has all its bytes, the blank before a
+            word and a part of a character too; the pieces of a text follow each other without gaps.
+
+        Example::
+
+            ids, starts, ends = tokenizer.tokenize_with_offsets(tf.constant(["안녕하세요 세계"]))
+        """
+        ids = self.tokenize(texts)
+        bounds = tf.concat([[0], tf.cumsum(tf.gather(self._sizes, ids.values))], axis=0)
+        owner = owners(ids.row_lengths())
+        before = tf.gather(tf.gather(bounds, ids.row_starts()), owner)  # bytes of other texts
+        return ids, ids.with_values(bounds[:-1] - before), ids.with_values(bounds[1:] - before)
+
+    def _encode(self, texts):
+        with tf.device("CPU"):
+            # The operation that cuts ends a text at NUL. It is written with two characters, both of
+            # which GPT-2's expression takes for symbols, as it takes NUL.
+            texts = tf.strings.regex_replace(texts, r"\x01", "\x01\x03")
+            texts = tf.strings.regex_replace(texts, r"\x00", "\x01\x02")
+            stretched = tf_text.regex_split(texts, STRETCH, ALL)
+            distinct, index = tf.unique(stretched.values)
+            ids, splits = self._pieces(distinct)
+            begins = tf.gather(splits, index)
+            parts = stretches(ids, begins, tf.gather(splits, index + 1) - begins)
+            return merge(stretched, parts)
+
+    def _pieces(self, texts):
+        """The ids of strings `[n]`, one after the other, and int64 splits `[n + 1]` of them."""
+        words = tf_text.regex_split(texts, WORD, ALL).values
+        sizes = tf.strings.length(words)
+        codes = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
+        first = tf.equal(codes, 1)  # of two that stand for one
+        second = tf.concat([tf.zeros_like(first[:1]), first[:-1]], axis=0)
+        codes = tf.where(first, tf.concat([codes[1:], codes[:1]], axis=0) - 2, codes)
+        place = tf.where(~second)[:, 0]
+        owner = owners(sizes)
+        ids, begins = self._merge(
+            tf.gather(self._byte_ids, tf.gather(codes, place)),
+            tf.cast(place, tf.int32),
+            tf.gather(owner, place),
+        )
+        ends = tf.concat([[0], tf.cumsum(tf.strings.length(texts))], axis=0)
+        return ids, tf.cast(tf.searchsorted(begins, ends), tf.int64)
+
+    def detokenize_pieces(self, ids):
+        pieces = ids.with_flat_values(tf.gather(self._spelled, ids.flat_values))
+        joined = tf.strings.reduce_join(pieces, axis=1)
+        return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
+
+    # ---- files
+
+    def vocabulary_bytes(self):
+        special = {self._vocabulary[i] for i in self.special_ids}
+        content = as_tokenizer_json(self._vocabulary, self._merges, special)
+        return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf8")
+
+    @classmethod
+    def from_vocabulary_bytes(cls, content, config):
+        return cls(*read_byte_pairs("tokenizer.json", content), **config)
+
+    def save(self, folder, max_length=None):
+        """As `Tokenizer.save`: the vocabulary is in a `tokenizer.json`, which Hugging Face's
+        libraries read too; also `tokenizer_config.json`, which names the special tokens to them.
+
+        Args:
+            folder: made if missing.
+            max_length: the positions of a model, to which `truncation=True` then cuts there.
+
+        Raises:
+            FileExistsError: the folder has a `tokenizer.json` that this library did not write.
+        """
+        folder = pathlib.Path(folder)
+        if (folder / PUBLISHED).exists() and not (folder / DESCRIPTION).is_file():
+            raise FileExistsError(
+                f"{str(folder / PUBLISHED)!r} is another library's. Take it away, or save to "
+                "another folder."
+            )
+        super().save(folder)
+        theirs = {"start_token": "bos_token", "end_token": "eos_token"}
+        tokens = {theirs.get(ours, ours): token for ours, token in self._config.items() if token}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokens,
+            "model_input_names": ["input_ids", "attention_mask"],
+            **({} if max_length is None else {"model_max_length": max_length}),
+        }
+        write_json(folder / "tokenizer_config.json", config)
+
+
+def _checked_ids(vocabulary, merges):
+    """Token -> id, if the vocabulary and the merges belong together."""
+    "".join(vocabulary).encode("utf8")  # its error is a ValueError
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    if len(ids) != len(vocabulary):
+        twice = next(token for i, token in enumerate(vocabulary) if ids[token] != i)
+        raise ValueError(f"A vocabulary must name each token once. Received twice: {twice!r}.")
+    if "" in ids:
+        raise ValueError(f"A token must not be empty. Received: an empty one as id {ids['']}.")
+    missing = [byte for byte in ALPHABET if byte not in ids]
+    if missing:
+        raise ValueError(
+            "Expected the 256 bytes in the vocabulary, as GPT-2 spells them (a blank is 'Ġ'). "
+            f"Missing: {len(missing)}, such as {missing[0]!r}. Other byte-pair encodings, such as "
+            "those over characters (`▁`, `</w>`), are not read."
+        )
+    seen = set()
+    for rank, pair in enumerate(merges):
+        if len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
+            raise ValueError(f"A merge must be two tokens. Received: {pair!r} as number {rank}.")
+        unknown = [token for token in (*pair, "".join(pair)) if token not in ids]
+        if unknown:
+            raise ValueError(
+                f"Merge {rank}, {pair!r}, needs tokens that are not in the vocabulary: {unknown}."
+            )
+        if not set("".join(pair)) <= set(BYTES):
+            raise ValueError(f"Expected merges of bytes. Received: {pair!r} as number {rank}.")
+        if pair in seen:
+            raise ValueError(f"Expected each merge once. Received twice: {pair!r}.")
+        seen.add(pair)
+    return ids
+
+
+def _special_id(name, token, ids):
+    if not isinstance(token, str) or token not in ids:
+        raise ValueError(f"Expected `{name}` to be a token of the vocabulary. Received: {token!r}.")
+    if token in BYTES:
+        raise ValueError(
+            f"Expected `{name}` to be a token that no text has. Received: {token!r}, a byte."
+        )
+    return ids[token]

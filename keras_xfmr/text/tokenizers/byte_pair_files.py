@@ -1,0 +1,148 @@
+"""The files of byte-level byte-pair encodings: `vocab.json`, `merges.txt`, `tokenizer.json`."""
+
+import json
+
+from keras_xfmr.common.files import MAX_LINES, read_bytes, read_json
+from keras_xfmr.text.tokenizers.added_tokens import in_order
+
+
+def _alphabet():
+    """GPT-2's character for each byte: itself where it is printable, else one beyond Latin-1."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+ALPHABET = _alphabet()
+BYTES = {character: byte for byte, character in enumerate(ALPHABET)}
+# What a `tokenizer.json` must say where it says anything.
+MODEL = {
+    "type": ("BPE",),
+    "dropout": (None, 0, 0.0),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+    "byte_fallback": (None, False),
+    "ignore_merges": (None, False),
+}
+WORDS = {"type": ("ByteLevel",), "add_prefix_space": (False,), "use_regex": (None, True)}
+
+
+def read_vocabulary_and_merges(vocabulary, merges, added=()):
+    """Tokens in the order of their ids and pairs in the order of their ranks.
+
+    Args:
+        vocabulary, merges: paths of `vocab.json` and `merges.txt`.
+        added: objects of `content`, `id` and `special`, as `tokenizer.json` has them.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: one is damaged.
+    """
+    return in_order(read_json(vocabulary), added), _merges_of(read_bytes(merges))
+
+
+def read_byte_pairs(path, content=None):
+    """What `read_vocabulary_and_merges` returns, of a `tokenizer.json`.
+
+    Args:
+        path: the file.
+        content: its bytes, if they are read already.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is damaged, or is another kind of tokenizer.
+    """
+    if content is None:
+        return byte_pairs_of(read_json(path))
+    try:
+        fast = json.loads(content.decode("utf8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    return byte_pairs_of(fast)
+
+
+def byte_pairs_of(fast):
+    """As `read_byte_pairs`, of a file that is read already."""
+    if not isinstance(fast, dict):
+        raise ValueError("tokenizer.json is damaged: expected an object at its top.")
+    model = _checked(fast, "model", MODEL)
+    _checked(fast, "pre_tokenizer", WORDS)
+    if fast.get("normalizer") is not None:
+        raise ValueError(
+            "Expected no normalizer in tokenizer.json: GPT-2's tokenizer changes nothing. "
+            f"Received: {fast['normalizer']!r:.200}."
+        )
+    ids, merges, added = model.get("vocab"), model.get("merges"), fast.get("added_tokens") or []
+    if not isinstance(ids, dict) or not isinstance(merges, list) or not isinstance(added, list):
+        raise ValueError("tokenizer.json is damaged: its model has no vocabulary or no merges.")
+    return in_order(ids, added), [_pair(merge, rank) for rank, merge in enumerate(merges)]
+
+
+def as_tokenizer_json(vocabulary, merges, special):
+    """What a `tokenizer.json` holds for a `BytePairTokenizer`.
+
+    Args:
+        vocabulary: tokens in the order of their ids.
+        merges: pairs in the order of their ranks.
+        special: tokens that no text has.
+    """
+    words = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": token, **flags, "special": True}
+            for i, token in enumerate(vocabulary)
+            if token in special
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", **words},
+        "post_processor": {"type": "ByteLevel", **words},
+        "decoder": {"type": "ByteLevel", **words},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": {token: i for i, token in enumerate(vocabulary)},
+            "merges": [" ".join(pair) for pair in merges],
+        },
+    }
+
+
+def _merges_of(content):
+    """The pairs of a `merges.txt`, a pair a line behind a line `#version: 0.2`."""
+    if content.count(b"\n") > MAX_LINES:
+        raise ValueError(f"Expected at most {MAX_LINES} merges. Received: more.")
+    # Not `splitlines`, which also divides at characters that tokens may have.
+    lines = content.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
+    skip = int(not lines[0] or lines[0].startswith("#version"))
+    return [_pair(line, rank) for rank, line in enumerate(lines[skip:])]
+
+
+def _pair(merge, rank):
+    pair = tuple(merge.split(" ")) if isinstance(merge, str) else merge
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        raise ValueError(f"A merge must be two tokens. Received: {merge!r} as number {rank}.")
+    return tuple(pair)
+
+
+def _checked(fast, name, expected):
+    part = fast.get(name)
+    if not isinstance(part, dict):
+        raise ValueError(
+            f"Expected an object as {name} in tokenizer.json. Received: {part!r:.200}."
+        )
+    for key, values in expected.items():
+        found = part.get(key, False if key == "add_prefix_space" else values[0])
+        if found not in values:
+            raise ValueError(
+                f"Expected {key}={values[-1]!r} in the {name} of tokenizer.json, as byte-level "
+                f"byte-pair encodings such as GPT-2's have it. Received: {found!r:.200}."
+            )
+    return part

@@ -23,7 +23,7 @@ def read_bytes(path, most=None):
         # `read` takes memory for all that it may read, before it finds less.
         content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most:
-        raise ValueError(f"Expected at most {most} bytes. Received: more in {path.name}.")
+        raise ValueError(f"Expected at most {most} bytes. Received: more in {str(path)!r}.")
     return content
 
 

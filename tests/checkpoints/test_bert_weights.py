@@ -242,6 +242,19 @@ def test_old_names_and_a_prefix(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_the_bias_of_masked_words_by_its_other_name(tmp_path):
+    """Files have either name, or both."""
+    other = "cls.predictions.decoder.bias"
+    model = published(
+        tmp_path,
+        lambda n, a: (n.replace("cls.predictions.bias", other), a + ("predictions.bias" in n)),
+        head=models.BertPretrainer,
+    )
+    loaded = models.BertPretrainer.from_pretrained(tmp_path)
+    assert not loaded.load_report.missing and not loaded.load_report.unexpected
+    np.testing.assert_array_equal(loaded.mlm_bias.bias, numpy_of(model.mlm_bias.bias) + 1)
+
+
 def google_name(name, array):
     """An encoder's weight as google-research/bert stores it: matrices as (in, out)."""
     if array.ndim == 2 and (".dense." in name or ".self." in name):

@@ -159,6 +159,7 @@ def test_a_long_document_is_divided_among_contiguous_rows(tmp_path, monkeypatch)
     (tmp_path / "a.txt").write_text("\n".join(lines), "utf8")
     tokenizer = TOKENIZERS["two"]
     batches = read(data_of(tmp_path / "a.txt", tokenizer, contiguous=True))
+    assert batches[0][0]["token_ids"][:, 0].tolist() == [tokenizer.start_id] * B
     assert len(batches) < 7  # and not 11, as one row alone would have
     labels = [np.concatenate([y[row] for _, y in batches]) for row in range(B)]
     found = [bytes(int(i) - 4 for i in row if i > 3).decode() for row in labels]

@@ -143,6 +143,7 @@ def _checked(fast, name, expected):
         if found not in values:
             raise ValueError(
                 f"Expected {key}={values[-1]!r} in the {name} of tokenizer.json, as byte-level "
-                f"byte-pair encodings such as GPT-2's have it. Received: {found!r:.200}."
+                f"byte-pair encodings such as GPT-2's have it. Received: {found!r:.200}. Other "
+                "kinds are not read; a SentencePiece model (`*.model`) in the folder is."
             )
     return part

@@ -129,6 +129,39 @@ def test_the_graph_of_a_prompt_does_not_grow_with_it():
         assert long < most and long - short < 10  # constants of shapes may be shared
 
 
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_after_a_prompt_needs_no_xla_and_no_known_batch(model, name):
+    import tensorflow as tf
+
+    generator = model.make_generator(
+        max_length=4, search=name, repetition_penalty=1.5, no_repeat_ngram_size=2, min_length=1,
+        **SEARCHES[name][1],
+    )  # fmt: skip
+    inputs = {"source_ids": SOURCE, "prompt": PROMPT, "lengths": LENGTHS}
+    inputs = {key: tf.constant(value, tf.int32) for key, value in inputs.items()}
+    specs = {key: tf.TensorSpec((None, *x.shape[1:]), tf.int32) for key, x in inputs.items()}
+    search = tf.function(generator, input_signature=[specs], autograph=False)
+    graph = search.get_concrete_function().graph.as_graph_def()
+    functions = [graph.node, *(function.node_def for function in graph.library.function)]
+    assert not [node.op for nodes in functions for node in nodes if node.op.startswith("Xla")]
+    for one, other in zip(search(inputs).values(), generator(inputs).values(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_decoder_makes_its_matrices_once():
+    model = make()
+    decoder = model.decoder(model.context(SOURCE))
+    token_ids, state = ops.full((B,), 5, dtype="int32"), decoder.init_state(B, 2)
+    expected = as_numpy(decoder.step(token_ids, 0, state)[0])
+    for block in model.decoder_blocks:
+        for dense in block.projections():
+            dense.kernel.assign(0 * as_numpy(dense.kernel))
+    np.testing.assert_allclose(as_numpy(decoder.step(token_ids, 0, state)[0]), expected, atol=1e-4)
+    changed = model.decoder(model.context(SOURCE)).step(token_ids, 0, state)[0]
+    assert np.abs(as_numpy(changed) - expected).max() > 1
+
+
 class Counter(decoding.Decoder):
     """The next token is one more than the last; counts its steps."""
 

@@ -43,10 +43,10 @@ print(json.dumps([long - short, truncated]))
 """
 
 
-def head(kind, longest=128, vocab_size=len(PIECES)):
+def head(kind, longest=128, vocab_size=None):
     keras.utils.set_random_seed(3)
     bert = models.Bert(
-        vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest
+        vocab_size or len(PIECES), d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest
     )
     return getattr(models, kind)(bert)
 

@@ -45,9 +45,8 @@ print(json.dumps([long - short, truncated]))
 
 def head(kind, longest=128, vocab_size=None):
     keras.utils.set_random_seed(3)
-    bert = models.Bert(
-        vocab_size or len(PIECES), d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest
-    )
+    sizes = dict(d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest)
+    bert = models.Bert(vocab_size or len(PIECES), **sizes)
     return getattr(models, kind)(bert)
 
 

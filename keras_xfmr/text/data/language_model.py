@@ -55,7 +55,7 @@ class LanguageModelDataset(Epochs):
             seldom a line feed; there, `" "`.
         shuffle_buffer: blocks to shuffle among, at most 10^8; 0 keeps the order of the files. None
             for 10,000, and 0 where `contiguous`.
-        seed: an integer of 64 bits.
+        seed: an integer in 0 .. 2^31 - 1.
         **reading: `heading`, `line_documents`, `on_bad_line`, as `Documents` takes them.
 
     Raises:

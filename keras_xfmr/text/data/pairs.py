@@ -43,7 +43,7 @@ class PairDataset(Epochs):
         skip_header: whether each file begins with a line that is no pair.
         shuffle_buffer: rows to shuffle among, at most 10^8; 0 keeps the order of the files. Each
             place takes 25 bytes, also where there are fewer rows.
-        seed: of the shuffle, an integer of 64 bits.
+        seed: of the shuffle, an integer in 0 .. 2^31 - 1.
         on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
             counts it in `skipped`. Bad: another number of fields than most of the first rows of its
             file, not UTF-8 or with a NUL character, one side empty or only white space, longer than

@@ -73,7 +73,7 @@ class PretrainingDataset(Epochs):
         short_rate: share of instances with a random length, in [0, 1].
         shuffle_buffer: documents (parts, of long ones) to shuffle among, at most 10^8; 0 keeps the
             order of the files.
-        seed: an integer of 64 bits.
+        seed: an integer in 0 .. 2^31 - 1.
         **reading: `heading`, `sentence_split`, `line_documents`, `on_bad_line`, as `Documents`
             takes them.
 

@@ -6,7 +6,7 @@ B batch, W words
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from keras_xfmr.text.ragged import owners
+from keras_xfmr.text.ragged import owners, stretches
 
 # General categories of Unicode 8, the version that published BERT models were made with. Written
 # out, because the classes of a regular expression change with the version of TensorFlow that a
@@ -211,15 +211,23 @@ def cut_words(texts, split="bert", *, split_cjk=True):
             tf.boolean_mask(begins.values, kept), tf.reduce_sum(counts, axis=1)
         )
         behinds = begins.with_values(begins.values + sizes)
-    owner = owners(begins.row_lengths())
-    sizes = behinds.values - begins.values
-    words = begins.with_values(tf.strings.substr(tf.gather(texts, owner), begins.values, sizes))
-    return words, *_as_characters(texts, begins, behinds)
+    characters, places = tf.strings.unicode_split_with_offsets(texts, "UTF-8")
+    starts, ends = _as_characters(texts, places, begins, behinds)
+    # Joined from characters: to cut each word from its text would copy the text for each.
+    begin = tf.gather(characters.row_starts(), owners(starts.row_lengths()))
+    sizes = tf.cast(ends.values - starts.values, tf.int64)
+    spelled = stretches(characters.values, begin + tf.cast(starts.values, tf.int64), sizes)
+    return starts.with_values(tf.strings.reduce_join(spelled, axis=1)), starts, ends
 
 
-def _as_characters(texts, *offsets):
-    """Ragged offsets in bytes `[B, (W)]` as offsets in Unicode characters, int32."""
-    _, starts = tf.strings.unicode_decode_with_offsets(texts, "UTF-8")
+def _as_characters(texts, starts, *offsets):
+    """Ragged offsets in bytes `[B, (W)]` as offsets in Unicode characters, int32.
+
+    Args:
+        texts: strings `[B]`.
+        starts: the offsets of their characters.
+        *offsets: of words.
+    """
     stretch = tf.reduce_max(_bytes(texts)) + 1
 
     def places(ragged):  # rising over all texts

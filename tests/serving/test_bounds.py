@@ -43,11 +43,11 @@ print(json.dumps([long - short, truncated]))
 """
 
 
-def head(kind, longest=128, vocab_size=None):
+def head(kind, longest=128, vocab_size=None, **options):
     keras.utils.set_random_seed(3)
     sizes = dict(d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=longest)
     bert = models.Bert(vocab_size or len(PIECES), **sizes)
-    return getattr(models, kind)(bert)
+    return getattr(models, kind)(bert, **options)
 
 
 def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
@@ -60,7 +60,8 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
         ("BertTokenClassifier", "entities"),
         ("BertPretrainer", "fill_mask"),
     ):
-        path = serving.export_encoder(head(kind), packer, tmp_path / kind)
+        options = dict(labels=["O", "B-X"]) if kind == "BertTokenClassifier" else {}
+        path = serving.export_encoder(head(kind, **options), packer, tmp_path / kind)
         services.append((path, signature, ["text"]))
     lines = tf.data.Dataset.from_tensor_slices(["abc de", "中 한국 \ufdfa"] * 3)
     pieces = text.learn_bert_sentence_piece(lines, 43)
@@ -83,7 +84,8 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     more, truncated = json.loads(done.stdout.splitlines()[-1])
     assert all(truncated)
-    assert more < 300, f"{more:.0f} MiB"
+    print(f"{more:.0f} MiB more")
+    assert more < 300
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_xfmr import checkpoints
+from keras_xfmr import checkpoints, models
 from keras_xfmr.layers import EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.models.core.pretrained import Pretrained
 
@@ -120,6 +120,15 @@ def test_names_without_a_prefix_and_other_files(published, tmp_path):
     (tmp_path / "bin" / "config.json").write_text(peer.config.to_json_string())
     for name in ("bare", "shards", "bin"):
         check(Decoder.from_pretrained(tmp_path / name), logits)
+
+
+def test_what_a_model_leaves_unset_is_written(tmp_path):
+    model = models.Gpt.from_preset("tiny", vocab_size=31, dropout_rate=0.3)
+    model.save_pretrained(tmp_path)
+    peer = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    config = peer.config
+    assert (config.embd_pdrop, config.bos_token_id, config.eos_token_id) == (0.3, 30, 30)
+    np.testing.assert_allclose(np.asarray(model(IDS)), logits_of(peer), rtol=1e-5, atol=1e-5)
 
 
 def test_openai_s_checkpoint(published, folder):

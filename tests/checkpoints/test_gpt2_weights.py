@@ -131,6 +131,24 @@ def test_what_a_model_leaves_unset_is_written(tmp_path):
     np.testing.assert_allclose(np.asarray(model(IDS)), logits_of(peer), rtol=1e-5, atol=1e-5)
 
 
+def test_loading_draws_nothing(folder, monkeypatch):
+    drawn = []
+
+    def watch(self, shape, dtype=None):
+        drawn.append(shape)
+        return keras.ops.zeros(shape, dtype)
+
+    for name in ("RandomNormal", "TruncatedNormal", "GlorotUniform"):
+        monkeypatch.setattr(getattr(keras.initializers, name), "__call__", watch)
+    model = models.Gpt.from_preset("tiny", vocab_size=31)
+    assert len(drawn) == 14
+    drawn.clear()
+    model = models.Gpt.from_pretrained(folder)
+    assert not drawn and model.get_config()["initializer"] is None
+    model = models.Gpt(31, d_model=12, num_heads=3, ffn_dim=5, num_layers=1, initializer="ones")
+    assert np.all(models.Gpt.from_config(model.get_config()).token_embedding.embeddings == 1)
+
+
 def test_openai_s_checkpoint(published, folder):
     import tensorflow as tf
 

@@ -24,6 +24,7 @@ class Option:
         kind: `int`, `float`, `bool` or `str`.
         hub: the name in the configuration of a KerasHub backbone.
         values: published value -> ours, where they differ.
+        unset: what None means in a model, a function of its arguments; by default `default`.
     """
 
     ours: str
@@ -34,6 +35,7 @@ class Option:
     kind: type
     hub: str = None
     values: dict = None
+    unset: callable = None
 
     def read(self, config, arguments):
         """The argument's value.
@@ -57,6 +59,9 @@ class Option:
     def write(self, arguments):
         """The value in a configuration."""
         value = arguments[self.ours]
+        if value is None:
+            value = self.unset or self.default
+            value = value(arguments) if callable(value) else value
         if self.values is None:
             return value
         published = [theirs for theirs, ours in self.values.items() if ours == value]
@@ -73,9 +78,10 @@ def size(ours, *names, default, least=1, hub=None):
     return Option(ours, names, default, f"from {least}", lambda n: n >= least, int, hub)
 
 
-def rate(ours, *names, default, hub=None):
+def rate(ours, *names, default, hub=None, unset=None):
     """The row of a dropout rate."""
-    return Option(ours, names, default, "from 0 to below 1", lambda r: 0 <= r < 1, float, hub)
+    fits, expected = (lambda r: 0 <= r < 1), "from 0 to below 1"
+    return Option(ours, names, default, expected, fits, float, hub, unset=unset)
 
 
 def epsilon(ours, *names, default):

@@ -19,7 +19,7 @@ from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
-from keras_xfmr.models.core.pretrained import FilledLater, Pretrained
+from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
 PRESETS = {
@@ -134,10 +134,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         config["dtype"] = keras.dtype_policies.serialize(policy)
         _check(config)
         self._given_initializer = keras.initializers.get(initializer)
-        later = isinstance(initializer, FilledLater)
-        config["initializer"] = (
-            None if later else keras.initializers.serialize(self._given_initializer)
-        )
+        config["initializer"] = saved_initializer(initializer)
 
         # ---- layers
         self.pad_token_id, self.d_model, self.dropout_rate = pad_token_id, d_model, dropout_rate

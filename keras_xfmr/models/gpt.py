@@ -20,6 +20,7 @@ from keras_xfmr.layers import (
     TokenEmbedding,
 )
 from keras_xfmr.layers.add_norm import NORMS
+from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import Prepared, project
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
@@ -27,7 +28,7 @@ from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
 from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
-from keras_xfmr.models.core.pretrained import Pretrained
+from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
 
 # Radford et al. 2018 (gpt), 2019 (the sizes of GPT-2).
 PRESETS = {
@@ -76,6 +77,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         tie_output: whether the logits are a product with the token table, by default True.
         initializer_range: deviation of the normal that weights are drawn from, by default 0.02;
             learned positions have half of it.
+        initializer: of all weights but norms, in the place of that normal.
         pad_id: the padding of the tokenizer; None, the default, where it has none of its own. An id
             that is also the start or the end hides nothing.
         start_id, end_id: by default the last id, as in GPT-2.
@@ -125,6 +127,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         epsilon=1e-5,
         tie_output=True,
         initializer_range=0.02,
+        initializer=None,
         pad_id=None,
         start_id=None,
         end_id=None,
@@ -135,7 +138,9 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         config = {key: value for key, value in locals().items() if key in Gpt.argument_names()}
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        config["initializer"] = saved_initializer(initializer)
         self._config = _checked(config, policy)
+        given = keras.initializers.get(initializer)
         self._lora = {}
         self.pad_id = pad_id
         self.start_id = vocab_size - 1 if start_id is None else start_id
@@ -144,6 +149,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
 
         # ---- layers
         def draw(scale=1.0):
+            if given is not None:
+                return copy_initializer(given)
             return keras.initializers.RandomNormal(stddev=scale * initializer_range)
 
         self.token_embedding = TokenEmbedding(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_xfmr import checkpoints
+from keras_xfmr import checkpoints, models
 from keras_xfmr.layers import EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.models.core.pretrained import Pretrained
 
@@ -120,6 +120,33 @@ def test_names_without_a_prefix_and_other_files(published, tmp_path):
     (tmp_path / "bin" / "config.json").write_text(peer.config.to_json_string())
     for name in ("bare", "shards", "bin"):
         check(Decoder.from_pretrained(tmp_path / name), logits)
+
+
+def test_what_a_model_leaves_unset_is_written(tmp_path):
+    model = models.Gpt.from_preset("tiny", vocab_size=31, dropout_rate=0.3)
+    model.save_pretrained(tmp_path)
+    peer = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    config = peer.config
+    assert (config.embd_pdrop, config.bos_token_id, config.eos_token_id) == (0.3, 30, 30)
+    np.testing.assert_allclose(np.asarray(model(IDS)), logits_of(peer), rtol=1e-5, atol=1e-5)
+
+
+def test_loading_draws_nothing(folder, monkeypatch):
+    drawn = []
+
+    def watch(self, shape, dtype=None):
+        drawn.append(shape)
+        return keras.ops.zeros(shape, dtype)
+
+    for name in ("RandomNormal", "TruncatedNormal", "GlorotUniform"):
+        monkeypatch.setattr(getattr(keras.initializers, name), "__call__", watch)
+    model = models.Gpt.from_preset("tiny", vocab_size=31)
+    assert len(drawn) == 14
+    drawn.clear()
+    model = models.Gpt.from_pretrained(folder)
+    assert not drawn and model.get_config()["initializer"] is None
+    model = models.Gpt(31, d_model=12, num_heads=3, ffn_dim=5, num_layers=1, initializer="ones")
+    assert np.all(models.Gpt.from_config(model.get_config()).token_embedding.embeddings == 1)
 
 
 def test_openai_s_checkpoint(published, folder):

@@ -77,7 +77,12 @@ OPTIONS = (
     size("ffn_dim", "n_inner", default=lambda arguments: 4 * arguments["d_model"]),
     choice("activation", "activation_function", default="gelu_tanh", values=ACTIVATIONS),
     rate("dropout_rate", "resid_pdrop", default=0.1),
-    rate("embedding_dropout_rate", "embd_pdrop", default=0.1),
+    rate(
+        "embedding_dropout_rate",
+        "embd_pdrop",
+        default=0.1,
+        unset=lambda arguments: arguments["dropout_rate"],
+    ),
     rate("attention_dropout_rate", "attn_pdrop", default=0.1),
     epsilon("epsilon", "layer_norm_epsilon", default=1e-5),
     size("start_id", "bos_token_id", default=last_row, least=0),

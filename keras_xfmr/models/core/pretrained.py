@@ -36,6 +36,12 @@ class FilledLater(keras.initializers.TruncatedNormal):
         return keras.initializers.TruncatedNormal(**config)
 
 
+def saved_initializer(initializer):
+    """An `initializer` argument in a configuration: None where it only skips drawing."""
+    later = isinstance(initializer, FilledLater)
+    return None if later else keras.initializers.serialize(keras.initializers.get(initializer))
+
+
 class Pretrained(NamedArguments):
     """A mixin of `from_pretrained` and `save_pretrained`.
 

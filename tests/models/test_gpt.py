@@ -126,7 +126,8 @@ def test_the_end_is_learned_where_it_is_the_padding():
     ids = np.array([[5, 7, V - 1, 6, 3, V - 1]] * 4)
     labels = np.concatenate([ids[:, 1:], np.full((4, 1), -1)], axis=1)
     loss = training.MaskedCrossEntropy(pad_id=-1)
-    model.compile("adam", loss, [training.MaskedPerplexity(pad_id=-1)], jit_compile=False)
+    perplexity = training.MaskedPerplexity(pad_id=-1)
+    model.compile("adam", loss, metrics=[perplexity], jit_compile=False)
     measured = model.evaluate(ids, labels, verbose=0, return_dict=True)
     tokens = model.score(ids[:1].tolist())["token_scores"][0, 1:]
     assert measured["loss"] == pytest.approx(-tokens.mean(), rel=1e-4)

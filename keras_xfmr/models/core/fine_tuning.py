@@ -119,9 +119,7 @@ class Adaptable:
         self._train_updates_alone()
 
     def _train_updates_alone(self):
-        layers = [*self.embedding_layers(), *self.encoder_blocks]
-        layers += [] if self.pooler is None else [self.pooler]
-        for weight in (weight for layer in layers for weight in layer.weights):
+        for weight in self.weights:
             if "lora" not in weight.name:
                 weight.trainable = False
 

@@ -8,7 +8,11 @@ import typing
 
 import keras
 
-ALIASES = {"bce": "binarycrossentropy", "kld": "kldivergence"}  # the others are of regression
+ALIASES = {
+    "bce": "binarycrossentropy", "kld": "kldivergence", "mse": "meansquarederror",
+    "mae": "meanabsoluteerror", "mape": "meanabsolutepercentageerror",
+    "msle": "meansquaredlogarithmicerror",
+}  # fmt: skip
 IGNORING = ("pad_id", "ignore_class", "mask_token_id")  # KerasHub's metrics have the last one
 OPTIONS = ("from_logits", *IGNORING, "threshold", "thresholds", "top_k", "sparse_y_pred")
 

@@ -32,7 +32,7 @@ def test_a_copied_array_keeps_its_values_whatever_becomes_of_the_array(shape, tu
     array = np.random.default_rng(3).normal(size=shape).astype("float32")
     array = array.T if turned else array
     expected = array.copy()
-    tensor = kernels.copied(array)
+    tensor = kernels.tensor_from_array(array)
     variable = keras.Variable(tensor)
     array[...] = 5.0
     np.testing.assert_array_equal(tensor, expected)

@@ -50,7 +50,7 @@ class Bound:
         start = 0
         for value, width in zip(self.values, widths):
             part = array[..., start : start + width]
-            value.assign(ops.reshape(kernels.copied(part), value.shape))
+            value.assign(ops.reshape(kernels.tensor_from_array(part), value.shape))
             start += width
 
     def stored(self, arguments):

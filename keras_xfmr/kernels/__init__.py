@@ -14,7 +14,7 @@ else:
     from keras_xfmr.kernels import portable as phrasing
 
 build_training = phrasing.build_training
-copied = phrasing.copied
+tensor_from_array = phrasing.tensor_from_array
 dropout = phrasing.dropout
 empty = phrasing.empty
 layer_norm = phrasing.layer_norm
@@ -27,7 +27,7 @@ __all__ = [
     "MASKED_SCORE",
     "attention",
     "build_training",
-    "copied",
+    "tensor_from_array",
     "dropout",
     "empty",
     "layer_norm",

@@ -42,7 +42,7 @@ def empty(shape, dtype):
     return ops.zeros(shape, dtype)
 
 
-def copied(array):
+def tensor_from_array(array):
     """A tensor with the values of an array, and memory of its own."""
     return ops.convert_to_tensor(np.array(array, order="C"))
 

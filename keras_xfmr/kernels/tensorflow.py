@@ -70,7 +70,7 @@ ALIGNMENT = 64  # bytes; TensorFlow takes memory over that begins at a multiple 
 STRIPE = 8  # columns of a matrix that is turned round
 
 
-def copied(array):
+def tensor_from_array(array):
     """A tensor with the values of an array, which are copied once.
 
     `tf.convert_to_tensor` copies an array so that nobody can change the tensor by it, and once more

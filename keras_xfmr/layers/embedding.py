@@ -11,11 +11,11 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.layers.projections import KeepsUpdates, times_transposed
+from keras_xfmr.layers.projections import SavesLora, times_transposed
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class TokenEmbedding(KeepsUpdates, keras.layers.Embedding):
+class TokenEmbedding(SavesLora, keras.layers.Embedding):
     """sqrt(D) E[id], and in reverse the logits x E^T with the same matrix E.
 
     Vaswani et al. 2017, section 3.4; Press and Wolf 2017 for the tied output. An extension of

@@ -14,7 +14,7 @@ from keras import ops
 FEW_ROWS = range(3, 33)
 
 
-class KeepsUpdates:
+class SavesLora:
     """A mixin of Keras' layers that saves low-rank updates beside the merged kernel.
 
     Keras saves the sum alone, and sets A and B to 0 where it is loaded, from where neither has a
@@ -48,7 +48,7 @@ class KeepsUpdates:
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class AdaptableDense(KeepsUpdates, keras.layers.Dense):
+class AdaptableDense(SavesLora, keras.layers.Dense):
     """`keras.layers.Dense` whose low-rank updates outlive saving."""
 
     def prepare(self, rows=None):
@@ -66,7 +66,7 @@ class AdaptableDense(KeepsUpdates, keras.layers.Dense):
         return ops.reshape(x, (*ops.shape(inputs)[:-1], self.units))
 
 
-class RowDense(KeepsUpdates, keras.layers.EinsumDense):
+class RowDense(SavesLora, keras.layers.EinsumDense):
     """A dense layer over the last axes of its input, as one product of two matrices.
 
     `EinsumDense` on `[B, T, D]` multiplies a batch of matrices, whose gradient is a batch of

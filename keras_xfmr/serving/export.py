@@ -9,7 +9,7 @@ from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.serving.heads import characters
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.requests import cut_text, read_up_to
-from keras_xfmr.text.ragged import head, join
+from keras_xfmr.text.ragged import join, take_first
 
 MAX_SOURCE_LENGTH = 512  # tokens, where a model has positions for any number
 
@@ -193,7 +193,7 @@ def _encode(tokenizer, texts, bounds):
     lengths = ids.row_lengths()
     kept = tf.minimum(lengths, longest - 1)
     end = tf.fill([ids.nrows()], tf.cast(tokenizer.end_id, ids.dtype))
-    return join(head(ids, kept), end), tf.logical_or(beyond, kept < lengths)
+    return join(take_first(ids, kept), end), tf.logical_or(beyond, kept < lengths)
 
 
 def _check_vocabulary(side, tokenizer, embedding, model, special):

@@ -18,7 +18,7 @@ from keras_xfmr.serving.heads import (
 from keras_xfmr.serving.requests import cut_text, in_parts
 from keras_xfmr.text.packers.entities import EntityFinder
 from keras_xfmr.text.packers.sentences import INPUTS
-from keras_xfmr.text.ragged import head
+from keras_xfmr.text.ragged import take_first
 
 
 def tagger(
@@ -42,7 +42,7 @@ def tagger(
         words, starts, ends = packer.split_words(text)
         kept = tf.minimum(words.row_lengths(), max_words)
         truncated = tf.logical_or(truncated, kept < words.row_lengths())
-        words, starts, ends = (head(values, kept) for values in (words, starts, ends))
+        words, starts, ends = (take_first(values, kept) for values in (words, starts, ends))
         packed = packer.pack_word_windows(words, stride)
         scores = in_parts(of_inputs, {name: packed[name] for name in INPUTS})["scores"]
         window, position = packed["word_windows"].values, packed["word_positions"].values

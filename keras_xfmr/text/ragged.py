@@ -16,7 +16,7 @@ def stretches(values, begin, size):
     return places.with_values(tf.gather(values, places.values))
 
 
-def head(rows, size):
+def take_first(rows, size):
     """The first `size[b]` entries of row b; a row has as many at least."""
     return stretches(rows.values, rows.row_starts(), size)
 

@@ -277,7 +277,9 @@ def test_a_class_that_a_loss_leaves_out_is_refused(kind, loss, message, heads):
     ("words", training.MaskedAccuracy(), "label 0, a token. Pass pad_id=2"),
 ])  # fmt: skip
 def test_a_class_that_a_metric_leaves_out_is_refused(kind, metric, message, heads):
-    refused(heads, kind, FITTING[kind], f"`metrics` must fit .*{message}", of=[[metrics.SparseTopKCategoricalAccuracy()], metric])
+    fitting = [metrics.SparseTopKCategoricalAccuracy()]
+    message = f"`metrics` must fit .*{message}"
+    refused(heads, kind, FITTING[kind], message, of=[fitting, metric])
 
 
 @pytest.mark.parametrize("name, size", [("start", 1), ("nsp", 1), ("mlm", 1)])

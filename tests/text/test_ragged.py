@@ -15,7 +15,7 @@ def rows_of(rows, splits="int64"):
 
 
 def test_a_row_begins_where_it_did_and_ends_sooner():
-    found = ragged.head(rows_of(ROWS), [2, 0, 1, 0])
+    found = ragged.take_first(rows_of(ROWS), [2, 0, 1, 0])
     assert found.to_list() == [[5, 7], [], [13], []]
 
 
@@ -53,6 +53,6 @@ def test_parts_of_entries_become_rows():
 
 def test_no_rows_become_none():
     none = rows_of([])
-    assert ragged.head(none, tf.constant([], tf.int64)).to_list() == []
+    assert ragged.take_first(none, tf.constant([], tf.int64)).to_list() == []
     assert ragged.join(none, tf.constant([], tf.int32)).to_list() == []
     assert ragged.merge(none, rows_of([])).to_list() == []

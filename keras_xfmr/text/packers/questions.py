@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.packers.sentences import SentencePacker
 from keras_xfmr.text.packers.windows import cut_windows
-from keras_xfmr.text.ragged import head
+from keras_xfmr.text.ragged import take_first
 from keras_xfmr.text.words import BLANKS, as_utf8
 
 
@@ -126,7 +126,7 @@ class QuestionPacker(tf.Module):
         questions = self.tokenizer.tokenize(question)
         asked = tf.minimum(questions.row_lengths(), self.max_question_length)
         truncated = asked < questions.row_lengths()
-        questions = head(questions, asked)
+        questions = take_first(questions, asked)
         ids, starts, ends = self.tokenizer.tokenize_with_offsets(as_utf8(context))
         tf.debugging.assert_equal(
             questions.nrows(), ids.nrows(), "Expected a context for each question."

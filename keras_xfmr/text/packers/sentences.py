@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.packers.windows import cut_windows
-from keras_xfmr.text.ragged import head, join, merge, owners
+from keras_xfmr.text.ragged import join, merge, owners, take_first
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.words import SPLITS, cut_words
 
@@ -107,7 +107,7 @@ class SentencePacker(tf.Module):
         keep = tf.minimum(lengths[0], tf.maximum(room - lengths[1], (room + 1) // 2))
         keep_second = tf.minimum(lengths[1], room - keep)
         truncated = tf.logical_or(keep < lengths[0], keep_second < lengths[1])
-        rows = [head(first, keep), head(second, keep_second)]
+        rows = [take_first(first, keep), take_first(second, keep_second)]
         return self._inputs(rows, keep + 2, truncated)
 
     def split_words(self, texts):
@@ -251,7 +251,7 @@ class SentencePacker(tf.Module):
         pieces = self.tokenizer.tokenize(parts.values)
         pieces = join(pieces, tf.fill([pieces.nrows()], mask_id))
         ids = merge(parts, pieces)
-        packed = self._pack_one(head(ids, ids.row_lengths() - 1))  # none after the last part
+        packed = self._pack_one(take_first(ids, ids.row_lengths() - 1))  # none after the last part
         masked = tf.equal(packed["token_ids"], mask_id)
         length = tf.shape(masked)[1]
         most = tf.reduce_max(tf.math.count_nonzero(masked, axis=1, dtype=tf.int32))
@@ -261,7 +261,7 @@ class SentencePacker(tf.Module):
 
     def _pack_one(self, ids):
         keep = tf.minimum(ids.row_lengths(), self.max_length - 2)
-        return self._inputs([head(ids, keep)], keep + 2, keep < ids.row_lengths())
+        return self._inputs([take_first(ids, keep)], keep + 2, keep < ids.row_lengths())
 
     def _inputs(self, rows, first_length, truncated):
         """The inputs from the ids of one or two sentences; the first segment is `first_length`

@@ -119,7 +119,7 @@ def write_on(model, tokenizer, beginnings):
     prompts = [[tokenizer.start_id, *row] for row in tokenizer.tokenize(beginnings).to_list()]
     found = model.generate(
         prompts, max_length=40, truncate=True, search="sample", seed=FLAGS.seed,
-        temperature=FLAGS.temperature, top_p=FLAGS.top_p,
+        temperature=FLAGS.temperature, top_p=FLAGS.top_p, jit_compile=FLAGS.jit_compile,
     )  # fmt: skip
     for beginning, ids in zip(beginnings, tokenizer.detokenize(found["token_ids"]).numpy()):
         print(f"  {beginning} | {ids.decode('utf8', 'replace')}")

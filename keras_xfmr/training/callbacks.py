@@ -11,7 +11,7 @@ import numpy as np
 
 WEIGHTS, METADATA = "latest.weights.h5", "training_metadata.json"
 BACKUP = re.compile(r"backup-(\d{6,})-(\d{9,})")  # of an epoch and a batch
-ASIDE = re.compile(r"backup-writing-\d+")  # of a process
+ASIDE = re.compile(r"writing-backup-\d+")  # of a process
 
 
 class BackupAndRestore(keras.callbacks.BackupAndRestore):
@@ -251,7 +251,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def _save(self, epoch, batch):
         final = self._root / f"backup-{epoch:06d}-{batch:09d}"
-        aside = self._root / f"backup-writing-{os.getpid()}"
+        aside = self._root / f"writing-backup-{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
         self.model.save_weights(aside / WEIGHTS)
         seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]

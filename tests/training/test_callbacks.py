@@ -163,7 +163,7 @@ def test_several_steps_an_execution_are_backed_up_when_enough_have_passed(unbrok
 
 
 def test_what_was_half_written_is_passed_over(unbroken, tmp_path):
-    for name in ("backup-writing-1", "other"):
+    for name in ("writing-backup-1", "other"):
         (tmp_path / "backup" / name).mkdir(parents=True)
         (tmp_path / "backup" / name / "latest.weights.h5").write_bytes(b"half")
     model = make()
@@ -352,13 +352,13 @@ def test_only_the_backups_are_removed(tmp_path, monkeypatch):
     backup = "backup-000001-000000000"
     names = {
         "thesis.txt", "latest.weights.h5", "writing-23/thesis.txt", "writing-23/latest.weights.h5",
-        "backup-writing-7/thesis.txt", f"{backup}/thesis.txt",
+        "writing-backup-7/thesis.txt", f"{backup}/thesis.txt",
         f"backup-{EPOCHS:06d}-000000000/thesis.txt",
     }  # fmt: skip
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("years of work")
-    (tmp_path / "backup-writing-7" / "latest.weights.h5").write_bytes(b"half")
+    (tmp_path / "writing-backup-7" / "latest.weights.h5").write_bytes(b"half")
     (tmp_path / backup / "latest.weights.h5").write_bytes(b"without metadata no backup")
     monkeypatch.chdir(tmp_path)
     assert fit(make(), training.BackupAndRestore(".", data=Data())) == [0, 1, 2]

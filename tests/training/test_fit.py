@@ -77,8 +77,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(compiled, path, t
     _, errors = run.communicate()
     assert run.returncode == -signal.SIGKILL, errors
     assert len(list(folder.iterdir())) == 1
-    (folder / "writing-1").mkdir()  # as if it had been killed while it wrote
-    (folder / "writing-1" / "latest.weights.h5").write_bytes(b"half")
+    (folder / "writing-backup-1").mkdir()  # as if it had been killed while it wrote
+    (folder / "writing-backup-1" / "latest.weights.h5").write_bytes(b"half")
     model, pairs = fit_script.make(path, jit_compile=compiled)
     begun = []
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))

@@ -21,6 +21,12 @@ class Encoder:
         pooler: the layer of `pool`, or None.
         declared_inputs: its `Inputs`; one of them is `token_ids`, one `attention_mask`.
         dtype_policy: of its layers.
+
+    Example:
+
+    >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+    >>> isinstance(bert, Encoder), Classifier(bert).encoder is bert
+    (True, True)
     """
 
     pooler = None

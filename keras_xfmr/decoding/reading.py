@@ -13,7 +13,7 @@ from keras_xfmr.decoding.penalties import Penalties, check_end_ids, is_end
 
 
 class Reading:
-    """A decoder that has read its prompt but for the last token, which the first step reads.
+    """A decoder that has read its prompt except the last token, which the first step reads.
 
     Args:
         step, prompt, state, lengths, end_id, max_length: see `greedy_search`.

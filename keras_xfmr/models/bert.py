@@ -16,7 +16,7 @@ from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.core.arguments import check_rates
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.encoder import Encoder
-from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
+from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
@@ -211,17 +211,6 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             dtype=policy,
             name=name,
         )
-
-    def get_config(self):
-        return {**self._config, "name": self.name, **self._adaptations()}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        adaptations = {key: config.pop(key) for key in ("lora", *FREEZE_KEYS) if key in config}
-        model = cls(**config)
-        model._adapt(**adaptations)
-        return model
 
     @classmethod
     def from_preset(cls, preset, **overrides):

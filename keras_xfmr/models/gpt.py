@@ -25,7 +25,7 @@ from keras_xfmr.layers.projections import Prepared, project
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, Adaptable
+from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
@@ -216,17 +216,6 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         if self.pad_id in (None, self.start_id, self.end_id):
             return ops.ones_like(inputs["token_ids"], dtype="int32")
         return ops.cast(ops.not_equal(inputs["token_ids"], self.pad_id), "int32")
-
-    def get_config(self):
-        return {**self._config, "name": self.name, **self._adaptations()}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        adaptations = {key: config.pop(key) for key in ("lora", *FREEZE_KEYS) if key in config}
-        model = cls(**config)
-        model._adapt(**adaptations)
-        return model
 
     @classmethod
     def from_preset(cls, preset, **overrides):

@@ -31,7 +31,6 @@ def tagger(
         stride = check_positive_int("stride", stride)
     names, most = label_names(model, labels), characters(max_characters, max_words)
     finder = EntityFinder([name.decode("utf8") for name in names.numpy()])
-    types = tf.constant([*finder.types, ""])
 
     def of_inputs(inputs):
         return {"scores": tf.nn.softmax(float32(model(inputs)))}
@@ -67,28 +66,7 @@ def tagger(
         }  # fmt: skip
 
     def entities_of(text):
-        text, _, tags, scores, (start, end), truncated = words_of(text)
-        # One more than is wanted shows whether some are left out.
-        kind, first, last = finder(tags, max_entities + 1)
-        truncated = tf.logical_or(truncated, kind[:, -1] >= 0)
-        kind, first, last = (values[:, :-1] for values in (kind, first, last))
-        there = kind >= 0
-        first, last = tf.maximum(first, 0), tf.maximum(last, 0)
-        start, end = tf.gather(start, first, batch_dims=1), tf.gather(end, last, batch_dims=1)
-        start, end = tf.where(there, start, 0), tf.where(there, end, 0)
-        # Of the words that have a tag; those without have the score 0.
-        total = _between(tf.cast(scores, tf.float64), first, last)
-        count = _between(tf.cast(tags >= 0, tf.float64), first, last)
-        score = float32(total / tf.maximum(count, 1.0))
-        whole = tf.repeat(text[:, None], max_entities, axis=1)
-        return {
-            "entity": tf.gather(types, tf.where(there, kind, len(finder.types))),
-            "text": tf.strings.substr(whole, start, end - start, unit="UTF8_CHAR"),
-            "start": tf.where(there, start, -1),
-            "end": tf.where(there, end, -1),
-            "score": tf.where(there, score, 0.0),
-            "truncated": truncated,
-        }
+        return _entities(finder, max_entities, *words_of(text))
 
     def of_ids(token_ids, lengths):
         inputs = read_ids(model, token_ids, lengths)
@@ -105,6 +83,32 @@ def tagger(
     if "O" in finder.labels:  # or every word would be part of one
         endpoints["entities"] = (entities_of, strings("text"))
     return endpoints
+
+
+def _entities(finder, most, text, _, tags, scores, where, truncated):
+    """The entities of tagged words: what `entities` returns."""
+    # One more than is wanted shows whether some are left out.
+    kind, first, last = finder(tags, most + 1)
+    truncated = tf.logical_or(truncated, kind[:, -1] >= 0)
+    kind, first, last = (values[:, :-1] for values in (kind, first, last))
+    there = kind >= 0
+    first, last = tf.maximum(first, 0), tf.maximum(last, 0)
+    start, end = (tf.gather(x, place, batch_dims=1) for x, place in zip(where, (first, last)))
+    start, end = tf.where(there, start, 0), tf.where(there, end, 0)
+    # Of the words that have a tag; those without have the score 0.
+    total = _between(tf.cast(scores, tf.float64), first, last)
+    count = _between(tf.cast(tags >= 0, tf.float64), first, last)
+    score = float32(total / tf.maximum(count, 1.0))
+    names = tf.constant([*finder.types, ""])
+    whole = tf.repeat(text[:, None], most, axis=1)
+    return {
+        "entity": tf.gather(names, tf.where(there, kind, len(finder.types))),
+        "text": tf.strings.substr(whole, start, end - start, unit="UTF8_CHAR"),
+        "start": tf.where(there, start, -1),
+        "end": tf.where(there, end, -1),
+        "score": tf.where(there, score, 0.0),
+        "truncated": truncated,
+    }
 
 
 def _between(values, first, last):

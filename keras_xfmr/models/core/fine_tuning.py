@@ -125,13 +125,23 @@ class Adaptable:
 
     # ---- in a configuration
 
-    def _adaptations(self):
-        return ({"lora": self._lora} if self._lora else {}) | freeze_config(self, self.weights)
+    def get_config(self):
+        lora = {"lora": self._lora} if self._lora else {}
+        frozen = freeze_config(self, self.weights)
+        return {**self._config, "name": self.name, **lora, **frozen}
 
-    def _adapt(self, lora=None, **frozen):
-        for name, (rank, alpha) in (lora or {}).items():
-            self.enable_lora(rank, targets=[name], alpha=alpha)
-        freeze_again(self, self.weights, **frozen)
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        lora, frozen = config.pop("lora", {}), {}
+        for key in FREEZE_KEYS:
+            if key in config:
+                frozen[key] = config.pop(key)
+        model = cls(**config)
+        for name, (rank, alpha) in lora.items():
+            model.enable_lora(rank, targets=[name], alpha=alpha)
+        freeze_again(model, model.weights, **frozen)
+        return model
 
 
 def freeze_config(model, weights):

@@ -193,7 +193,7 @@ class Generative:
         Args:
             max_length: the most tokens to generate, the end token included.
             search: as of `generate`.
-            **options: of the search, but for `end_id` and `pad_id`, which are the model's.
+            **options: of the search, except `end_id` and `pad_id`, which are the model's.
 
         Raises:
             ValueError: an unknown search, `end_id` or `pad_id`.

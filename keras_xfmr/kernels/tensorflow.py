@@ -67,7 +67,7 @@ def empty(shape, dtype):
 
 
 ALIGNMENT = 64  # bytes; TensorFlow takes memory over that begins at a multiple of it
-STRIPE = 8  # columns of a matrix that is turned round
+STRIPE = 8  # columns of a matrix that is transposed
 
 
 def tensor_from_array(array):
@@ -75,7 +75,7 @@ def tensor_from_array(array):
 
     `tf.convert_to_tensor` copies an array so that nobody can change the tensor by it, and once more
     where the memory of that copy does not begin as TensorFlow wants it. Nobody else has this copy.
-    A matrix that is turned round is copied by stripes, or each number would be fetched from another
+    A matrix that is transposed is copied by stripes, or each number would be fetched from another
     line of the processor's cache.
     """
     memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)

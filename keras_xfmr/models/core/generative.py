@@ -44,7 +44,7 @@ class Generator(keras.Model):
         self.beams = _beams(self.search, options)
         self.seed_generator = None
         if self.search is decoding.sample and options.get("seed") is None:
-            # Owned here, so that a compiled call draws anew each time.
+            # Owned here, so that each compiled call draws new numbers.
             self.seed_generator = keras.random.SeedGenerator()
             self.options = {**options, "seed": self.seed_generator}
         self._one_at_a_time = threading.Lock()

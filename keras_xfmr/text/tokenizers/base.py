@@ -164,39 +164,42 @@ class Tokenizer(tf.Module, abc.ABC):
     def _save(self, folder, others):
         """As `save`, with files for Hugging Face's `AutoTokenizer`.
 
-        The description holds their hashes. By these a later call knows which files it may remove.
+        The description holds the hashes of all files. By these a later call knows which ones of
+        Hugging Face's names it may replace or remove.
 
         Args:
             folder: made if missing.
             others: name -> bytes.
 
         Raises:
-            FileExistsError: there are files for `AutoTokenizer`, and the folder has a
-                `tokenizer.json` that this library did not write.
+            FileExistsError: there are files of these names, and the folder has a `tokenizer.json`
+                that this library did not write.
         """
         folder = pathlib.Path(folder)
+        files = dict(others)
+        if self.vocabulary_file is not None:
+            files = {self.vocabulary_file: self.vocabulary_bytes(), **files}
         own = _written_for_others(folder)
-        if others and PUBLISHED not in own and (folder / PUBLISHED).exists():
+        public = {PUBLISHED, SETTINGS} & set(files)
+        if public and PUBLISHED not in own and (folder / PUBLISHED).exists():
             raise FileExistsError(
                 f"{str(folder / PUBLISHED)!r} is another tokenizer, which Hugging Face's libraries "
                 "would read in the place of this one. Take it away, or save to another folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        for name in own - set(others):
+        for name in own - set(files):
             (folder / name).unlink()
-        if self.vocabulary_file is not None:
-            write_whole(folder / self.vocabulary_file, self.vocabulary_bytes())
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
-        description = {"class": type(self).__name__, "config": self.get_config(), "others": hashes}
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        description = {"class": type(self).__name__, "config": self.get_config(), "files": hashes}
         write_json(folder / DESCRIPTION, description)
-        for name, content in others.items():
+        for name, content in files.items():
             write_whole(folder / name, content)
 
 
 def _written_for_others(folder):
-    """Names of the files that `Tokenizer._save` wrote there and nobody changed since."""
+    """Which of Hugging Face's files `Tokenizer._save` wrote there and nobody changed since."""
     try:
-        hashes = read_json(folder / DESCRIPTION).get("others")
+        hashes = read_json(folder / DESCRIPTION).get("files")
     except (FileNotFoundError, ValueError):
         return set()
     hashes = hashes if isinstance(hashes, dict) else {}

@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from keras_xfmr.common.files import write_json
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import merge, owners, stretches
-from keras_xfmr.text.tokenizers.base import DESCRIPTION, PUBLISHED, Tokenizer
+from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     ALPHABET,
     BYTES,
@@ -262,13 +261,6 @@ class BytePairTokenizer(Tokenizer):
         Raises:
             FileExistsError: the folder has a `tokenizer.json` that this library did not write.
         """
-        folder = pathlib.Path(folder)
-        if (folder / PUBLISHED).exists() and not (folder / DESCRIPTION).is_file():
-            raise FileExistsError(
-                f"{str(folder / PUBLISHED)!r} is another library's. Take it away, or save to "
-                "another folder."
-            )
-        super().save(folder)
         theirs = {"start_token": "bos_token", "end_token": "eos_token"}
         tokens = {theirs.get(ours, ours): token for ours, token in self._config.items() if token}
         config = {
@@ -277,7 +269,7 @@ class BytePairTokenizer(Tokenizer):
             "model_input_names": ["input_ids", "attention_mask"],
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        write_json(folder / "tokenizer_config.json", config)
+        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
 
 
 def _checked_ids(vocabulary, merges):

@@ -104,7 +104,7 @@ def beam_search(
     check_int("num_return", num_return, least=1, most=beam_size)
     if not alpha >= 0:  # NaN neither
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
-    reading = Reading(
+    reading = Reading.of_prompts(
         step,
         prompt,
         state,

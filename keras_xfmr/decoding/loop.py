@@ -91,7 +91,7 @@ def greedy_search(
     >>> greedy_search(step, np.array([3]), end_id=6, max_length=5).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
-    reading = Reading(
+    reading = Reading.of_prompts(
         step,
         prompt,
         state,
@@ -102,51 +102,96 @@ def greedy_search(
         repetition_penalty=repetition_penalty,
         no_repeat_ngram_size=no_repeat_ngram_size,
     )
-    return decode_loop(
-        reading,
-        lambda logits, index: ops.squeeze(kernels.top_k(logits, 1)[1], -1),  # the first of equals
-        pad_id=pad_id,
-        token_scores=token_scores,
-    )
+    return TokenLoop(reading, most_probable, pad_id=pad_id, token_scores=token_scores).run()
 
 
-def decode_loop(reading, choose, *, pad_id, token_scores=False):
-    """The loop of greedy search and sampling; `choose(logits, index)` gives the next tokens."""
-    max_length, rows = reading.max_length, ops.shape(reading.last)[0]
+def most_probable(scores, draw=None):
+    """The token of the highest score of each row `[B, V]`, the first of equals."""
+    return ops.squeeze(kernels.top_k(scores, 1)[1], -1)
 
-    def unfinished(index, last, sequences, scores, lengths, finished, state):
-        return ops.logical_not(ops.all(finished))
 
-    def advance(index, last, sequences, scores, lengths, finished, state):
+class LoopState(typing.NamedTuple):
+    """What the loop of one sequence a row carries."""
+
+    index: typing.Any  # scalar: tokens generated so far
+    last: typing.Any  # [B] the token to read next
+    sequences: typing.Any  # ids [B, L], and perhaps the score of each
+    scores: typing.Any  # [B] sums of log-probabilities
+    lengths: typing.Any  # [B]
+    finished: typing.Any  # bool [B]
+    state: typing.Any  # of the decoder and of the penalties
+
+
+class TokenLoop:
+    """Greedy search and sampling: one token of each row after another.
+
+    Args:
+        reading: a `Reading`.
+        choose: function from scores `[B, V]` and the draw of the token to tokens `[B]`.
+        draws: `[L, B, 1]`, what is drawn for each token, or None.
+        pad_id, token_scores: see `greedy_search`.
+    """
+
+    def __init__(self, reading, choose, draws=None, *, pad_id, token_scores=False):
+        self._reading, self._choose, self._draws = reading, choose, draws
+        self._pad_id, self._token_scores = pad_id, token_scores
+
+    def run(self):
+        """The `SearchResult` of a reading that has started."""
+        found = ops.while_loop(
+            self.unfinished,
+            self.advance,
+            tuple(self.start()),
+            maximum_iterations=self._reading.max_length,
+        )
+        found = LoopState(*found)
+        return as_result(found.sequences, found.scores, found.lengths)
+
+    def start(self):
+        """The `LoopState` before the first token."""
+        reading = self._reading
+        rows, length = ops.shape(reading.last)[0], reading.max_length
+        sequences = (ops.full((rows, length), self._pad_id, dtype="int32"),)
+        if self._token_scores:
+            sequences += (ops.zeros((rows, length), "float32"),)
+        return LoopState(
+            index=ops.zeros((), "int32"),
+            last=reading.last,
+            sequences=sequences,
+            scores=ops.zeros((rows,), "float32"),
+            lengths=ops.zeros((rows,), "int32"),
+            finished=ops.zeros((rows,), "bool") if reading.absent is None else reading.absent,
+            state=reading.state,
+        )
+
+    def unfinished(self, *loop_vars):
+        """Whether a row has not ended."""
+        return ops.logical_not(ops.all(LoopState(*loop_vars).finished))
+
+    def advance(self, *loop_vars):
+        """The state after one more token of each row that has not ended."""
+        index, last, sequences, scores, lengths, finished, state = loop_vars
+        reading = self._reading
         logits, state = reading.step(last, index, state)
         logits = ops.cast(logits, "float32")
-        chosen = choose(reading.penalize(logits, index, state), index)
+        draw = None if self._draws is None else self._draws[index]
+        chosen = self._choose(reading.penalize(logits, index, state), draw)
         log_prob = take_one(logits, chosen) - ops.logsumexp(logits, axis=-1)
-        chosen = ops.where(finished, pad_id, chosen)
+        chosen = ops.where(finished, self._pad_id, chosen)
         log_prob = ops.where(finished, 0.0, log_prob)
-        scores = scores + log_prob
-        lengths = lengths + ops.cast(ops.logical_not(finished), "int32")
         sequences = tuple(
             kernels.write(all_, ops.expand_dims(new, 1), index, axis=1)
             for all_, new in zip(sequences, (chosen, log_prob))
         )
-        finished = ops.logical_or(finished, reading.is_end(chosen))
-        return index + 1, chosen, sequences, scores, lengths, finished, state
-
-    sequences = (ops.full((rows, max_length), pad_id, dtype="int32"),)
-    if token_scores:
-        sequences += (ops.zeros((rows, max_length), "float32"),)
-    loop_vars = (
-        ops.zeros((), "int32"),
-        reading.last,
-        sequences,
-        ops.zeros((rows,), "float32"),
-        ops.zeros((rows,), "int32"),
-        ops.zeros((rows,), "bool") if reading.absent is None else reading.absent,
-        reading.state,
-    )
-    result = ops.while_loop(unfinished, advance, loop_vars, maximum_iterations=max_length)
-    return as_result(result[2], *result[3:5])
+        return LoopState(
+            index=index + 1,
+            last=chosen,
+            sequences=sequences,
+            scores=scores + log_prob,
+            lengths=lengths + ops.cast(ops.logical_not(finished), "int32"),
+            finished=ops.logical_or(finished, reading.is_end(chosen)),
+            state=state,
+        )
 
 
 def as_result(sequences, scores, lengths):

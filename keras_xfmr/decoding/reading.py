@@ -13,28 +13,44 @@ from keras_xfmr.decoding.penalties import Penalties, check_end_ids, is_end
 
 
 class Reading:
-    """A decoder that has read its prompt except the last token, which the first step reads.
+    """How a search reads with a decoder: all but the last token of the prompts, then the others.
 
     Args:
-        step, prompt, state, lengths, end_id, max_length: see `greedy_search`.
+        step, end_id, max_length: see `greedy_search`.
+        width: P, columns of the prompts.
         **penalties: of `Penalties`.
 
-    Attributes:
+    Attributes, after `start`:
         last: int32 `[B]`, the last token of each prompt.
         state: of the decoder and of the penalties, B rows.
         absent: bool `[B]`, which rows are padding of the batch, or None.
     """
 
-    def __init__(self, step, prompt, state, *, lengths, end_id, max_length, **penalties):
+    def __init__(self, step, width, *, end_id, max_length, **penalties):
         self.max_length = check_positive_int("max_length", max_length)
         self._end_ids = check_end_ids(end_id)
         self._penalties = Penalties(self._end_ids, max_length, **penalties)
         self._decoder = as_decoder(step)
+        self._first = width - 1  # column of the token that the first step reads
+
+    @classmethod
+    def of_prompts(cls, step, prompt, state, *, lengths, **options):
+        """A reading that has started."""
         prompt = as_prompt(prompt)
+        reading = cls(step, prompt.shape[1], **options)
+        reading.start(prompt, state, lengths)
+        return reading
+
+    def start(self, prompt, state, lengths):
+        """Reads the prompts except their last tokens, which the first step reads.
+
+        Args:
+            prompt: int32 `[B, P]`.
+            state, lengths: see `greedy_search`.
+        """
         lengths = _as_lengths(lengths, prompt)
         self.last = prompt[:, -1]
-        self._first = prompt.shape[1] - 1  # column of the token that the first step reads
-        length = self._first + max_length
+        length = self._first + self.max_length
         if state is None or isinstance(state, tuple) and not state:
             state = self._decoder.init_state(ops.shape(prompt)[0], length)
         self.absent = None if lengths is None else ops.equal(lengths, 0)
@@ -52,7 +68,7 @@ class Reading:
             self.absent = None if self.absent is None else ops.repeat(self.absent, factor, axis=0)
 
     def step(self, token_ids, index, state):
-        """Reads the token before the one of number `index`; logits `[R, V]` and the state."""
+        """Reads the token before the one of number `index`: logits `[R, V]` and the state."""
         state, memory = state
         column = index + self._first
         logits, state = take_step(self._decoder, token_ids, column, state)

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_positive_int, check_seed
-from keras_xfmr.decoding.loop import decode_loop
+from keras_xfmr.decoding.loop import TokenLoop
 from keras_xfmr.decoding.reading import Reading
 
 # float32 has no smaller normal numbers to divide by.
@@ -68,14 +68,9 @@ def sample(
     """
     if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
         check_seed(seed)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` must be positive and finite. Received: {temperature}.")
-    if top_k is not None:
-        check_positive_int("top_k", top_k)
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
+    choose = sampler(temperature, top_k, top_p)
     count = 1 if num_return is None else check_positive_int("num_return", num_return)
-    reading = Reading(
+    reading = Reading.of_prompts(
         step,
         prompt,
         state,
@@ -87,18 +82,29 @@ def sample(
         no_repeat_ngram_size=no_repeat_ngram_size,
     )
     reading.repeat(count)
-    temperature = max(temperature, LOWEST_TEMPERATURE)
     draws = kernels.uniform((max_length, ops.shape(reading.last)[0], 1), seed)
-
-    def choose(logits, index):
-        # The largest becomes 0 before the division, which could overflow; softmax does not mind.
-        logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / temperature
-        return choose_token(logits, draws[index], top_k=top_k, top_p=top_p)
-
-    found = decode_loop(reading, choose, pad_id=pad_id, token_scores=token_scores)
+    found = TokenLoop(reading, choose, draws, pad_id=pad_id, token_scores=token_scores).run()
     if num_return is None:
         return found
     return type(found)(*(ops.reshape(x, (-1, count, *x.shape[1:])) for x in found))
+
+
+def sampler(temperature=1.0, top_k=None, top_p=None):
+    """The function from scores `[B, V]` and draws `[B, 1]` to tokens `[B]`; see `sample`."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` must be positive and finite. Received: {temperature}.")
+    if top_k is not None:
+        check_positive_int("top_k", top_k)
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
+    temperature = max(temperature, LOWEST_TEMPERATURE)
+
+    def choose(scores, draw):
+        # The largest becomes 0 before the division, which could overflow; softmax does not mind.
+        scores = (scores - ops.max(scores, axis=-1, keepdims=True)) / temperature
+        return choose_token(scores, draw, top_k=top_k, top_p=top_p)
+
+    return choose
 
 
 def choose_token(logits, draw, *, top_k=None, top_p=None):

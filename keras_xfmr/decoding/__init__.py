@@ -17,11 +17,13 @@ from keras_xfmr.decoding.beam import beam_search, length_penalty
 from keras_xfmr.decoding.decoder import Decoder
 from keras_xfmr.decoding.loop import ScoredSearchResult, SearchResult, greedy_search
 from keras_xfmr.decoding.sampling import sample
+from keras_xfmr.decoding.stream import TokenStream
 
 __all__ = [
     "Decoder",
     "ScoredSearchResult",
     "SearchResult",
+    "TokenStream",
     "beam_search",
     "greedy_search",
     "length_penalty",

@@ -66,8 +66,7 @@ def sample(
     >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
-    if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
-        check_seed(seed)
+    check_sample_seed(seed)
     choose = sampler(temperature, top_k, top_p)
     count = 1 if num_return is None else check_positive_int("num_return", num_return)
     reading = Reading.of_prompts(
@@ -87,6 +86,13 @@ def sample(
     if num_return is None:
         return found
     return type(found)(*(ops.reshape(x, (-1, count, *x.shape[1:])) for x in found))
+
+
+def check_sample_seed(seed):
+    """An integer, a generator or None; ValueError for anything else."""
+    if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
+        check_seed(seed)
+    return seed
 
 
 def sampler(temperature=1.0, top_k=None, top_p=None):

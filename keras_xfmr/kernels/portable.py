@@ -56,7 +56,7 @@ def build_training(model, data, labels=None):
     """Nothing: `fit` makes all variables before it compiles a step."""
 
 
-def program(model):
+def program(model, to_numpy=True):
     """A function from inputs to the model's outputs as NumPy arrays, compiled once per shape."""
     return model.predict_on_batch
 

@@ -139,8 +139,8 @@ def _specs(data, labels):
     return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), labels)
 
 
-def program(model):
-    """A function from inputs to the model's outputs as NumPy arrays, compiled once per shape.
+def program(model, to_numpy=True):
+    """A function from inputs to the model's outputs, compiled once per shape.
 
     Keras' `predict_on_batch` runs the model on every replica of the strategy in whose scope it is,
     with the same rows, and joins their outputs. Here the model runs once, wherever it is called.
@@ -149,6 +149,8 @@ def program(model):
 
     Args:
         model: a compiled model; `model.jit_compile` decides whether XLA compiles the function.
+        to_numpy: whether the outputs are NumPy arrays, or tensors, which the next call may be given
+            without a copy.
     """
     assigned = []
 
@@ -166,7 +168,7 @@ def program(model):
         outputs, values = traced(inputs)
         for variable, value in zip(assigned, values):
             variable.assign(value)
-        return tf.nest.map_structure(lambda x: x.numpy(), outputs)
+        return tf.nest.map_structure(lambda x: x.numpy(), outputs) if to_numpy else outputs
 
     return run
 

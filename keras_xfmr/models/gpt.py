@@ -363,6 +363,53 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         >>> model.generate([[5, 7], [9, 3, 8]], max_length=4)["token_ids"].shape
         (2, 4)
         """
+        inputs, truncated = self._prompts(prompt, lengths, max_length, truncate)
+        found = super().generate(
+            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
+        )
+        return {**found, "truncated": truncated}
+
+    def stream(
+        self,
+        prompt,
+        *,
+        lengths=None,
+        max_length=64,
+        search="greedy",
+        truncate=False,
+        jit_compile=True,
+        **options,
+    ):
+        """Goes on with prompts, and hands out each token as it comes.
+
+        The tokens are those of `generate` with the same arguments and the same seed. One program
+        reads the prompts and another one goes on by a token; each is compiled once per shape.
+
+        Args:
+            prompt, lengths, max_length, truncate, jit_compile: see `generate`.
+            search: `"greedy"` or `"sample"`.
+            **options: see `decoding.TokenStream`.
+
+        Yields:
+            int32 `[B]`, the next token of each row; of a row that has ended `pad_id`, or `end_id`
+            where the model has no padding.
+
+        Raises:
+            ValueError: as `generate`, at the call and not at the first token.
+
+        Example:
+
+        >>> model = Gpt.from_preset("tiny", vocab_size=100)
+        >>> len([ids for ids in model.stream([[5, 7]], max_length=4, search="sample", seed=1)])
+        4
+        """
+        inputs, _ = self._prompts(prompt, lengths, max_length, truncate)
+        return self._stream(
+            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
+        )
+
+    def _prompts(self, prompt, lengths, max_length, truncate):
+        """What `start_search` takes, and which prompts lost their beginnings."""
         check_positive_int("max_length", max_length)
         rows = _rows_of(prompt, lengths, self)
         room = self.max_length - max_length + 1  # the last token that is generated is not read
@@ -383,11 +430,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         aligned = np.full((len(rows), width), self.end_id, "int32")
         for place, row in zip(aligned, rows):
             place[width - len(row) :] = row
-        inputs = {"prompt": aligned, "lengths": np.array([len(row) for row in rows], "int32")}
-        found = super().generate(
-            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
-        )
-        return {**found, "truncated": truncated}
+        lengths = np.array([len(row) for row in rows], "int32")
+        return {"prompt": aligned, "lengths": lengths}, truncated
 
     def score(self, token_ids, lengths=None):
         """Log-probabilities of given texts, each token's given those before it.

@@ -21,6 +21,7 @@ from keras_xfmr.layers import (
 )
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared, project
+from keras_xfmr.models.core.alignments import align
 from keras_xfmr.models.core.arguments import NamedArguments, check_rates
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
@@ -335,6 +336,7 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
         prompt=None,
         max_length=None,
         search="greedy",
+        alignments=False,
         jit_compile=True,
         **options,
     ):
@@ -349,14 +351,18 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
             max_length: the most tokens to generate, the end token included; by default S + 50, or
                 as many as there are learned positions.
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
+            alignments: whether to return which source token each token was read from: where the
+                cross-attention of the last block, averaged over its heads, is largest. It takes one
+                more pass over the sequences.
             jit_compile: whether to compile with XLA, once per shape of `source_ids`.
             **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
                 `min_length`, `repetition_penalty`, `no_repeat_ngram_size`, `token_scores`, ...
                 Each combination but for the seed is a program of its own; the last 8 are kept.
 
         Returns:
-            A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; and
-            `token_scores` on request.
+            A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; on
+            request `token_scores`, and `alignments`, int32 of the shape of `token_ids`, columns of
+            `source_ids`, -1 behind the end.
 
         Raises:
             ValueError: an unknown search, ids that are not a matrix of vocabulary entries,
@@ -385,9 +391,15 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
             read = inputs["prompt"].shape[1] - 1
         if max_length is None:
             max_length = min(source_ids.shape[1] + 50, self._longest_target() - read)
-        return super().generate(
+        found = super().generate(
             inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
         )
+        if not alignments:
+            return found
+        given = inputs if isinstance(inputs, dict) else {}
+        starts = given.get("prompt", np.full((len(source_ids), 1), self.start_id))
+        lengths = given.get("lengths", np.full(len(starts), starts.shape[1]))
+        return {**found, "alignments": align(self, source_ids, starts, lengths, found)}
 
     def _prompts(self, prompt, rows):
         """The start token and a prompt in each row, right-aligned, and where they differ their

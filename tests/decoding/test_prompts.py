@@ -210,3 +210,29 @@ def test_a_step_function_takes_no_padding():
     step = lambda ids, index, state: (ops.one_hot(ids + 1, V), state)  # noqa: E731
     with pytest.raises(ValueError, match="A step function is not told where a row begins"):
         decoding.greedy_search(step, PROMPT, lengths=LENGTHS, end_id=3, max_length=L)
+
+
+@pytest.mark.parametrize("options", [{}, {"search": "beam", "beam_size": 2, "num_return": 2}])
+@pytest.mark.parametrize("prompt", [None, [[5, 7, 9], [], [8]]])
+def test_alignments_are_where_the_last_block_looks_before_each_token(model, options, prompt):
+    found = model.generate(
+        SOURCE, prompt=prompt, max_length=L, alignments=True, jit_compile=False, **options
+    )
+    assert found["alignments"].shape == found["token_ids"].shape
+    assert found["alignments"].dtype == np.int32
+    flat = {k: np.reshape(v, (B, -1, *v.shape[-1:]))[:, -1] for k, v in found.items()
+            if k in ("token_ids", "alignments")}  # fmt: skip
+    counts = np.reshape(found["lengths"], (B, -1))[:, -1]
+    looked = []
+    for row, count in enumerate(counts):
+        read = [model.start_id, *([] if prompt is None else prompt[row])]
+        for place in range(L):
+            if place >= count:
+                assert flat["alignments"][row, place] == -1
+                continue
+            target = np.array([[*read, *flat["token_ids"][row, :place]]])
+            weights = model.attention_weights(SOURCE[row : row + 1], target)["cross"][-1]
+            expected = as_numpy(weights)[0, :, -1].mean(0).argmax()
+            assert flat["alignments"][row, place] == expected
+            looked.append(expected)
+    assert len(set(looked)) > 1

@@ -189,3 +189,57 @@ def test_what_is_frozen_and_updated(ids):
     assert not model.token_embedding.trainable
     model.enable_lora(2, targets=["query"])
     assert {weight.name for weight in model.trainable_weights} == {"lora_kernel_a", "lora_kernel_b"}
+
+
+STREAMS = [
+    {},
+    dict(search="sample", seed=3, temperature=0.8, top_p=0.9, top_k=7),
+    dict(repetition_penalty=1.7, no_repeat_ngram_size=2, min_length=3),
+]
+
+
+@pytest.mark.parametrize("options", STREAMS)
+def test_a_stream_hands_out_what_generate_finds(options):
+    model = make(**VARIANTS["modern"], max_length=17)
+    arguments = dict(max_length=5, jit_compile=False, **options)
+    whole = model.generate(PROMPTS, **arguments)["token_ids"]
+    streamed = np.stack(list(model.stream(PROMPTS, **arguments)), axis=1)
+    np.testing.assert_array_equal(streamed, whole[:, : streamed.shape[1]])
+    assert streamed.shape[1] == 5 or (whole[:, streamed.shape[1] :] == model.end_id).all()
+
+
+def test_a_stream_ends_with_its_last_row():
+    model = make(start_id=0)
+    first = int(model.generate([[5]], max_length=1)["token_ids"][0, 0])
+    model.end_id = first
+    assert [ids.tolist() for ids in model.stream([[5]], max_length=4)] == [[first]]
+
+
+def test_a_stream_compiles_two_programs_for_any_number_of_tokens():
+    class Counted(models.Gpt):
+        traced = 0
+
+        def decoder(self, *args, **kwargs):
+            self.traced += 1
+            return super().decoder(*args, **kwargs)
+
+    model = Counted(V, **SIZES)
+    drawn = [
+        [ids.tolist() for ids in model.stream([[5, 7]], max_length=6, search="sample", seed=seed)]
+        for seed in (1, 2, 1)
+    ]
+    assert model.traced == 2
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_a_stream_refuses_at_the_call():
+    model = make()
+    for arguments, message in (
+        (dict(search="beam"), "A stream is"),
+        (dict(num_return=2), "num_return"),
+        (dict(temperature=0.5), "temperature"),  # of greedy search
+        (dict(max_length=0), "max_length"),
+        (dict(seed=1), "seed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.stream([[5, 7]], **{"max_length": 3, **arguments})

@@ -20,7 +20,27 @@ SEARCHES = {
 }
 
 
-class Generator(keras.Model):
+class Borrower(keras.Model):
+    """A model whose call uses the weights of another one, and trains nothing."""
+
+    def __init__(self, model):
+        super().__init__(autocast=False)  # a state that it is given has the model's own types
+        self.model = model
+        self.built = True  # it has no weights of its own
+
+    # Keras asks for both lists at every call, and to collect the weights of a deep model takes
+    # milliseconds.
+
+    @property
+    def trainable_variables(self):
+        return []
+
+    @functools.cached_property
+    def non_trainable_variables(self):
+        return self.variables
+
+
+class Generator(Borrower):
     """A model whose call searches. Once it is compiled, `run` compiles the search once per shape.
 
     Args:
@@ -31,13 +51,12 @@ class Generator(keras.Model):
     """
 
     def __init__(self, model, max_length, search="greedy", **options):
-        super().__init__()
+        super().__init__(model)
         check_positive_int("max_length", max_length)
         if not callable(search) and search not in SEARCHES:
             raise ValueError(
                 f"`search` must be one of {tuple(SEARCHES)} or a function. Received: {search!r}."
             )
-        self.model = model
         self.max_length = max_length
         self.search = search if callable(search) else SEARCHES[search]
         self.options = options
@@ -48,18 +67,6 @@ class Generator(keras.Model):
             self.seed_generator = keras.random.SeedGenerator()
             self.options = {**options, "seed": self.seed_generator}
         self._one_at_a_time = threading.Lock()
-        self.built = True  # it has no weights of its own
-
-    # A search trains nothing. Keras asks for both lists at every call, and to collect the weights
-    # of a deep model takes milliseconds.
-
-    @property
-    def trainable_variables(self):
-        return []
-
-    @functools.cached_property
-    def non_trainable_variables(self):
-        return self.variables
 
     def call(self, inputs):
         decoder, prompt, lengths = self.model.start_search(inputs, self.beams)
@@ -104,6 +111,52 @@ def options_key(options):
         return array.dtype.str, array.shape, array.tobytes()
 
     return repr(keras.tree.map_structure(spell, sorted(options.items())))
+
+
+class NextToken(Borrower):
+    """One step of a stream, from what `TokenStream.begin` or `advance` returned to the next."""
+
+    def __init__(self, model, stream, width):
+        super().__init__(model)
+        self.stream, self.width = stream, width
+
+    def call(self, found):
+        return self.stream.advance(self.model.decoder(), self.width, found)
+
+
+class Streamer(Generator):
+    """A `Generator` that hands out tokens as they come: one program reads the prompts, another one
+    goes on by a token, so that each is compiled once per shape.
+
+    Args:
+        model: a `Generative` model without a context, such as `Gpt`.
+        width: columns of the prompts.
+        max_length, search, **options: see `decoding.TokenStream`.
+    """
+
+    def __init__(self, model, width, max_length, search="greedy", **options):
+        super().__init__(model, max_length, search, **options)
+        self.stream = decoding.TokenStream(search, max_length=max_length, **self.options)
+        self.next_token = NextToken(model, self.stream, width)
+
+    def call(self, inputs):
+        decoder, prompt, lengths = self.model.start_search(inputs)
+        return self.stream.begin(decoder, prompt, lengths)
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        self._program = kernels.program(self, to_numpy=False)
+        self.next_token.compile(*args, **kwargs)
+        self._advance = kernels.program(self.next_token, to_numpy=False)
+
+    def tokens(self, inputs, seed=None):
+        """Yields the tokens `[B]` of each step, until all rows have ended."""
+        found = self.run(inputs, seed)
+        for number in range(1, self.max_length + 1):
+            yield ops.convert_to_numpy(found["loop"].last)
+            if number == self.max_length or ops.convert_to_numpy(found["loop"].finished).all():
+                return
+            found = self._advance(found)
 
 
 class GeneratorCache:
@@ -166,6 +219,13 @@ class Generative:
                 `"prompt"` is a program of its own.
             max_length, search, jit_compile, **options: see `Transformer.generate`.
         """
+        return self._searched("generate", inputs, search, jit_compile, max_length, options)
+
+    def _stream(self, inputs, *, max_length, search="greedy", jit_compile=True, **options):
+        """As `generate`, but the tokens `[B]` of each step as they come."""
+        return self._searched("stream", inputs, search, jit_compile, max_length, options)
+
+    def _searched(self, kind, inputs, search, jit_compile, max_length, options):
         options = {"max_length": max_length, **options}
         # A seed is state and no part of the program: another one must not compile another.
         seed = None
@@ -175,14 +235,18 @@ class Generative:
         # What else a program is made of: low-rank updates are variables that were not there.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
         width = inputs["prompt"].shape[1] if isinstance(inputs, dict) else None
-        key = (search, jit_compile, seed is None, made_of, width, options_key(options))
+        key = (kind, search, jit_compile, seed is None, made_of, width, options_key(options))
 
         def make():
-            generator = self.make_generator(search=search, **options)
+            if kind == "stream":
+                generator = Streamer(self, width, search=search, **self._special_ids(options))
+            else:
+                generator = self.make_generator(search=search, **options)
             generator.compile(jit_compile=jit_compile)
             return generator
 
-        return self._generators.get(key, make).run(inputs, seed)
+        generator = self._generators.get(key, make)
+        return (generator.tokens if kind == "stream" else generator.run)(inputs, seed)
 
     def make_generator(self, *, max_length, search="greedy", **options):
         """A model from the inputs of `generate` to the result of a search, to be called, compiled
@@ -198,16 +262,14 @@ class Generative:
         Raises:
             ValueError: an unknown search, `end_id` or `pad_id`.
         """
+        return Generator(self, max_length, search, **self._special_ids(options))
+
+    def _special_ids(self, options):
+        """The options of a search and the model's own ids."""
         if fixed := sorted({"end_id", "pad_id"} & set(options)):
             raise ValueError(f"The model's own `end_id` and `pad_id` are taken. Received: {fixed}.")
-        return Generator(
-            self,
-            max_length,
-            search,
-            end_id=self.end_id,
-            pad_id=self.end_id if self.pad_id is None else self.pad_id,
-            **options,
-        )
+        pad_id = self.end_id if self.pad_id is None else self.pad_id
+        return {"end_id": self.end_id, "pad_id": pad_id, **options}
 
     @functools.cached_property
     def _generators(self):

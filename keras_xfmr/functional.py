@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.checks import check_choice
 
 __all__ = [
     "apply_rotary",
@@ -425,8 +426,7 @@ def sinusoidal_encoding(length, depth, *, offset=0, layout="interleaved", max_wa
     >>> sinusoidal_encoding(50, 512).shape
     (50, 512)
     """
-    if layout not in SINUSOID_LAYOUTS:
-        raise ValueError(f"`layout` must be one of {SINUSOID_LAYOUTS}. Received: {layout!r}.")
+    check_choice("layout", layout, SINUSOID_LAYOUTS)
     if layout != "interleaved" and depth % 2:
         raise ValueError(f"The layout {layout!r} needs an even depth. Received: depth={depth}.")
     pairs = (depth + 1) // 2
@@ -500,8 +500,7 @@ def apply_rotary(x, angles, layout="halves"):
     >>> apply_rotary(x, rotary_angles(5, 8)).shape
     (2, 5, 4, 8)
     """
-    if layout not in ROTARY_LAYOUTS:
-        raise ValueError(f"`layout` must be one of {ROTARY_LAYOUTS}. Received: {layout!r}.")
+    check_choice("layout", layout, ROTARY_LAYOUTS)
     _check_even(x.shape[-1])
     cosine, sine = (ops.expand_dims(f(angles), -2) for f in (ops.cos, ops.sin))
     wide = ops.cast(x, "float32")

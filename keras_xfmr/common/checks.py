@@ -1,5 +1,6 @@
 """Checks of plain values: integers, rates, seeds. Each returns what a configuration can hold."""
 
+import collections.abc
 import numbers
 
 SEED_LIMIT = 2**31  # a backend would cut a larger one to another
@@ -39,6 +40,13 @@ def check_rate(name, value):
     """`value`, a dropout rate in [0, 1); ValueError for anything else."""
     if not isinstance(value, numbers.Real) or not 0 <= value < 1:
         raise ValueError(f"`{name}` must lie in [0, 1). Received: {value!r}.")
+    return value
+
+
+def check_choice(name, value, choices):
+    """`value`, one of `choices`; ValueError for anything else."""
+    if not isinstance(value, collections.abc.Hashable) or value not in choices:
+        raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {value!r}.")
     return value
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.checks import check_choice, check_positive_int
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -44,12 +44,8 @@ class PositionalEncoding(keras.layers.Layer):
 
     def __init__(self, layout="interleaved", *, max_wavelength=10000.0, **kwargs):
         super().__init__(**kwargs)
-        if layout not in functional.SINUSOID_LAYOUTS:
-            raise ValueError(
-                f"`layout` must be one of {functional.SINUSOID_LAYOUTS}. Received: {layout!r}."
-            )
         self.supports_masking = True
-        self.layout = layout
+        self.layout = check_choice("layout", layout, functional.SINUSOID_LAYOUTS)
         self.max_wavelength = max_wavelength
 
     def get_config(self):
@@ -204,13 +200,9 @@ class RotaryEmbedding(keras.layers.Layer):
 
     def __init__(self, *, max_wavelength=10000.0, layout="halves", **kwargs):
         super().__init__(**kwargs)
-        if layout not in functional.ROTARY_LAYOUTS:
-            raise ValueError(
-                f"`layout` must be one of {functional.ROTARY_LAYOUTS}. Received: {layout!r}."
-            )
         self.supports_masking = True
         self.max_wavelength = max_wavelength
-        self.layout = layout
+        self.layout = check_choice("layout", layout, functional.ROTARY_LAYOUTS)
 
     def get_config(self):
         return {

@@ -8,12 +8,12 @@ import math
 import keras
 from keras import ops
 
-from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
-from keras_xfmr.models.core.arguments import check_rates
+from keras_xfmr.models.core.arguments import check_sizes
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import Adaptable
@@ -48,7 +48,7 @@ HIDDEN_ACTS = {
     "tanh": "tanh",
 }
 SIZES = (
-    "vocab_size", "d_model", "num_heads", "ffn_dim", "num_layers", "max_length", "type_vocab_size",
+    "vocab_size", "d_model", "num_heads", "ffn_dim", "max_length", "type_vocab_size",
 )  # fmt: skip
 
 
@@ -128,16 +128,25 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         name=None,
         **kwargs,
     ):
-        config = {key: value for key, value in locals().items() if key in Bert.argument_names()}
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        config["dtype"] = keras.dtype_policies.serialize(policy)
-        _check(config)
+        self._config = config = _checked(dict(
+            vocab_size=vocab_size, d_model=d_model, num_heads=num_heads, ffn_dim=ffn_dim,
+            num_layers=num_layers, max_length=max_length, type_vocab_size=type_vocab_size,
+            dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate,
+            hidden_act=hidden_act, layer_norm_eps=layer_norm_eps, pad_token_id=pad_token_id,
+            initializer_range=initializer_range, pooler=pooler,
+            initializer=saved_initializer(initializer),
+            dtype=keras.dtype_policies.serialize(policy),
+        ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
-        config["initializer"] = saved_initializer(initializer)
+        vocab_size, max_length, type_vocab_size = map(
+            config.get, ("vocab_size", "max_length", "type_vocab_size")
+        )
 
         # ---- layers
-        self.pad_token_id, self.d_model, self.dropout_rate = pad_token_id, d_model, dropout_rate
+        self.pad_token_id, self.d_model = config["pad_token_id"], config["d_model"]
+        self.dropout_rate = dropout_rate
         self.activation = HIDDEN_ACTS[hidden_act]
         self.layer_norm_eps, self.initializer_range = layer_norm_eps, initializer_range
         self.token_embedding = self._table(vocab_size, policy, "token_embedding")
@@ -154,8 +163,8 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         self.embeddings_dropout = Dropout(dropout_rate, dtype=policy, name="embeddings_dropout")
         self.encoder_blocks = [
             EncoderBlock(
-                num_heads,
-                ffn_dim,
+                config["num_heads"],
+                config["ffn_dim"],
                 dropout_rate=dropout_rate,
                 attention_dropout_rate=attention_dropout_rate,
                 activation=self.activation,
@@ -164,12 +173,13 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
                 dtype=policy,
                 name=f"encoder_{i}",
             )
-            for i in range(num_layers)
+            for i in range(config["num_layers"])
         ]
         self.pooler = (
             AdaptableDense(
-                d_model, "tanh", kernel_initializer=self.initializer(), dtype=policy, name="pooler"
-            )
+                self.d_model, "tanh", kernel_initializer=self.initializer(), dtype=policy,
+                name="pooler",
+            )  # fmt: skip
             if pooler
             else None
         )
@@ -190,7 +200,6 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             inputs=inputs, outputs=[sequence, self.pool(sequence)], name=name, **kwargs
         )
         self.dtype_policy = policy  # heads take it, and `compile` scales the loss by it
-        self._config = config
         self._lora = {}  # target -> rank and alpha of its low-rank updates
 
     def initializer(self):
@@ -229,8 +238,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         >>> Bert.from_preset("tiny", vocab_size=100).count_params()
         491904
         """
-        if preset not in PRESETS:
-            raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
+        check_choice("preset", preset, PRESETS)
         return cls(**{**PRESETS[preset], **overrides})
 
     # ---- the call
@@ -269,12 +277,10 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         return first if self.pooler is None else self.pooler(first)
 
 
-def _check(config):
+def _checked(config):
     """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
-    for name in SIZES:
-        config[name] = check_int(name, config[name], least=name != "num_layers")
-    config["pad_token_id"] = check_int("pad_token_id", config["pad_token_id"], least=0)
-    check_rates(config, ("dropout_rate", "attention_dropout_rate"))
+    check_sizes(config, SIZES)
+    config["num_layers"] = check_int("num_layers", config["num_layers"], least=0)
     if not 0 < config["layer_norm_eps"] < 1:
         raise ValueError(
             f"`layer_norm_eps` must lie in (0, 1). Received: {config['layer_norm_eps']!r}."
@@ -284,17 +290,7 @@ def _check(config):
             "`initializer_range` must be a finite number, at least 0. "
             f"Received: {config['initializer_range']!r}."
         )
-    if config["d_model"] % config["num_heads"]:
-        raise ValueError(
-            "`num_heads` must divide `d_model`. "
-            f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
-        )
-    if config["hidden_act"] not in HIDDEN_ACTS:
-        raise ValueError(
-            f"`hidden_act` must be one of {tuple(HIDDEN_ACTS)}. Received: {config['hidden_act']!r}."
-        )
-    if not 0 <= config["pad_token_id"] < config["vocab_size"]:
-        raise ValueError(
-            "`pad_token_id` must be a row of the token table. Received: "
-            f"pad_token_id={config['pad_token_id']}, vocab_size={config['vocab_size']}."
-        )
+    check_choice("hidden_act", config["hidden_act"], HIDDEN_ACTS)
+    last = config["vocab_size"] - 1
+    config["pad_token_id"] = check_int("pad_token_id", config["pad_token_id"], 0, last)
+    return config

@@ -4,11 +4,10 @@ B batch, T length, D d_model, V vocab_size
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.common.checks import check_int, check_positive_int, check_rate
+from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.layers import (
     Dropout,
     EncoderBlock,
@@ -22,11 +21,12 @@ from keras_xfmr.layers import (
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import Prepared, project
+from keras_xfmr.models.core.arguments import check_sizes
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
+from keras_xfmr.models.core.causal import Causal
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.fine_tuning import Adaptable
-from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
 
@@ -47,7 +47,7 @@ IGNORED = -1  # the label of what is not to be predicted
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
+class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
     """A decoder-only Transformer (Radford et al. 2018, 2019) that gives the next token's logits.
 
         x = Dropout(token[id] + position[t]);  x = block(x), causal;  logits = Norm(x) E^T
@@ -135,62 +135,41 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         name=None,
         **kwargs,
     ):
-        config = {key: value for key, value in locals().items() if key in Gpt.argument_names()}
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        config["initializer"] = saved_initializer(initializer)
-        self._config = _checked(config, policy)
-        given = keras.initializers.get(initializer)
+        self._config = config = _checked(dict(
+            vocab_size=vocab_size, d_model=d_model, num_heads=num_heads,
+            num_key_value_heads=num_key_value_heads, ffn_dim=ffn_dim, num_layers=num_layers,
+            max_length=max_length, positions=positions, dropout_rate=dropout_rate,
+            attention_dropout_rate=attention_dropout_rate,
+            embedding_dropout_rate=embedding_dropout_rate, activation=activation, norm=norm,
+            norm_first=norm_first, use_bias=use_bias, epsilon=epsilon, tie_output=tie_output,
+            initializer_range=initializer_range, initializer=saved_initializer(initializer),
+            pad_id=pad_id, start_id=start_id, end_id=end_id,
+            dtype=keras.dtype_policies.serialize(policy),
+        ))  # fmt: skip
+        self._given_initializer = keras.initializers.get(initializer)
         self._lora = {}
-        self.pad_id = pad_id
-        self.start_id = vocab_size - 1 if start_id is None else start_id
-        self.end_id = vocab_size - 1 if end_id is None else end_id
+        vocab_size, d_model, max_length = map(config.get, ("vocab_size", "d_model", "max_length"))
+        last = vocab_size - 1
+        self.pad_id = config["pad_id"]
+        self.start_id, self.end_id = (
+            last if config[name] is None else config[name] for name in ("start_id", "end_id")
+        )
         self.max_length, self.positions = max_length, positions
 
         # ---- layers
-        def draw(scale=1.0):
-            if given is not None:
-                return copy_initializer(given)
-            return keras.initializers.RandomNormal(stddev=scale * initializer_range)
-
         self.token_embedding = TokenEmbedding(
-            vocab_size, d_model, scale=False, embeddings_initializer=draw(), dtype=policy,
-            name="token_embedding",
+            vocab_size, d_model, scale=False, embeddings_initializer=self.initializer(),
+            dtype=policy, name="token_embedding",
         )  # fmt: skip
-        self.position_embedding = _position_layer(positions, max_length, draw(0.5), policy)
+        self.position_embedding = _position_layer(
+            positions, max_length, self.initializer(scale=0.5), policy
+        )
         rate = dropout_rate if embedding_dropout_rate is None else embedding_dropout_rate
         self.embeddings_dropout = Dropout(rate, dtype=policy, name="embeddings_dropout")
         self.decoder_blocks = [
-            EncoderBlock(
-                num_heads,
-                ffn_dim,
-                dropout_rate=dropout_rate,
-                norm=norm,
-                norm_first=norm_first,
-                epsilon=epsilon,
-                self_attention=MultiHeadAttention(
-                    num_heads,
-                    d_model // num_heads,
-                    dropout=attention_dropout_rate,
-                    use_bias=use_bias,
-                    kernel_initializer=draw(),
-                    num_key_value_heads=num_key_value_heads,
-                    rotary=RotaryEmbedding(name="rotary") if positions == "rotary" else None,
-                    dtype=policy,
-                    name="self_attention",
-                ),
-                feed_forward=PositionWiseFFN(
-                    ffn_dim,
-                    activation,
-                    use_bias=use_bias,
-                    kernel_initializer=draw(),
-                    dtype=policy,
-                    name="feed_forward",
-                ),
-                dtype=policy,
-                name=f"decoder_{i}",
-            )
-            for i in range(num_layers)
+            self._block(f"decoder_{i}", policy) for i in range(config["num_layers"])
         ]
         self.final_norm = (
             NORMS[norm](epsilon=epsilon, dtype=policy, name="final_norm") if norm_first else None
@@ -198,8 +177,9 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         self.output_dense = None
         if not tie_output:
             self.output_dense = keras.layers.Dense(
-                vocab_size, use_bias=False, kernel_initializer=draw(), dtype=policy, name="output"
-            )
+                vocab_size, use_bias=False, kernel_initializer=self.initializer(), dtype=policy,
+                name="output",
+            )  # fmt: skip
 
         # ---- functional graph
         self.declared_inputs = Inputs(
@@ -212,8 +192,46 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         super().__init__(inputs=inputs, outputs=logits, name=name, **kwargs)
         self.dtype_policy = policy  # `compile` scales the loss by it
 
+    def initializer(self, scale=1.0):
+        """What weights are drawn from, a fresh one for each layer."""
+        if self._given_initializer is not None:
+            return copy_initializer(self._given_initializer)
+        return keras.initializers.RandomNormal(stddev=scale * self._config["initializer_range"])
+
+    def _block(self, name, policy):
+        config = self._config
+        rotary = RotaryEmbedding(name="rotary") if config["positions"] == "rotary" else None
+        shared = {"use_bias": config["use_bias"], "dtype": policy}
+        return EncoderBlock(
+            config["num_heads"],
+            config["ffn_dim"],
+            dropout_rate=config["dropout_rate"],
+            norm=config["norm"],
+            norm_first=config["norm_first"],
+            epsilon=config["epsilon"],
+            self_attention=MultiHeadAttention(
+                config["num_heads"],
+                config["d_model"] // config["num_heads"],
+                dropout=config["attention_dropout_rate"],
+                kernel_initializer=self.initializer(),
+                num_key_value_heads=config["num_key_value_heads"],
+                rotary=rotary,
+                name="self_attention",
+                **shared,
+            ),
+            feed_forward=PositionWiseFFN(
+                config["ffn_dim"],
+                config["activation"],
+                kernel_initializer=self.initializer(),
+                name="feed_forward",
+                **shared,
+            ),
+            dtype=policy,
+            name=name,
+        )
+
     def _mask(self, inputs):
-        if self.pad_id in (None, self.start_id, self.end_id):
+        if not self.hides_padding:
             return ops.ones_like(inputs["token_ids"], dtype="int32")
         return ops.cast(ops.not_equal(inputs["token_ids"], self.pad_id), "int32")
 
@@ -234,8 +252,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         >>> Gpt.from_preset("tiny", vocab_size=100).count_params()
         22400
         """
-        if preset not in PRESETS:
-            raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
+        check_choice("preset", preset, PRESETS)
         return cls(**{**PRESETS[preset], **overrides})
 
     # ---- the graph's two parts
@@ -282,9 +299,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         yield Range("Labels", labels, size, ignored=self.ignored_label())
 
     def described_outputs(self):
-        hides = self.pad_id not in (None, self.start_id, self.end_id)
         size = self.token_embedding.input_dim
-        return Output("vocabulary", size, self.pad_id if hides else IGNORED)
+        return Output("vocabulary", size, self.pad_id if self.hides_padding else IGNORED)
 
     # ---- decoding
 
@@ -317,174 +333,6 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
             products=Prepared([*tied, *projections], rows),
         )
 
-    def start_search(self, inputs, beams=1):
-        rows = ops.shape(inputs["prompt"])[0]
-        known = isinstance(rows, int)
-        decoder = self.decoder(rows=rows * beams if known else None)
-        return decoder, inputs["prompt"], inputs["lengths"]
-
-    def generate(
-        self,
-        prompt,
-        *,
-        lengths=None,
-        max_length=64,
-        search="greedy",
-        truncate=False,
-        jit_compile=True,
-        **options,
-    ):
-        """Goes on with prompts, by a compiled search with cached keys and values.
-
-        A prompt is read in one parallel pass. Prompts of different lengths give the same text
-        together as one by one.
-
-        Args:
-            prompt: a list of lists of ids, a ragged tensor, or integers `[B, P]`.
-            lengths: tokens of each row of `[B, P]`, `[B]`; by default those that are not `pad_id`
-                where the model has one of its own, or else P.
-            max_length: the most tokens to generate, the end token included, by default 64.
-            search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
-            truncate: whether to read the last tokens alone of a prompt that leaves no room for
-                `max_length` tokens in the model's context; else it is refused.
-            jit_compile: whether to compile with XLA, once per shape of the prompts.
-            **options: of the search; see `Transformer.generate`.
-
-        Returns:
-            A dictionary of NumPy arrays, `token_ids`, `scores` and `lengths` of what was generated
-            (see `SearchResult`), and `truncated [B]`, whether a prompt lost its beginning.
-
-        Raises:
-            ValueError: no ids, ids outside the table, an empty prompt, one that is too long.
-
-        Example:
-
-        >>> model = Gpt.from_preset("tiny", vocab_size=100)
-        >>> model.generate([[5, 7], [9, 3, 8]], max_length=4)["token_ids"].shape
-        (2, 4)
-        """
-        inputs, truncated = self._prompts(prompt, lengths, max_length, truncate)
-        found = super().generate(
-            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
-        )
-        return {**found, "truncated": truncated}
-
-    def stream(
-        self,
-        prompt,
-        *,
-        lengths=None,
-        max_length=64,
-        search="greedy",
-        truncate=False,
-        jit_compile=True,
-        **options,
-    ):
-        """Goes on with prompts, and hands out each token as it comes.
-
-        The tokens are those of `generate` with the same arguments and the same seed. One program
-        reads the prompts and another one goes on by a token; each is compiled once per shape.
-
-        Args:
-            prompt, lengths, max_length, truncate, jit_compile: see `generate`.
-            search: `"greedy"` or `"sample"`.
-            **options: see `decoding.TokenStream`.
-
-        Yields:
-            int32 `[B]`, the next token of each row; of a row that has ended `pad_id`, or `end_id`
-            where the model has no padding.
-
-        Raises:
-            ValueError: as `generate`, at the call and not at the first token.
-
-        Example:
-
-        >>> model = Gpt.from_preset("tiny", vocab_size=100)
-        >>> len([ids for ids in model.stream([[5, 7]], max_length=4, search="sample", seed=1)])
-        4
-        """
-        inputs, _ = self._prompts(prompt, lengths, max_length, truncate)
-        return self._stream(
-            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
-        )
-
-    def _prompts(self, prompt, lengths, max_length, truncate):
-        """What `start_search` takes, and which prompts lost their beginnings."""
-        check_positive_int("max_length", max_length)
-        rows = _rows_of(prompt, lengths, self)
-        room = self.max_length - max_length + 1  # the last token that is generated is not read
-        if room < 1:
-            raise ValueError(
-                f"The context has {self.max_length} positions. Received: max_length={max_length} "
-                "to generate, which leaves none for a prompt."
-            )
-        truncated = np.array([len(row) > room for row in rows])
-        if truncated.any() and not truncate:
-            raise ValueError(
-                f"Expected prompts of at most {room} tokens, which leave room for max_length="
-                f"{max_length} in the context of {self.max_length}. Received: "
-                f"{max(map(len, rows))}. Shorten them, or pass truncate=True to read the last ones."
-            )
-        rows = [row[-room:] for row in rows]
-        width = max(map(len, rows))
-        aligned = np.full((len(rows), width), self.end_id, "int32")
-        for place, row in zip(aligned, rows):
-            place[width - len(row) :] = row
-        lengths = np.array([len(row) for row in rows], "int32")
-        return {"prompt": aligned, "lengths": lengths}, truncated
-
-    def score(self, token_ids, lengths=None):
-        """Log-probabilities of given texts, each token's given those before it.
-
-        Args:
-            token_ids, lengths: as the prompts of `generate`.
-
-        Returns:
-            A dictionary of NumPy arrays: `scores [B]`, the sums, and `token_scores [B, T]`, 0 for a
-            row's first token and behind its last.
-
-        Example:
-
-        >>> model = Gpt.from_preset("tiny", vocab_size=100)
-        >>> model.score([[5, 7, 3]])["token_scores"].shape
-        (1, 3)
-        """
-        rows = _rows_of(token_ids, lengths, self)
-        width = max(map(len, rows))
-        ids, mask = np.zeros((2, len(rows), width), "int32")
-        for row, line, shown in zip(rows, ids, mask):
-            line[: len(row)], shown[: len(row)] = row, 1
-        logits = ops.cast(self({"token_ids": ids, "attention_mask": mask}), "float32")[:, :-1]
-        chosen = ops.take_along_axis(logits, ops.expand_dims(ids[:, 1:], -1), axis=-1)
-        scores = ops.squeeze(chosen, -1) - ops.logsumexp(logits, axis=-1)
-        scores = np.pad(ops.convert_to_numpy(scores) * mask[:, 1:], [(0, 0), (1, 0)])
-        return {"scores": scores.sum(1), "token_scores": scores}
-
-
-def _rows_of(given, lengths, model):
-    """Ids of any form as a list of arrays, one a row, validated."""
-    if hasattr(given, "to_list"):  # ragged
-        given = given.to_list()
-    if not isinstance(given, (list, tuple)):
-        given = ops.convert_to_numpy(given)
-        if given.ndim != 2:
-            raise ValueError(
-                f"Prompts must have the shape [batch, length]. Received: shape {given.shape}."
-            )
-        if lengths is None:
-            hides = model.pad_id not in (None, model.start_id, model.end_id)
-            lengths = (given != model.pad_id).sum(1) if hides else [given.shape[1]] * len(given)
-        given = [row[: int(length)] for row, length in zip(given, lengths, strict=True)]
-    rows = [np.asarray(row) for row in given]
-    if not rows or not all(row.ndim == 1 and row.size for row in rows):
-        raise ValueError(
-            "Expected prompts of one token at least: a list of lists of ids. A text without a "
-            f"beginning starts with start_id={model.start_id}. Received: {given!r}."
-        )
-    for row in rows:
-        model.token_embedding.check_ids(row)
-    return rows
-
 
 def _one_document(inputs):
     return ops.ones_like(inputs["token_ids"], dtype="int32")
@@ -504,25 +352,14 @@ def _position_layer(positions, max_length, initializer, policy):
     return PositionalEncoding(positions, dtype=policy, name="positions")
 
 
-def _checked(config, policy):
+def _checked(config):
     """Sizes that fit, as a configuration can hold them."""
-    config["dtype"] = keras.dtype_policies.serialize(policy)
-    for name in ("vocab_size", "d_model", "num_heads", "ffn_dim", "max_length"):
-        config[name] = check_positive_int(name, config[name])
+    sizes = ("vocab_size", "d_model", "num_heads", "ffn_dim", "max_length")
+    check_sizes(config, sizes, optional=["num_key_value_heads"])
     config["num_layers"] = check_int("num_layers", config["num_layers"], least=0)
-    for name in ("dropout_rate", "attention_dropout_rate", "embedding_dropout_rate"):
-        if config[name] is not None:
-            check_rate(name, config[name])
-    if config["d_model"] % config["num_heads"]:
-        raise ValueError(
-            "`num_heads` must divide `d_model`. "
-            f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
-        )
     known = (*functional.SINUSOID_LAYOUTS, "learned", "rotary")
-    if config["positions"] not in known:
-        raise ValueError(f"`positions` must be one of {known}. Received: {config['positions']!r}.")
-    if config["norm"] not in NORMS:
-        raise ValueError(f"`norm` must be one of {tuple(NORMS)}. Received: {config['norm']!r}.")
+    check_choice("positions", config["positions"], known)
+    check_choice("norm", config["norm"], NORMS)
     for name in ("pad_id", "start_id", "end_id"):
         if config[name] is not None:
             config[name] = check_int(name, config[name], 0, config["vocab_size"] - 1)

@@ -3,14 +3,11 @@
 B batch, S source, T target, N heads, D d_model, V vocab_size
 """
 
-import math
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
@@ -21,14 +18,13 @@ from keras_xfmr.layers import (
 )
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared, project
-from keras_xfmr.models.core.alignments import align
-from keras_xfmr.models.core.arguments import NamedArguments, check_rates
+from keras_xfmr.models.core.arguments import NamedArguments, check_sizes
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
-from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
+from keras_xfmr.models.core.sequence_to_sequence import SequenceToSequence
 
 PRESETS = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
@@ -43,7 +39,7 @@ PRESETS = {
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
+class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model):
     """The Transformer (Vaswani et al. 2017, figure 1) as a functional model that gives logits.
 
     memory = encode(source); logits = decode(target, memory). Trained with teacher forcing: the
@@ -114,15 +110,22 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
         **kwargs,
     ):
         self.refuse_unknown(kwargs)
-        names = Transformer.argument_names()
-        config = {key: value for key, value in locals().items() if key in names}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        config["dtype"] = keras.dtype_policies.serialize(policy)
-        _check(config)
+        self._config = config = _checked(dict(
+            source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size,
+            d_model=d_model, num_heads=num_heads, ffn_dim=ffn_dim, num_layers=num_layers,
+            dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate,
+            activation=activation, norm=norm, norm_first=norm_first, positions=positions,
+            max_length=max_length, scale_embeddings=scale_embeddings, pad_id=pad_id,
+            start_id=start_id, end_id=end_id, dtype=keras.dtype_policies.serialize(policy),
+        ))  # fmt: skip
+        source_vocab_size, target_vocab_size, d_model = map(
+            config.get, ("source_vocab_size", "target_vocab_size", "d_model")
+        )
         encoder_layers, decoder_layers = _both_sides(config["num_layers"])
 
         # ---- layers
-        self.pad_id, self.start_id, self.end_id = pad_id, start_id, end_id
+        self.pad_id, self.start_id, self.end_id = map(config.get, ("pad_id", "start_id", "end_id"))
         scaling = {"scale": scale_embeddings, "dtype": policy}
         self.source_embedding = TokenEmbedding(
             source_vocab_size, d_model, **scaling, name="source_embedding"
@@ -152,7 +155,6 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
         logits = self._decode(target_ids, memory, source_ids, None, validate=False)
         super().__init__(inputs=inputs, outputs=logits, name=name, **kwargs)
         self.dtype_policy = policy  # `compile` scales the loss by it
-        self._config = config
 
     def get_config(self):
         return {**self._config, "name": self.name, **freeze_config(self, self.weights)}
@@ -182,8 +184,7 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
         >>> len(Transformer.from_preset("base", 32000, dropout_rate=0.0).encoder_blocks)
         6
         """
-        if preset not in PRESETS:
-            raise ValueError(f"`preset` must be one of {tuple(PRESETS)}. Received: {preset!r}.")
+        check_choice("preset", preset, PRESETS)
         return cls(source_vocab_size, target_vocab_size, **{**PRESETS[preset], **overrides})
 
     # ---- data are validated
@@ -287,140 +288,6 @@ class Transformer(NamedArguments, ValidatesData, Generative, keras.Model):
             products=Prepared([self.target_embedding, *projections], rows),
         )
 
-    def start_search(self, inputs, beams=1):
-        given = inputs if isinstance(inputs, dict) else {"source_ids": inputs}
-        source_ids = given["source_ids"]
-        rows = ops.shape(source_ids)[0]  # an integer where it is known
-        known = isinstance(rows, int)
-        decoder = self.decoder(self.context(source_ids), rows=rows * beams if known else None)
-        if "prompt" in given:
-            return decoder, given["prompt"], given.get("lengths")
-        return decoder, ops.full((rows,), self.start_id, dtype="int32"), None
-
-    def step_function(self, source_ids, max_length, beams=1):
-        """What a search takes: `(decoder, prompt, state)`, with the start token for a prompt.
-
-        Args:
-            source_ids: integers `[B, S]`.
-            max_length: positions of the caches: the tokens to generate and, for a prompt of your
-                own of P tokens, P - 1 more. A step beyond them is lost.
-            beams: rows that the search has for a sentence, for the speed alone.
-
-        Raises:
-            ValueError: `max_length` is beyond the learned positions.
-        """
-        decoder, prompt, _ = self.start_search(source_ids, beams)
-        return decoder, prompt, decoder.init_state(ops.shape(prompt)[0], max_length)
-
-    def _longest_target(self):
-        return getattr(self.target_positions, "max_length", math.inf)
-
-    def _check_source(self, source_ids):
-        if source_ids.ndim != 2:
-            raise ValueError(
-                "`source_ids` must have the shape [batch, length], padded with pad_id="
-                f"{self.pad_id}. Received: shape {source_ids.shape}."
-            )
-        longest = getattr(self.source_positions, "max_length", math.inf)
-        if source_ids.shape[1] > longest:
-            raise ValueError(
-                f"The model has learned positions for {longest} source tokens. Received: "
-                f"{source_ids.shape[1]}."
-            )
-        self.source_embedding.check_ids(source_ids)
-
-    def generate(
-        self,
-        source_ids,
-        *,
-        prompt=None,
-        max_length=None,
-        search="greedy",
-        alignments=False,
-        jit_compile=True,
-        **options,
-    ):
-        """Target ids for source ids, by a compiled search with cached keys and values.
-
-        In the scope of a `tf.distribute` strategy, too, each row is searched once, by one replica.
-
-        Args:
-            source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
-            prompt: the first tokens of the targets, after the start token: integers `[B, P]`, or
-                rows of different lengths, ragged or lists. What follows them is generated.
-            max_length: the most tokens to generate, the end token included; by default S + 50, or
-                as many as there are learned positions.
-            search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
-            alignments: whether to return which source token each token was read from: where the
-                cross-attention of the last block, averaged over its heads, is largest. It takes one
-                more pass over the sequences.
-            jit_compile: whether to compile with XLA, once per shape of `source_ids`.
-            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
-                `min_length`, `repetition_penalty`, `no_repeat_ngram_size`, `token_scores`, ...
-                Each combination but for the seed is a program of its own; the last 8 are kept.
-
-        Returns:
-            A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; on
-            request `token_scores`, and `alignments`, int32 of the shape of `token_ids`, columns of
-            `source_ids`, -1 behind the end.
-
-        Raises:
-            ValueError: an unknown search, ids that are not a matrix of vocabulary entries,
-                a source or `max_length` beyond the learned positions.
-
-        Example:
-
-        >>> model = Transformer(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
-        >>> found = model.generate(np.array([[5, 7, 3]]), max_length=8, search="beam", beam_size=2)
-        >>> found["token_ids"].shape
-        (1, 1, 8)
-        """
-        if hasattr(source_ids, "to_tensor"):  # ragged
-            source_ids = source_ids.to_tensor(self.pad_id)
-        try:
-            source_ids = ops.convert_to_numpy(source_ids)
-        except ValueError as error:  # of lists
-            raise ValueError(
-                "`source_ids` must be rows of equal length: pad them with pad_id="
-                f"{self.pad_id}, or pass a ragged tensor."
-            ) from error
-        self._check_source(source_ids)
-        inputs, read = source_ids.astype("int32"), 0
-        if prompt is not None:
-            inputs = {"source_ids": inputs, **self._prompts(prompt, len(inputs))}
-            read = inputs["prompt"].shape[1] - 1
-        if max_length is None:
-            max_length = min(source_ids.shape[1] + 50, self._longest_target() - read)
-        found = super().generate(
-            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
-        )
-        if not alignments:
-            return found
-        given = inputs if isinstance(inputs, dict) else {}
-        starts = given.get("prompt", np.full((len(source_ids), 1), self.start_id))
-        lengths = given.get("lengths", np.full(len(starts), starts.shape[1]))
-        return {**found, "alignments": align(self, source_ids, starts, lengths, found)}
-
-    def _prompts(self, prompt, rows):
-        """The start token and a prompt in each row, right-aligned, and where they differ their
-        lengths."""
-        if hasattr(prompt, "to_list"):  # ragged
-            prompt = prompt.to_list()
-        prompt = [np.asarray(ops.convert_to_numpy(row)).reshape(-1) for row in prompt]
-        if len(prompt) != rows:
-            raise ValueError(
-                f"`prompt` must have a row for each of the {rows} sources. Received: {len(prompt)}."
-            )
-        for ids in prompt:
-            if ids.size:
-                self.target_embedding.check_ids(ids)
-        lengths = np.array([len(ids) + 1 for ids in prompt], "int32")
-        prompts = np.full((rows, lengths.max(initial=1)), self.pad_id, "int32")
-        for row, ids in zip(prompts, prompt):
-            row[len(row) - len(ids) - 1 :] = [self.start_id, *ids]
-        padded = lengths.size and lengths.min() < prompts.shape[1]
-        return {"prompt": prompts, **({"lengths": lengths} if padded else {})}
-
 
 def _kept(scores, block, *inputs, **arguments):
     """A block's output; its attention weights go to `scores`, where they are wanted."""
@@ -464,13 +331,10 @@ def _both_sides(num_layers):
     return tuple(num_layers) if isinstance(num_layers, (tuple, list)) else (num_layers,) * 2
 
 
-def _check(config):
+def _checked(config):
     """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
-    for name in ("source_vocab_size", "d_model", "num_heads", "ffn_dim"):
-        config[name] = check_positive_int(name, config[name])
-    for name in ("target_vocab_size", "max_length"):
-        if config[name] is not None:
-            config[name] = check_positive_int(name, config[name])
+    sizes = ("source_vocab_size", "d_model", "num_heads", "ffn_dim")
+    check_sizes(config, sizes, optional=["target_vocab_size", "max_length"])
     sides = _both_sides(config["num_layers"])
     if len(sides) != 2:
         raise ValueError(
@@ -479,15 +343,8 @@ def _check(config):
         )
     sides = tuple(check_int("num_layers", side, least=0) for side in sides)
     config["num_layers"] = sides[0] if sides[0] == sides[1] else sides
-    check_rates(config, ("dropout_rate", "attention_dropout_rate"))
-    if config["d_model"] % config["num_heads"]:
-        raise ValueError(
-            "`num_heads` must divide `d_model`. "
-            f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
-        )
     known = (*functional.SINUSOID_LAYOUTS, "learned")
-    if config["positions"] not in known:
-        raise ValueError(f"`positions` must be one of {known}. Received: {config['positions']!r}.")
+    check_choice("positions", config["positions"], known)
     if config["positions"] == "learned" and config["max_length"] is None:
         raise ValueError(
             "Learned positions need `max_length`, the number of positions. Received: "
@@ -495,10 +352,6 @@ def _check(config):
         )
     vocab_size = config["target_vocab_size"] or config["source_vocab_size"]
     for name in ("pad_id", "start_id", "end_id"):
-        config[name] = check_int(name, config[name], least=0)
         smallest = min(vocab_size, config["source_vocab_size"]) if name == "pad_id" else vocab_size
-        if config[name] >= smallest:
-            raise ValueError(
-                f"`{name}` must be in the vocabulary, 0 .. {smallest - 1}. "
-                f"Received: {config[name]}."
-            )
+        config[name] = check_int(name, config[name], 0, smallest - 1)
+    return config

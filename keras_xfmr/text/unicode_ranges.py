@@ -64,7 +64,10 @@ def load_ranges():
 def main(path):
     with open(path, encoding="utf8") as lines:
         classes = classes_of(read_categories(lines))
-    content = {name: textwrap.wrap(as_ranges(codes), 96, break_on_hyphens=False) for name, codes in classes.items()}
+    content = {
+        name: textwrap.wrap(as_ranges(codes), 96, break_on_hyphens=False)
+        for name, codes in classes.items()
+    }
     FILE.write_text(json.dumps(content, indent=1) + "\n", "utf8")
 
 

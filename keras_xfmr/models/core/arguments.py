@@ -3,6 +3,8 @@
 import collections.abc
 import inspect
 
+from keras_xfmr.common.checks import check_positive_int, check_rate
+
 # transformers' names of arguments -> ours.
 OURS = {
     "hidden_size": "d_model",
@@ -54,11 +56,28 @@ class NamedArguments:
             )
 
 
-def check_rates(config, names):
-    """Raises ValueError where a dropout rate is none."""
-    for name in names:
-        if not 0 <= config[name] < 1:
-            raise ValueError(f"`{name}` must lie in [0, 1). Received: {config[name]!r}.")
+def check_sizes(config, sizes, optional=()):
+    """What the configurations of all models have, in place: NumPy's integers become Python's.
+
+    Args:
+        config: name of an argument -> value.
+        sizes: names of positive integers.
+        optional: names of positive integers or None.
+
+    Raises:
+        ValueError: a size or a dropout rate is none, or `num_heads` does not divide `d_model`.
+    """
+    for name in (*sizes, *optional):
+        if name in sizes or config[name] is not None:
+            config[name] = check_positive_int(name, config[name])
+    for name in [name for name in config if name.endswith("dropout_rate")]:
+        if config[name] is not None:
+            check_rate(name, config[name])
+    if config["d_model"] % config["num_heads"]:
+        raise ValueError(
+            "`num_heads` must divide `d_model`. "
+            f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."
+        )
 
 
 def class_names(labels, count):

@@ -5,7 +5,7 @@ B batch, T length, W words, P masks, M ids of a row that are no special tokens
 
 import tensorflow as tf
 
-from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import join, merge, owners, take_first
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
@@ -61,8 +61,7 @@ class SentencePacker(tf.Module):
     ):
         super().__init__()
         check_int("max_length", max_length, 3)  # [CLS] and two [SEP]
-        if split not in SPLITS:
-            raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}.")
+        check_choice("split", split, SPLITS)
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pad_to_max_length = pad_to_max_length

@@ -15,7 +15,7 @@ import re
 
 import tensorflow as tf
 
-from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.text.data.streaming import NO_TEXT, text_files, untuned
 from keras_xfmr.text.tokenizers.base import (
     SPECIAL_TOKENS,
@@ -180,8 +180,7 @@ def _largest_model(texts, vocab_size, model_type, lowercase, **names):
     import sentencepiece
 
     check_int("vocab_size", vocab_size, 5)  # four special tokens, and BERT's [MASK]
-    if model_type not in MODEL_TYPES:
-        raise ValueError(f"`model_type` must be one of {MODEL_TYPES}. Received: {model_type!r}.")
+    check_choice("model_type", model_type, MODEL_TYPES)
     if hasattr(sentencepiece, "set_min_log_level"):
         sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     sample = _sample(texts)

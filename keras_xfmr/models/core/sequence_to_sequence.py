@@ -1,0 +1,151 @@
+"""`generate` of models that read a source and write a target.
+
+B batch, S source, P prompt length, L max_length
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_xfmr.models.core.alignments import align
+from keras_xfmr.models.core.generative import Generative
+from keras_xfmr.models.core.prompts import align_right, as_rows
+
+
+class SequenceToSequence(Generative):
+    """A mixin of encoder-decoder models.
+
+    A model has `context(source_ids)` and `decoder(context)`, the layers `source_embedding`,
+    `source_positions`, `target_embedding` and `target_positions`, the ids `pad_id`, `start_id` and
+    `end_id`, and for alignments `attention_weights(source_ids, target_ids)`.
+    """
+
+    def start_search(self, inputs, beams=1):
+        given = inputs if isinstance(inputs, dict) else {"source_ids": inputs}
+        source_ids = given["source_ids"]
+        rows = ops.shape(source_ids)[0]  # an integer where it is known
+        known = isinstance(rows, int)
+        decoder = self.decoder(self.context(source_ids), rows=rows * beams if known else None)
+        if "prompt" in given:
+            return decoder, given["prompt"], given.get("lengths")
+        return decoder, ops.full((rows,), self.start_id, dtype="int32"), None
+
+    def step_function(self, source_ids, max_length, beams=1):
+        """What a search takes: `(decoder, prompt, state)`, with the start token for a prompt.
+
+        Args:
+            source_ids: integers `[B, S]`.
+            max_length: positions of the caches: the tokens to generate and, for a prompt of your
+                own of P tokens, P - 1 more. A step beyond them is lost.
+            beams: rows that the search has for a sentence, for the speed alone.
+
+        Raises:
+            ValueError: `max_length` is beyond the learned positions.
+        """
+        decoder, prompt, _ = self.start_search(source_ids, beams)
+        return decoder, prompt, decoder.init_state(ops.shape(prompt)[0], max_length)
+
+    def _longest_target(self):
+        return getattr(self.target_positions, "max_length", math.inf)
+
+    def _check_source(self, source_ids):
+        if source_ids.ndim != 2:
+            raise ValueError(
+                "`source_ids` must have the shape [batch, length], padded with pad_id="
+                f"{self.pad_id}. Received: shape {source_ids.shape}."
+            )
+        longest = getattr(self.source_positions, "max_length", math.inf)
+        if source_ids.shape[1] > longest:
+            raise ValueError(
+                f"The model has learned positions for {longest} source tokens. Received: "
+                f"{source_ids.shape[1]}."
+            )
+        self.source_embedding.check_ids(source_ids)
+
+    def generate(
+        self,
+        source_ids,
+        *,
+        prompt=None,
+        max_length=None,
+        search="greedy",
+        alignments=False,
+        jit_compile=True,
+        **options,
+    ):
+        """Target ids for source ids, by a compiled search with cached keys and values.
+
+        In the scope of a `tf.distribute` strategy, too, each row is searched once, by one replica.
+
+        Args:
+            source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
+            prompt: the first tokens of the targets, after the start token: integers `[B, P]`, or
+                rows of different lengths, ragged or lists. What follows them is generated.
+            max_length: the most tokens to generate, the end token included; by default S + 50, or
+                as many as there are learned positions.
+            search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
+            alignments: whether to return which source token each token was read from: where the
+                cross-attention of the last block, averaged over its heads, is largest. It takes one
+                more pass over the sequences.
+            jit_compile: whether to compile with XLA, once per shape of `source_ids`.
+            **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
+                `min_length`, `repetition_penalty`, `no_repeat_ngram_size`, `token_scores`, ...
+                Each combination but for the seed is a program of its own; the last 8 are kept.
+
+        Returns:
+            A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; on
+            request `token_scores`, and `alignments`, int32 of the shape of `token_ids`, columns of
+            `source_ids`, -1 behind the end.
+
+        Raises:
+            ValueError: an unknown search, ids that are not a matrix of vocabulary entries,
+                a source or `max_length` beyond the learned positions.
+
+        Example:
+
+        >>> model = Transformer(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+        >>> found = model.generate(np.array([[5, 7, 3]]), max_length=8, search="beam", beam_size=2)
+        >>> found["token_ids"].shape
+        (1, 1, 8)
+        """
+        if hasattr(source_ids, "to_tensor"):  # ragged
+            source_ids = source_ids.to_tensor(self.pad_id)
+        try:
+            source_ids = ops.convert_to_numpy(source_ids)
+        except ValueError as error:  # of lists
+            raise ValueError(
+                "`source_ids` must be rows of equal length: pad them with pad_id="
+                f"{self.pad_id}, or pass a ragged tensor."
+            ) from error
+        self._check_source(source_ids)
+        inputs, read = source_ids.astype("int32"), 0
+        if prompt is not None:
+            inputs = {"source_ids": inputs, **self._prompts(prompt, len(inputs))}
+            read = inputs["prompt"].shape[1] - 1
+        if max_length is None:
+            max_length = min(source_ids.shape[1] + 50, self._longest_target() - read)
+        found = super().generate(
+            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
+        )
+        if not alignments:
+            return found
+        given = inputs if isinstance(inputs, dict) else {}
+        starts = given.get("prompt", np.full((len(source_ids), 1), self.start_id))
+        lengths = given.get("lengths", np.full(len(starts), starts.shape[1]))
+        return {**found, "alignments": align(self, source_ids, starts, lengths, found)}
+
+    def _prompts(self, prompt, rows):
+        """The start token and a prompt in each row, right-aligned, and where they differ their
+        lengths."""
+        prompt = as_rows(prompt)
+        if len(prompt) != rows:
+            raise ValueError(
+                f"`prompt` must have a row for each of the {rows} sources. Received: {len(prompt)}."
+            )
+        for ids in prompt:
+            if ids.size:
+                self.target_embedding.check_ids(ids)
+        prompts, lengths = align_right([[self.start_id, *ids] for ids in prompt], self.pad_id)
+        padded = lengths.size and lengths.min() < prompts.shape[1]
+        return {"prompt": prompts, **({"lengths": lengths} if padded else {})}

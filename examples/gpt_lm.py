@@ -38,6 +38,11 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_integer("vocab_size", 4000, "Pieces.")
 flags.DEFINE_string("preset", "nano", "Sizes of the model: see `Gpt.from_preset`.")
+flags.DEFINE_integer(
+    "d_model", None, "Width in the place of the preset's, a multiple of 64: heads of 64, and four "
+    "times as wide inside the feed-forward networks.", lower_bound=64,
+)  # fmt: skip
+flags.DEFINE_integer("num_layers", None, "Blocks in the place of the preset's.", lower_bound=1)
 flags.DEFINE_integer("block_length", 128, "Tokens of a block.")
 flags.DEFINE_integer("batch_size", 16, "Blocks of a step.")
 flags.DEFINE_integer("epochs", 10, "Passes over the files.", lower_bound=1)
@@ -114,6 +119,15 @@ def compile_model(model, steps):
     )
 
 
+def sizes():
+    """What the flags say in the place of the preset."""
+    found = {} if FLAGS.num_layers is None else {"num_layers": FLAGS.num_layers}
+    if FLAGS.d_model is not None:
+        width = FLAGS.d_model
+        found |= {"d_model": width, "num_heads": width // 64, "ffn_dim": 4 * width}
+    return found
+
+
 def write_on(model, tokenizer, beginnings):
     """Prints how the model goes on with texts, sampled."""
     prompts = [[tokenizer.start_id, *row] for row in tokenizer.tokenize(beginnings).to_list()]
@@ -151,6 +165,7 @@ def main(argv):
 
     model = models.Gpt.from_preset(
         FLAGS.preset,
+        **sizes(),
         vocab_size=tokenizer.vocab_size,
         dropout_rate=FLAGS.dropout,
         attention_dropout_rate=FLAGS.dropout,

@@ -13,11 +13,12 @@ import pathlib
 import random
 
 import hostile
+import numpy as np
 import pytest
 import tensorflow as tf
 from sentences import CASES, SENTENCES, same_answers, strings
 
-from keras_xfmr import text
+from keras_xfmr import models, text
 
 # KoGPT2 begins with these, in this order.
 CONTROLS = ("<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>", "<unused0>", "<unused1>")
@@ -399,6 +400,34 @@ def test_two_saved_models_keep_their_own_vocabularies(tokenizer, tmp_path):
     for name, kind in kinds.items():
         expected = kind.encode(cases).to_tensor(kind.pad_id)
         assert (loaded[name].read(cases) == expected).numpy().all()
+
+
+def test_a_folder_of_kogpt2s_shape(content, tmp_path):
+    """51,200 tokens, no file but the model's and `tokenizer.json`."""
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    size = 51_200
+    vocabulary = dict(content["model"]["vocab"])
+    vocabulary |= {f"<unused{i}>": i for i in range(len(vocabulary), size)}
+    content = changed(content, model={"vocab": vocabulary})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), "utf8")
+    config = dict(vocab_size=size, n_positions=23, n_embd=14, n_layer=2, n_head=2)
+    special = dict(bos_token_id=1, eos_token_id=1, pad_token_id=3)
+    torch.manual_seed(0)
+    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config, **special)).eval()
+    peer.save_pretrained(tmp_path)
+    roles = dict(bos_token="</s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path, **roles)
+
+    model = models.Gpt.from_pretrained(tmp_path)
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.vocab_size == model.get_config()["vocab_size"] == size
+    assert (tokenizer.start_id, tokenizer.end_id) == (model.start_id, model.end_id) == (1, 1)
+    sentence = "안녕하세요 :) 세계 the lazy dogs ㅠㅠ"
+    [ids] = tokenizer.tokenize(tensor([sentence])).to_list()
+    assert ids == theirs(sentence)["input_ids"] and len(ids) == 9
+    with torch.no_grad():
+        logits = peer(input_ids=torch.tensor([ids])).logits.numpy()
+    np.testing.assert_allclose(np.asarray(model(np.array([ids]))), logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -13,15 +13,21 @@ import tensorflow_text as tf_text
 
 from keras_xfmr.common.files import read_json
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.ragged import join, owners, stretches
+from keras_xfmr.text.ragged import join, owners
 from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import json_of
 from keras_xfmr.text.tokenizers.character_byte_pair_files import (
+    as_character_json,
+    character_pairs_of,
+)
+from keras_xfmr.text.tokenizers.metaspace import (
     FORMS,
     SCHEMES,
     WORD_BEGIN,
-    as_character_json,
-    character_pairs_of,
+    byte_lengths,
+    normalized,
+    places,
+    prefixes,
 )
 from keras_xfmr.text.words import as_utf8
 
@@ -43,8 +49,8 @@ class CharacterBytePairTokenizer(PairTokenizer):
     Where others differ: text that spells a special token, such as "</s>", is text here, since it
     may come from anyone; Hugging Face's tokenizers make the special id of it unless told otherwise
     (`encode_special_tokens`). A merge that would make a special token of text is left out. `NFKC`
-    leaves 170 characters newer than Unicode 12.0 as they are (TensorFlow Text 2.21).
-    A blank before the first word, and blanks around added tokens, do not come back from the ids.
+    leaves 170 characters newer than Unicode 12.0 as they are (TensorFlow Text 2.21). Where a `▁` is
+    put before text, a text with a blank there has the same ids, and comes back without it.
 
     Args:
         vocabulary: tokens in the order of their ids, as files spell them.
@@ -235,13 +241,12 @@ class CharacterBytePairTokenizer(PairTokenizer):
                 texts = tf.concat([texts, [""]], axis=0)
             pieces, numbers = self._pieces(texts)
             added = tf.not_equal(numbers, len(self._added_tokens))
-            content, source = self._normalized(
-                tf.where(added, WORD_BEGIN, pieces.values), with_offsets
-            )
+            content = tf.where(added, WORD_BEGIN, pieces.values)
+            content, source = normalized(content, self._config["normalization"], with_offsets)
             codes, offsets = tf.strings.unicode_decode_with_offsets(content, "UTF-8")
             blank = tf.equal(codes.values, ord(" "))
             codes = codes.with_values(tf.where(blank, ord(WORD_BEGIN), codes.values))
-            prefix = self._prefix(pieces, codes)
+            prefix = prefixes(pieces, codes, self._config["prepend_scheme"])
             codes = join(prefix, codes)
             ids, first, last = self._merged(codes, tf.gather(self._added_ids, numbers))
             splits = tf.searchsorted(first, tf.gather(codes.row_splits, pieces.row_splits))
@@ -249,22 +254,14 @@ class CharacterBytePairTokenizer(PairTokenizer):
             rows = tf.RaggedTensor.from_row_splits(ids, splits, validate=False)
             if not with_offsets:
                 return rows
-            bounds = join(offsets, _bytes(content))
+            bounds = join(offsets, byte_lengths(content))
             if source is not None:
                 bounds = tf_text.find_source_offsets(source, bounds)
-            starts, ends = _places(pieces.values, added, bounds, prefix)
-            text = tf.gather(tf.cumsum(_bytes(texts), exclusive=True), owners(rows.row_lengths()))
+            starts, ends = places(pieces.values, added, bounds, prefix)
+            text = tf.cumsum(byte_lengths(texts), exclusive=True)
+            text = tf.gather(text, owners(rows.row_lengths()))
             starts, ends = tf.gather(starts, first) - text, tf.gather(ends, last) - text
             return rows, rows.with_values(starts), rows.with_values(ends)
-
-    def _normalized(self, texts, with_offsets):
-        """The texts, and None or what `find_source_offsets` needs."""
-        form = self._config["normalization"]
-        if form is None:
-            return texts, None
-        if with_offsets:
-            return tf_text.normalize_utf8_with_offsets_map(texts, form)
-        return tf_text.normalize_utf8(texts, form), None
 
     def _pieces(self, texts):
         """The texts cut at added tokens, ragged `[B, (p)]`, and which of these each piece is: int32
@@ -277,17 +274,6 @@ class CharacterBytePairTokenizer(PairTokenizer):
         count = len(self._added_tokens)
         _, numbers = tf.unique(tf.concat([self._added, pieces.values], axis=0))
         return pieces, tf.minimum(numbers[count:], count)
-
-    def _prefix(self, pieces, codes):
-        """The `▁` before each piece that needs one: ragged `[P, (0 or 1)]`."""
-        scheme, begin = self._config["prepend_scheme"], ord(WORD_BEGIN)
-        first = tf.gather(tf.concat([codes.values, [begin]], axis=0), codes.row_starts())
-        needs = tf.not_equal(first, begin) & (codes.row_lengths() > 0) & (scheme != "never")
-        if scheme == "first":
-            needs &= tf.equal(tf.ragged.range(pieces.row_lengths()).values, 0)
-        counts = tf.cast(needs, tf.int64)
-        values = tf.fill([tf.reduce_sum(counts)], begin)
-        return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)
 
     def _merged(self, codes, added_ids):
         """The ids of the pieces, and their first and last characters: `[n]`, below C.
@@ -345,31 +331,3 @@ class CharacterBytePairTokenizer(PairTokenizer):
 def _check_choice(name, value, choices):
     if not any(value is choice or value == choice for choice in choices):
         raise ValueError(f"Expected `{name}` to be one of {choices}. Received: {value!r}.")
-
-
-def _bytes(strings):
-    return tf.cast(tf.strings.length(strings), tf.int64)
-
-
-def _places(pieces, added, bounds, prefix):
-    """Where the source of each character starts and ends: int64 `[C]`, bytes of all pieces.
-
-    Args:
-        pieces: strings `[P]`.
-        added: bool `[P]`; of these pieces the one character stands for all.
-        bounds: ragged `[P, (c + 1)]`, between which source bytes of a piece its characters stand.
-        prefix: ragged `[P, (0 or 1)]`, characters that are before these.
-    """
-    sizes = _bytes(pieces)
-    begin = tf.cumsum(sizes, exclusive=True)
-    piece = owners(bounds.row_lengths())
-    whole = tf.gather(added, piece) & (bounds.values > 0)
-    values = tf.where(whole, tf.gather(sizes, piece), bounds.values) + tf.gather(begin, piece)
-    starts = stretches(values, bounds.row_starts(), bounds.row_lengths() - 1)
-    ends = tf.gather(values, tf.where(tf.equal(piece[1:], piece[:-1]))[:, 0] + 1)
-    # Of characters that one character became, only the first has its bytes.
-    real = ends > starts.values
-    own = tf.gather(tf.where(real)[:, 0], tf.cumsum(tf.cast(real, tf.int32)) - 1)
-    starts, ends = (starts.with_values(tf.gather(v, own)) for v in (starts.values, ends))
-    none = prefix.with_values(tf.gather(begin, owners(prefix.row_lengths())))
-    return join(none, starts).values, join(none, ends).values

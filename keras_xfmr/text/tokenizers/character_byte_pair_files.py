@@ -7,10 +7,8 @@ from keras_xfmr.text.tokenizers.byte_pair_files import (
     check_part,
     vocabulary_and_merges_of,
 )
+from keras_xfmr.text.tokenizers.metaspace import FORMS, SCHEMES, WORD_BEGIN
 
-WORD_BEGIN = "▁"
-SCHEMES = ("always", "first", "never")
-FORMS = (None, "NFC", "NFKC")
 WORDS = {
     "type": ("Metaspace",),
     "replacement": (WORD_BEGIN,),
@@ -22,7 +20,7 @@ WORDS = {
 # What a BertNormalizer may do; one that does nothing of it may stand in a file.
 STEPS = ("clean_text", "handle_chinese_chars", "lowercase", "strip_accents")
 # What is between such brackets is a sign to the model; a user's text must not give it.
-BRACKETED = re.compile(r"<\|?/?\w+\|?>|\[/?\w+\]")
+BRACKETED = re.compile(r"(?s)<.*\w.*>|\[.*\w.*\]")
 
 
 def character_pairs_of(fast):

@@ -21,6 +21,7 @@ from keras_xfmr.text.tokenizers.base import (
 )
 from keras_xfmr.text.tokenizers.bert import BertTokenizer
 from keras_xfmr.text.tokenizers.byte_pair import BytePairTokenizer
+from keras_xfmr.text.tokenizers.character_byte_pair import CharacterBytePairTokenizer
 from keras_xfmr.text.tokenizers.learning import (
     learn_bert_sentence_piece,
     learn_bert_word_piece,
@@ -35,6 +36,7 @@ __all__ = [
     "BertTokenizer",
     "BytePairTokenizer",
     "ByteTokenizer",
+    "CharacterBytePairTokenizer",
     "CharacterTokenizer",
     "Documents",
     "LanguageModelDataset",

@@ -286,7 +286,7 @@ def test_a_folder_that_names_no_special_tokens(tmp_path):
 
 WORDS = {"type": "ByteLevel", "add_prefix_space": False}
 REFUSED = {
-    "characters": ({"pre_tokenizer": {"type": "Metaspace"}}, "type='ByteLevel'.*'Metaspace'"),
+    "other words": ({"pre_tokenizer": {"type": "Whitespace"}}, "type='ByteLevel'.*'Whitespace'"),
     "no words": ({"pre_tokenizer": None}, "an object as pre_tokenizer"),
     "a blank before": (
         {"pre_tokenizer": {**WORDS, "add_prefix_space": True}},

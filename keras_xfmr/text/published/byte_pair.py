@@ -1,11 +1,13 @@
-"""Byte-level byte-pair encodings of published folders: GPT-2, RoBERTa and their kin."""
+"""Byte-pair encodings of published folders: GPT-2, RoBERTa and their kin, and KoGPT2."""
 
 from keras_xfmr.text.tokenizers.added_tokens import added_beside
 from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     byte_pairs_of,
     read_vocabulary_and_merges,
+    vocabulary_and_merges_of,
 )
+from keras_xfmr.text.tokenizers.character_byte_pair import CharacterBytePairTokenizer
 
 FILES = ("vocab.json", "merges.txt")
 # Classes of transformers that read these two files as GPT-2's does.
@@ -18,7 +20,9 @@ ROLES = {
     "pad_token": ("pad_token",),
     "mask_token": ("mask_token",),
 }
+# Our argument: the token of folders that name none, where the vocabulary has it.
 ROBERTA = {"end_token": "</s>", "start_token": "<s>", "pad_token": "<pad>"}
+KOGPT2 = {"end_token": "</s>", "pad_token": "<pad>"}  # its end token is its start token
 
 
 def is_byte_pair(folder, fast):
@@ -35,15 +39,21 @@ def is_byte_pair(folder, fast):
 
 
 def load_byte_pair(folder, fast, config, special):
-    """The `BytePairTokenizer` of a folder.
+    """The `BytePairTokenizer` of a folder, or its `CharacterBytePairTokenizer`.
 
     Args:
         folder, fast: as `is_byte_pair` has them.
         config, special: what `tokenizer_config.json` and `special_tokens_map.json` hold.
 
     Raises:
-        ValueError: a file is damaged, or asks for what GPT-2's tokenizer does not do.
+        ValueError: a file is damaged, or asks for what these tokenizers do not do.
     """
+    named = {**special, **config}
+    words = fast.get("pre_tokenizer")
+    if isinstance(words, dict) and words.get("type") == "Metaspace":
+        vocabulary, _ = vocabulary_and_merges_of(fast, any_added=True)
+        tokens = _special_tokens(vocabulary, named, KOGPT2)
+        return CharacterBytePairTokenizer.from_json(fast, **tokens)
     if config.get("add_prefix_space"):
         raise ValueError(
             "Expected add_prefix_space=false in tokenizer_config.json. Received: "
@@ -61,11 +71,11 @@ def load_byte_pair(folder, fast, config, special):
             )
         added = added_beside(folder, config, special)
         content = read_vocabulary_and_merges(*(folder / name for name in FILES), added)
-    return BytePairTokenizer(*content, **_special_tokens(content[0], {**special, **config}))
+    return BytePairTokenizer(*content, **_special_tokens(content[0], named, ROBERTA))
 
 
-def _special_tokens(vocabulary, named):
-    """Arguments of `BytePairTokenizer`; GPT-2's oldest folders name no special token at all."""
+def _special_tokens(vocabulary, named, others):
+    """Arguments of the tokenizer; GPT-2's oldest folders name no special token at all."""
     found = {}
     for argument, roles in ROLES.items():
         tokens = [named[role] for role in roles if named.get(role) is not None]
@@ -76,10 +86,10 @@ def _special_tokens(vocabulary, named):
     vocabulary = set(vocabulary)
     if END_OF_TEXT in vocabulary:
         return {"end_token": END_OF_TEXT, **found}
-    if vocabulary.issuperset(ROBERTA.values()):
-        return {**ROBERTA, "mask_token": "<mask>" if "<mask>" in vocabulary else None, **found}
+    if vocabulary.issuperset(others.values()):
+        return {**others, "mask_token": "<mask>" if "<mask>" in vocabulary else None, **found}
     raise ValueError(
         "Expected an eos_token in tokenizer_config.json or special_tokens_map.json. Received: "
-        f"none, and no {END_OF_TEXT} in the vocabulary. Add it to the file, or call "
-        "`BytePairTokenizer.from_file` with the `end_token`."
+        f"none, and no {END_OF_TEXT} in the vocabulary. Add it to the file, or call `from_file` of "
+        "`BytePairTokenizer` or `CharacterBytePairTokenizer` with the `end_token`."
     )

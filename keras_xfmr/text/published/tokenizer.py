@@ -33,7 +33,8 @@ MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.mo
 
 
 def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_cjk=None):
-    """The tokenizer of a model that was published as a Hugging Face folder: BERT, GPT-2 or RoBERTa.
+    """The tokenizer of a model that was published as a Hugging Face folder: BERT, GPT-2, RoBERTa,
+    KoGPT2.
 
     The first of these that the folder has:
 
@@ -44,7 +45,9 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
        `merges.txt` without it: a `BytePairTokenizer`, whose `from_file` says what is read. The
        special tokens are those that `tokenizer_config.json` and `special_tokens_map.json` name
        (`eos_token`, else `sep_token`; `bos_token`, else `cls_token`; `pad_token`, `mask_token`);
-       where there are none, `<|endoftext|>`, or RoBERTa's.
+       where there are none, `<|endoftext|>`, or RoBERTa's. A BPE model over characters, with a
+       pre-tokenizer `Metaspace`, gives a `CharacterBytePairTokenizer`; where it names no special
+       tokens they are KoGPT2's: `</s>` at the end and the start, and `<pad>`.
     4. `tokenizer.json` with a WordPiece model, or
     5. `vocab.txt`: a `BertTokenizer`.
 

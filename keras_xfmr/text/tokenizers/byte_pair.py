@@ -6,13 +6,11 @@ B batch, T length, V vocabulary
 import json
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import merge, owners, stretches
-from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer
+from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     ALPHABET,
     BYTES,
@@ -20,7 +18,6 @@ from keras_xfmr.text.tokenizers.byte_pair_files import (
     read_byte_pairs,
     read_vocabulary_and_merges,
 )
-from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
 
 END_OF_TEXT = "<|endoftext|>"
 BLANK = ALPHABET[ord(" ")]
@@ -40,7 +37,7 @@ WORD = (
 ALL = "(?s:.+)"
 
 
-class BytePairTokenizer(Tokenizer):
+class BytePairTokenizer(PairTokenizer):
     """The byte-level byte-pair encoding of GPT-2 (Radford et al. 2019), in graph.
 
     Text is cut into words by GPT-2's expression, `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
@@ -82,7 +79,7 @@ class BytePairTokenizer(Tokenizer):
     [[256, 257, 258]]
     """
 
-    vocabulary_file = "tokenizer.json"
+    unit, word_begin = "byte", BLANK
 
     def __init__(
         self,
@@ -94,37 +91,29 @@ class BytePairTokenizer(Tokenizer):
         pad_token=None,
         mask_token=None,
     ):
-        vocabulary = [str(token) for token in vocabulary]
-        merges = [tuple(pair) for pair in merges]
-        ids = _checked_ids(vocabulary, merges)
-        self._config = {
-            "end_token": end_token,
-            "start_token": end_token if start_token is None else start_token,
-            "pad_token": end_token if pad_token is None else pad_token,
-            "mask_token": mask_token,
-        }
-        special = {}
-        for name, token in self._config.items():
-            if token is not None or name != "mask_token":
-                special[name.replace("token", "id")] = _special_id(name, token, ids)
-        super().__init__(unknown_id=None, **special)
-        self._vocabulary, self._merges = tuple(vocabulary), tuple(merges)
-        special = set(special.values())
-        used = [pair for pair in merges if ids["".join(pair)] not in special]
-        pairs = [(ids[left], ids[right]) for left, right in used]
-        products = [ids[left + right] for left, right in used]
-        ordinary = set(ALPHABET) | {vocabulary[i] for i in products}
+        vocabulary, merges = list(map(str, vocabulary)), list(merges)
+        _check_bytes(vocabulary)
+        super().__init__(
+            vocabulary,
+            merges,
+            set(ALPHABET),
+            end_token=end_token,
+            start_token=start_token,
+            pad_token=pad_token,
+            mask_token=mask_token,
+        )
+        for rank, pair in enumerate(self._merges):
+            if not set("".join(pair)) <= set(BYTES):
+                raise ValueError(f"Expected merges of bytes. Received: {pair!r} as number {rank}.")
         spelled = [
-            bytes(map(BYTES.get, token)) if token in ordinary else b"" for token in vocabulary
+            bytes(map(BYTES.get, token)) if token in self._ordinary else b""
+            for token in vocabulary
         ]
-        self._merge = Merges(pairs, products, len(vocabulary))
+        ids = {token: index for index, token in enumerate(vocabulary)}
         with tf.device("CPU"):
             self._byte_ids = tf.constant([ids[byte] for byte in ALPHABET], tf.int32)
             self._spelled = tf.constant(spelled)
             self._sizes = tf.constant([len(content) for content in spelled], tf.int64)
-        self._encoder = tf.function(
-            self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
-        )
 
     @classmethod
     def from_file(cls, path, merges=None, **special_tokens):
@@ -160,26 +149,6 @@ class BytePairTokenizer(Tokenizer):
             return cls(*content, **special_tokens)
         except ValueError as error:
             raise ValueError(f"{str(path)!r}: {error}") from error
-
-    @property
-    def vocab_size(self):
-        return len(self._vocabulary)
-
-    def get_vocabulary(self):
-        """The tokens in the order of their ids, as files spell them."""
-        return list(self._vocabulary)
-
-    def continuations(self):
-        inside = np.array([not token.startswith(BLANK) for token in self._vocabulary], bool)
-        inside[list(self.special_ids)] = False
-        return inside
-
-    def get_config(self):
-        return dict(self._config)
-
-    @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
-        return self._encoder(as_strings(texts))
 
     @tf.autograph.experimental.do_not_convert
     def tokenize_with_offsets(self, texts):
@@ -250,66 +219,13 @@ class BytePairTokenizer(Tokenizer):
     def from_vocabulary_bytes(cls, content, config):
         return cls(*read_byte_pairs("tokenizer.json", content), **config)
 
-    def save(self, folder, max_length=None):
-        """As `Tokenizer.save`: the vocabulary is in a `tokenizer.json`, which Hugging Face's
-        libraries read too; also `tokenizer_config.json`, which names the special tokens to them.
 
-        Args:
-            folder: made if missing.
-            max_length: the positions of a model, to which `truncation=True` then cuts there.
-
-        Raises:
-            FileExistsError: the folder has a `tokenizer.json` that this library did not write.
-        """
-        theirs = {"start_token": "bos_token", "end_token": "eos_token"}
-        tokens = {theirs.get(ours, ours): token for ours, token in self._config.items() if token}
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            **tokens,
-            "model_input_names": ["input_ids", "attention_mask"],
-            **({} if max_length is None else {"model_max_length": max_length}),
-        }
-        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
-
-
-def _checked_ids(vocabulary, merges):
-    """Token -> id, if the vocabulary and the merges belong together."""
-    "".join(vocabulary).encode("utf8")  # its error is a ValueError
-    ids = {token: index for index, token in enumerate(vocabulary)}
-    if len(ids) != len(vocabulary):
-        twice = next(token for i, token in enumerate(vocabulary) if ids[token] != i)
-        raise ValueError(f"A vocabulary must name each token once. Received twice: {twice!r}.")
-    if "" in ids:
-        raise ValueError(f"A token must not be empty. Received: an empty one as id {ids['']}.")
-    missing = [byte for byte in ALPHABET if byte not in ids]
+def _check_bytes(vocabulary):
+    known = set(vocabulary)
+    missing = [byte for byte in ALPHABET if byte not in known]
     if missing:
         raise ValueError(
             "Expected the 256 bytes in the vocabulary, as GPT-2 spells them (a blank is 'Ġ'). "
-            f"Missing: {len(missing)}, such as {missing[0]!r}. Other byte-pair encodings, such as "
-            "those over characters (`▁`, `</w>`), are not read."
+            f"Missing: {len(missing)}, such as {missing[0]!r}. `CharacterBytePairTokenizer` is for "
+            "encodings over characters, where a blank is '▁'. Those with '</w>' are not read."
         )
-    seen = set()
-    for rank, pair in enumerate(merges):
-        if len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
-            raise ValueError(f"A merge must be two tokens. Received: {pair!r} as number {rank}.")
-        unknown = [token for token in (*pair, "".join(pair)) if token not in ids]
-        if unknown:
-            raise ValueError(
-                f"Merge {rank}, {pair!r}, needs tokens that are not in the vocabulary: {unknown}."
-            )
-        if not set("".join(pair)) <= set(BYTES):
-            raise ValueError(f"Expected merges of bytes. Received: {pair!r} as number {rank}.")
-        if pair in seen:
-            raise ValueError(f"Expected each merge once. Received twice: {pair!r}.")
-        seen.add(pair)
-    return ids
-
-
-def _special_id(name, token, ids):
-    if not isinstance(token, str) or token not in ids:
-        raise ValueError(f"Expected `{name}` to be a token of the vocabulary. Received: {token!r}.")
-    if token in BYTES:
-        raise ValueError(
-            f"Expected `{name}` to be a token that no text has. Received: {token!r}, a byte."
-        )
-    return ids[token]

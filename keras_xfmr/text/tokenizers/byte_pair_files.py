@@ -1,4 +1,4 @@
-"""The files of byte-level byte-pair encodings: `vocab.json`, `merges.txt`, `tokenizer.json`."""
+"""The files of byte-pair encodings: `vocab.json`, `merges.txt`, `tokenizer.json`."""
 
 import json
 
@@ -25,6 +25,12 @@ MODEL = {
     "ignore_merges": (None, False),
 }
 WORDS = {"type": ("ByteLevel",), "add_prefix_space": (False,), "use_regex": (None, True)}
+GPT2_WORDS = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
 
 
 def read_vocabulary_and_merges(vocabulary, merges, added=()):
@@ -52,55 +58,73 @@ def read_byte_pairs(path, content=None):
         FileNotFoundError: no such file.
         ValueError: it is damaged, or is another kind of tokenizer.
     """
-    if content is None:
-        return byte_pairs_of(read_json(path))
+    return byte_pairs_of(read_json(path) if content is None else json_of(content))
+
+
+def json_of(content):
+    """What the bytes of a `tokenizer.json` hold."""
     try:
-        fast = json.loads(content.decode("utf8"))
+        return json.loads(content.decode("utf8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
-    return byte_pairs_of(fast)
+        raise ValueError(f"tokenizer.json is damaged: {error}") from error
 
 
 def byte_pairs_of(fast):
     """As `read_byte_pairs`, of a file that is read already."""
-    if not isinstance(fast, dict):
-        raise ValueError("tokenizer.json is damaged: expected an object at its top.")
-    model = _checked(fast, "model", MODEL)
-    _checked(fast, "pre_tokenizer", WORDS)
+    check_part(fast, "pre_tokenizer", WORDS)
     if fast.get("normalizer") is not None:
         raise ValueError(
             "Expected no normalizer in tokenizer.json: GPT-2's tokenizer changes nothing. "
             f"Received: {fast['normalizer']!r:.200}."
         )
-    ids, merges, added = model.get("vocab"), model.get("merges"), fast.get("added_tokens") or []
+    return vocabulary_and_merges_of(fast)
+
+
+def vocabulary_and_merges_of(fast, any_added=False):
+    """Tokens and pairs as `read_vocabulary_and_merges` returns them, of any `tokenizer.json`.
+
+    Args:
+        fast: what the file holds.
+        any_added: whether added tokens need not be special.
+    """
+    model, added = check_part(fast, "model", MODEL), fast.get("added_tokens") or []
+    ids, merges = model.get("vocab"), model.get("merges")
     if not isinstance(ids, dict) or not isinstance(merges, list) or not isinstance(added, list):
         raise ValueError("tokenizer.json is damaged: its model has no vocabulary or no merges.")
-    return in_order(ids, added), [_pair(merge, rank) for rank, merge in enumerate(merges)]
+    ordinary = [token.get("content") for token in added if any_added and isinstance(token, dict)]
+    tokens = in_order(ids, added, ordinary)
+    return tokens, [_pair(merge, rank) for rank, merge in enumerate(merges)]
 
 
-def as_tokenizer_json(vocabulary, merges, special):
-    """What a `tokenizer.json` holds for a `BytePairTokenizer`.
+def as_tokenizer_json(
+    vocabulary, merges, special, *, found=(), words=GPT2_WORDS, normalizer=None, **model
+):
+    """What a `tokenizer.json` holds for a byte-pair encoding; by default for one over bytes.
 
     Args:
         vocabulary: tokens in the order of their ids.
         merges: pairs in the order of their ranks.
         special: tokens that no text has.
+        found: tokens that are found in a text before it is cut into words.
+        words: how texts are cut into words and joined again.
+        normalizer: None, or what changes the texts before.
+        **model: entries of the model that differ from those over bytes.
     """
-    words = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    blanks = any(" " in left + right for left, right in merges)  # which old readers cannot read
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": token, **flags, "special": True}
+            {"id": i, "content": token, **flags, "special": token in special}
             for i, token in enumerate(vocabulary)
-            if token in special
+            if token in special or token in found
         ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", **words},
-        "post_processor": {"type": "ByteLevel", **words},
-        "decoder": {"type": "ByteLevel", **words},
+        "normalizer": normalizer,
+        "pre_tokenizer": words,
+        "post_processor": words if words["type"] == "ByteLevel" else None,
+        "decoder": words,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -109,8 +133,9 @@ def as_tokenizer_json(vocabulary, merges, special):
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
+            **model,
             "vocab": {token: i for i, token in enumerate(vocabulary)},
-            "merges": [" ".join(pair) for pair in merges],
+            "merges": [list(pair) if blanks else " ".join(pair) for pair in merges],
         },
     }
 
@@ -132,18 +157,28 @@ def _pair(merge, rank):
     return tuple(pair)
 
 
-def _checked(fast, name, expected):
+def check_part(fast, name, expected):
+    """The part `name` of a `tokenizer.json`, if it has what is expected of it.
+
+    Args:
+        fast: what the file holds.
+        name: its key.
+        expected: key -> the values that may stand there, the first where there is no such key.
+    """
+    if not isinstance(fast, dict):
+        raise ValueError("tokenizer.json is damaged: expected an object at its top.")
     part = fast.get(name)
     if not isinstance(part, dict):
         raise ValueError(
             f"Expected an object as {name} in tokenizer.json. Received: {part!r:.200}."
         )
     for key, values in expected.items():
-        found = part.get(key, False if key == "add_prefix_space" else values[0])
+        found = part.get(key, values[0])
         if found not in values:
             raise ValueError(
-                f"Expected {key}={values[-1]!r} in the {name} of tokenizer.json, as byte-level "
-                f"byte-pair encodings such as GPT-2's have it. Received: {found!r:.200}. Other "
-                "kinds are not read; a SentencePiece model (`*.model`) in the folder is."
+                f"Expected {key}={values[-1]!r} in the {name} of tokenizer.json. Received: "
+                f"{found!r:.200}. Read are byte-pair encodings over bytes, as GPT-2 has them, and "
+                "those over characters with a pre-tokenizer 'Metaspace', as KoGPT2 has them; a "
+                "SentencePiece model (`*.model`) in the folder is read too."
             )
     return part

@@ -1,0 +1,147 @@
+"""What tokenizers of byte-pair encodings share, whatever their first symbols are.
+
+V vocabulary
+"""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from keras_xfmr.text.checks import as_strings
+from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer
+from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
+
+
+class PairTokenizer(Tokenizer):
+    """A vocabulary, merges of its tokens, and special tokens by their names.
+
+    A subclass has `unit` and `word_begin`, and defines `_encode`, `detokenize_pieces`,
+    `vocabulary_bytes` and `from_vocabulary_bytes`.
+
+    Args:
+        vocabulary: tokens in the order of their ids, as files spell them.
+        merges: pairs of tokens in the order of their ranks.
+        symbols: the tokens that a text consists of before anything is merged.
+        unknown_token: None, or what other symbols become.
+        **special_tokens: `end_token`, and `start_token`, `pad_token`, `mask_token` or None.
+
+    Raises:
+        ValueError: tokens are empty or named twice; a merge is named twice, or names or makes a
+            token that is not in the vocabulary; a special token is missing, or is a symbol.
+    """
+
+    vocabulary_file = "tokenizer.json"
+    unit = word_begin = None  # what a symbol is; the character that a blank before a word becomes
+
+    def __init__(self, vocabulary, merges, symbols, *, unknown_token=None, **special_tokens):
+        vocabulary = [str(token) for token in vocabulary]
+        merges = [tuple(pair) for pair in merges]
+        ids = _checked_ids(vocabulary, merges)
+        end = special_tokens["end_token"]
+        filled = {"start_token": end, "pad_token": end}
+        self._config = {
+            name: filled.get(name) if token is None else token
+            for name, token in special_tokens.items()
+        }
+        special = {
+            name.replace("token", "id"): self._special_id(name, token, ids, symbols)
+            for name, token in self._config.items()
+            if token is not None or name != "mask_token"
+        }
+        unknown = None
+        if unknown_token is not None:
+            unknown = self._special_id("unknown_token", unknown_token, ids, ())
+        super().__init__(unknown_id=unknown, **special)
+        self._vocabulary, self._merges = tuple(vocabulary), tuple(merges)
+        special = set(special.values())
+        used = [pair for pair in merges if ids["".join(pair)] not in special]
+        pairs = [(ids[left], ids[right]) for left, right in used]
+        products = ["".join(pair) for pair in used]
+        self._ordinary = set(symbols).union(products)  # what a text can become
+        self._merge = Merges(pairs, [ids[token] for token in products], len(vocabulary))
+        self._encoder = tf.function(
+            self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+        )
+
+    def _special_id(self, name, token, ids, symbols):
+        if not isinstance(token, str) or token not in ids:
+            raise ValueError(
+                f"Expected `{name}` to be a token of the vocabulary. Received: {token!r}."
+            )
+        if token in symbols:
+            raise ValueError(
+                f"Expected `{name}` to be a token that no text has. Received: {token!r}, a "
+                f"{self.unit}."
+            )
+        return ids[token]
+
+    @property
+    def vocab_size(self):
+        return len(self._vocabulary)
+
+    def get_vocabulary(self):
+        """The tokens in the order of their ids, as files spell them."""
+        return list(self._vocabulary)
+
+    def continuations(self):
+        inside = np.array([not t.startswith(self.word_begin) for t in self._vocabulary], bool)
+        inside[list(self.special_ids)] = False
+        return inside
+
+    def get_config(self):
+        return dict(self._config)
+
+    @tf.autograph.experimental.do_not_convert
+    def tokenize(self, texts):
+        return self._encoder(as_strings(texts))
+
+    def save(self, folder, max_length=None):
+        """As `Tokenizer.save`: the vocabulary is in a `tokenizer.json`, which Hugging Face's
+        libraries read too; also `tokenizer_config.json`, which names the special tokens to them.
+
+        Args:
+            folder: made if missing.
+            max_length: the positions of a model, to which `truncation=True` then cuts there.
+
+        Raises:
+            FileExistsError: the folder has a `tokenizer.json` that this library did not write.
+        """
+        theirs = {"start_token": "bos_token", "end_token": "eos_token"}
+        theirs["unknown_token"] = "unk_token"
+        tokens = {
+            theirs.get(ours, ours): token
+            for ours, token in self.get_config().items()
+            if ours.endswith("_token") and token is not None
+        }
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokens,
+            "model_input_names": ["input_ids", "attention_mask"],
+            **({} if max_length is None else {"model_max_length": max_length}),
+        }
+        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
+
+
+def _checked_ids(vocabulary, merges):
+    """Token -> id, if the vocabulary and the merges belong together."""
+    "".join(vocabulary).encode("utf8")  # its error is a ValueError
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    if len(ids) != len(vocabulary):
+        twice = next(token for i, token in enumerate(vocabulary) if ids[token] != i)
+        raise ValueError(f"A vocabulary must name each token once. Received twice: {twice!r}.")
+    if "" in ids:
+        raise ValueError(f"A token must not be empty. Received: an empty one as id {ids['']}.")
+    seen = set()
+    for rank, pair in enumerate(merges):
+        if len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
+            raise ValueError(f"A merge must be two tokens. Received: {pair!r} as number {rank}.")
+        unknown = [token for token in (*pair, "".join(pair)) if token not in ids]
+        if unknown:
+            raise ValueError(
+                f"Merge {rank}, {pair!r}, needs tokens that are not in the vocabulary: {unknown}."
+            )
+        if pair in seen:
+            raise ValueError(f"Expected each merge once. Received twice: {pair!r}.")
+        seen.add(pair)
+    return ids

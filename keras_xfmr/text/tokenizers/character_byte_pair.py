@@ -1,0 +1,333 @@
+"""Byte-pair encoding of the characters of words, such as KoGPT2's.
+
+B batch, P pieces of texts between added tokens, C characters, T length, V vocabulary
+"""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from keras_xfmr.common.files import read_json
+from keras_xfmr.text.checks import as_strings
+from keras_xfmr.text.ragged import join, owners
+from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
+from keras_xfmr.text.tokenizers.byte_pair_files import json_of
+from keras_xfmr.text.tokenizers.character_byte_pair_files import (
+    as_character_json,
+    character_pairs_of,
+)
+from keras_xfmr.text.tokenizers.metaspace import (
+    FORMS,
+    SCHEMES,
+    WORD_BEGIN,
+    byte_lengths,
+    normalized,
+    places,
+    prefixes,
+)
+from keras_xfmr.text.words import as_utf8
+
+MARK = b"\xff"  # never a byte of UTF-8
+NEVER = np.iinfo(np.int32).max  # never a character
+
+
+class CharacterBytePairTokenizer(PairTokenizer):
+    """The byte-pair encoding of characters of SentencePiece's kind, in graph: KoGPT2's tokenizer.
+
+    It is what the `tokenizers` package makes of a `BPE` model with a `Metaspace` pre-tokenizer. The
+    text is searched for added tokens, such as emoticons. What is between them is normalized, blanks
+    become `▁`, and one is put before it; each `▁` begins a word. The characters of a word are
+    merged, the pair of lowest rank first (Sennrich et al. 2016). A character that is not in the
+    vocabulary is unknown, or left out where there is no `unknown_token`.
+
+    Memory is proportional to the bytes of a batch, and no word is remembered.
+
+    Where others differ: text that spells a special token, such as "</s>", is text here, since it
+    may come from anyone; Hugging Face's tokenizers make the special id of it unless told otherwise
+    (`encode_special_tokens`). A merge that would make a special token of text is left out. `NFKC`
+    leaves 170 characters newer than Unicode 12.0 as they are (TensorFlow Text 2.21). Where a `▁` is
+    put before text, a text with a blank there has the same ids, and comes back without it.
+
+    Args:
+        vocabulary: tokens in the order of their ids, as files spell them.
+        merges: pairs of tokens in the order of their ranks.
+        end_token: its id is `end_id`.
+        start_token, pad_token: None for the end token.
+        mask_token: None, or the name of the mask token.
+        unknown_token: None, or the token of characters that are not in the vocabulary.
+        fuse_unknown: whether unknown characters that follow each other in a word are one token.
+        normalization: None, `"NFC"` or `"NFKC"`.
+        prepend_scheme: where a `▁` is put that a text does not have: `"always"`, before each text
+            and behind each added token; `"first"`, before the text only; or `"never"`.
+        split: whether each `▁` begins a word; False merges over words.
+        added_tokens: tokens of the vocabulary that are found in a text before it is normalized,
+            the leftmost first, and of these the longest.
+
+    Raises:
+        ValueError: tokens are empty or named twice; a merge is named twice, or names or makes a
+            token that is not in the vocabulary; a special or added token is missing; a special
+            token is a character, or an added token.
+
+    Example:
+
+    >>> vocabulary = ["</s>", "<unk>", "▁", "l", "o", ":)", "lo", "▁lo"]
+    >>> tokenizer = CharacterBytePairTokenizer(
+    ...     vocabulary, [("l", "o"), ("▁", "lo")], unknown_token="<unk>", added_tokens=[":)"]
+    ... )
+    >>> tokenizer.tokenize(tf.constant(["lo:) hello"])).to_list()
+    [[7, 5, 2, 1, 1, 3, 6]]
+    """
+
+    unit, word_begin = "character", WORD_BEGIN
+
+    def __init__(
+        self,
+        vocabulary,
+        merges,
+        *,
+        end_token="</s>",
+        start_token=None,
+        pad_token=None,
+        mask_token=None,
+        unknown_token=None,
+        fuse_unknown=False,
+        normalization="NFKC",
+        prepend_scheme="always",
+        split=True,
+        added_tokens=(),
+    ):
+        vocabulary = [str(token) for token in vocabulary]
+        characters = [token for token in vocabulary if len(token) == 1]
+        _check_choice("normalization", normalization, FORMS)
+        _check_choice("prepend_scheme", prepend_scheme, SCHEMES)
+        for name, flag in (("fuse_unknown", fuse_unknown), ("split", split)):
+            _check_choice(name, flag, (True, False))
+        super().__init__(
+            vocabulary,
+            merges,
+            characters,
+            unknown_token=unknown_token,
+            end_token=end_token,
+            start_token=start_token,
+            pad_token=pad_token,
+            mask_token=mask_token,
+        )
+        ids = {token: index for index, token in enumerate(vocabulary)}
+        # The longest first: of two alternatives that match, an expression takes the first.
+        self._added_tokens = tuple(sorted(set(added_tokens), key=lambda t: (-len(t), t)))
+        for token in self._added_tokens:
+            if ids.get(token, self.end_id) in {self.unknown_id, *self.special_ids}:
+                raise ValueError(
+                    "Expected `added_tokens` to be tokens of the vocabulary that are not special. "
+                    f"Received: {token!r}."
+                )
+        self._config = {
+            **self._config,
+            "unknown_token": unknown_token,
+            "fuse_unknown": fuse_unknown,
+            "normalization": normalization,
+            "prepend_scheme": prepend_scheme,
+            "split": split,
+        }
+        self._make_tables(ids, sorted(characters))
+        self._encoder_with_offsets = tf.function(
+            self._encode_with_offsets,
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
+        )
+
+    def _make_tables(self, ids, characters):
+        ordinary = self._ordinary.union(self._added_tokens)
+        spelled = [t.replace(WORD_BEGIN, " ") if t in ordinary else "" for t in self._vocabulary]
+        first = spelled
+        if self._config["prepend_scheme"] != "never":
+            first = [t.replace(WORD_BEGIN, "") if t in ordinary else "" for t in self._vocabulary]
+        for table in (spelled, first):
+            if self.unknown_id is not None:
+                table[self.unknown_id] = "\N{REPLACEMENT CHARACTER}"
+        with tf.device("CPU"):  # where the strings are
+            self._spelled, self._spelled_first = tf.constant(spelled), tf.constant(first)
+            # The last entry stands for characters that are not in the vocabulary.
+            self._characters = tf.constant([*map(ord, characters), NEVER], tf.int32)
+            self._character_ids = tf.constant([*map(ids.get, characters), -1], tf.int32)
+            self._added = tf.constant(self._added_tokens, tf.string)
+            self._added_ids = tf.constant([*map(ids.get, self._added_tokens), -1], tf.int32)
+
+    @classmethod
+    def from_file(cls, path, **arguments):
+        """The tokenizer of a `tokenizer.json`.
+
+        Read are: `model`, which must be `BPE` without `dropout`, `continuing_subword_prefix`,
+        `end_of_word_suffix`, `byte_fallback` and `ignore_merges`; `pre_tokenizer`, which must be
+        `Metaspace` with `▁`; `normalizer`, which must be missing, `NFC` or `NFKC`; and
+        `added_tokens`. Of these, names between brackets, such as `<usr>`, `<|sep|>` and `[MASK]`,
+        and those that `arguments` give a role, are never found in a text; others, such as `:)`, are
+        `added_tokens` here, whether the file calls them special or not. `decoder`,
+        `post_processor`, `truncation` and `padding` are not read: special tokens are what `encode`
+        is told to add.
+
+        Args:
+            path: a `tokenizer.json`.
+            **arguments: the constructor's, in the place of what the file says.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is damaged or too large, or asks for what is not done here.
+
+        Example::
+
+            tokenizer = CharacterBytePairTokenizer.from_file("tokenizer.json", pad_token="<pad>")
+        """
+        path = pathlib.Path(path)
+        try:
+            return cls.from_json(read_json(path), **arguments)
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r}: {error}") from error
+
+    @classmethod
+    def from_json(cls, fast, **arguments):
+        """As `from_file`, of what a file holds."""
+        vocabulary, merges, settings = character_pairs_of(fast)
+        roles = {token for name, token in arguments.items() if name.endswith("_token")}
+        settings["added_tokens"] = [t for t in settings["added_tokens"] if t not in roles]
+        return cls(vocabulary, merges, **{**settings, **arguments})
+
+    def get_config(self):
+        return {**self._config, "added_tokens": list(self._added_tokens)}
+
+    def continuations(self):
+        inside = super().continuations()
+        ids = {token: index for index, token in enumerate(self._vocabulary)}
+        inside[[ids[token] for token in self._added_tokens]] = False
+        if self.unknown_id is not None:
+            inside[self.unknown_id] = False
+        return inside
+
+    @tf.autograph.experimental.do_not_convert
+    def tokenize_with_offsets(self, texts):
+        """Ids, and where in the texts each one stands.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
+            text: two int64 ragged tensors `[B, (T)]`. The blank before a word belongs to its first
+            piece; a `▁` that the text does not have takes no bytes. Where normalization makes
+            several characters of one, or one of several, a piece with any of them has all bytes
+            they were made of. A byte that is not UTF-8 counts as the three bytes of U+FFFD.
+
+        Example::
+
+            ids, starts, ends = tokenizer.tokenize_with_offsets(tf.constant(["안녕하세요 세계"]))
+        """
+        return self._encoder_with_offsets(as_strings(texts))
+
+    def _encode(self, texts):
+        return self._encoded(texts, with_offsets=False)
+
+    def _encode_with_offsets(self, texts):
+        return self._encoded(texts, with_offsets=True)
+
+    def _encoded(self, texts, *, with_offsets):
+        with tf.device("CPU"):
+            texts = as_utf8(texts)
+            if with_offsets:
+                # `find_source_offsets` ends the process where there is no text (2.21).
+                texts = tf.concat([texts, [""]], axis=0)
+            pieces, numbers = self._pieces(texts)
+            added = tf.not_equal(numbers, len(self._added_tokens))
+            content = tf.where(added, WORD_BEGIN, pieces.values)
+            content, source = normalized(content, self._config["normalization"], with_offsets)
+            codes, offsets = tf.strings.unicode_decode_with_offsets(content, "UTF-8")
+            blank = tf.equal(codes.values, ord(" "))
+            codes = codes.with_values(tf.where(blank, ord(WORD_BEGIN), codes.values))
+            prefix = prefixes(pieces, codes, self._config["prepend_scheme"])
+            codes = join(prefix, codes)
+            ids, first, last = self._merged(codes, tf.gather(self._added_ids, numbers))
+            splits = tf.searchsorted(first, tf.gather(codes.row_splits, pieces.row_splits))
+            splits = tf.cast(splits[:-1] if with_offsets else splits, tf.int64)
+            rows = tf.RaggedTensor.from_row_splits(ids, splits, validate=False)
+            if not with_offsets:
+                return rows
+            bounds = join(offsets, byte_lengths(content))
+            if source is not None:
+                bounds = tf_text.find_source_offsets(source, bounds)
+            starts, ends = places(pieces.values, added, bounds, prefix)
+            text = tf.cumsum(byte_lengths(texts), exclusive=True)
+            text = tf.gather(text, owners(rows.row_lengths()))
+            starts, ends = tf.gather(starts, first) - text, tf.gather(ends, last) - text
+            return rows, rows.with_values(starts), rows.with_values(ends)
+
+    def _pieces(self, texts):
+        """The texts cut at added tokens, ragged `[B, (p)]`, and which of these each piece is: int32
+        `[P]`, their number for text."""
+        if not self._added_tokens:
+            return tf.RaggedTensor.from_uniform_row_length(texts, 1), tf.zeros_like(texts, tf.int32)
+        pattern = f"({'|'.join(map(re.escape, self._added_tokens))})"
+        marked = tf.strings.regex_replace(texts, pattern, MARK + rb"\1" + MARK)
+        pieces = tf.strings.split(marked, MARK)
+        count = len(self._added_tokens)
+        _, numbers = tf.unique(tf.concat([self._added, pieces.values], axis=0))
+        return pieces, tf.minimum(numbers[count:], count)
+
+    def _merged(self, codes, added_ids):
+        """The ids of the pieces, and their first and last characters: `[n]`, below C.
+
+        Args:
+            codes: the characters of the pieces, ragged `[P, (c)]`.
+            added_ids: int32 `[P]`, -1 for pieces that are text.
+        """
+        place = tf.searchsorted(self._characters, codes.values)
+        known = tf.equal(tf.gather(self._characters, place), codes.values)
+        ids = tf.where(known, tf.gather(self._character_ids, place), -1)
+        own = tf.gather(added_ids, owners(codes.row_lengths()))
+        ids = tf.where(own >= 0, own, ids)
+        begins_word = tf.equal(tf.ragged.range(codes.row_lengths()).values, 0)
+        if self._config["split"]:
+            begins_word |= tf.equal(codes.values, ord(WORD_BEGIN))
+        unknown = ids < 0
+        if self.unknown_id is None:
+            kept = last = tf.where(~unknown)[:, 0]
+        else:
+            ids = tf.where(unknown, self.unknown_id, ids)
+            before = tf.concat([tf.zeros_like(unknown[:1]), unknown[:-1]], axis=0)
+            fused = unknown & before & ~begins_word & self._config["fuse_unknown"]
+            kept = tf.where(~fused)[:, 0]
+            last = tf.concat([kept, [tf.size(ids, tf.int64)]], axis=0)[1:] - 1
+        words = tf.gather(tf.cumsum(tf.cast(begins_word, tf.int32)) - 1, kept)
+        count = tf.size(kept)
+        ids, begins = self._merge(tf.gather(ids, kept), tf.range(count), words)
+        behind = tf.concat([begins, [count]], axis=0)[1:]
+        return ids, tf.gather(kept, begins), tf.gather(last, behind - 1)
+
+    def detokenize_pieces(self, ids):
+        first = tf.equal(tf.ragged.range(ids.row_lengths()).values, 0)
+        pieces = tf.where(
+            first,
+            tf.gather(self._spelled_first, ids.flat_values),
+            tf.gather(self._spelled, ids.flat_values),
+        )
+        return tf.strings.reduce_join(ids.with_flat_values(pieces), axis=1)
+
+    # ---- files
+
+    def vocabulary_bytes(self):
+        special = {*self.special_ids, self.unknown_id} - {None}
+        special = {self._vocabulary[i] for i in special}
+        content = as_character_json(self._vocabulary, self._merges, special, self.get_config())
+        return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf8")
+
+    @classmethod
+    def from_vocabulary_bytes(cls, content, config):
+        vocabulary, merges, _ = character_pairs_of(json_of(content))
+        return cls(vocabulary, merges, **config)
+
+
+def _check_choice(name, value, choices):
+    if not any(value is choice or value == choice for choice in choices):
+        raise ValueError(f"Expected `{name}` to be one of {choices}. Received: {value!r}.")

@@ -1,0 +1,127 @@
+"""`tokenizer.json` of byte-pair encodings over characters, such as KoGPT2's."""
+
+import re
+
+from keras_xfmr.text.tokenizers.byte_pair_files import (
+    as_tokenizer_json,
+    check_part,
+    vocabulary_and_merges_of,
+)
+from keras_xfmr.text.tokenizers.metaspace import FORMS, SCHEMES, WORD_BEGIN
+
+WORDS = {
+    "type": ("Metaspace",),
+    "replacement": (WORD_BEGIN,),
+    "str_rep": (WORD_BEGIN,),
+    "add_prefix_space": (True, False),
+    "prepend_scheme": SCHEMES,
+    "split": (True, False),
+}
+# What a BertNormalizer may do; one that does nothing of it may stand in a file.
+STEPS = ("clean_text", "handle_chinese_chars", "lowercase", "strip_accents")
+# What is between such brackets is a sign to the model; a user's text must not give it.
+BRACKETED = re.compile(r"(?s)<.*\w.*>|\[.*\w.*\]")
+
+
+def character_pairs_of(fast):
+    """What a `tokenizer.json` has of a character byte-pair encoding.
+
+    Args:
+        fast: what the file holds.
+
+    Returns:
+        Tokens in the order of their ids, pairs in the order of their ranks, and the other
+        arguments of `CharacterBytePairTokenizer` that the file decides.
+
+    Raises:
+        ValueError: it is damaged, or is another kind of tokenizer.
+    """
+    words = check_part(fast, "pre_tokenizer", WORDS)
+    vocabulary, merges = vocabulary_and_merges_of(fast, any_added=True)
+    prefix = words.get("add_prefix_space", True)
+    scheme = words.get("prepend_scheme", "always" if prefix else "never")
+    if not prefix and scheme != "never":
+        raise ValueError(
+            "Expected prepend_scheme='never' where add_prefix_space is false in tokenizer.json. "
+            f"Received: {scheme!r}."
+        )
+    fuse = fast["model"].get("fuse_unk", False)
+    if not isinstance(fuse, bool):
+        raise ValueError(f"Expected true or false as fuse_unk in tokenizer.json. Received: {fuse}.")
+    forms = _forms(fast.get("normalizer"))
+    if len(forms) > 1:
+        raise ValueError(f"Expected one normalizer in tokenizer.json. Received: {forms}.")
+    unknown = fast["model"].get("unk_token")
+    settings = {
+        "unknown_token": unknown,
+        "fuse_unknown": fuse,
+        "normalization": forms[0] if forms else None,
+        "prepend_scheme": scheme,
+        "split": words.get("split", True),
+        "added_tokens": _found(fast.get("added_tokens") or [], unknown, bool(forms)),
+    }
+    return vocabulary, merges, settings
+
+
+def _forms(normalizer):
+    """Names of the Unicode normalization forms, one after the other."""
+    if normalizer is None:
+        return []
+    normalizer = normalizer if isinstance(normalizer, dict) else {}
+    parts = normalizer.get("normalizers")
+    if normalizer.get("type") == "Sequence" and isinstance(parts, list):
+        return [form for part in parts for form in _forms(part)]
+    if normalizer.get("type") in FORMS[1:]:
+        return [normalizer["type"]]
+    steps = [step for step in STEPS if normalizer.get(step, step != "strip_accents")]
+    if normalizer.get("type") == "BertNormalizer" and not steps:
+        return []
+    raise ValueError(
+        f"Expected no normalizer in tokenizer.json, or NFC or NFKC. Received: {normalizer!r:.200}. "
+        "Change the texts before the tokenizer, and take it out of the file."
+    )
+
+
+def _found(added, unknown, normalizes):
+    """The added tokens that are found in a text: no names between brackets."""
+    found = []
+    for token in added:
+        content = token["content"]
+        if content == unknown or BRACKETED.fullmatch(content):
+            continue
+        flags = ["single_word", "lstrip", "rstrip", *(["normalized"] if normalizes else [])]
+        flags = [flag for flag in flags if token.get(flag)]
+        if flags:
+            raise ValueError(
+                f"Expected {', '.join(flags)}=false of added tokens in tokenizer.json. Received: "
+                f"{content!r}, which would be found in a text in another way."
+            )
+        found.append(content)
+    return found
+
+
+def as_character_json(vocabulary, merges, special, config):
+    """What a `tokenizer.json` holds for a `CharacterBytePairTokenizer`.
+
+    Args:
+        vocabulary: tokens in the order of their ids.
+        merges: pairs in the order of their ranks.
+        special: tokens that no text has, and the unknown one.
+        config: the other arguments.
+    """
+    form = config["normalization"]
+    return as_tokenizer_json(
+        vocabulary,
+        merges,
+        special,
+        found=config["added_tokens"],
+        words={
+            "type": "Metaspace",
+            "replacement": WORD_BEGIN,
+            "prepend_scheme": config["prepend_scheme"],
+            "split": config["split"],
+        },
+        normalizer=None if form is None else {"type": form},
+        unk_token=config["unknown_token"],
+        fuse_unk=config["fuse_unknown"],
+    )

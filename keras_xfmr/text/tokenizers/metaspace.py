@@ -1,0 +1,71 @@
+"""Pieces of texts as characters with `▁` for blanks, and where in the texts they stand.
+
+B batch, P pieces of texts, C characters
+"""
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from keras_xfmr.text.ragged import join, owners, stretches
+
+WORD_BEGIN = "▁"
+SCHEMES = ("always", "first", "never")
+FORMS = (None, "NFC", "NFKC")
+
+
+def normalized(texts, form, with_offsets):
+    """The texts in a Unicode normalization form, and None or what `find_source_offsets` needs."""
+    if form is None:
+        return texts, None
+    if with_offsets:
+        return tf_text.normalize_utf8_with_offsets_map(texts, form)
+    return tf_text.normalize_utf8(texts, form), None
+
+
+def prefixes(pieces, codes, scheme):
+    """The `▁` that pieces of text have not, and need before them.
+
+    Args:
+        pieces: of the texts, ragged strings `[B, (p)]`.
+        codes: their characters, ragged int32 `[P, (c)]`.
+        scheme: `"always"`, `"first"` for the first piece of a text alone, or `"never"`.
+
+    Returns:
+        Ragged int32 `[P, (0 or 1)]`.
+    """
+    begin = ord(WORD_BEGIN)
+    first = tf.gather(tf.concat([codes.values, [begin]], axis=0), codes.row_starts())
+    needs = tf.not_equal(first, begin) & (codes.row_lengths() > 0) & (scheme != "never")
+    if scheme == "first":
+        needs &= tf.equal(tf.ragged.range(pieces.row_lengths()).values, 0)
+    counts = tf.cast(needs, tf.int64)
+    values = tf.fill([tf.reduce_sum(counts)], begin)
+    return tf.RaggedTensor.from_row_lengths(values, counts, validate=False)
+
+
+def byte_lengths(strings):
+    return tf.cast(tf.strings.length(strings), tf.int64)
+
+
+def places(pieces, added, bounds, prefix):
+    """Where the source of each character starts and ends: int64 `[C]`, bytes of all pieces.
+
+    Args:
+        pieces: strings `[P]`.
+        added: bool `[P]`; of these pieces the one character stands for all.
+        bounds: ragged `[P, (c + 1)]`, between which source bytes of a piece its characters stand.
+        prefix: ragged `[P, (0 or 1)]`, characters that are before these.
+    """
+    sizes = byte_lengths(pieces)
+    begin = tf.cumsum(sizes, exclusive=True)
+    piece = owners(bounds.row_lengths())
+    whole = tf.gather(added, piece) & (bounds.values > 0)
+    values = tf.where(whole, tf.gather(sizes, piece), bounds.values) + tf.gather(begin, piece)
+    starts = stretches(values, bounds.row_starts(), bounds.row_lengths() - 1)
+    ends = tf.gather(values, tf.where(tf.equal(piece[1:], piece[:-1]))[:, 0] + 1)
+    # Of characters that one character became, only the first has its bytes.
+    real = ends > starts.values
+    own = tf.gather(tf.where(real)[:, 0], tf.cumsum(tf.cast(real, tf.int32)) - 1)
+    starts, ends = (starts.with_values(tf.gather(v, own)) for v in (starts.values, ends))
+    none = prefix.with_values(tf.gather(begin, owners(prefix.row_lengths())))
+    return join(none, starts).values, join(none, ends).values

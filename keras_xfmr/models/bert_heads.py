@@ -36,12 +36,13 @@ class OverBert(Pretrained):
             model = BertClassifier.from_preset("tiny", num_classes=2)
         """
         mine, encoder = cls._divide(overrides)
-        return cls(Bert.from_preset(preset, **encoder), **mine)
+        pooler = {} if cls.reads_pooled(mine) else {"pooler": False}
+        return cls(Bert.from_preset(preset, **{**pooler, **encoder}), **mine)
 
     @classmethod
     def _for_checkpoint(cls, checkpoint, overrides):
         mine, encoder = cls._divide(overrides)
-        arguments = {**checkpoint.arguments, "pooler": cls.pooled, **encoder}
+        arguments = {**checkpoint.arguments, "pooler": cls.reads_pooled(mine), **encoder}
         return cls(Bert(**arguments), **{**cls._head_arguments(checkpoint, mine), **mine})
 
     @classmethod
@@ -98,7 +99,6 @@ class BertPretrainer(OverBert, MaskedLanguageModel):
         alone = checkpoint.architecture == "BertForMaskedLM"
         if alone and "cls.seq_relationship.weight" not in checkpoint.names:
             overrides = {"next_sentence": False, **overrides}
-        overrides = {"pooler": overrides.get("next_sentence", True), **overrides}
         return super()._for_checkpoint(checkpoint, overrides)
 
     def hub_config(self):

@@ -25,6 +25,7 @@ from keras_xfmr.layers.projections import Prepared, project
 from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
@@ -47,7 +48,7 @@ IGNORED = -1  # the label of what is not to be predicted
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
+class Gpt(Adaptable, Pretrained, ValidatesData, Generative, Encoder, keras.Model):
     """A decoder-only Transformer (Radford et al. 2018, 2019) that gives the next token's logits.
 
         x = Dropout(token[id] + position[t]);  x = block(x), causal;  logits = Norm(x) E^T
@@ -146,6 +147,9 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         self.start_id = vocab_size - 1 if start_id is None else start_id
         self.end_id = vocab_size - 1 if end_id is None else end_id
         self.max_length, self.positions = max_length, positions
+        # What heads read, see `Encoder`.
+        self.d_model, self.dropout_rate = d_model, dropout_rate
+        self.pad_token_id, self.activation, self.layer_norm_eps = pad_id, activation, epsilon
 
         # ---- layers
         def draw(scale=1.0):
@@ -241,7 +245,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
     # ---- the graph's two parts
 
     def encode(self, token_ids, attention_mask, document_ids, training=None):
-        """The vectors of every position behind the last block, `[B, T, D]`."""
+        """The vectors of every position, which `logits` takes, `[B, T, D]`."""
         documents = document_ids * ops.cast(attention_mask, document_ids.dtype)
         mask = functional.document_mask(documents)  # [B, T, T]
         x = self.token_embedding(token_ids, validate=False)
@@ -250,12 +254,25 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         x = self.embeddings_dropout(x, training=training)
         for block in self.decoder_blocks:
             x = block(x, attention_mask=mask, use_causal_mask=True, training=training)
-        return x
+        return self._normalized(x)
+
+    def _normalized(self, x):
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def pool(self, sequence, attention_mask=None):
+        """The vectors of the rows' last tokens `[B, D]`, which have seen all of their row."""
+        if attention_mask is None:
+            return sequence[:, -1]
+        seen = ops.cumsum(ops.cast(ops.not_equal(attention_mask, 0), "int32"), axis=1)
+        last = ops.expand_dims(ops.argmax(seen, axis=1), (1, 2))  # the first that has seen most
+        return ops.squeeze(ops.take_along_axis(sequence, last, axis=1), 1)
+
+    def initializer(self):
+        """What the layers of heads are drawn from."""
+        return keras.initializers.RandomNormal(stddev=self._config["initializer_range"])
 
     def logits(self, x, products=None):
         """Logits `[..., V]` of vectors `[..., D]` of `encode`; `products` are those of a loop."""
-        if self.final_norm is not None:
-            x = self.final_norm(x)
         if self.output_dense is not None:
             return self.output_dense(x)
         return project(self.token_embedding, x, products, reverse=True)
@@ -264,8 +281,6 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
     def encoder_blocks(self):
         """The blocks, by the name that `freeze` and its kin know."""
         return self.decoder_blocks
-
-    pooler = None
 
     def embedding_layers(self):
         """The layers below the blocks."""
@@ -312,7 +327,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Generative, keras.Model):
         return CachedDecoder(
             embed,
             self.decoder_blocks,
-            self.logits,
+            lambda x, products: self.logits(self._normalized(x), products),
             longest=self.max_length,
             products=Prepared([*tied, *projections], rows),
         )

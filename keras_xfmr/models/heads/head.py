@@ -60,12 +60,13 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         self.dtype_policy = encoder.dtype_policy
         self._config = config
 
-    def _dense(self, units, name):
+    def _dense(self, units, name, **options):
         return keras.layers.Dense(
             units,
             kernel_initializer=self.encoder.initializer(),
             dtype=self.encoder.dtype_policy,
             name=name,
+            **options,
         )
 
     def warn_of(self, inputs):

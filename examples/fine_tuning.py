@@ -43,7 +43,7 @@ def prepare(
         kind: class of the model, a head over a published encoder.
         labels: names of the classes.
         texts: what a vocabulary is learned from, from scratch.
-        pretrained: None, or a Hugging Face folder, or the --output of bert_pretrain.py or gpt_lm.py.
+        pretrained: None, a Hugging Face folder, or the --output of bert_pretrain.py or gpt_lm.py.
         dropout: rate, of attention weights too.
         vocabulary: kind of pieces, from scratch, one of `LEARN`.
         preset, vocab_size: sizes, from scratch.

@@ -1,5 +1,6 @@
-"""What the examples that begin with a BERT share: an encoder to begin with, training, files."""
+"""What the examples that fine-tune share: a model to begin with, training, files."""
 
+import functools
 import pathlib
 
 import tensorflow as tf
@@ -7,8 +8,21 @@ from absl import app
 
 from keras_xfmr import text, training
 
-# What bert_classify.py and bert_ner.py write into their output folders.
+# What these examples write into their output folders.
 WRITES = ("learning_curve.png", "model.keras", "hub", "saved_model")
+
+# What a head calls its encoder -> kind of pieces -> what learns a vocabulary.
+LEARN = {
+    "bert": {
+        "word_piece": functools.partial(text.learn_bert_word_piece, lowercase=True),
+        "sentence_piece": functools.partial(text.learn_bert_sentence_piece, lowercase=True),
+    },
+    "gpt": {"byte_pair": text.learn_byte_pair, "sentence_piece": text.learn_sentence_piece},
+}
+# The special ids of models -> those of tokenizers.
+SPECIAL = {
+    "pad_token_id": "pad_id", "pad_id": "pad_id", "start_id": "start_id", "end_id": "end_id",
+}  # fmt: skip
 
 
 def prepare(
@@ -26,12 +40,12 @@ def prepare(
     """The tokenizer and the model, published or from scratch.
 
     Args:
-        kind: class of the model.
+        kind: class of the model, a head over a published encoder.
         labels: names of the classes.
         texts: what a vocabulary is learned from, from scratch.
-        pretrained: None, or a Hugging Face BERT folder, or the --output of bert_pretrain.py.
+        pretrained: None, a Hugging Face folder, or the --output of bert_pretrain.py or gpt_lm.py.
         dropout: rate, of attention weights too.
-        vocabulary: kind of pieces, from scratch: "word_piece" or "sentence_piece".
+        vocabulary: kind of pieces, from scratch, one of `LEARN`.
         preset, vocab_size: sizes, from scratch.
         max_length: of the rows that the model will read; from scratch its positions.
     """
@@ -42,38 +56,38 @@ def prepare(
         "attention_dropout_rate": dropout,
     }
     if pretrained:
-        folder = pathlib.Path(pretrained)
-        if (folder / "hub").is_dir():  # of bert_pretrain.py
+        folder = own = pathlib.Path(pretrained)
+        if (folder / "hub").is_dir():  # of an example
             folder = folder / "hub"
-        tokenizer = text.load_pretrained_tokenizer(folder)
+        own = own / "tokenizer" if (own / "tokenizer").is_dir() else folder
+        tokenizer = text.load_pretrained_tokenizer(own)
         model = kind.from_pretrained(folder, **arguments)
         check_length(model, max_length)
         print(model.load_report)
-        rows = model.bert.token_embedding.input_dim
-        if tokenizer.vocab_size > rows or tokenizer.pad_id != model.bert.pad_token_id:
+        rows, padding = model.encoder.token_embedding.input_dim, model.encoder.pad_token_id
+        if tokenizer.vocab_size > rows or padding not in (None, tokenizer.pad_id):
             raise app.UsageError(
                 f"{folder} has a tokenizer of {tokenizer.vocab_size} pieces with padding "
-                f"{tokenizer.pad_id}, and a model of {rows} with {model.bert.pad_token_id}."
+                f"{tokenizer.pad_id}, and a model of {rows} with {padding}."
             )
         return tokenizer, model
-    learn = {
-        "word_piece": text.learn_bert_word_piece,
-        "sentence_piece": text.learn_bert_sentence_piece,
-    }[vocabulary]
-    tokenizer = learn(tf.data.Dataset.from_tensor_slices(texts), vocab_size, lowercase=True)
+    learn = LEARN[kind.argument][vocabulary]
+    tokenizer = learn(tf.data.Dataset.from_tensor_slices(texts), vocab_size)
+    known = set(kind.over.argument_names())
+    special = {name: getattr(tokenizer, ours) for name, ours in SPECIAL.items() if name in known}
     model = kind.from_preset(
         preset,
         **arguments,
         vocab_size=tokenizer.vocab_size,
         max_length=max_length,
-        pad_token_id=tokenizer.pad_id,
+        **special,
     )
     return tokenizer, model
 
 
 def check_length(model, max_length):
     """Raises UsageError where rows would be longer than the positions of a published model."""
-    longest = model.bert.position_embedding.max_length
+    longest = model.encoder.position_embedding.max_length
     if max_length > longest:
         raise app.UsageError(
             f"Expected --max_length of at most {longest}, the positions of the pretrained model. "
@@ -85,7 +99,7 @@ def save(model, tokenizer, output):
     """Writes model.keras, and hub/, a folder of weights and tokenizer for --pretrained."""
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
-    tokenizer.save(output / "hub", max_length=model.bert.position_embedding.max_length)
+    tokenizer.save(output / "hub", max_length=model.encoder.position_embedding.max_length)
 
 
 def count_steps(texts, batch_size, epochs):

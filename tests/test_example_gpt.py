@@ -1,4 +1,4 @@
-"""examples/gpt_lm.py trains, measures and writes; its n-gram model is one of probabilities."""
+"""The examples of GPT train, measure and write; the n-gram model is one of probabilities."""
 
 import math
 import re
@@ -64,3 +64,34 @@ def test_it_learns_and_writes(tmp_path, rng):
     assert {"model.keras", "hub", "learning_curve.png", "tokenizer"} <= there
     assert "backup" not in there
     assert (tmp_path / "out" / "hub" / "model.safetensors").stat().st_size
+
+
+def test_a_language_model_is_fine_tuned_to_classify(tmp_path, rng):
+    from keras_xfmr import models, text
+
+    words = {"0": ["bad", "dull", "long"], "1": ["good", "fine", "fun"]}
+    texts = [("film " + " ".join(rng.choice(words[c], 3)), c) for c in "01" * 40]
+    (tmp_path / "reviews.txt").write_text("\n".join(line for line, _ in texts), "utf8")
+    for name, rows in (("train.tsv", texts[:64]), ("test.tsv", texts[64:])):
+        lines = "".join(f"{line}\t{c}\n" for line, c in rows)
+        (tmp_path / name).write_text(f"document\tlabel\n{lines}", "utf8")
+    # As gpt_lm.py leaves it.
+    tokenizer = text.learn_sentence_piece([tmp_path / "reviews.txt"], 40)
+    tokenizer.save(tmp_path / "gpt" / "tokenizer")
+    sizes = dict(vocab_size=tokenizer.vocab_size, max_length=17, num_layers=1)
+    ids = dict(pad_id=tokenizer.pad_id, start_id=tokenizer.start_id, end_id=tokenizer.end_id)
+    models.Gpt.from_preset("tiny", **sizes, **ids).save_pretrained(tmp_path / "gpt" / "hub")
+    printed = run(
+        "gpt_classify", f"--train={tmp_path / 'train.tsv'}", f"--test={tmp_path / 'test.tsv'}",
+        f"--pretrained={tmp_path / 'gpt'}", "--max_length=13", "--batch_size=8", "--epochs=3",
+        "--learning_rate=0.02", "--nojit_compile", f"--output={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert "1 missing: score.weight" in printed
+    accuracy = re.search(r"test accuracy ([0-9.]+)%, perplexity ([0-9.]+) a token", printed)
+    assert float(accuracy[1]) > 90 and float(accuracy[2]) < 20
+    assert len(re.findall(r"^  [01] \([01]\.\d\d\)  film", printed, re.M)) == 5
+    assert "answered in a fresh process" in printed
+    again = models.GptClassifier.from_pretrained(tmp_path / "out" / "hub")
+    assert again.labels == ["0", "1"] and not again.load_report.missing
+    back = text.load_pretrained_tokenizer(tmp_path / "out" / "hub")
+    assert back.vocab_size == tokenizer.vocab_size

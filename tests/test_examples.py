@@ -130,7 +130,7 @@ def test_a_sentence_is_a_line_whatever_else_parts_it(tmp_path):
         assert example.read(tmp_path / "a.txt") == expected
 
 
-@pytest.mark.parametrize("name", ["bert_classify", "conll", "bert_similarity"])
+@pytest.mark.parametrize("name", ["classifying", "conll", "bert_similarity"])
 def test_a_file_in_another_encoding_is_named_with_its_line(name, tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"document\tlabel\n" + "좋다\t1\n".encode("cp949"))
     with imported(name) as example:
@@ -211,6 +211,7 @@ def test_one_tokenizer_for_both_sides_takes_the_place_of_two(tmp_path, monkeypat
         ("translate", (), ["held_out.tsv", "target_tokenizer"]),
         ("chatbot", ("data",), ["backup", "cross_attention.png"]),
         ("bert_classify", ("train", "test"), ["hub", "saved_model"]),
+        ("gpt_classify", ("train", "test"), ["learning_curve.png", "model.keras"]),
         ("bert_ner", ("train", "test"), ["learning_curve.png", "model.keras"]),
         ("bert_pretrain", ("files",), ["flags.json", "tensorboard", "tokenizer"]),
         ("bert_similarity", ("pretrained",), ["model.keras", "saved_model"]),
@@ -343,10 +344,10 @@ def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
     with imported("chatbot") as chatbot:
         with pytest.raises(ValueError, match="a.csv:4: field larger than field limit"):
             list(chatbot.read(tmp_path / "a.csv"))
-    with imported("bert_classify") as bert_classify:
-        flags.FLAGS(["bert_classify.py", "--train=a.tsv", "--test=a.tsv"])
+    with imported("classifying") as classifying:
+        flags.FLAGS(["classifying.py", "--train=a.tsv", "--test=a.tsv"])
         with pytest.raises(app.UsageError, match="a.tsv:4: field larger than field limit"):
-            bert_classify.read(tmp_path / "a.tsv")
+            classifying.read(tmp_path / "a.tsv")
 
 
 def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():

@@ -74,16 +74,19 @@ def bind(model):
     """Every weight of a model or of a head on it, in the order of its family's table."""
     core = core_of(model)
     family = family_called(getattr(core, "family", None))
+    owned = {id(weight) for weight in model.weights}
     for weight, block in family.expand(core.get_config().get("num_layers", 0)):
         root = model if weight.part == HEAD else core
         layers = [_layer(root, path, block, weight.part == CORE) for path in weight.layers]
-        if all(layer is not None and _has(layer, weight.variable) for layer in layers):
+        if all(layer is not None and _has(layer, weight.variable, owned) for layer in layers):
             yield Bound(weight.name_in(block), weight, layers)
 
 
-def _has(layer, variable):
-    """A dense layer may have no bias. Its kernel is not looked at: updates would be merged."""
-    return variable != "bias" or layer.bias is not None
+def _has(layer, variable, owned):
+    """A dense layer may have no bias, an encoder a pooler that a head does not read. The kernel is
+    not looked at: updates would be merged."""
+    there = any(id(weight) in owned for weight in layer.weights)
+    return there and (variable != "bias" or layer.bias is not None)
 
 
 def _layer(root, path, block, needed):

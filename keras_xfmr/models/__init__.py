@@ -10,6 +10,7 @@ from keras_xfmr.models.bert_heads import (
 )
 from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.gpt import Gpt
+from keras_xfmr.models.gpt_classifier import GptClassifier
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
 from keras_xfmr.models.heads.masked_lm import MaskedLanguageModel
@@ -27,6 +28,7 @@ __all__ = [
     "Embedder",
     "Encoder",
     "Gpt",
+    "GptClassifier",
     "MaskedLanguageModel",
     "SpanPredictor",
     "Tagger",

@@ -271,7 +271,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             self.embeddings_norm,
         )
 
-    def pool(self, sequence):
+    def pool(self, sequence, attention_mask=None):
         """The [CLS] vector `[B, D]`: tanh(W x_0 + b)."""
         first = sequence[:, 0]
         return first if self.pooler is None else self.pooler(first)

@@ -6,61 +6,22 @@ The arguments besides the encoder, inputs, outputs and errors are those of the h
 import keras
 
 from keras_xfmr.models.bert import Bert
-from keras_xfmr.models.core.pretrained import Pretrained
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
 from keras_xfmr.models.heads.masked_lm import MaskedLanguageModel
+from keras_xfmr.models.heads.published import OverPublished
 from keras_xfmr.models.heads.spans import SpanPredictor
 
 
-class OverBert(Pretrained):
+class OverBert(OverPublished):
     """A mixin of heads over a `Bert`, which they name `bert`, to stand before the head's class."""
 
-    argument, family = "bert", Bert.family
+    over, argument, family = Bert, "bert", Bert.family
 
     @property
     def bert(self):
         """The encoder."""
         return self.encoder
-
-    @classmethod
-    def from_preset(cls, preset, **overrides):
-        """The sizes of a published model, with freshly drawn weights: see `Bert.from_preset`.
-
-        Args:
-            preset: its name.
-            **overrides: arguments of the head and of `Bert`.
-
-        Example::
-
-            model = BertClassifier.from_preset("tiny", num_classes=2)
-        """
-        mine, encoder = cls._divide(overrides)
-        return cls(Bert.from_preset(preset, **encoder), **mine)
-
-    @classmethod
-    def _for_checkpoint(cls, checkpoint, overrides):
-        mine, encoder = cls._divide(overrides)
-        arguments = {**checkpoint.arguments, "pooler": cls.pooled, **encoder}
-        return cls(Bert(**arguments), **{**cls._head_arguments(checkpoint, mine), **mine})
-
-    @classmethod
-    def _divide(cls, arguments):
-        """Arguments of the head, and those of the encoder; `dropout_rate` is both's."""
-        own, encoder = set(cls.argument_names()) - {"bert"}, Bert.argument_names()
-        cls.refuse_unknown({name: arguments[name] for name in set(arguments) - {*own, *encoder}})
-        theirs = (set(arguments) - own) | {"dropout_rate"}
-        mine = {key: value for key, value in arguments.items() if key in own}
-        return mine, {key: value for key, value in arguments.items() if key in theirs}
-
-    def _label_config(self, architecture):
-        labels = self.labels or [f"LABEL_{i}" for i in range(self.num_classes)]
-        return {
-            "architectures": [architecture],
-            "classifier_dropout": self._config["dropout_rate"],
-            "id2label": {str(i): label for i, label in enumerate(labels)},
-            "label2id": {label: i for i, label in enumerate(labels)},
-        }
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -98,7 +59,6 @@ class BertPretrainer(OverBert, MaskedLanguageModel):
         alone = checkpoint.architecture == "BertForMaskedLM"
         if alone and "cls.seq_relationship.weight" not in checkpoint.names:
             overrides = {"next_sentence": False, **overrides}
-        overrides = {"pooler": overrides.get("next_sentence", True), **overrides}
         return super()._for_checkpoint(checkpoint, overrides)
 
     def hub_config(self):
@@ -142,9 +102,7 @@ class BertClassifier(OverBert, Classifier):
         )
 
     def hub_config(self):
-        config = self._label_config("BertForSequenceClassification")
-        kind = {"problem_type": "multi_label_classification"} if self.multi_label else {}
-        return {**config, **kind}
+        return self._label_config("BertForSequenceClassification")
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")

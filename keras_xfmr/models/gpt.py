@@ -26,6 +26,7 @@ from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.causal import Causal
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
@@ -47,7 +48,7 @@ IGNORED = -1  # the label of what is not to be predicted
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
+class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     """A decoder-only Transformer (Radford et al. 2018, 2019) that gives the next token's logits.
 
         x = Dropout(token[id] + position[t]);  x = block(x), causal;  logits = Norm(x) E^T
@@ -157,14 +158,17 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
             last if config[name] is None else config[name] for name in ("start_id", "end_id")
         )
         self.max_length, self.positions = max_length, positions
+        # What heads read, see `Encoder`.
+        self.d_model, self.dropout_rate = d_model, dropout_rate
+        self.pad_token_id, self.activation, self.layer_norm_eps = pad_id, activation, epsilon
 
         # ---- layers
         self.token_embedding = TokenEmbedding(
-            vocab_size, d_model, scale=False, embeddings_initializer=self.initializer(),
+            vocab_size, d_model, scale=False, embeddings_initializer=self._encoder_initializer(),
             dtype=policy, name="token_embedding",
         )  # fmt: skip
         self.position_embedding = _position_layer(
-            positions, max_length, self.initializer(scale=0.5), policy
+            positions, max_length, self._encoder_initializer(scale=0.5), policy
         )
         rate = dropout_rate if embedding_dropout_rate is None else embedding_dropout_rate
         self.embeddings_dropout = Dropout(rate, dtype=policy, name="embeddings_dropout")
@@ -177,8 +181,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
         self.output_dense = None
         if not tie_output:
             self.output_dense = keras.layers.Dense(
-                vocab_size, use_bias=False, kernel_initializer=self.initializer(), dtype=policy,
-                name="output",
+                vocab_size, use_bias=False, kernel_initializer=self._encoder_initializer(),
+                dtype=policy, name="output",
             )  # fmt: skip
 
         # ---- functional graph
@@ -192,8 +196,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
         super().__init__(inputs=inputs, outputs=logits, name=name, **kwargs)
         self.dtype_policy = policy  # `compile` scales the loss by it
 
-    def initializer(self, scale=1.0):
-        """What weights are drawn from, a fresh one for each layer."""
+    def _encoder_initializer(self, scale=1.0):
         if self._given_initializer is not None:
             return copy_initializer(self._given_initializer)
         return keras.initializers.RandomNormal(stddev=scale * self._config["initializer_range"])
@@ -213,7 +216,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
                 config["num_heads"],
                 config["d_model"] // config["num_heads"],
                 dropout=config["attention_dropout_rate"],
-                kernel_initializer=self.initializer(),
+                kernel_initializer=self._encoder_initializer(),
                 num_key_value_heads=config["num_key_value_heads"],
                 rotary=rotary,
                 name="self_attention",
@@ -222,7 +225,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
             feed_forward=PositionWiseFFN(
                 config["ffn_dim"],
                 config["activation"],
-                kernel_initializer=self.initializer(),
+                kernel_initializer=self._encoder_initializer(),
                 name="feed_forward",
                 **shared,
             ),
@@ -258,7 +261,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
     # ---- the graph's two parts
 
     def encode(self, token_ids, attention_mask, document_ids, training=None):
-        """The vectors of every position behind the last block, `[B, T, D]`."""
+        """The vectors of every position, which `logits` takes, `[B, T, D]`."""
         documents = document_ids * ops.cast(attention_mask, document_ids.dtype)
         mask = functional.document_mask(documents)  # [B, T, T]
         x = self.token_embedding(token_ids, validate=False)
@@ -267,12 +270,25 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
         x = self.embeddings_dropout(x, training=training)
         for block in self.decoder_blocks:
             x = block(x, attention_mask=mask, use_causal_mask=True, training=training)
-        return x
+        return self._normalized(x)
+
+    def _normalized(self, x):
+        return x if self.final_norm is None else self.final_norm(x)
+
+    def pool(self, sequence, attention_mask=None):
+        """The vectors of the rows' last tokens `[B, D]`, which have seen all of their row."""
+        if attention_mask is None:
+            return sequence[:, -1]
+        seen = ops.cumsum(ops.cast(ops.not_equal(attention_mask, 0), "int32"), axis=1)
+        last = ops.expand_dims(ops.argmax(seen, axis=1), (1, 2))  # the first that has seen most
+        return ops.squeeze(ops.take_along_axis(sequence, last, axis=1), 1)
+
+    def initializer(self):
+        """What the layers of heads are drawn from."""
+        return keras.initializers.RandomNormal(stddev=self._config["initializer_range"])
 
     def logits(self, x, products=None):
         """Logits `[..., V]` of vectors `[..., D]` of `encode`; `products` are those of a loop."""
-        if self.final_norm is not None:
-            x = self.final_norm(x)
         if self.output_dense is not None:
             return self.output_dense(x)
         return project(self.token_embedding, x, products, reverse=True)
@@ -281,8 +297,6 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
     def encoder_blocks(self):
         """The blocks, by the name that `freeze` and its kin know."""
         return self.decoder_blocks
-
-    pooler = None
 
     def embedding_layers(self):
         """The layers below the blocks."""
@@ -328,7 +342,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, keras.Model):
         return CachedDecoder(
             embed,
             self.decoder_blocks,
-            self.logits,
+            lambda x, products: self.logits(self._normalized(x), products),
             longest=self.max_length,
             products=Prepared([*tied, *projections], rows),
         )

@@ -38,9 +38,9 @@ def export_encoder(
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`. It returns
     `truncated [B]` bool, whether a part of a text was too long and was not read, and
 
-    - `BertClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`; with one class,
-      a regression, `value [B]`; with `multi_label` each of the `scores` is that of a class by
-      itself, and `label` the most probable one;
+    - `BertClassifier`, `GptClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`;
+      with one class, a regression, `value [B]`; with `multi_label` each of the `scores` is that of
+      a class by itself, and `label` the most probable one;
     - `BertTokenClassifier`: `words [B, W]` as `packer.split_words` divides the text, their `tags`,
       `scores` (probabilities), `start` and `end [B, W]`; behind the last word empty strings, 0 and
       -1. A word in which the tokenizer finds nothing has an empty tag. A long text is read in
@@ -175,7 +175,8 @@ def _check_packer(model, packer):
         )
     (ids,) = (one for one in model.declared_inputs if one.name == "token_ids")
     tokenizer, rows, padding = packer.tokenizer, ids.size, model.encoder.pad_token_id
-    if tokenizer.vocab_size > rows or tokenizer.pad_id != padding:
+    # A model may have no padding of its own: it reads the attention mask.
+    if tokenizer.vocab_size > rows or padding not in (None, tokenizer.pad_id):
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} ids and pad_id={tokenizer.pad_id}, the "
             f"model's table {rows} rows and pad_token_id={padding}. Is this the "

@@ -19,7 +19,6 @@ from keras_xfmr.serving.requests import (
     same_rows,
     same_shape,
 )
-from keras_xfmr.text.packers.sentences import INPUTS
 
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
 LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
@@ -28,21 +27,26 @@ SEGMENT_IDS = tf.TensorSpec([None, None], tf.int32, name="segment_ids")
 
 def embedder(model, packer, *, pairs=False, max_characters=None):
     """Vectors."""
-    read = TextReader(packer, max_characters)
+    read = TextReader(model, packer, max_characters)
     return _endpoints(model, read, pairs, lambda inputs: {"vector": model(inputs)})
 
 
 def classifier(model, packer, *, pairs=False, labels=None, max_characters=None):
     """Classes; the value of a regression."""
-    names, read = label_names(model, labels), TextReader(packer, max_characters)
+    names, read = label_names(model, labels), TextReader(model, packer, max_characters)
+
+    def logits_of(inputs):
+        outputs = model(inputs)
+        name = model.classes_output
+        return float32(outputs if name is None else outputs[name])
+
     if model.num_classes == 1 and not model.multi_label:
-        value = lambda inputs: {"value": float32(model(inputs)[:, 0])}  # noqa: E731
-        return _endpoints(model, read, pairs, value)
+        return _endpoints(model, read, pairs, lambda inputs: {"value": logits_of(inputs)[:, 0]})
 
     probabilities = tf.sigmoid if model.multi_label else tf.nn.softmax
 
     def of_inputs(inputs):
-        return {"scores": probabilities(float32(model(inputs)))}
+        return {"scores": probabilities(logits_of(inputs))}
 
     def of_texts(*texts):
         inputs, cut = read(*texts)
@@ -60,7 +64,8 @@ def _endpoints(model, read, pairs, of_inputs, of_texts=None):
         inputs, cut = read(*texts)
         return {**of_inputs(inputs), **cut}
 
-    ids = [TOKEN_IDS, LENGTHS, *([SEGMENT_IDS] if pairs else [])]
+    segments = pairs and any(one.name == "segment_ids" for one in model.declared_inputs)
+    ids = [TOKEN_IDS, LENGTHS, *([SEGMENT_IDS] if segments else [])]
     return {
         "serving_default": (
             of_texts or numbers_of_texts,
@@ -96,28 +101,35 @@ class TextReader:
     """From texts to a model's inputs, and `truncated`, whether a text was too long.
 
     Args:
+        model: the model.
         packer: the model's packer.
         max_characters: of a text that are read; by default so many for each piece of a row.
     """
 
-    def __init__(self, packer, max_characters):
+    def __init__(self, model, packer, max_characters):
+        self._model = model
         self._most = characters(max_characters, packer.max_length)
         self._packer = copy.copy(packer)
         self._packer.report_truncation = True  # a client cannot see what was cut
 
     def __call__(self, *texts):
-        return self._read(self._packer, texts, INPUTS)
+        return self._read(self._packer, texts)
 
     def masked(self, text):
         """As the call, of a text with `[MASK]`: the inputs have `masked_positions`, too."""
-        return self._read(self._packer.pack_masked, [text], (*INPUTS, "masked_positions"))
+        return self._read(self._packer.pack_masked, [text])
 
-    def _read(self, pack, texts, names):
+    def _read(self, pack, texts):
         texts, beyond = zip(*(cut_text(text, self._most) for text in same_rows(*texts)))
         packed = pack(*texts)
         reported = [packed["truncated"]] if "truncated" in packed else []  # not by every packer
         truncated = tf.reduce_any(tf.stack([*reported, *beyond]), axis=0)
-        return {name: packed[name] for name in names}, {"truncated": truncated}
+        return inputs_of(self._model, packed), {"truncated": truncated}
+
+
+def inputs_of(model, packed):
+    """What a model reads of a packed row: not every one has segments."""
+    return {one.name: packed[one.name] for one in model.declared_inputs if one.name in packed}
 
 
 def read_ids(model, token_ids, lengths, segment_ids=None):

@@ -23,7 +23,7 @@ POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_characters=None):
     """Words in the places of masks; whether one text follows another."""
     top, max_masks = check_positive_int("top", top), check_positive_int("max_masks", max_masks)
-    read = TextReader(packer, max_characters)
+    read = TextReader(model, packer, max_characters)
     if pairs and model.nsp_dense is None:
         raise ValueError(
             "`pairs` needs a BertPretrainer that tells whether sentences follow each other. "

@@ -11,13 +11,13 @@ from keras_xfmr.serving.heads import (
     TOKEN_IDS,
     characters,
     float32,
+    inputs_of,
     label_names,
     read_ids,
     strings,
 )
 from keras_xfmr.serving.requests import cut_text, in_parts
 from keras_xfmr.text.packers.entities import EntityFinder
-from keras_xfmr.text.packers.sentences import INPUTS
 from keras_xfmr.text.ragged import take_first
 
 
@@ -43,7 +43,7 @@ def tagger(
         truncated = tf.logical_or(truncated, kept < words.row_lengths())
         words, starts, ends = (take_first(values, kept) for values in (words, starts, ends))
         packed = packer.pack_word_windows(words, stride)
-        scores = in_parts(of_inputs, {name: packed[name] for name in INPUTS})["scores"]
+        scores = in_parts(of_inputs, inputs_of(model, packed))["scores"]
         window, position = packed["word_windows"].values, packed["word_positions"].values
         places = tf.stack([tf.maximum(window, 0), tf.maximum(position, 0)], axis=1)
         scores = tf.gather_nd(scores, places)  # [words of all texts, C]

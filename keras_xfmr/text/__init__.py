@@ -9,6 +9,7 @@ from keras_xfmr.text.data.language_model import LanguageModelDataset
 from keras_xfmr.text.data.masking import mask_tokens
 from keras_xfmr.text.data.pairs import PairDataset
 from keras_xfmr.text.data.pretraining import PretrainingDataset
+from keras_xfmr.text.packers.next_tokens import next_token_labels
 from keras_xfmr.text.packers.questions import QuestionPacker
 from keras_xfmr.text.packers.sentences import SentencePacker, spread_word_labels
 from keras_xfmr.text.published.tokenizer import load_pretrained_tokenizer
@@ -57,5 +58,6 @@ __all__ = [
     "load_pretrained_tokenizer",
     "load_tokenizer",
     "mask_tokens",
+    "next_token_labels",
     "spread_word_labels",
 ]

@@ -6,6 +6,7 @@ Sizes are distinct primes where they may be: B 2, T 7, D 12 (4 heads of 3), F 13
 import functools
 import gc
 import weakref
+import zipfile
 
 import keras
 import numpy as np
@@ -413,15 +414,37 @@ def test_heads_of_one_encoder_train_what_they_read(first):
     for kind in ("variables", "weights"):
         mine = {v.path for v in getattr(other, f"trainable_{kind}")}
         rest = {v.path for v in getattr(other, f"non_trainable_{kind}")}
-        everything = {v.path for v in getattr(other, kind)}
-        assert not any("pooler" in path for path in mine) and not mine & rest
-        assert mine | rest == everything
-        assert sum("pooler" in path for path in rest) == 2
+        assert not any("pooler" in path for path in mine | rest) and not mine & rest
+        assert mine | rest == {v.path for v in getattr(other, kind)}
     assert {weight.path for weight in classifier.trainable_weights} == trained
     assert sum("pooler" in path for path in trained) == 2
     bert.enable_lora(2)
     third = models.BertClassifier(bert, 2)
     assert not any("pooler" in weight.path for weight in third.trainable_weights)
+
+
+@pytest.mark.parametrize("kind, options", [
+    (models.BertTokenClassifier, {}), (models.BertPretrainer, {"next_sentence": False}),
+])  # fmt: skip
+def test_a_head_has_no_pooler_that_it_does_not_read(kind, options, tmp_path):
+    bert = make_bert()
+    bert.enable_lora(2, targets=("query", "pooler"))
+    bert.pooler.trainable = False
+    head = kind(bert, **options)
+    assert head.bert is bert and bert.pooler is not None
+    assert not any("pooler" in weight.path for weight in head.variables)
+    assert head.count_params() == sum(np.prod(weight.shape) for weight in head.weights)
+    head.save(tmp_path / "head.keras")
+    with zipfile.ZipFile(tmp_path / "head.keras") as file:
+        config, weights = (file.read(name) for name in ("config.json", "model.weights.h5"))
+    assert b'"pooler": false' in config and config.count(b"pooler") == 1
+    assert b"adaptable_dense" not in weights and b"pooler" not in weights
+    back = keras.saving.load_model(tmp_path / "head.keras")
+    assert back.bert.pooler is None and back.get_config() == head.get_config()
+    assert [w.path for w in back.trainable_weights] == [w.path for w in head.trainable_weights]
+    for mine, theirs in zip(head.weights, back.weights, strict=True):
+        np.testing.assert_array_equal(numpy_of(mine), numpy_of(theirs))
+    assert kind.from_preset("tiny", vocab_size=31, **options).bert.pooler is None
 
 
 def test_a_pooler_that_the_user_froze_stays_so():

@@ -108,3 +108,18 @@ def test_what_is_no_encoder_is_refused():
         models.Classifier(keras.layers.Dense(3))
     with pytest.raises(TypeError, match="`bert` must be an encoder, such as .*Bert"):
         models.BertClassifier(keras.layers.Dense(3))
+
+
+@pytest.mark.parametrize("kind", [k for k in HEADS if k is not models.MaskedLanguageModel])
+def test_a_head_over_a_gpt(kind):
+    keras.utils.set_random_seed(5)
+    gpt = models.Gpt(
+        V, d_model=6, num_heads=2, ffn_dim=7, num_layers=1, max_length=T, pad_id=1,
+        start_id=2, end_id=3, initializer_range=0.5,
+    )  # fmt: skip
+    head = kind(gpt, **HEADS[kind])
+    found, alone = (keras.tree.flatten(head(ids)) for ids in (IDS, IDS[1:, :3]))
+    for one, other in zip(found, alone, strict=True):
+        width = 3 if kind in (models.SpanPredictor, models.Tagger) else None
+        same(one[1] if width is None else one[1, :width], other[0])
+    assert head.encoder is gpt

@@ -87,6 +87,7 @@ OPTIONS = (
     epsilon("epsilon", "layer_norm_epsilon", default=1e-5),
     size("start_id", "bos_token_id", default=last_row, least=0),
     size("end_id", "eos_token_id", default=last_row, least=0),
+    size("pad_id", "pad_token_id", default=None, least=0),
     deviation("initializer_range", "initializer_range", default=0.02),
 )
 CONSTANTS = {

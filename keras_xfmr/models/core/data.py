@@ -96,13 +96,15 @@ class ValidatesData:
         `functools.partial`, classes, objects, and dictionaries and lists of them for several
         outputs are looked at; so are `from_logits`, `pad_id` and `ignore_class` of your own losses.
         A lambda, a function of your own, and what your own `call` or `update_state` does cannot be
-        looked into.
+        looked into. Outputs that a dictionary of `loss_weights` does not name have the weight 1.
 
         A model that comes back from a `.keras` file is compiled in any case, so that it has its
         optimizer.
         """
         if metrics is None and weighted_metrics is None and self.compiled:
             metrics = []  # with None, Keras would keep those of the last `compile`
+        if isinstance(loss, dict) and isinstance(loss_weights, dict):
+            loss_weights = {**dict.fromkeys(loss, 1.0), **loss_weights}  # Keras wants them all
         super().compile(
             optimizer, loss, loss_weights, metrics, weighted_metrics, *args, **kwargs
         )

@@ -3,6 +3,10 @@
 B batch, T length, D d_model
 """
 
+import math
+
+import keras
+
 
 class Encoder:
     """The protocol of encoders: what the heads of `models/heads/` read of them, and no more.
@@ -18,7 +22,8 @@ class Encoder:
         layer_norm_eps: of its norms, likewise.
         token_embedding: its `TokenEmbedding`, to which such a head is tied.
         encoder_blocks: its blocks, the lowest first.
-        pooler: the layer of `pool`, or None.
+        pooler: the layer of `pool`, or None. An encoder that has one has an argument `pooler` of
+            its constructor, too, which leaves it out where it is False.
         declared_inputs: its `Inputs`; one of them is `token_ids`, one `attention_mask`.
         dtype_policy: of its layers.
 
@@ -39,8 +44,13 @@ class Encoder:
         """
         raise NotImplementedError
 
-    def pool(self, sequence):
-        """One vector of a row, `[B, D]`: by default that of its first position."""
+    def pool(self, sequence, attention_mask=None):
+        """One vector of a row, `[B, D]`: by default that of its first position.
+
+        Args:
+            sequence: what `encode` gave.
+            attention_mask: `[B, T]`, 1 = a token, 0 = padding; None where that is not known.
+        """
         return sequence[:, 0]
 
     def initializer(self):
@@ -50,3 +60,52 @@ class Encoder:
     def embedding_layers(self):
         """The layers below the blocks, which `freeze` and the rates of layers count as one."""
         return (self.token_embedding,)
+
+
+class Reading(keras.Model):
+    """What a head reads of an encoder, a graph of that one's layers.
+
+    Args:
+        layers: the layers, in the order in which the encoder has their weights: an optimizer's file
+            knows them by their place.
+        inputs, outputs, name: of the graph.
+    """
+
+    def __init__(self, layers, inputs, outputs, name):
+        self.in_order = layers
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+
+
+def reading_of(encoder, pooled):
+    """A model from the encoder's inputs to a list of `encode` and, where `pooled`, `pool`.
+
+    It shares the encoder's layers, and has those that it computes with alone: without the pooled
+    vector no pooler.
+    """
+    inputs = encoder.declared_inputs.symbolic()
+    outputs = [encoder.encode(**inputs)]
+    if pooled:
+        outputs.append(encoder.pool(outputs[0], inputs["attention_mask"]))
+    place = {id(weight): i for i, weight in enumerate(encoder.weights)}
+
+    def first(layer):
+        return min((place.get(id(weight), math.inf) for weight in layer.weights), default=-1)
+
+    layers = sorted(keras.Model(inputs, outputs).layers, key=first)
+    # A file has the layers by the names of their classes, and the encoder in this place.
+    kind = type(type(encoder).__name__, (Reading,), {})
+    model = kind(layers, inputs, outputs, encoder.name)
+    model.dtype_policy = encoder.dtype_policy
+    return model
+
+
+def without_pooler(config):
+    """The configuration of an encoder without its pooler, which a head does not read."""
+    if not config.get("pooler"):
+        return config
+    config = {**config, "pooler": False}
+    if "lora" in config:
+        config["lora"] = {name: v for name, v in config["lora"].items() if name != "pooler"}
+    if "frozen" in config:
+        config["frozen"] = [p for p in config["frozen"] if "pooler" not in p.split("/")]
+    return {name: v for name, v in config.items() if name not in ("lora", "frozen") or v}

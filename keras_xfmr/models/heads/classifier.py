@@ -16,6 +16,9 @@ from keras_xfmr.models.heads.head import Head
 class ClassHead(Head):
     """A head over `num_classes` classes, which may have names: dropout, then a dense layer."""
 
+    use_bias = True  # of the dense layer
+    classes_output = None  # the name of this output, where there are others
+
     def _make(self, encoder, num_classes, labels, dropout_rate, name, kwargs, **config):
         self._over(encoder)
         self.num_classes = check_positive_int("num_classes", num_classes)
@@ -25,12 +28,11 @@ class ClassHead(Head):
         )
         rate = encoder.dropout_rate if dropout_rate is None else dropout_rate
         self.dropout = Dropout(rate, dtype=encoder.dtype_policy)
-        self.classifier = self._dense(self.num_classes, "classifier")
+        self.classifier = self._dense(self.num_classes, "classifier", use_bias=self.use_bias)
+        self._graph(self._outputs, config, name, kwargs)
 
-        def outputs(sequence, pooled, _):
-            return self.classifier(self.dropout(pooled if self.pooled else sequence))
-
-        self._graph(outputs, config, name, kwargs)
+    def _outputs(self, sequence, pooled, inputs):
+        return self.classifier(self.dropout(pooled if self.pooled else sequence))
 
     @classmethod
     def _head_arguments(cls, checkpoint, given):
@@ -46,10 +48,10 @@ class ClassHead(Head):
 
     def label_ranges(self, labels, inputs):
         dtype = keras.backend.standardize_dtype(labels.dtype)
-        outputs = len(labels.shape) == len(self.output_shape)
+        outputs = len(labels.shape) == (2 if self.pooled else 3)
         probabilities = outputs and labels.shape[-1] == self.num_classes and "float" in dtype
         if not probabilities and self.num_classes > 1:  # one class may be a regression
-            ignored = self.ignored_label()
+            ignored = self.ignored_label(self.classes_output)
             advice = f"num_classes={self.num_classes}"
             yield Range("Labels", labels, self.num_classes, advice, ignored)
 

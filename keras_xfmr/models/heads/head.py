@@ -1,17 +1,20 @@
 """What the models on top of an encoder share."""
 
+import types
+
 import keras
 
 from keras_xfmr.models.core.arguments import NamedArguments
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.core.encoder import Encoder, reading_of, without_pooler
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
 
 
 class Head(NamedArguments, ValidatesData, keras.Model):
-    """A model on top of an `Encoder`: its graph, its configuration, what is trained of it.
+    """A model on top of an `Encoder`: its graph and its configuration.
 
-    A subclass calls `_over(encoder)` first, makes its layers, and ends with `_graph(outputs_of)`.
+    It owns what it reads of the encoder, which several heads may share. A subclass calls
+    `_over(encoder)` first, makes its layers, and ends with `_graph(outputs_of)`.
     """
 
     pooled = False  # whether the head reads the pooled vector
@@ -25,7 +28,24 @@ class Head(NamedArguments, ValidatesData, keras.Model):
                 f"`{self.argument}` must be an encoder, such as a keras_xfmr.models.Bert. "
                 f"Received: {encoder!r}."
             )
-        self.encoder = encoder
+        # Held by what Keras does not look into, or the head would own the encoder's pooler.
+        self._held = types.SimpleNamespace(encoder=encoder)
+        self._reading = reading_of(encoder, self.pooled)  # its weights come before the head's own
+
+    @property
+    def encoder(self):
+        """The encoder."""
+        return self._held.encoder
+
+    def __dir__(self):
+        # Keras writes every model that `dir` names into a file. What is read of the encoder is
+        # there as part of the graph.
+        return [name for name in super().__dir__() if name not in ("encoder", self.argument)]
+
+    @classmethod
+    def reads_pooled(cls, arguments):
+        """Whether a head of these arguments reads the pooled vector."""
+        return cls.pooled
 
     def _graph(self, outputs_of, config, name, kwargs):
         """Builds the functional graph `outputs_of(sequence, pooled, inputs)`."""
@@ -34,61 +54,39 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         self.declared_inputs = encoder.declared_inputs.and_also(*self.further_inputs)
         inputs = self.declared_inputs.symbolic()
         read = {one.name: inputs[one.name] for one in encoder.declared_inputs}
-        sequence, pooled = encoder(read, validate=False)
-        outputs = outputs_of(sequence, pooled, inputs)
+        sequence, *pooled = self._reading(read)
+        outputs = outputs_of(sequence, pooled[0] if pooled else None, inputs)
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.dtype_policy = encoder.dtype_policy
         self._config = config
 
-    def _dense(self, units, name):
+    def _dense(self, units, name, **options):
         return keras.layers.Dense(
             units,
             kernel_initializer=self.encoder.initializer(),
             dtype=self.encoder.dtype_policy,
             name=name,
+            **options,
         )
 
     def warn_of(self, inputs):
         self.encoder.warn_of(inputs)
 
-    # ---- what is trained: a pooler that this head does not read has no gradient in it
-
-    @property
-    def trainable_variables(self):
-        return self._divided(super().trainable_variables)[0]
-
-    @property
-    def trainable_weights(self):
-        return self._divided(super().trainable_weights)[0]
-
-    @property
-    def non_trainable_variables(self):
-        return super().non_trainable_variables + self._divided(super().trainable_variables)[1]
-
-    @property
-    def non_trainable_weights(self):
-        return super().non_trainable_weights + self._divided(super().trainable_weights)[1]
-
-    def _divided(self, variables):
-        """Those that this head reads, and the others."""
-        pooler = None if self.pooled else self.encoder.pooler
-        unread = set() if pooler is None else {id(weight) for weight in pooler.weights}
-        return (
-            [v for v in variables if id(v) not in unread],
-            [v for v in variables if id(v) in unread],
-        )
-
     # ---- in a configuration
 
     def get_config(self):
         encoder = keras.saving.serialize_keras_object(self.encoder)
+        if not self.pooled:
+            encoder["config"] = without_pooler(encoder["config"])
         own = {**self._config, "name": self.name, **freeze_config(self, self._own_weights())}
         return {self.argument: encoder, **own}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        encoder = keras.saving.deserialize_keras_object(config[cls.argument])
-        config = {**config, cls.argument: encoder}
+        encoder = dict(config[cls.argument])
+        if not cls.reads_pooled(config):  # files of version 0.1.0 have the pooler
+            encoder["config"] = without_pooler(encoder["config"])
+        config = {**config, cls.argument: keras.saving.deserialize_keras_object(encoder)}
         noted = {key: config.pop(key) for key in FREEZE_KEYS if key in config}
         model = cls(**config)
         freeze_again(model, model._own_weights(), **noted)

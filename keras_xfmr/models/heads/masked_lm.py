@@ -39,8 +39,8 @@ class MaskedLanguageModel(Head):
     further_inputs = (Input("masked_positions", "`masked_positions`", size="token_ids"),)
 
     def __init__(self, encoder, *, next_sentence=True, name=None, **kwargs):
-        self._over(encoder)
         self.pooled = next_sentence
+        self._over(encoder)
         self.mlm_transform = MaskedLMTransform(
             encoder.activation,
             epsilon=encoder.layer_norm_eps,
@@ -60,6 +60,10 @@ class MaskedLanguageModel(Head):
             return logits
 
         self._graph(outputs, {"next_sentence": next_sentence}, name, kwargs)
+
+    @classmethod
+    def reads_pooled(cls, arguments):
+        return arguments.get("next_sentence", True)
 
     def label_ranges(self, labels, inputs):
         labels = labels if isinstance(labels, dict) else {}

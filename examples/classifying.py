@@ -1,0 +1,136 @@
+"""What the examples that classify texts share: their data, a baseline, a service of the model."""
+
+import csv
+import io
+
+import command_line
+import fresh_process
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from keras_xfmr import serving, text, viz
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("train", None, "TSV with a header.", required=True)
+flags.DEFINE_string("test", None, "TSV with the same columns, never trained on.", required=True)
+flags.DEFINE_string("text", "document", "Name of the column with the text.")
+flags.DEFINE_string("text_pair", None, "Name of the column with a second text, if there is one.")
+flags.DEFINE_string("label", "label", "Name of the column with the class.")
+flags.DEFINE_integer("limit", None, "Texts to train on, for a try.")
+flags.DEFINE_integer("max_length", 48, "Pieces of a text; longer ones are cut, and counted.")
+flags.DEFINE_integer("batch_size", 64, "Texts of a step.")
+flags.DEFINE_integer("epochs", 3, "Passes over the data.")
+flags.DEFINE_float("dropout", 0.1, "Rate, of attention weights too.")
+flags.DEFINE_bool("baseline", False, "Also a logistic regression.")
+flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+
+
+def read(path):
+    """The texts, one or two a row, and the labels of a TSV; rows that lack one are left out."""
+    lines = io.StringIO(command_line.read_text(path), newline="")
+    rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    columns = [FLAGS.text, *([FLAGS.text_pair] if FLAGS.text_pair else []), FLAGS.label]
+    missing = set(columns) - set(rows.fieldnames or ())
+    if missing:
+        raise app.UsageError(
+            f"{path} has the columns {rows.fieldnames}, not {sorted(missing)}. Name them by "
+            "--text, --text_pair and --label."
+        )
+    try:
+        found = [[(row[column] or "").strip() for column in columns] for row in rows]
+    except csv.Error as error:
+        raise app.UsageError(
+            f"{path}:{rows.reader.line_num}: {error}. Texts are cut at --max_length pieces "
+            "anyway: shorten this one, or take the row out."
+        ) from error
+    kept = [row for row in found if all(row)]
+    print(f"{path}: {len(kept)} texts, {len(found) - len(kept)} left out without a text or label")
+    return [row[:-1] for row in kept], [row[-1] for row in kept]
+
+
+def load():
+    """Texts and numbers of their classes, to train on and to test on; the names of the classes."""
+    (texts, names), (test_texts, test_names) = read(FLAGS.train), read(FLAGS.test)
+    if FLAGS.limit:
+        chosen = np.random.default_rng(FLAGS.seed).permutation(len(texts))[: FLAGS.limit]
+        texts, names = [texts[i] for i in chosen], [names[i] for i in chosen]
+    labels = sorted(set(names))
+    if len(labels) < 2:  # a model of one class is a regression
+        raise app.UsageError(
+            f"Expected texts of two classes or more to train on. Received: {len(texts)} of the "
+            f"classes {labels}. The column of the class is named by --label."
+        )
+    if not test_names:
+        raise app.UsageError(f"Expected texts to test on. Received: {FLAGS.test} without any.")
+    unknown = set(test_names) - set(labels)
+    if unknown:
+        raise app.UsageError(f"{FLAGS.test} has classes that no training text has: {unknown}")
+    train = texts, np.array([labels.index(name) for name in names])
+    test = test_texts, np.array([labels.index(name) for name in test_names])
+    print(f"most frequent class: {np.bincount(test[1]).max() / len(test[1]):.2%} of the test texts")
+    if FLAGS.baseline:
+        print(f"logistic regression, test accuracy {baseline(train, test):.2%}")
+    return train, test, labels
+
+
+def baseline(train, test):
+    """Accuracy of a logistic regression over TF-IDF of 1 to 4 characters."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    features = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=3, sublinear_tf=True)
+    regression = LogisticRegression(C=4.0, max_iter=300)
+    regression.fit(features.fit_transform(map(" ".join, train[0])), train[1])
+    return regression.score(features.transform(map(" ".join, test[0])), test[1])
+
+
+def make_packer(tokenizer, texts):
+    """The packer of one length, so that there is one compilation; prints what it cuts."""
+    lengths = [tokenizer.tokenize(column).row_lengths() for column in zip(*texts)]
+    cut = np.sum(lengths, axis=0) > FLAGS.max_length - 1 - len(lengths)
+    print(f"{np.mean(cut):.2%} of the texts are cut to {FLAGS.max_length}")
+    return text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
+
+
+def batches(pack, data, shuffle):
+    """Batches of one shape; the last one of an epoch of training is left out.
+
+    Args:
+        pack: from a column of texts, or two, and the classes to a model's inputs and labels.
+        data: texts, one or two a row, and their classes.
+    """
+    rows = tf.data.Dataset.from_tensor_slices(data)
+    if shuffle:
+        rows = rows.shuffle(len(data[0]), seed=FLAGS.seed)
+    rows = rows.batch(FLAGS.batch_size, drop_remainder=shuffle)
+    rows = rows.map(
+        lambda texts, classes: pack(tf.unstack(texts, axis=1), classes),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return rows.prefetch(tf.data.AUTOTUNE)
+
+
+def fit(model, pack, train, test, output):
+    """Trains a compiled model; its measures on the test texts."""
+    data = batches(pack, train, shuffle=True)
+    history = model.fit(data, epochs=FLAGS.epochs, shuffle=False).history
+    viz.learning_curve(history, output / "learning_curve.png")
+    return model.evaluate(batches(pack, test, shuffle=False), verbose=0, return_dict=True)
+
+
+def serve(model, packer, texts, output):
+    """Writes the service and asks it the first texts in a fresh process."""
+    inputs = dict(zip(("text", "text_pair"), zip(*texts[:5])))
+    folder = serving.export_encoder(
+        model,
+        packer,
+        output / "saved_model",
+        pairs=len(inputs) > 1,
+        check_texts=inputs["text"],
+    )
+    answer = fresh_process.ask(folder, **inputs)
+    for asked, label, score in zip(texts, answer["label"], answer["score"]):
+        print(f"  {label} ({score:.2f})  {' | '.join(asked)}")
+    print(f"{folder} answered in a fresh process")

@@ -1,0 +1,101 @@
+"""Fine-tunes a GPT to classify texts, with its language model beside, and serves it.
+
+Paper: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training".
+
+    python examples/gpt_lm.py --files=reviews.txt --validation_files=held_out.txt \\
+        --line_documents --vocabulary=sentence_piece --output=runs/gpt
+    python examples/gpt_classify.py --train=ratings_train.txt --test=ratings_test.txt \\
+        --pretrained=runs/gpt
+
+The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
+`document` and `label`), --text_pair that of a second text, where there is one. --pretrained is the
+--output of gpt_lm.py or a Hugging Face GPT-2 folder; without it the model is trained from scratch
+with a learned vocabulary. A text is read as start, text, end; its class is that of the vector of
+the end token. The loss is that of the class and --lm_weight times that of the next tokens, which
+the paper's section 3.2 has as lambda. --baseline adds the accuracy of a logistic regression over
+character n-grams. Written to --output: learning_curve.png, model.keras, hub/, weights and tokenizer
+as a folder for --pretrained and `transformers`, and saved_model/, which takes raw text and answers
+labels with scores, asked in a process that imports only TensorFlow.
+Results: benchmarks/RESULTS.md.
+"""
+
+import classifying
+import command_line
+import fine_tuning
+import keras
+from absl import app, flags, logging
+
+from keras_xfmr import models, text, training
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(classifying)
+flags.DEFINE_string("pretrained", None, "The --output of gpt_lm.py, or a folder of a GPT-2.")
+flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
+flags.DEFINE_enum(
+    "vocabulary", "byte_pair", ["byte_pair", "sentence_piece"], "From scratch: kind of pieces."
+)
+flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
+flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 5e-4, pretrained: 1e-4.")
+flags.DEFINE_float("lm_weight", 0.5, "Weight of the language model's loss.", lower_bound=0.0)
+flags.DEFINE_string("output", "runs/gpt_classify", "Folder for everything that is written.")
+
+
+def compile_model(model, steps):
+    """With a warm-up and a linear decay, and one loss that is the sum of both."""
+    rate = FLAGS.learning_rate or (1e-4 if FLAGS.pretrained else 5e-4)
+    model.compile(
+        fine_tuning.optimizer(rate, steps),
+        loss={
+            "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "lm": training.MaskedCrossEntropy(pad_id=-1),
+        },
+        loss_weights={"lm": FLAGS.lm_weight},
+        metrics={
+            "classes": keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            "lm": training.MaskedPerplexity(pad_id=-1),
+        },
+        jit_compile=FLAGS.jit_compile,
+    )
+
+
+def packing(packer):
+    """From texts and classes to the model's inputs and the labels of both outputs."""
+
+    def pack(texts, classes):
+        packed = packer(*texts)
+        inputs = {name: packed[name] for name in ("token_ids", "attention_mask")}
+        return inputs, {"classes": classes, "lm": text.next_token_labels(**inputs)}
+
+    return pack
+
+
+def main(argv):
+    command_line.flags_alone(argv)
+    logging.set_verbosity(logging.WARNING)
+    output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
+    keras.utils.set_random_seed(FLAGS.seed)
+    train, test, labels = classifying.load()
+    tokenizer, model = fine_tuning.prepare(
+        models.GptClassifier,
+        labels,
+        [one for row in train[0] for one in row],
+        pretrained=FLAGS.pretrained,
+        dropout=FLAGS.dropout,
+        preset=FLAGS.preset,
+        vocabulary=FLAGS.vocabulary,
+        vocab_size=FLAGS.vocab_size,
+        max_length=FLAGS.max_length,
+    )
+    packer = classifying.make_packer(tokenizer, train[0])
+    compile_model(model, fine_tuning.count_steps(train[0], FLAGS.batch_size, FLAGS.epochs))
+    measures = classifying.fit(model, packing(packer), train, test, output)
+    print(
+        f"{model.count_params():,} weights, test accuracy {measures['classes_accuracy']:.2%}, "
+        f"perplexity {measures['lm_perplexity']:.1f} a token"
+    )
+    fine_tuning.save(model, tokenizer, output)
+    classifying.serve(model, packer, test[0], output)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,110 @@
+"""A `Gpt` that classifies texts, and goes on to learn their language beside.
+
+B batch, T length, C classes, V vocab_size
+"""
+
+import keras
+
+from keras_xfmr.models.core.inputs import Range
+from keras_xfmr.models.gpt import Gpt
+from keras_xfmr.models.heads.classifier import Classifier
+from keras_xfmr.models.heads.published import OverPublished
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class GptClassifier(OverPublished, Classifier):
+    """Classes from the vector of a row's last token, with the language model beside them.
+
+        classes = W Dropout(x_last);  lm = logits of the `Gpt`;  loss = classes + 0.5 * lm
+
+    (Radford et al. 2018, section 3.2). The last token is the last one that `attention_mask` shows:
+    begin texts with the start token and end them with the end token, as `text.SentencePacker` does
+    it. A `Classifier` over a `Gpt` is the same without `lm`, and with a bias.
+
+    Args:
+        gpt: the `Gpt`.
+        num_classes, labels, dropout_rate, multi_label: see `Classifier`.
+
+    Inputs of the call: those of the `Gpt`. Where its padding is the start or the end, give
+    `attention_mask`, which it cannot make of the ids.
+
+    Returns:
+        `{"classes": logits [B, C], "lm": logits [B, T, V]}`. Labels of `lm` are the next tokens,
+        `text.next_token_labels`, and -1 where there is none, which its loss and metrics leave out.
+
+    Example::
+
+        model = GptClassifier.from_pretrained("gpt2", num_classes=2)
+        model.compile(
+            training.AdamW(6.25e-5),
+            loss={
+                "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                "lm": training.MaskedCrossEntropy(pad_id=-1),
+            },
+            loss_weights={"classes": 1.0, "lm": 0.5},
+            metrics={
+                "classes": keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+                "lm": training.MaskedPerplexity(pad_id=-1),
+            },
+        )
+
+    >>> model = GptClassifier.from_preset("tiny", vocab_size=100, num_classes=3)
+    >>> {name: value.shape for name, value in model(np.array([[5, 7, 3]])).items()}
+    {'classes': (1, 3), 'lm': (1, 3, 100)}
+    """
+
+    over, argument, family = Gpt, "gpt", Gpt.family
+    use_bias = False
+    classes_output = "classes"
+
+    def __init__(
+        self,
+        gpt,
+        num_classes=2,
+        *,
+        labels=None,
+        dropout_rate=None,
+        multi_label=False,
+        name=None,
+        **kwargs,
+    ):
+        if not isinstance(gpt, Gpt):
+            raise TypeError(f"`gpt` must be a keras_xfmr.models.Gpt. Received: {gpt!r}.")
+        super().__init__(
+            gpt,
+            num_classes,
+            labels=labels,
+            dropout_rate=dropout_rate,
+            multi_label=multi_label,
+            name=name,
+            **kwargs,
+        )
+
+    @property
+    def gpt(self):
+        """The `Gpt`."""
+        return self.encoder
+
+    @property
+    def token_embedding(self):
+        """The table to which `lm` may be tied."""
+        return self.gpt.token_embedding
+
+    def _outputs(self, sequence, pooled, inputs):
+        classes = super()._outputs(sequence, pooled, inputs)
+        return {"classes": classes, "lm": self.gpt.logits(sequence)}
+
+    def label_ranges(self, labels, inputs):
+        labels = labels if isinstance(labels, dict) else {}
+        if labels.get("classes") is not None:
+            for part in super().label_ranges(labels["classes"], inputs):
+                yield part._replace(title="Labels of `classes`")
+        if labels.get("lm") is not None:
+            size = self.token_embedding.input_dim
+            yield Range("Labels of `lm`", labels["lm"], size, ignored=self.ignored_label("lm"))
+
+    def described_outputs(self):
+        return {"classes": super().described_outputs(), "lm": self.gpt.described_outputs()}
+
+    def hub_config(self):
+        return self._label_config("GPT2ForSequenceClassification")

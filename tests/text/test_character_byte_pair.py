@@ -162,12 +162,17 @@ def tiny(**arguments):
     return text.CharacterBytePairTokenizer(TINY, MERGES, **arguments)
 
 
+@pytest.fixture(scope="module")
+def small():
+    return tiny()
+
+
 def tokens_of(tokenizer, texts):
     vocabulary = tokenizer.get_vocabulary()
     return [[vocabulary[i] for i in row] for row in tokenizer.tokenize(tensor(texts)).to_list()]
 
 
-def test_blanks_and_added_tokens_by_hand():
+def test_blanks_and_added_tokens_by_hand(small):
     cases = {
         "lo lo": ["▁lo", "▁lo"],
         " lo": ["▁lo"],  # no second blank before it
@@ -179,7 +184,7 @@ def test_blanks_and_added_tokens_by_hand():
         "lo\0x": ["▁lo", "<unk>", "<unk>"],
         "ｌｏ\u3000lo": ["▁lo", "▁lo"],
     }
-    assert dict(zip(cases, tokens_of(tiny(), cases))) == cases
+    assert dict(zip(cases, tokens_of(small, cases))) == cases
     assert tokens_of(tiny(prepend_scheme="first"), ["lo:)lo", ":)lo"]) == [
         ["▁lo", ":)", "lo"],
         [":)", "lo"],
@@ -379,9 +384,9 @@ def test_arguments_that_are_refused(arguments, message):
         tiny(**arguments)
 
 
-def test_two_saved_models_keep_their_own_vocabularies(tokenizer, tmp_path):
+def test_two_saved_models_keep_their_own_vocabularies(tokenizer, small, tmp_path):
     """As a service has them: both in one process, and no Python of ours in them."""
-    kinds = {"one": tokenizer, "two": tiny()}
+    kinds = {"one": tokenizer, "two": small}
 
     def save(kind, path):
         module = tf.Module()

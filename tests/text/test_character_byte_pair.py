@@ -16,6 +16,7 @@ import hostile
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text as tf_text
 from sentences import CASES, SENTENCES, same_answers, strings
 
 from keras_xfmr import models, text
@@ -442,6 +443,9 @@ def test_texts_of_ones_own(peer, tmp_path):
         pytest.skip("KOGPT2_TEXT is not set; see the top of this file")
     lines = pathlib.Path(path).read_text("utf8").split("\n")
     texts = [*lines, *of_parts(5003, 31), *hostile.strings(5003, 37)]
+    # Without the few whose newest characters only one of the two normalizes.
+    ours, theirs = tf_text.normalize_utf8(tensor(texts), "NFKC"), peer.normalizers.NFKC()
+    texts = [t for t, form in zip(texts, strings(ours)) if theirs.normalize_str(t) == form]
     contents = [learned_by(peer, lines[:5003], 5003)]
     forms = (None, {"type": "NFC"}, {"type": "NFKC"})
     schemes = ("always", "first", "never")

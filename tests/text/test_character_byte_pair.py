@@ -16,6 +16,7 @@ import hostile
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text as tf_text
 from sentences import CASES, SENTENCES, same_answers, strings
 
 from keras_xfmr import models, text
@@ -162,12 +163,17 @@ def tiny(**arguments):
     return text.CharacterBytePairTokenizer(TINY, MERGES, **arguments)
 
 
+@pytest.fixture(scope="module")
+def small():
+    return tiny()
+
+
 def tokens_of(tokenizer, texts):
     vocabulary = tokenizer.get_vocabulary()
     return [[vocabulary[i] for i in row] for row in tokenizer.tokenize(tensor(texts)).to_list()]
 
 
-def test_blanks_and_added_tokens_by_hand():
+def test_blanks_and_added_tokens_by_hand(small):
     cases = {
         "lo lo": ["▁lo", "▁lo"],
         " lo": ["▁lo"],  # no second blank before it
@@ -179,7 +185,7 @@ def test_blanks_and_added_tokens_by_hand():
         "lo\0x": ["▁lo", "<unk>", "<unk>"],
         "ｌｏ\u3000lo": ["▁lo", "▁lo"],
     }
-    assert dict(zip(cases, tokens_of(tiny(), cases))) == cases
+    assert dict(zip(cases, tokens_of(small, cases))) == cases
     assert tokens_of(tiny(prepend_scheme="first"), ["lo:)lo", ":)lo"]) == [
         ["▁lo", ":)", "lo"],
         [":)", "lo"],
@@ -379,9 +385,9 @@ def test_arguments_that_are_refused(arguments, message):
         tiny(**arguments)
 
 
-def test_two_saved_models_keep_their_own_vocabularies(tokenizer, tmp_path):
+def test_two_saved_models_keep_their_own_vocabularies(tokenizer, small, tmp_path):
     """As a service has them: both in one process, and no Python of ours in them."""
-    kinds = {"one": tokenizer, "two": tiny()}
+    kinds = {"one": tokenizer, "two": small}
 
     def save(kind, path):
         module = tf.Module()
@@ -437,6 +443,9 @@ def test_texts_of_ones_own(peer, tmp_path):
         pytest.skip("KOGPT2_TEXT is not set; see the top of this file")
     lines = pathlib.Path(path).read_text("utf8").split("\n")
     texts = [*lines, *of_parts(5003, 31), *hostile.strings(5003, 37)]
+    # Without the few whose newest characters only one of the two normalizes.
+    ours, theirs = tf_text.normalize_utf8(tensor(texts), "NFKC"), peer.normalizers.NFKC()
+    texts = [t for t, form in zip(texts, strings(ours)) if theirs.normalize_str(t) == form]
     contents = [learned_by(peer, lines[:5003], 5003)]
     forms = (None, {"type": "NFC"}, {"type": "NFKC"})
     schemes = ("always", "first", "never")

@@ -49,8 +49,10 @@ class CharacterBytePairTokenizer(PairTokenizer):
     Where others differ: text that spells a special token, such as "</s>", is text here, since it
     may come from anyone; Hugging Face's tokenizers make the special id of it unless told otherwise
     (`encode_special_tokens`). A merge that would make a special token of text is left out. `NFKC`
-    leaves 170 characters newer than Unicode 12.0 as they are (TensorFlow Text 2.21). Where a `▁` is
-    put before text, a text with a blank there has the same ids, and comes back without it.
+    changes 170 characters newer than Unicode 11 that `tokenizers` 0.23 leaves as they are.
+
+    Where a `▁` is put before text, a text with a blank there has the same ids, and comes back
+    without it.
 
     Args:
         vocabulary: tokens in the order of their ids, as files spell them.

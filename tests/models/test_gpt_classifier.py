@@ -12,7 +12,7 @@ from keras_xfmr import models, training
 
 pytestmark = pytest.mark.portable
 V, C = 29, 3
-IDS = np.array([[5, 7, 3, 11, 2], [9, 4, 2, 0, 0]])
+IDS = np.array([[5, 7, 3, 11, 2], [9, 4, 2, 0, 0]], "int32")
 MASK = (IDS != 0).astype("int32")
 LM = np.array([[7, 3, 11, 2, -1], [4, 2, -1, -1, -1]])
 

@@ -6,12 +6,13 @@ B batch, L max_length, V vocab_size
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_xfmr import kernels
+from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_positive_int, check_seed
 from keras_xfmr.decoding.loop import decode_loop
-from keras_xfmr.decoding.reading import Reading
+from keras_xfmr.decoding.reading import Reading, as_prompt
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
@@ -46,10 +47,13 @@ def sample(
             no_repeat_ngram_size, token_scores: see `greedy_search`. The penalties come before the
             temperature.
         temperature: positive; below 1 sharpens the distribution, and the limit is greedy search.
+            A number, or floats `[B]`, one for each prompt.
         top_k: keep the k most probable tokens (Fan et al. 2018).
         top_p: in (0, 1]; keep the smallest set of most probable tokens whose mass is at least p
-            (Holtzman et al. 2020), taken after `top_k`.
-        seed: an integer, a `keras.random.SeedGenerator` (new draws at every call) or None.
+            (Holtzman et al. 2020), taken after `top_k`. A number, or floats `[B]`.
+        seed: an integer, a `keras.random.SeedGenerator` (new draws at every call), None, or
+            integers `[B]`, one for each prompt: what is drawn for a prompt then depends on its own
+            seed alone, and not on the others of the batch.
         num_return: n, sequences that are drawn for each prompt, which is read once. None: one,
             without an axis of its own.
 
@@ -66,15 +70,14 @@ def sample(
     >>> sample(step, np.array([3]), end_id=6, max_length=5, seed=1).token_ids.numpy().tolist()
     [[4, 5, 6, 0, 0]]
     """
-    if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
-        check_seed(seed)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` must be positive and finite. Received: {temperature}.")
     if top_k is not None:
         check_positive_int("top_k", top_k)
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
     count = 1 if num_return is None else check_positive_int("num_return", num_return)
+    prompt = as_prompt(prompt)
+    rows = prompt.shape[:1]
+    temperature = _each_row("temperature", temperature, rows, count)
+    top_p = top_p if top_p is None else _each_row("top_p", top_p, rows, count)
+    draws = _draws(seed, check_positive_int("max_length", max_length), prompt, count)
     reading = Reading(
         step,
         prompt,
@@ -87,12 +90,11 @@ def sample(
         no_repeat_ngram_size=no_repeat_ngram_size,
     )
     reading.repeat(count)
-    temperature = max(temperature, LOWEST_TEMPERATURE)
-    draws = kernels.uniform((max_length, ops.shape(reading.last)[0], 1), seed)
 
     def choose(logits, index):
         # The largest becomes 0 before the division, which could overflow; softmax does not mind.
-        logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / temperature
+        logits = logits - ops.max(logits, axis=-1, keepdims=True)
+        logits = logits / ops.maximum(temperature, LOWEST_TEMPERATURE)
         return choose_token(logits, draws[index], top_k=top_k, top_p=top_p)
 
     found = decode_loop(reading, choose, pad_id=pad_id, token_scores=token_scores)
@@ -101,12 +103,58 @@ def sample(
     return type(found)(*(ops.reshape(x, (-1, count, *x.shape[1:])) for x in found))
 
 
+def _draws(seed, length, prompt, count):
+    """Uniform numbers `[L, B * n, 1]`."""
+    if not _is_array(seed):
+        if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
+            check_seed(seed)
+        return kernels.uniform((length, ops.shape(prompt)[0] * count, 1), seed)
+    seed = ops.convert_to_tensor(seed)
+    dtype = keras.backend.standardize_dtype(seed.dtype)
+    if "int" not in dtype or not functional.shapes_agree(seed.shape, prompt.shape[:1]):
+        raise ValueError(
+            "`seed` must be an integer, or integers [batch], one for each prompt. Received: "
+            f"{dtype} of shape {tuple(seed.shape)} for {prompt.shape[0]} prompts."
+        )
+    return ops.expand_dims(kernels.uniform_of_rows(seed, length, count), -1)
+
+
+RANGES = {
+    "temperature": ("be positive and finite", lambda x: (0 < x) & (x < math.inf)),
+    "top_p": ("lie in (0, 1]", lambda x: (0 < x) & (x <= 1)),
+}
+
+
+def _each_row(name, value, rows, count):
+    """A number, or float32 `[B * n, 1]`, one for each row."""
+    expected, fits = RANGES[name]
+    known = value
+    if _is_array(value):
+        value = ops.cast(value, "float32")
+        if not functional.shapes_agree(value.shape, rows):
+            raise ValueError(
+                f"`{name}` must be a number, or numbers [batch], one for each prompt. Received: "
+                f"shape {tuple(value.shape)} for {rows[0]} prompts."
+            )
+        known = functional.concrete_value(value)
+        value = ops.expand_dims(ops.repeat(value, count), -1)
+    if known is not None and not np.all(fits(known)):
+        raise ValueError(f"`{name}` must {expected}. Received: {known}.")
+    return value
+
+
+def _is_array(value):
+    return isinstance(value, (list, tuple)) or len(getattr(value, "shape", ())) > 0
+
+
 def choose_token(logits, draw, *, top_k=None, top_p=None):
     """The token at which the cumulative probability passes `draw`.
 
     Args:
         logits: float32 `[B, V]`.
         draw: uniform numbers in [0, 1), `[B, 1]`.
+        top_k: an integer, or None.
+        top_p: a number, float32 `[B, 1]`, or None.
 
     Returns:
         int32 `[B]`.

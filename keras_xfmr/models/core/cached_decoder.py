@@ -68,6 +68,7 @@ class CachedDecoder(decoding.Decoder):
         if "padding" in state:
             padding = state["padding"]
             position = index - padding
+        if "padding" in state and self._blocks:
             columns = ops.arange(ops.shape(state["caches"][0][0])[-1], dtype="int32")
             mask = ops.expand_dims(columns >= ops.expand_dims(padding, 1), 1)  # [R, 1, T]
         x, caches = self._embed(token_ids, position), []

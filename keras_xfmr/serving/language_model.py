@@ -55,9 +55,9 @@ def export_language_model(
       the text was not read, as its end fills `max_prompt_length` or `max_characters`;
     - `sample`: `text [B]`, `seed [B]` int64, `temperature [B]` and `top_p [B]` float32 -> the same,
       drawn as by `decoding.sample`. A row depends on its own inputs alone, not on the other rows
-      of a batch, their number or earlier requests (a batch of another size may round the last bit
-      of a probability in another way). A `temperature` that is not positive and finite and a
-      `top_p` outside (0, 1] are errors of the request; any `seed` is right;
+      of a batch, their number or earlier requests (except the last bit of a probability, which
+      may be rounded in another way beside other rows). A `temperature` that is not positive and
+      finite and a `top_p` outside (0, 1] are errors of the request; any `seed` is right;
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`, `output_lengths
       [B]`, `score [B]`. Only the first `lengths` ids of a row are read, as they are: a text of its
       own begins with the start token. A row of length 0 gets no tokens. Lengths beyond

@@ -177,7 +177,7 @@ def test_ids_that_a_model_cannot_read_are_errors_of_the_request(service, ids, le
 # ---- draws
 
 
-DRAWN = dict(seed=[3, -(2**63), 4, 3, 3], temperature=[1.0, 0.7, 2.0, 1.0, 1.0], top_p=[1.0] * 5)
+DRAWN = dict(seed=[3, -(2**63), 4, 3, 5], temperature=[1.0, 0.7, 2.0, 1.0, 1.0], top_p=[1.0] * 5)
 
 
 def test_samples_are_those_of_the_model_in_memory(service, model, tokenizer, prompts):
@@ -207,8 +207,8 @@ def test_a_sample_depends_on_its_own_inputs_alone(service):
         one = {name: values[row : row + 1] for name, values in DRAWN.items()}
         alone = service["sample"](text=tf.constant(["the low"]), **draws(**one))
         assert alone["output_text"].numpy()[0] == together[row]
-    assert together[0] == together[3] == together[4]
-    assert len(set(together)) == 3
+    assert together[0] == together[3]
+    assert len(set(together)) == 4  # of the first and the last the seed alone differs
 
 
 def test_cold_samples_are_the_greedy_continuation(service, expected):

@@ -11,21 +11,23 @@ them. Documents are divided by blank lines, or by headings as WikiText has them;
 --line_documents each line is one (reviews, tweets). Printed: the perplexity of a token and the bits
 of a byte of the held-out text, which vocabularies share, for the model and for the 5-gram, and
 continuations of prompts. Written to --output: vocabulary, checkpoints, TensorBoard logs,
-learning_curve.png, model.keras and hub/, a folder of weights for `Gpt.from_pretrained` and for
-`transformers`. A run that was killed goes on where it stopped.
+learning_curve.png, model.keras, hub/, a folder of weights for `Gpt.from_pretrained` and for
+`transformers`, and saved_model/ for TensorFlow Serving, which continues the prompts in a process of
+its own. A run that was killed goes on where it stopped.
 Results: benchmarks/RESULTS.md.
 """
 
 import math
 
 import command_line
+import fresh_process
 import keras
 import kneser_ney
 import numpy as np
 import resuming
 from absl import app, flags, logging
 
-from keras_xfmr import models, text, training, viz
+from keras_xfmr import models, serving, text, training, viz
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
@@ -56,8 +58,10 @@ flags.DEFINE_integer("seed", 1, "Of weights, dropout, data order and samples.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/gpt", "Folder for everything that is written.")
 
+CONTINUATION = 40  # tokens behind a prompt
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
+    "saved_model",
 )  # fmt: skip
 
 
@@ -132,11 +136,21 @@ def write_on(model, tokenizer, beginnings):
     """Prints how the model goes on with texts, sampled."""
     prompts = [[tokenizer.start_id, *row] for row in tokenizer.tokenize(beginnings).to_list()]
     found = model.generate(
-        prompts, max_length=40, truncate=True, search="sample", seed=FLAGS.seed,
+        prompts, max_length=CONTINUATION, truncate=True, search="sample", seed=FLAGS.seed,
         temperature=FLAGS.temperature, top_p=FLAGS.top_p, jit_compile=FLAGS.jit_compile,
     )  # fmt: skip
     for beginning, ids in zip(beginnings, tokenizer.detokenize(found["token_ids"]).numpy()):
         print(f"  {beginning} | {ids.decode('utf8', 'replace')}")
+
+
+def export_and_ask(model, tokenizer, output, beginnings):
+    """Exports the SavedModel and prints its answers, without chance, in another process."""
+    folder = serving.export_language_model(
+        model, tokenizer, output / "saved_model", max_length=CONTINUATION, check_texts=beginnings
+    )
+    answer = fresh_process.ask(folder, text=beginnings)
+    for beginning, found, score in zip(beginnings, answer["output_text"], answer["score"]):
+        print(f"  {beginning}\n    -> {found}  (log P {score:.2f})")
 
 
 def main(argv):
@@ -198,6 +212,7 @@ def main(argv):
         for document in texts[:5]
     ]
     write_on(model, tokenizer, beginnings)
+    export_and_ask(model, tokenizer, output, beginnings)
     resuming.finish(output)
     print(f"written to {output}")
 

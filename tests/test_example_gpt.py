@@ -61,7 +61,8 @@ def test_it_learns_and_writes(tmp_path, rng):
     assert ratio == pytest.approx(1.0, rel=0.05)
     assert len(re.findall(r"^  the .* \| ", printed, re.M)) == 5
     there = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"model.keras", "hub", "learning_curve.png", "tokenizer"} <= there
+    assert {"model.keras", "hub", "saved_model", "learning_curve.png", "tokenizer"} <= there
+    assert len(re.findall(r"^  the .*\n    -> .* \(log P -", printed, re.M)) == 5
     assert "backup" not in there
     assert (tmp_path / "out" / "hub" / "model.safetensors").stat().st_size
 

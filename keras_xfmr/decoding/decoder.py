@@ -102,8 +102,8 @@ class StepDecoder(Decoder):
             token_ids = ops.squeeze(ops.take(prompt, ops.reshape(index, (1,)), axis=1), 1)
             return index + 1, take_step(self, token_ids, index, state)[1]
 
-        last, index = prompt.shape[1] - 1, ops.zeros((), "int32")
-        if last:
+        last, index = ops.shape(prompt)[1] - 1, ops.zeros((), "int32")
+        if prompt.shape[1] != 1:
             index, state = ops.while_loop(lambda index, _: index < last, read, (index, state))
         return take_step(self, prompt[:, -1], index, state)
 

@@ -61,7 +61,7 @@ def greedy_search(
     Args:
         step: a `Decoder`, or a step function, see `keras_xfmr.decoding`.
         prompt: int `[B]`, the start token, or `[B, P]`, tokens that are read before the first
-            choice.
+            choice. Where P is not known yet, as in a graph of TensorFlow, it must be 2 or more.
         state: what `step` takes and returns, with B rows; of a `Decoder` by default its
             `init_state`.
         end_id: the token that ends a sequence, or several of them.

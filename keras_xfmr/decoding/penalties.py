@@ -91,7 +91,7 @@ class Penalties:
         """
         if not self._reads:
             return ()
-        rows, width = ops.shape(prompt)[0], prompt.shape[1] - 1
+        rows, width = ops.shape(prompt)[0], ops.shape(prompt)[1] - 1
         empty = ops.zeros((rows, length - width), "int32")
         padding = ops.zeros((rows,), "int32") if lengths is None else width - lengths
         return {"token_ids": ops.concatenate([prompt[:, :-1], empty], axis=1), "padding": padding}
@@ -107,7 +107,7 @@ class Penalties:
         """The scores `[R, V]` of the token after `column`, the one of number `index` (from 0)."""
         if self._reads:
             token_ids, padding = memory["token_ids"], ops.expand_dims(memory["padding"], 1)
-            columns = ops.expand_dims(ops.arange(token_ids.shape[1], dtype="int32"), 0)
+            columns = ops.expand_dims(ops.arange(ops.shape(token_ids)[1], dtype="int32"), 0)
             seen = ops.logical_and(columns >= padding, columns <= column)  # [R, T]
         if self._penalty != 1.0:
             penalized = ops.where(scores < 0, scores * self._penalty, scores / self._penalty)
@@ -123,16 +123,18 @@ class Penalties:
 
     def _repeats(self, token_ids, seen, column):
         """The last tokens of all n-grams `[R, T - n + 1]`, and which would come again."""
-        size = self._ngram
-        count = token_ids.shape[1] - size + 1
-        if count < 1:
-            return token_ids, ops.zeros_like(seen)
-        repeats = ops.logical_and(seen[:, :count], seen[:, size - 1 :])
-        for i in range(size - 1):
-            place = ops.maximum(column - (size - 2) + i, 0)
+        others = self._ngram - 1
+
+        def number(i, x):
+            """The i-th of each n-gram's tokens; none where a row is shorter than n."""
+            return x[:, i : i - others or None]
+
+        repeats = ops.logical_and(number(0, seen), number(others, seen))
+        for i in range(others):
+            place = ops.maximum(column - others + 1 + i, 0)
             last = ops.take(token_ids, ops.reshape(ops.cast(place, "int32"), (1,)), axis=1)
-            repeats = ops.logical_and(repeats, ops.equal(token_ids[:, i : i + count], last))
-        return token_ids[:, size - 1 :], repeats
+            repeats = ops.logical_and(repeats, ops.equal(number(i, token_ids), last))
+        return number(others, token_ids), repeats
 
 
 def _marked(token_ids, which, scores):

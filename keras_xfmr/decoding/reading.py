@@ -37,7 +37,7 @@ class Reading:
     def of_prompts(cls, step, prompt, state, *, lengths, **options):
         """A reading that has started."""
         prompt = as_prompt(prompt)
-        reading = cls(step, prompt.shape[1], **options)
+        reading = cls(step, ops.shape(prompt)[1], **options)
         reading.start(prompt, state, lengths)
         return reading
 
@@ -55,7 +55,7 @@ class Reading:
             state = self._decoder.init_state(ops.shape(prompt)[0], length)
         self.absent = None if lengths is None else ops.equal(lengths, 0)
         read = None if lengths is None else ops.maximum(lengths - 1, 0)
-        if self._first:
+        if prompt.shape[1] != 1:
             _, state = self._decoder.prefill(prompt[:, :-1], read, state)
         self.state = state, self._penalties.start(prompt, read, length)
 
@@ -94,10 +94,10 @@ def as_prompt(prompt):
     prompt = ops.cast(prompt, "int32")
     if len(prompt.shape) == 1:
         prompt = ops.expand_dims(prompt, 1)
-    if len(prompt.shape) != 2 or not prompt.shape[1]:
+    if len(prompt.shape) != 2 or prompt.shape[1] == 0:
         raise ValueError(
-            "`prompt` must have the shape [batch] or [batch, length] with a known length of at "
-            f"least 1. Received: shape {tuple(prompt.shape)}."
+            "`prompt` must have the shape [batch] or [batch, length] with a length of at least 1. "
+            f"Received: shape {tuple(prompt.shape)}."
         )
     return prompt
 
@@ -113,7 +113,8 @@ def _as_lengths(lengths, prompt):
             f"{tuple(lengths.shape)} for prompts of shape {tuple(prompt.shape)}."
         )
     values, longest = functional.concrete_value(lengths), prompt.shape[1]
-    if values is not None and values.size and not 0 <= values.min() <= values.max() <= longest:
+    known = values is not None and longest is not None
+    if known and values.size and not 0 <= values.min() <= values.max() <= longest:
         raise ValueError(
             f"`lengths` must lie in 0 .. {longest}, the length of the prompts. "
             f"Received: {values.tolist()}."

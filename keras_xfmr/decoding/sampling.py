@@ -6,12 +6,13 @@ B batch, L max_length, V vocab_size
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_xfmr import kernels
+from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_positive_int, check_seed
 from keras_xfmr.decoding.loop import TokenLoop
-from keras_xfmr.decoding.reading import Reading
+from keras_xfmr.decoding.reading import Reading, as_prompt
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
@@ -46,10 +47,13 @@ def sample(
             no_repeat_ngram_size, token_scores: see `greedy_search`. The penalties come before the
             temperature.
         temperature: positive; below 1 sharpens the distribution, and the limit is greedy search.
+            A number, or floats `[B]`, one for each prompt.
         top_k: keep the k most probable tokens (Fan et al. 2018).
         top_p: in (0, 1]; keep the smallest set of most probable tokens whose mass is at least p
-            (Holtzman et al. 2020), taken after `top_k`.
-        seed: an integer, a `keras.random.SeedGenerator` (new draws at every call) or None.
+            (Holtzman et al. 2020), taken after `top_k`. A number, or floats `[B]`.
+        seed: an integer, a `keras.random.SeedGenerator` (new draws at every call), None, or
+            integers `[B]`, one for each prompt: what is drawn for a prompt then depends on its own
+            seed alone, and not on the others of the batch.
         num_return: n, sequences that are drawn for each prompt, which is read once. None: one,
             without an axis of its own.
 
@@ -67,8 +71,9 @@ def sample(
     [[4, 5, 6, 0, 0]]
     """
     check_sample_seed(seed)
-    choose = sampler(temperature, top_k, top_p)
     count = 1 if num_return is None else check_positive_int("num_return", num_return)
+    prompt = as_prompt(prompt)
+    choose = sampler(temperature, top_k, top_p, prompt.shape[:1], count)
     reading = Reading.of_prompts(
         step,
         prompt,
@@ -81,7 +86,7 @@ def sample(
         no_repeat_ngram_size=no_repeat_ngram_size,
     )
     reading.repeat(count)
-    draws = kernels.uniform((max_length, ops.shape(reading.last)[0], 1), seed)
+    draws = draw_numbers(seed, max_length, prompt, count)
     found = TokenLoop(reading, choose, draws, pad_id=pad_id, token_scores=token_scores).run()
     if num_return is None:
         return found
@@ -89,28 +94,74 @@ def sample(
 
 
 def check_sample_seed(seed):
-    """An integer, a generator or None; ValueError for anything else."""
+    """Raises ValueError where a seed is no integer; a generator, None and arrays pass."""
     if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
-        check_seed(seed)
-    return seed
+        if not _is_array(seed):
+            check_seed(seed)
 
 
-def sampler(temperature=1.0, top_k=None, top_p=None):
-    """The function from scores `[B, V]` and draws `[B, 1]` to tokens `[B]`; see `sample`."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` must be positive and finite. Received: {temperature}.")
+def sampler(temperature=1.0, top_k=None, top_p=None, rows=(None,), count=1):
+    """The function from scores `[B * n, V]` and draws `[B * n, 1]` to tokens; see `sample`.
+
+    Args:
+        temperature, top_k, top_p: see `sample`.
+        rows: the shape of what has a number for each prompt.
+        count: n.
+    """
     if top_k is not None:
         check_positive_int("top_k", top_k)
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` must lie in (0, 1]. Received: {top_p}.")
-    temperature = max(temperature, LOWEST_TEMPERATURE)
+    temperature = _each_row("temperature", temperature, rows, count)
+    top_p = top_p if top_p is None else _each_row("top_p", top_p, rows, count)
 
     def choose(scores, draw):
         # The largest becomes 0 before the division, which could overflow; softmax does not mind.
-        scores = (scores - ops.max(scores, axis=-1, keepdims=True)) / temperature
+        scores = scores - ops.max(scores, axis=-1, keepdims=True)
+        scores = scores / ops.maximum(temperature, LOWEST_TEMPERATURE)
         return choose_token(scores, draw, top_k=top_k, top_p=top_p)
 
     return choose
+
+
+def draw_numbers(seed, length, prompt, count=1):
+    """Uniform numbers `[L, B * n, 1]`, for the tokens of all rows; see `sample`."""
+    if not _is_array(seed):
+        return kernels.uniform((length, ops.shape(prompt)[0] * count, 1), seed)
+    seed = ops.convert_to_tensor(seed)
+    dtype = keras.backend.standardize_dtype(seed.dtype)
+    if "int" not in dtype or not functional.shapes_agree(seed.shape, prompt.shape[:1]):
+        raise ValueError(
+            "`seed` must be an integer, or integers [batch], one for each prompt. Received: "
+            f"{dtype} of shape {tuple(seed.shape)} for {prompt.shape[0]} prompts."
+        )
+    return ops.expand_dims(kernels.uniform_of_rows(seed, length, count), -1)
+
+
+RANGES = {
+    "temperature": ("be positive and finite", lambda x: (0 < x) & (x < math.inf)),
+    "top_p": ("lie in (0, 1]", lambda x: (0 < x) & (x <= 1)),
+}
+
+
+def _each_row(name, value, rows, count):
+    """A number, or float32 `[B * n, 1]`, one for each row."""
+    expected, fits = RANGES[name]
+    known = value
+    if _is_array(value):
+        value = ops.cast(value, "float32")
+        if not functional.shapes_agree(value.shape, rows):
+            raise ValueError(
+                f"`{name}` must be a number, or numbers [batch], one for each prompt. Received: "
+                f"shape {tuple(value.shape)} for {rows[0]} prompts."
+            )
+        known = functional.concrete_value(value)
+        value = ops.expand_dims(ops.repeat(value, count), -1)
+    if known is not None and not np.all(fits(known)):
+        raise ValueError(f"`{name}` must {expected}. Received: {known}.")
+    return value
+
+
+def _is_array(value):
+    return isinstance(value, (list, tuple)) or len(getattr(value, "shape", ())) > 0
 
 
 def choose_token(logits, draw, *, top_k=None, top_p=None):
@@ -119,6 +170,8 @@ def choose_token(logits, draw, *, top_k=None, top_p=None):
     Args:
         logits: float32 `[B, V]`.
         draw: uniform numbers in [0, 1), `[B, 1]`.
+        top_k: an integer, or None.
+        top_p: a number, float32 `[B, 1]`, or None.
 
     Returns:
         int32 `[B]`.

@@ -3,12 +3,9 @@
 B batch, P prompt length, L max_length
 """
 
-from keras import ops
-
-from keras_xfmr import kernels
 from keras_xfmr.decoding.loop import LoopState, TokenLoop, most_probable
 from keras_xfmr.decoding.reading import Reading
-from keras_xfmr.decoding.sampling import check_sample_seed, sampler
+from keras_xfmr.decoding.sampling import check_sample_seed, draw_numbers, sampler
 
 
 class TokenStream:
@@ -44,7 +41,8 @@ class TokenStream:
             raise ValueError(f"A {search} stream has the options {known}. Received: {unknown}.")
         chosen_by = {name: options.pop(name) for name in of_sample if name in options}
         self._draws = search == "sample"
-        self._seed = check_sample_seed(chosen_by.pop("seed", None))
+        self._seed = chosen_by.pop("seed", None)
+        check_sample_seed(self._seed)
         self._choose = sampler(**chosen_by) if self._draws else most_probable
         self._max_length, self._pad_id = max_length, pad_id
         self._options = {"end_id": end_id, "max_length": max_length, **options}
@@ -62,7 +60,7 @@ class TokenStream:
         reading = Reading.of_prompts(step, prompt, (), lengths=lengths, **self._options)
         draws = ()
         if self._draws:
-            draws = kernels.uniform((self._max_length, ops.shape(prompt)[0], 1), self._seed)
+            draws = draw_numbers(self._seed, self._max_length, prompt)
         loop = self._loop(reading, draws)
         return {"loop": loop.advance(*loop.start()), "draws": draws}
 

@@ -6,7 +6,14 @@ its matrices is decided in `layers/projections.py`.)
 
 import keras
 
-from keras_xfmr.kernels.portable import MASKED_SCORE, attention, rms_norm, softmax, top_k
+from keras_xfmr.kernels.portable import (
+    MASKED_SCORE,
+    attention,
+    rms_norm,
+    softmax,
+    top_k,
+    uniform_of_rows,
+)
 
 if keras.config.backend() == "tensorflow":
     from keras_xfmr.kernels import tensorflow as phrasing
@@ -36,6 +43,7 @@ __all__ = [
     "softmax",
     "top_k",
     "uniform",
+    "uniform_of_rows",
     "validated",
     "write",
 ]

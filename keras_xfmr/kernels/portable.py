@@ -71,6 +71,51 @@ def uniform(shape, seed):
     return keras.random.uniform(shape, seed=seed)
 
 
+def uniform_of_rows(seeds, length, copies=1):
+    """float32 numbers in [0, 1) that depend on the seed of their row, and on their place there.
+
+    Args:
+        seeds: integers `[B]`, int32 or int64; the same numbers of both types draw the same.
+        length: L, how many numbers a row has.
+        copies: n, rows for each seed, side by side. The first is that of `copies=1`.
+
+    Returns:
+        `[L, B * n]`.
+    """
+    wide = keras.backend.standardize_dtype(seeds.dtype) in ("int64", "uint64")
+    high = ops.right_shift(seeds, 32 if wide else 31)  # of a short seed its sign
+    low = ops.bitwise_and(seeds, 2**32 - 1) if wide else seeds
+    key = [ops.cast(ops.repeat(word, copies), "uint32") for word in (low, high)]
+    rows = ops.arange(ops.shape(key[0])[0], dtype="int32") % copies
+    index = ops.expand_dims(ops.arange(length, dtype="int32"), 1)
+    bits, _ = threefry(key, [ops.cast(index, "uint32"), ops.cast(rows, "uint32")])
+    bits = ops.right_shift(bits, _word(8))
+    return ops.cast(ops.cast(bits, "int32"), "float32") * 2.0**-24
+
+
+def threefry(key, counter):
+    """Two random words for two words of a key and two of a counter, each a uint32 tensor.
+
+    Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2,
+    3"): the streams of different keys are independent, which those of `uniform`'s hash need not be.
+    """
+    keys = (*key, ops.bitwise_xor(ops.bitwise_xor(*key), _word(0x1BD11BDA)))
+    first, second = counter[0] + keys[0], counter[1] + keys[1]
+    for i in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            first = first + second
+            left = ops.left_shift(second, _word(turn))
+            turned = ops.bitwise_or(left, ops.right_shift(second, _word(32 - turn)))
+            second = ops.bitwise_xor(turned, first)
+        first = first + keys[(i + 1) % 3]
+        second = second + keys[(i + 2) % 3] + _word(i + 1)
+    return first, second
+
+
+def _word(value):
+    return ops.convert_to_tensor(value, "uint32")
+
+
 def write(tensor, update, index, axis):
     """`tensor` with `update` at positions index .. index + width of one axis; index is a scalar."""
     index = ops.cast(index, "int32")

@@ -11,6 +11,7 @@ from keras_xfmr import models, text
 from keras_xfmr.serving.heads import classifier, embedder
 from keras_xfmr.serving.pretrainer import pretrainer
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
+from keras_xfmr.serving.searches import wrong_model
 from keras_xfmr.serving.spans import span_predictor
 from keras_xfmr.serving.tagger import tagger
 
@@ -153,7 +154,7 @@ def _endpoints(model, packer, options):
     found = [head for kind, head in HEADS.items() if isinstance(model, kind)]
     if not found:
         names = ", ".join(kind.__name__ for kind in HEADS)
-        raise ValueError(f"Expected one of {names}. Received: {type(model).__name__}.")
+        raise wrong_model(model, f"one of {names}")
     known = inspect.getfullargspec(found[0]).kwonlyargs
     unknown = sorted(set(options) - set(known))
     if unknown:

@@ -6,9 +6,17 @@ B batch, S source, L max_length, n hypotheses
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_positive_int
-from keras_xfmr.serving.heads import characters
+from keras_xfmr.serving.heads import LENGTHS, TOKEN_IDS, characters, strings
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.requests import cut_text, read_up_to
+from keras_xfmr.serving.searches import (
+    as_numbers,
+    check_vocabulary,
+    first_text,
+    traced,
+    with_twins,
+    wrong_model,
+)
 from keras_xfmr.text.ragged import join, take_first
 
 MAX_SOURCE_LENGTH = 512  # tokens, where a model has positions for any number
@@ -78,11 +86,8 @@ def export_saved_model(
 
         export_saved_model(model, (english, korean), "models/en_ko", max_length=64, beam_size=4)
     """
-    if not hasattr(model, "make_generator"):
-        raise ValueError(
-            "Expected a Transformer; models on top of BERT go to `export_encoder`. Received: a "
-            f"{type(model).__name__}."
-        )
+    if not hasattr(model, "make_generator") or not hasattr(model, "source_embedding"):
+        raise wrong_model(model, "a Transformer")
     if not isinstance(tokenizers, (tuple, list)) or len(tokenizers) != 2:
         raise ValueError(
             "`tokenizers` must be the pair (source, target); give one that serves both sides "
@@ -90,9 +95,9 @@ def export_saved_model(
         )
     refuse_no_texts(check_texts)
     source_tokenizer, target_tokenizer = tokenizers
-    _check_vocabulary("source", source_tokenizer, model.source_embedding, model, ["pad_id"])
+    check_vocabulary(source_tokenizer, model.source_embedding, model, ["pad_id"], "source")
     special = ["pad_id", "start_id", "end_id"]
-    _check_vocabulary("target", target_tokenizer, model.target_embedding, model, special)
+    check_vocabulary(target_tokenizer, model.target_embedding, model, special, "target")
     longest = _longest_source(model, max_source_length)
     most = characters(max_characters, longest)
     if search == "beam":
@@ -103,8 +108,7 @@ def export_saved_model(
         saved = {"source": source_tokenizer, "target": target_tokenizer}
         write(endpoints, saved, place.folder)
         if check_texts is None:
-            first = tf.range(4, min(9, source_tokenizer.vocab_size), dtype=tf.int32)[None]
-            check_texts = [source_tokenizer.detokenize(first).numpy()[0]]
+            check_texts = [first_text(source_tokenizer)]
         ids, _ = _encode(source_tokenizer, tf.constant(check_texts), (longest, most))
         asked = {
             "serving_default": {"text": check_texts},
@@ -113,7 +117,6 @@ def export_saved_model(
                 "lengths": tf.cast(ids.row_lengths(), tf.int32),
             },
         }
-        asked |= {f"{name}_xla": inputs for name, inputs in asked.items()}
         check_answers(place.folder, endpoints, asked)
     return str(place.final)
 
@@ -137,52 +140,25 @@ def _endpoints(generator, tokenizers, model, bounds, xla):
     rows, pad_id = model.source_embedding.input_dim, model.pad_id
 
     def make(jit_compile):
-        # Strings cannot be compiled, so only the search is; both signatures have the same one.
-        search = tf.function(
-            generator,
-            input_signature=[tf.TensorSpec([None, None], tf.int32)],
-            autograph=False,
-            jit_compile=jit_compile,
-        ).get_concrete_function()
-
-        def find(ids):
-            found = search(tf.cast(ids, tf.int32))
-            if found["scores"].shape.rank == 2 and found["scores"].shape[1] == 1:
-                found = {name: tensor[:, 0] for name, tensor in found.items()}
-            return found
+        # Both signatures have the same search.
+        find = traced(generator, [tf.TensorSpec([None, None], tf.int32)], jit_compile)
 
         def from_text(text):
             ids, truncated = _encode(source_tokenizer, text, bounds)
-            found = find(ids.to_tensor(pad_id))
+            found = find(tf.cast(ids.to_tensor(pad_id), tf.int32))
             texts = target_tokenizer.detokenize(found["token_ids"])
             return {"output_text": texts, "score": found["scores"], "truncated": truncated}
 
         def from_ids(token_ids, lengths):
             ids, _ = read_up_to(token_ids, lengths, bounds[0], vocab_size=rows, pad_id=pad_id)
-            found = find(ids)
-            return {
-                "output_ids": found["token_ids"],
-                "output_lengths": found["lengths"],
-                "score": found["scores"],
-            }
+            return as_numbers(find(ids))
 
-        return from_text, from_ids
+        return {
+            "serving_default": (from_text, strings("text")),
+            "ids": (from_ids, [TOKEN_IDS, LENGTHS]),
+        }
 
-    text_signature = [tf.TensorSpec([None], tf.string, name="text")]
-    ids_signature = [
-        tf.TensorSpec([None, None], tf.int32, name="token_ids"),
-        tf.TensorSpec([None], tf.int32, name="lengths"),
-    ]
-    from_text, from_ids = make(jit_compile=None)
-    endpoints = {
-        "serving_default": (from_text, text_signature),
-        "ids": (from_ids, ids_signature),
-    }
-    if xla:
-        from_text, from_ids = make(jit_compile=True)
-        endpoints["serving_default_xla"] = (from_text, text_signature)
-        endpoints["ids_xla"] = (from_ids, ids_signature)
-    return endpoints
+    return with_twins(make, xla)
 
 
 def _encode(tokenizer, texts, bounds):
@@ -195,16 +171,3 @@ def _encode(tokenizer, texts, bounds):
     end = tf.fill([ids.nrows()], tf.cast(tokenizer.end_id, ids.dtype))
     return join(take_first(ids, kept), end), tf.logical_or(beyond, kept < lengths)
 
-
-def _check_vocabulary(side, tokenizer, embedding, model, special):
-    if tokenizer.vocab_size > embedding.input_dim:
-        raise ValueError(
-            f"The {side} tokenizer has {tokenizer.vocab_size} ids, the model's {side} table "
-            f"{embedding.input_dim} rows. Is this the tokenizer that the model was trained with?"
-        )
-    for name in special:
-        if getattr(tokenizer, name) != getattr(model, name):
-            raise ValueError(
-                f"The {side} tokenizer has {name}={getattr(tokenizer, name)}, the model "
-                f"{name}={getattr(model, name)}. Build the model with the tokenizers' special ids."
-            )

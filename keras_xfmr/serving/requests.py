@@ -30,6 +30,16 @@ def cut_text(texts, most):
     return tf.strings.substr(kept, 0, most, unit="UTF8_CHAR"), cut
 
 
+def cut_beginning(texts, most):
+    """As `cut_text`, the last `most` characters, and which texts lost their beginning."""
+    first = tf.maximum(tf.strings.length(texts) - 4 * most, 0)
+    # A character that the cut divides becomes more than `most`, and is left out below.
+    kept = as_utf8(tf.strings.substr(texts, first, tf.fill(tf.shape(first), 4 * most)))
+    more = tf.maximum(tf.strings.length(kept, unit="UTF8_CHAR") - most, 0)
+    kept = tf.strings.substr(kept, more, tf.fill(tf.shape(more), most), unit="UTF8_CHAR")
+    return kept, tf.logical_or(first > 0, more > 0)
+
+
 def in_parts(function, inputs, rows=ROWS_AT_ONCE):
     """`function(inputs)`, for a fixed number of rows at a time.
 
@@ -93,8 +103,16 @@ def inside(values, size, message):
         tf.errors.InvalidArgumentError: one does not; a compiled model, or a lookup of what is
             negative, would read another row.
     """
-    outside = tf.logical_or(values < 0, values >= size)
-    with tf.control_dependencies(_operations([_refuse(outside, values, message)])):
+    return refuse(values, tf.logical_or(values < 0, values >= size), message)
+
+
+def refuse(values, wrong, message):
+    """The values, none of which is wrong.
+
+    Raises:
+        tf.errors.InvalidArgumentError: one is.
+    """
+    with tf.control_dependencies(_operations([_refuse(wrong, values, message)])):
         return tf.identity(values)
 
 

@@ -21,6 +21,11 @@ def take_first(rows, size):
     return stretches(rows.values, rows.row_starts(), size)
 
 
+def take_last(rows, size):
+    """The last `size[b]` entries of row b; a row has as many at least."""
+    return stretches(rows.values, rows.row_limits() - size, size)
+
+
 def owners(counts):
     """Which row each entry of rows of `counts [B]` entries belongs to: b `counts[b]` times, int32.
 

@@ -131,7 +131,7 @@ def test_the_graph_of_a_prompt_does_not_grow_with_it():
 
 @pytest.mark.requires_tensorflow
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_after_a_prompt_needs_no_xla_and_no_known_batch(model, name):
+def test_a_search_after_a_prompt_needs_no_xla_and_no_known_sizes(model, name):
     import tensorflow as tf
 
     generator = model.make_generator(
@@ -140,7 +140,7 @@ def test_a_search_after_a_prompt_needs_no_xla_and_no_known_batch(model, name):
     )  # fmt: skip
     inputs = {"source_ids": SOURCE, "prompt": PROMPT, "lengths": LENGTHS}
     inputs = {key: tf.constant(value, tf.int32) for key, value in inputs.items()}
-    specs = {key: tf.TensorSpec((None, *x.shape[1:]), tf.int32) for key, x in inputs.items()}
+    specs = {key: tf.TensorSpec([None] * len(x.shape), tf.int32) for key, x in inputs.items()}
     search = tf.function(generator, input_signature=[specs], autograph=False)
     graph = search.get_concrete_function().graph.as_graph_def()
     functions = [graph.node, *(function.node_def for function in graph.library.function)]

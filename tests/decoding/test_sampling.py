@@ -3,6 +3,8 @@
 R rows, L max_length, V vocab_size
 """
 
+import math
+
 import keras
 import numpy as np
 import oracles
@@ -166,3 +168,64 @@ def test_without_a_seed_a_compiled_search_draws_anew(jit_compile):
 
     first, second = (compiled(tf.zeros(5, tf.int32)).numpy().tolist() for _ in range(2))
     assert first != second
+
+
+# ---- a seed, a temperature and a top_p for each row
+
+
+def test_each_row_is_drawn_from_its_own_distribution(table):
+    kinds = [(0.5, 0.8), (2.0, 1.0), (1.0, 0.3)]
+    temperature, top_p = np.resize(kinds, (R, 2)).astype("float32").T
+    found = draw(table, temperature=temperature, top_p=top_p, seed=np.arange(R) - 5)
+    for i, (heat, mass) in enumerate(kinds):
+        expected = oracles.top_p_filter(softmax(table[0] / np.float32(heat)), mass)
+        assert_frequencies(found.token_ids[i::3, 0], expected)
+
+
+def test_the_second_token_of_a_row_with_a_seed_is_drawn_afresh(table):
+    table[:, END] = -30.0
+    first, second = draw(table, max_length=2, seed=np.arange(R)).token_ids.T
+    for token in range(V - 1):
+        assert_frequencies(second[first == token], softmax(table[token]))
+
+
+def test_a_row_with_a_seed_does_not_depend_on_the_others(table):
+    """Nor on their number and order, nor on whether they have ended."""
+    table[:, END] = -30.0
+    seeds = np.array([3, -(2**31), 2**31 - 1, 4, 3], "int32")
+    rows = dict(
+        seed=seeds, temperature=np.array([1.0, 0.7, 1.3, 1.0, 1.0]), top_p=[1.0, 0.9, 0.8, 1.0, 0.1]
+    )
+    rows = {name: np.asarray(values) for name, values in rows.items()}
+    together = draw(table, 5, 11, **rows).token_ids
+    order = [4, 1, 0, 2, 3]
+    turned = draw(table, 5, 11, **{name: values[order] for name, values in rows.items()}).token_ids
+    np.testing.assert_array_equal(turned, together[order])
+    for i in range(5):
+        one = {name: values[i : i + 1] for name, values in rows.items()}
+        np.testing.assert_array_equal(draw(table, 1, 11, **one).token_ids[0], together[i])
+    assert (together[0] != together[3]).any()  # the seed alone is another
+    assert (together[0] != together[4]).any()  # top_p alone is another
+
+
+def test_several_sequences_of_a_row_with_a_seed_differ(table):
+    table[:, END] = -30.0
+    one = draw(table, 3, 11, seed=np.array([5, 6, 5])).token_ids
+    several = draw(table, 3, 11, seed=np.array([5, 6, 5]), num_return=4).token_ids
+    np.testing.assert_array_equal(several[:, 0], one)
+    np.testing.assert_array_equal(several[0], several[2])
+    assert len(np.unique(several[:2].reshape(-1, 11), axis=0)) == 8
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"temperature": [1.0, 0.0, 1.0]}, "`temperature` must be positive and finite.*0"),
+    ({"temperature": [1.0, math.nan, 1.0]}, "`temperature` must be positive and finite.*nan"),
+    ({"temperature": [1.0, 1.0]}, r"`temperature`.*shape \(2,\) for 3 prompts"),
+    ({"top_p": [1.0, 1.5, 1.0]}, r"`top_p` must lie in \(0, 1\].*1.5"),
+    ({"top_p": [[1.0], [0.5], [1.0]]}, r"`top_p`.*shape \(3, 1\) for 3 prompts"),
+    ({"seed": [1.0, 2.0, 3.0]}, "`seed` must be an integer, or integers .*float32"),
+    ({"seed": [1, 2]}, r"`seed`.*shape \(2,\) for 3 prompts"),
+], ids=str)  # fmt: skip
+def test_what_is_no_parameter_of_a_row_is_refused(table, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw(table, 3, **options)

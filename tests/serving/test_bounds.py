@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_xfmr import models, serving, text
+from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*SPECIAL, *"abcdefgh.", *(f"##{letter}" for letter in "abcdefgh")]
@@ -76,6 +77,12 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
     path = serving.export_saved_model(
         translator, (characters, characters), tmp_path / "translator", max_length=5
     )
+    services.append((path, "serving_default", ["text"]))
+    learner = text.BytePairTokenizer([*ALPHABET, "ab", "<|endoftext|>"], [("a", "b")])
+    writer = models.Gpt(
+        learner.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1, max_length=128
+    )
+    path = serving.export_language_model(writer, learner, tmp_path / "writer", max_length=5)
     services.append((path, "serving_default", ["text"]))
     done = subprocess.run(
         [sys.executable, "-c", ASK.replace("{rows}", repr(ROWS)), json.dumps(services)],

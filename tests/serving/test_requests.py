@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_xfmr.serving.requests import read_up_to
+from keras_xfmr.serving.requests import cut_beginning, read_up_to
 
 
 def awaited(op):
@@ -30,3 +30,17 @@ def test_what_reads_the_ids_waits_for_every_check():
     checks = {op for op in graph.get_operations() if op.type == "If" or op.type == "Assert"}
     assert len(checks) == 4
     assert checks <= awaited(graph.get_operation_by_name("lookup"))
+
+
+def test_the_end_of_a_text_is_cut_between_characters():
+    texts = [b"abc", b"", "é안🙂".encode(), "🙂🙂é안🙂".encode(), b"ab\x80\x80c", "é".encode() * 9]
+    expected = ["abc", "", "é안🙂", "é안🙂", "\ufffd\ufffdc", "ééé"]
+    kept, cut = cut_beginning(tf.constant(texts), 3)
+    assert [value.decode() for value in kept.numpy()] == expected
+    assert cut.numpy().tolist() == [False, False, False, True, True, True]
+    # The first of the last bytes that are looked at may stand inside a character.
+    for most in range(1, 9):
+        whole = "안é🙂a" * 7
+        kept, cut = cut_beginning(tf.constant([whole + "x" * i for i in range(9)]), most)
+        found = [value.decode() for value in kept.numpy()]
+        assert found == [(whole + "x" * i)[-most:] for i in range(9)] and cut.numpy().all()

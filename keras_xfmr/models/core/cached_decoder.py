@@ -46,7 +46,7 @@ class CachedDecoder(decoding.Decoder):
             self._crosses = [block.project_memory(memory) for block in blocks]
 
     def init_state(self, rows, length):
-        if length > self._longest:
+        if isinstance(length, int) and length > self._longest:
             raise ValueError(
                 f"The model has learned positions for {self._longest} tokens. Received: "
                 f"max_length={length}, the tokens of a prompt before its last one included."
@@ -56,7 +56,7 @@ class CachedDecoder(decoding.Decoder):
 
     def prefill(self, prompt, lengths, state):
         if lengths is not None:
-            state = {**state, "padding": prompt.shape[1] - ops.cast(lengths, "int32")}
+            state = {**state, "padding": ops.shape(prompt)[1] - ops.cast(lengths, "int32")}
         return self._read(prompt, ops.zeros((), "int32"), state)
 
     def step(self, token_ids, index, state):
@@ -68,6 +68,7 @@ class CachedDecoder(decoding.Decoder):
         if "padding" in state:
             padding = state["padding"]
             position = index - padding
+        if "padding" in state and self._blocks:
             columns = ops.arange(ops.shape(state["caches"][0][0])[-1], dtype="int32")
             mask = ops.expand_dims(columns >= ops.expand_dims(padding, 1), 1)  # [R, 1, T]
         x, caches = self._embed(token_ids, position), []

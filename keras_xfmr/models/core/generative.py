@@ -70,7 +70,7 @@ class Generator(Borrower):
 
     def call(self, inputs):
         decoder, prompt, lengths = self.model.start_search(inputs, self.beams)
-        read = prompt.shape[1] - 1 if len(prompt.shape) > 1 else 0
+        read = ops.shape(prompt)[1] - 1 if len(prompt.shape) > 1 else 0
         state = decoder.init_state(ops.shape(prompt)[0], read + self.max_length)
         options = self.options if lengths is None else {**self.options, "lengths": lengths}
         found = self.search(decoder, prompt, state, max_length=self.max_length, **options)

@@ -1,0 +1,96 @@
+"""What the services of models that generate share, and which export is for which model.
+
+B batch, L max_length, n hypotheses
+"""
+
+import tensorflow as tf
+
+from keras_xfmr import models
+from keras_xfmr.models.heads.head import Head
+
+EXPORTS = {
+    models.Transformer: "export_saved_model",
+    models.Gpt: "export_language_model",
+    Head: "export_encoder",
+}
+
+
+def wrong_model(model, expected):
+    """The error of an export that is not for this model; it names the one that is."""
+    names = [name for kind, name in EXPORTS.items() if isinstance(model, kind)]
+    way_out = f", which `{names[0]}` exports" if names else ""
+    return ValueError(f"Expected {expected}. Received: {type(model).__name__}{way_out}.")
+
+
+def check_vocabulary(tokenizer, embedding, model, special, side=""):
+    """Raises ValueError where a tokenizer's ids are not those of a table or of the model.
+
+    Args:
+        tokenizer, model: those that are exported.
+        embedding: the table that the ids are looked up in.
+        special: names of the special ids that both must have.
+        side: what the tokenizer and the table are called.
+    """
+    tokenizers, table = f"{side} tokenizer".strip(), f"{side} table".strip()
+    if tokenizer.vocab_size > embedding.input_dim:
+        raise ValueError(
+            f"The {tokenizers} has {tokenizer.vocab_size} ids, the model's {table} "
+            f"{embedding.input_dim} rows. Is this the tokenizer that the model was trained with?"
+        )
+    for name in special:
+        if getattr(tokenizer, name) != getattr(model, name):
+            raise ValueError(
+                f"The {tokenizers} has {name}={getattr(tokenizer, name)}, the model "
+                f"{name}={getattr(model, name)}. Build the model with the tokenizer's special ids."
+            )
+
+
+def first_text(tokenizer):
+    """A text made of the first entries of a vocabulary."""
+    first = tf.range(4, min(9, tokenizer.vocab_size), dtype=tf.int32)
+    return tokenizer.detokenize(first[None]).numpy()[0]
+
+
+def traced(search, signature, jit_compile):
+    """A search as one function of the graph, without the axis of a single hypothesis.
+
+    Strings cannot be compiled, so it is the search alone that `jit_compile` is for.
+
+    Args:
+        search: function from tensors to a search's result by names.
+        signature: of the tensors.
+        jit_compile: None or True.
+    """
+    function = tf.function(
+        search, input_signature=signature, autograph=False, jit_compile=jit_compile
+    ).get_concrete_function()
+
+    def find(*inputs):
+        found = function(*inputs)
+        if found["scores"].shape.rank == 2 and found["scores"].shape[1] == 1:
+            found = {name: tensor[:, 0] for name, tensor in found.items()}
+        return found
+
+    return find
+
+
+def as_numbers(found):
+    """What the signature `ids` returns of a search's result."""
+    return {
+        "output_ids": found["token_ids"],
+        "output_lengths": found["lengths"],
+        "score": found["scores"],
+    }
+
+
+def with_twins(make, xla):
+    """name -> (function, input signature).
+
+    Args:
+        make: a function from `jit_compile` to these.
+        xla: whether to add the compiled ones, as `name_xla`.
+    """
+    endpoints = make(None)
+    if xla:
+        endpoints |= {f"{name}_xla": endpoint for name, endpoint in make(True).items()}
+    return endpoints

@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 import pytest
 
 from keras_xfmr import layers, models
@@ -193,3 +194,33 @@ def test_the_activations_of_bert_are_what_they_are_called():
     for name, expected in (("gelu", "gelu_exact"), ("gelu_new", "gelu_tanh"), ("relu", "relu")):
         model = models.Bert(**{**BERT, "hidden_act": name})
         assert set(activations(model)) == {expected}
+
+
+def parts_of_a_call(make):
+    """Functions of `training` that call the parts of a model by themselves."""
+    model, ids = example(make), np.array([[5, 7, 3]])
+    if make is transformer:
+        memory = model.encode(ids)
+        return [
+            functools.partial(model.encode, ids),
+            functools.partial(model.decode, ids, memory, ids),
+        ]
+    return [functools.partial(model.encode, **model.validated_inputs(ids))]
+
+
+@pytest.mark.parametrize("make", [transformer, bert, gpt])
+def test_training_reaches_every_dropout(make, monkeypatch):
+    seen = []
+
+    def call(self, inputs, training=False):
+        seen.append((self.rate, training))
+        return inputs
+
+    for part in parts_of_a_call(make):
+        monkeypatch.setattr(layers.Dropout, "call", call)
+        for training in (True, False):
+            seen.clear()
+            part(training=training)
+            assert {each for _, each in seen} == {training}
+            assert {0.2, 0.3} <= {rate for rate, _ in seen}
+        monkeypatch.undo()

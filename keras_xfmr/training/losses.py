@@ -75,7 +75,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
             loss = normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
         else:  # the backend's own operation needs less memory
             loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        inside = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+        # The classes of a span are the positions of a row, whose number a graph may not know.
+        inside = ops.logical_and(labels >= 0, ops.less(labels, ops.shape(logits)[-1]))
         return ops.where(inside, loss, float("nan"))
 
     def _check_classes(self, y_true, classes):
@@ -109,7 +110,7 @@ def select_label(values, labels):
     of a gather would be a scatter into a tensor of the size of `values`.
     """
     labels = ops.expand_dims(ops.cast(labels, "int32"), -1)
-    hit = ops.equal(ops.arange(values.shape[-1], dtype="int32"), labels)
+    hit = ops.equal(ops.arange(ops.shape(values)[-1], dtype="int32"), labels)
     return ops.sum(ops.where(hit, values, 0.0), axis=-1)
 
 

@@ -113,13 +113,6 @@ def test_scores_are_log_probabilities(model, ids):
     assert (found["token_scores"][1, 4:] == 0).all() and (found["token_scores"][:, 0] == 0).all()
 
 
-def test_a_file_holds_it_all(model, ids, tmp_path):
-    model.save(tmp_path / "gpt.keras")
-    back = keras.models.load_model(tmp_path / "gpt.keras")
-    np.testing.assert_array_equal(logits_of(back, ids), logits_of(model, ids))
-    assert back.get_config() == model.get_config()
-
-
 def test_the_end_is_learned_where_it_is_the_padding():
     """Labels of -1 are left out, not the end's id."""
     model = make(num_layers=1)
@@ -180,15 +173,6 @@ def test_what_is_no_prompt(prompt, message):
 def test_sizes_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**arguments)
-
-
-def test_what_is_frozen_and_updated(ids):
-    model = make()
-    model.freeze(1)
-    assert [block.trainable for block in model.decoder_blocks] == [False, True]
-    assert not model.token_embedding.trainable
-    model.enable_lora(2, targets=["query"])
-    assert {weight.name for weight in model.trainable_weights} == {"lora_kernel_a", "lora_kernel_b"}
 
 
 STREAMS = [

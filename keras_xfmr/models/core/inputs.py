@@ -142,6 +142,11 @@ class Inputs:
                 raise ValueError(
                     f"`{one.name}` must have at least one position. Received: shape {shape}."
                 )
+            if one.longest is not None and len(shape) == 2 and (shape[1] or 0) > one.longest:
+                raise ValueError(
+                    f"`{one.name}` must have at most max_length={one.longest} positions. "
+                    f"Received: {shape[1]} positions."
+                )
             if one.like and not functional.shapes_agree(shape, tuple(inputs[one.like].shape)):
                 raise ValueError(
                     f"`{one.name}` must have the shape of `{one.like}`, "

@@ -1,16 +1,19 @@
-"""What every test starts from: a quiet TensorFlow, fixed seeds, one backend."""
+"""What every test starts from: a quiet TensorFlow, fixed seeds, one backend.
+
+Keras is imported where it is used: pytest-xdist's controller reads this file and needs none.
+"""
 
 import gc
 import os
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # before TensorFlow is first imported
+import pytest
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # before TensorFlow is first imported
 
 
 def pytest_collection_modifyitems(items):
+    import keras
+
     if keras.config.backend() == "tensorflow":
         return
     skip = pytest.mark.skip(reason=f"needs TensorFlow, runs on {keras.config.backend()}")
@@ -28,18 +31,25 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="session")
 def untuned():
-    """Keras makes data sets of arrays and batches, whose end may wait half a minute for a tuner."""
+    """Keras makes data sets of arrays and batches, whose end may wait half a minute for a tuner.
+
+    Graphs of data sets are not optimized either: that takes longer than a test's few batches.
+    """
+    import keras
+
     if keras.config.backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
 
-    begin, options = tf.data.Dataset.__iter__, tf.data.Options()
-    options.autotune.enabled = False
+    begin = tf.data.Dataset.__iter__
 
     def untuned_iterator(data):
-        undecided = data.options().autotune.enabled is None
-        return begin(data.with_options(options) if undecided else data)
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False
+        if data.options().autotune.enabled is None:
+            options.autotune.enabled = False
+        return begin(data.with_options(options))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf.data.Dataset, "__iter__", untuned_iterator)
@@ -48,9 +58,13 @@ def untuned():
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
+    import keras
+
     keras.utils.set_random_seed(7)
 
 
 @pytest.fixture
 def rng():
+    import numpy as np
+
     return np.random.default_rng(11)

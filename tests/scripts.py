@@ -1,6 +1,7 @@
 """Runs examples and benchmarks, in the tests' process or as a user starts them."""
 
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -12,6 +13,9 @@ import warnings
 
 import pytest
 from absl import flags
+
+from keras_xfmr.models import Gpt, Transformer
+from keras_xfmr.models.bert import PRESETS
 
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDERS = ROOT / "examples", ROOT / "benchmarks"
@@ -38,7 +42,8 @@ def imported(name):
 
 def run(name, *given):
     """What a script prints. It runs in this process, which has imported what takes long, and asks
-    the SavedModel here, too; `run_as_command` has it asked in a fresh process."""
+    the SavedModel here, too; `run_as_command` has it asked in a fresh process. The smallest BERT
+    has one block, and with `--nojit_compile` XLA compiles no search either."""
     printed = io.StringIO()
     with (
         imported(name) as script,
@@ -49,6 +54,11 @@ def run(name, *given):
         warnings.filterwarnings("ignore", "No installed font")  # a machine may have no Korean one
         patch.setattr(sys, "argv", [name])
         patch.setattr("fresh_process.ask", _ask_here)
+        patch.setitem(PRESETS["tiny"], "num_layers", 1)
+        if "--nojit_compile" in given:
+            for kind in (Transformer, Gpt):
+                eager = functools.partialmethod(kind.generate, jit_compile=False)
+                patch.setattr(kind, "generate", eager)
         flags.FLAGS([name, *given])
         script.main([name])
     return printed.getvalue()

@@ -1,8 +1,9 @@
-// Loads a SavedModel with the C++ loader that TensorFlow Serving uses, runs one signature once
-// and prints its outputs as one JSON object, {name: {"dtype", "shape", "values"}}, in which
-// values is flat, in row-major order.
+// Loads a SavedModel with the C++ loader that TensorFlow Serving uses, runs some of its tensors
+// once and prints them as one JSON object, {name: {"dtype", "shape", "values"}}, in which values
+// is flat, in row-major order. Written against TensorFlow's C API, whose headers compile at once.
 //
-//   loader SAVED_MODEL_DIR SIGNATURE [--xla_off] [--op_library=PATH ...] NAME=VALUE...
+//   loader SAVED_MODEL_DIR [--xla_off] [--op_library=PATH ...]
+//          [--input=DTYPE,RANK,TENSOR=VALUE ...] [--output=NAME=TENSOR ...]
 //
 // A string VALUE is text, the entries of a batch separated by '|'. Of int32 inputs the rows are
 // separated by ';' and the numbers by ','; a rank-1 input is one number per entry.
@@ -18,54 +19,62 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
-#include "tensorflow/cc/saved_model/loader.h"
-#include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/c/c_api.h"
+#include "tensorflow/c/tf_tstring.h"
 
 namespace tensorflow {
 void DisableXlaCompilation();  // Its header, compiler/jit/flags.h, includes much of XLA.
+}
+
+using Strings = std::vector<std::string>;
 
 void Require(bool condition, const std::string& message) {
   if (!condition) throw std::runtime_error(message);
 }
 
-void Require(const absl::Status& status) { Require(status.ok(), status.ToString()); }
+struct Status {
+  TF_Status* status = TF_NewStatus();
+  operator TF_Status*() { return status; }
+  void Check() { Require(TF_GetCode(status) == TF_OK, TF_Message(status)); }
+};
 
-template <typename T, typename S>
-Tensor Filled(const TensorShape& shape, const std::vector<S>& values) {
-  Tensor tensor(DataTypeToEnum<T>::value, shape);
-  std::copy(values.begin(), values.end(), tensor.flat<T>().data());
+Strings Split(const std::string& text, char separator) {
+  Strings parts(1);
+  for (const char c : text) {
+    if (c == separator) parts.emplace_back();
+    else parts.back() += c;
+  }
+  return parts;
+}
+
+TF_Tensor* Texts(const Strings& rows) {
+  const int64_t count = rows.size();
+  TF_Tensor* tensor = TF_AllocateTensor(TF_STRING, &count, 1, count * sizeof(TF_TString));
+  auto* strings = static_cast<TF_TString*>(TF_TensorData(tensor));
+  for (const std::string& row : rows) {
+    TF_StringInit(strings);
+    TF_StringCopy(strings++, row.data(), row.size());
+  }
   return tensor;
 }
 
-Tensor Input(const TensorInfo& info, const std::string& text) {
-  const bool is_string = info.dtype() == DT_STRING;
-  const int rank = info.tensor_shape().dim_size();
-  Require(rank == 1 || (rank == 2 && !is_string), "cannot feed rank " + std::to_string(rank));
-  const std::vector<std::string> rows = absl::StrSplit(text, is_string ? '|' : ';');
-  const int64_t count = rows.size();
-  if (is_string) return Filled<tstring>({count}, rows);
-
-  Require(info.dtype() == DT_INT32, "cannot feed " + DataTypeString(info.dtype()));
-  Require(count == 1 || rank == 2, "rows for an input of rank 1: " + text);
+TF_Tensor* Numbers(const std::string& text, int rank) {
+  const Strings rows = Split(text, ';');
+  Require(rows.size() == 1 || rank == 2, "rows for an input of rank 1: " + text);
   std::vector<int32_t> numbers;
-  size_t length = 0;
   for (const std::string& row : rows) {
-    const std::vector<std::string> entries = absl::StrSplit(row, ',');
-    for (const std::string& entry : entries) {
-      Require(absl::SimpleAtoi(entry, &numbers.emplace_back()), "not an int32: '" + entry + "'");
-    }
-    Require(length == 0 || length == entries.size(), "rows of different lengths: " + text);
-    length = entries.size();
+    const Strings entries = Split(row, ',');
+    Require(entries.size() == Split(rows[0], ',').size(), "rows of different lengths: " + text);
+    for (const std::string& entry : entries) numbers.push_back(std::stoi(entry));
   }
-  TensorShape shape({static_cast<int64_t>(length)});
-  if (rank == 2) shape.InsertDim(0, count);
-  return Filled<int32_t>(shape, numbers);
+  const int64_t count = numbers.size(), height = rows.size();
+  const int64_t shape[] = {height, count / height};
+  TF_Tensor* tensor = TF_AllocateTensor(TF_INT32, rank == 2 ? shape : shape + 1, rank,
+                                        count * sizeof(int32_t));
+  std::copy(numbers.begin(), numbers.end(), static_cast<int32_t*>(TF_TensorData(tensor)));
+  return tensor;
 }
 
 std::string Quoted(const std::string& text) {
@@ -79,14 +88,14 @@ std::string Quoted(const std::string& text) {
 }
 
 template <typename T>
-std::string Values(const Tensor& tensor) {
+std::string Values(const TF_Tensor* tensor) {
   std::ostringstream out;
   out.precision(std::numeric_limits<T>::max_digits10);  // Enough to read the same number back.
-  for (int64_t i = 0; i < tensor.NumElements(); ++i) {
-    const T& value = tensor.flat<T>()(i);
+  for (int64_t i = 0; i < TF_TensorElementCount(tensor); ++i) {
+    const T& value = static_cast<T*>(TF_TensorData(tensor))[i];
     out << (i > 0 ? ", " : "");
-    if constexpr (std::is_same_v<T, tstring>) {
-      out << Quoted(value);
+    if constexpr (std::is_same_v<T, TF_TString>) {
+      out << Quoted({TF_StringGetDataPointer(&value), TF_StringGetSize(&value)});
     } else if constexpr (std::is_floating_point_v<T>) {
       // JSON has no words for what is not finite; Python's reader takes these.
       if (std::isfinite(value)) out << value;
@@ -98,68 +107,88 @@ std::string Values(const Tensor& tensor) {
   return out.str();
 }
 
-std::string Output(const Tensor& tensor) {
-  const std::string dtype = DataTypeString(tensor.dtype());
-  std::string values;
-  switch (tensor.dtype()) {
-    case DT_STRING: values = Values<tstring>(tensor); break;
-    case DT_BOOL: values = Values<bool>(tensor); break;
-    case DT_INT32: values = Values<int32_t>(tensor); break;
-    case DT_INT64: values = Values<int64_t>(tensor); break;
-    case DT_FLOAT: values = Values<float>(tensor); break;
-    default: Require(false, "cannot print " + dtype);
+std::string Output(const TF_Tensor* tensor) {
+  std::string dtype, values, shape;
+  switch (TF_TensorType(tensor)) {
+    case TF_STRING: dtype = "string", values = Values<TF_TString>(tensor); break;
+    case TF_BOOL: dtype = "bool", values = Values<bool>(tensor); break;
+    case TF_INT32: dtype = "int32", values = Values<int32_t>(tensor); break;
+    case TF_INT64: dtype = "int64", values = Values<int64_t>(tensor); break;
+    case TF_FLOAT: dtype = "float", values = Values<float>(tensor); break;
+    default: Require(false, "cannot print type " + std::to_string(TF_TensorType(tensor)));
   }
-  return "{\"dtype\": \"" + dtype + "\", \"shape\": [" +
-         absl::StrJoin(tensor.shape().dim_sizes(), ", ") + "], \"values\": [" + values + "]}";
+  for (int i = 0; i < TF_NumDims(tensor); ++i) {
+    shape += (i > 0 ? ", " : "") + std::to_string(TF_Dim(tensor, i));
+  }
+  return "{\"dtype\": \"" + dtype + "\", \"shape\": [" + shape + "], \"values\": [" + values + "]}";
 }
 
-void Main(const std::vector<std::string>& arguments) {
-  Require(arguments.size() >= 2, "usage: loader SAVED_MODEL_DIR SIGNATURE [FLAG|NAME=VALUE ...]");
-  const std::string library_flag = "--op_library=";
-  std::vector<std::pair<std::string, std::string>> feeds;
-  for (size_t i = 2; i < arguments.size(); ++i) {
-    const std::string& argument = arguments[i];
-    if (argument == "--xla_off") {
-      DisableXlaCompilation();
-    } else if (argument.rfind(library_flag, 0) == 0) {
+void Main(const Strings& arguments) {
+  Require(!arguments.empty(), "usage: loader SAVED_MODEL_DIR [FLAG ...]");
+  Strings inputs, outputs;
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    const size_t end = std::min(arguments[i].find('='), arguments[i].size());
+    const std::string name = arguments[i].substr(0, end);
+    const std::string value = arguments[i].substr(std::min(end + 1, arguments[i].size()));
+    if (name == "--xla_off") {
+      tensorflow::DisableXlaCompilation();
+    } else if (name == "--op_library") {
       // Its ops register themselves as the library opens. Local, as Python opens them.
-      const void* library = dlopen(&argument[library_flag.size()], RTLD_NOW | RTLD_LOCAL);
-      if (library == nullptr) throw std::runtime_error(dlerror());
+      if (dlopen(value.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr) {
+        throw std::runtime_error(dlerror());
+      }
     } else {
-      Require(argument.find('=') != std::string::npos, "neither a flag nor an input: " + argument);
-      feeds.push_back(absl::StrSplit(argument, absl::MaxSplits('=', 1)));
+      Require(name == "--input" || name == "--output", "not a flag: " + arguments[i]);
+      (name == "--input" ? inputs : outputs).push_back(value);
     }
   }
 
-  SavedModelBundle bundle;
-  Require(LoadSavedModel({}, {}, arguments[0], {"serve"}, &bundle));
-  const auto signature = bundle.GetSignatures().find(arguments[1]);
-  Require(signature != bundle.GetSignatures().end(), "no signature " + arguments[1]);
+  Status status;
+  TF_Graph* graph = TF_NewGraph();
+  const char* tag = "serve";
+  TF_Session* session = TF_LoadSessionFromSavedModel(
+      TF_NewSessionOptions(), nullptr, arguments[0].c_str(), &tag, 1, graph, nullptr, status);
+  status.Check();
+  const auto find = [graph](const std::string& tensor) -> TF_Output {
+    const Strings parts = Split(tensor, ':');
+    TF_Operation* operation = TF_GraphOperationByName(graph, parts[0].c_str());
+    Require(operation != nullptr, "no tensor " + tensor);
+    return {operation, std::stoi(parts.at(1))};
+  };
 
-  std::vector<std::pair<std::string, Tensor>> inputs;
-  for (const auto& [name, value] : feeds) {
-    const auto input = signature->second.inputs().find(name);
-    Require(input != signature->second.inputs().end(), "no input " + name);
-    inputs.emplace_back(input->second.name(), Input(input->second, value));
+  std::vector<TF_Output> feeds, fetches;
+  std::vector<TF_Tensor*> values;
+  for (const std::string& input : inputs) {
+    const size_t end = input.find('=');
+    const Strings parts = Split(input.substr(0, end), ',');
+    const int rank = std::stoi(parts.at(1));
+    const std::string value = input.substr(end + 1);
+    const bool is_string = parts[0] == "string";
+    Require(is_string || parts[0] == "int32", "cannot feed " + parts[0]);
+    Require(rank == 1 || (rank == 2 && !is_string), "cannot feed rank " + parts[1]);
+    feeds.push_back(find(parts.at(2)));
+    values.push_back(is_string ? Texts(Split(value, '|')) : Numbers(value, rank));
   }
-  std::vector<std::string> names, fetches;
-  for (const auto& [name, info] : signature->second.outputs()) {
-    names.push_back(name);
-    fetches.push_back(info.name());
+  Strings names;
+  for (const std::string& output : outputs) {
+    const size_t end = output.find('=');
+    names.push_back(output.substr(0, end));
+    fetches.push_back(find(output.substr(end + 1)));
   }
-  std::vector<Tensor> outputs;
-  Require(bundle.GetSession()->Run(inputs, fetches, {}, &outputs));
+  std::vector<TF_Tensor*> found(fetches.size());
+  TF_SessionRun(session, nullptr, feeds.data(), values.data(), feeds.size(), fetches.data(),
+                found.data(), fetches.size(), nullptr, 0, nullptr, status);
+  status.Check();
   std::string json;
   for (size_t i = 0; i < names.size(); ++i) {
-    json += (i > 0 ? ", " : "") + Quoted(names[i]) + ": " + Output(outputs[i]);
+    json += (i > 0 ? ", " : "") + Quoted(names[i]) + ": " + Output(found[i]);
   }
   std::cout << "{" << json << "}" << std::endl;
 }
-}  // namespace tensorflow
 
 int main(int argc, char** argv) {
   try {
-    tensorflow::Main({argv + 1, argv + argc});
+    Main({argv + 1, argv + argc});
   } catch (const std::exception& error) {
     std::cerr << "error: " << error.what() << std::endl;
     return 1;

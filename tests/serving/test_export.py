@@ -1,11 +1,9 @@
 """What `export_saved_model` writes: asked in this process, in a fresh one and by the C++ loader."""
 
 import json
-import os
-import subprocess
-import sys
 
 import cpp_loader
+import forked
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -191,15 +189,7 @@ print(json.dumps({"text": texts, "score": found["score"].numpy().tolist()}))
 
 
 def test_a_process_without_this_library_answers_text(folder, expected, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    found = subprocess.run(
-        [sys.executable, "-c", FRESH, folder, json.dumps(TEXTS)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    )
+    found = forked.run("-c", FRESH, folder, json.dumps(TEXTS), cwd=tmp_path, PYTHONPATH="")
     assert found.returncode == 0, found.stderr
     answer = json.loads(found.stdout)
     assert answer["text"] == [value.decode() for value in expected["text"]]

@@ -4,10 +4,9 @@ import importlib.util
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import fit_script
+import forked
 import keras
 import numpy as np
 import pytest
@@ -15,18 +14,7 @@ import pytest
 from keras_xfmr import training
 
 FOLDER = pathlib.Path(__file__).parent
-ROOT = FOLDER.parent.parent
-
-
-def python(*arguments, **environment):
-    paths = os.pathsep.join([str(ROOT), str(FOLDER)])
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+PATHS = os.pathsep.join([str(FOLDER.parent.parent), str(FOLDER)])
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +43,12 @@ print(len(traces), *set(traces))
 def test_each_bucket_is_compiled_once(path, tmp_path):
     dump = tmp_path / "dump"
     flags = f"--xla_dump_to={dump} --xla_dump_hlo_module_re=.*one_step.*"
-    run = python("-c", COUNT, path, tmp_path / "backup", XLA_FLAGS=flags)
-    output, errors = run.communicate()
-    assert run.returncode == 0, errors
+    backup = tmp_path / "backup"
+    run = forked.run("-c", COUNT, path, backup, PYTHONPATH=PATHS, XLA_FLAGS=flags)
+    assert run.returncode == 0, run.stderr
     modules = [name for name in os.listdir(dump) if name.endswith("before_optimizations.txt")]
     assert len(modules) == 2, modules
-    assert output.strip() == "1 (5, None)"  # one graph for all buckets, traced once
+    assert run.stdout.strip() == "1 (5, None)"  # one graph for all buckets, traced once
 
 
 # ---- resuming
@@ -73,9 +61,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(compiled, path, t
     fit_script.fit(model, pairs, tmp_path / "unbroken", "epoch")
     unbroken = model.get_weights()
     folder, save_freq, place = tmp_path / "backup", 3, (0, 7)
-    run = python(FOLDER / "fit_script.py", path, folder, save_freq, *place, compiled)
-    _, errors = run.communicate()
-    assert run.returncode == -signal.SIGKILL, errors
+    arguments = path, folder, save_freq, *place, compiled
+    run = forked.run(FOLDER / "fit_script.py", *arguments, PYTHONPATH=PATHS)
+    assert run.returncode == -signal.SIGKILL, run.stderr
     assert len(list(folder.iterdir())) == 1
     (folder / "writing-backup-1").mkdir()  # as if it had been killed while it wrote
     (folder / "writing-backup-1" / "latest.weights.h5").write_bytes(b"half")

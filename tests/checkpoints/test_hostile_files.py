@@ -1,4 +1,7 @@
-"""Files that lie: each is a ValueError, at once, and no memory is taken."""
+"""Files that lie: each is a ValueError, at once, and no memory is taken.
+
+No backend has a part in it, so that of these tests one is portable.
+"""
 
 import io
 import os
@@ -33,8 +36,6 @@ from weight_files import (
 )
 
 from keras_xfmr.checkpoints import read_checkpoint
-
-pytestmark = pytest.mark.portable
 
 # ---- safetensors
 
@@ -281,6 +282,7 @@ def test_a_file_that_shrinks_while_it_is_open(tmp_path):
             checkpoint["integers"]
 
 
+@pytest.mark.portable
 def test_the_good_ones_are_good(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(sample_safetensors())
     (tmp_path / "a.bin").write_bytes(GOOD)

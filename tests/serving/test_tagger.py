@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from served import in_memory
 
 from keras_xfmr import models, serving, text
 
@@ -56,8 +57,10 @@ def load(path):
     return tf.saved_model.load(path).signatures
 
 
-def ask(path, signature="serving_default", **inputs):
-    answers = load(path)[signature](**{k: tf.constant(v) for k, v in inputs.items()})
+def ask(service, signature="serving_default", **inputs):
+    """Answers of what was written to a path, or of what is in memory."""
+    signatures = service if isinstance(service, dict) else load(service)
+    answers = signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()})
     return {name: value.numpy() for name, value in answers.items()}
 
 
@@ -179,10 +182,10 @@ def test_bytes_that_are_no_utf_8_are_one_character_each(path):
             assert all(asked[a:b] == word.decode() for word, a, b in spans if a >= 0)
 
 
-def test_without_a_class_for_what_is_no_entity_there_are_none(model, tmp_path):
+def test_without_a_class_for_what_is_no_entity_there_are_none(model):
     plain = models.BertTokenClassifier(model.bert, 2)
-    path = serving.export_encoder(plain, packer_of(), tmp_path, max_words=3)
-    assert set(load(path)) == {"serving_default", "ids"}
+    service = in_memory(serving.export_encoder, plain, packer_of(), max_words=3)
+    assert set(service) == {"serving_default", "ids"}
 
 
 def test_neighbours_change_neither_width_nor_answer(path):
@@ -215,9 +218,10 @@ def test_ids_have_the_width_that_was_sent_and_zeros_behind_a_row(model, path):
 @pytest.mark.parametrize(
     "split, words", [("whitespace", ["he.", "누"]), ("characters", list("he.누"))]
 )
-def test_a_service_cuts_as_its_packer_says(split, words, model, tmp_path):
-    path = serving.export_encoder(model, packer_of(split), tmp_path, max_words=5)
-    assert [word for word in strings(ask(path, text=["he. \u3000누"])["words"][0]) if word] == words
+def test_a_service_cuts_as_its_packer_says(split, words, model):
+    service = in_memory(serving.export_encoder, model, packer_of(split), max_words=5)
+    found = strings(ask(service, text=["he. \u3000누"])["words"][0])
+    assert [word for word in found if word] == words
 
 
 def test_a_server_without_xla_answers_as_python(path, loader):

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served import in_memory, unchecked
 
 from keras_xfmr import models, serving, text
 
@@ -51,44 +50,35 @@ def head(kind, longest=128, vocab_size=None, **options):
     return getattr(models, kind)(bert, **options)
 
 
-def translator(letters):
-    """A model and its two tokenizers."""
-    characters = text.CharacterTokenizer(letters)
-    model = models.Transformer(
-        characters.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1
-    )
-    return model, (characters, characters)
-
-
-def services(folder):
-    """Written with their defaults: folder, signature, and the names of its inputs."""
+def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
+    """Each service reads its default part of it, and reports that."""
     tokenizer = text.BertTokenizer(PIECES)
     packer = text.SentencePacker(tokenizer, max_length=128)
+    services = []
     for kind, signature in (
         ("BertClassifier", "serving_default"),
         ("BertTokenClassifier", "entities"),
         ("BertPretrainer", "fill_mask"),
     ):
         options = dict(labels=["O", "B-X"]) if kind == "BertTokenClassifier" else {}
-        path = serving.export_encoder(head(kind, **options), packer, folder / kind)
-        yield path, signature, ["text"]
+        path = serving.export_encoder(head(kind, **options), packer, tmp_path / kind)
+        services.append((path, signature, ["text"]))
     lines = tf.data.Dataset.from_tensor_slices(["abc de", "中 한국 \ufdfa"] * 3)
     pieces = text.learn_bert_sentence_piece(lines, 43)
     for kind, vocabulary in (("words", tokenizer), ("pieces", pieces)):
         spans = head("BertSpanPredictor", 384, vocabulary.vocab_size)
-        path = serving.export_encoder(spans, text.QuestionPacker(vocabulary), folder / kind)
-        yield path, "serving_default", ["question", "context"]
-    both = translator(["[PAD]", "[UNK]", "[START]", "[END]", *"abc[MASK] "])
-    path = serving.export_saved_model(*both, folder / "translator", max_length=5)
-    yield path, "serving_default", ["text"]
-
-
-def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
-    """Each service reads its default part of it, and reports that."""
-    with unchecked():
-        written = list(services(tmp_path))
+        path = serving.export_encoder(spans, text.QuestionPacker(vocabulary), tmp_path / kind)
+        services.append((path, "serving_default", ["question", "context"]))
+    characters = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"abc[MASK] "])
+    translator = models.Transformer(
+        characters.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1
+    )
+    path = serving.export_saved_model(
+        translator, (characters, characters), tmp_path / "translator", max_length=5
+    )
+    services.append((path, "serving_default", ["text"]))
     done = subprocess.run(
-        [sys.executable, "-c", ASK.replace("{rows}", repr(ROWS)), json.dumps(written)],
+        [sys.executable, "-c", ASK.replace("{rows}", repr(ROWS)), json.dumps(services)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -99,12 +89,14 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def questions():
-    """A model over short windows, its packer, and its service with three windows."""
+def questions(tmp_path_factory):
+    """A model over short windows, its packer, and the export with three windows."""
     packer = text.QuestionPacker(text.BertTokenizer(PIECES), 11, stride=2, max_question_length=3)
     model = head("BertSpanPredictor", 11)
-    exported = in_memory(serving.export_encoder, model, packer, max_windows=3, max_characters=61)
-    return model, packer, exported["serving_default"]
+    path = serving.export_encoder(
+        model, packer, tmp_path_factory.mktemp("questions"), max_windows=3, max_characters=61
+    )
+    return model, packer, tf.saved_model.load(path).signatures["serving_default"]
 
 
 def test_a_context_is_read_up_to_its_last_window(questions):
@@ -132,10 +124,10 @@ def test_windows_in_parts_are_answered_as_alone(questions):
         np.testing.assert_allclose(alone["score"][0], together["score"][row], rtol=1e-4)
 
 
-def test_masks_beyond_the_bound():
+def test_masks_beyond_the_bound(tmp_path):
     packer = text.SentencePacker(text.BertTokenizer(PIECES), max_length=13)
-    model = head("BertPretrainer", 13)
-    service = in_memory(serving.export_encoder, model, packer, max_masks=2, top=3)
+    path = serving.export_encoder(head("BertPretrainer", 13), packer, tmp_path, max_masks=2, top=3)
+    service = tf.saved_model.load(path).signatures
     found = service["fill_mask"](text=tf.constant(["[MASK] a [MASK]", "[MASK]" * 3, "a"]))
     assert found["truncated"].numpy().tolist() == [False, True, False]
     assert found["top_pieces"].shape == (3, 2, 3)
@@ -151,10 +143,14 @@ def test_masks_beyond_the_bound():
             service["ids"](**ids, masked_positions=tf.constant(positions))
 
 
-def test_a_source_is_read_up_to_its_bounds():
-    model, both = translator(["[PAD]", "[UNK]", "[START]", "[END]", *"ab"])
-    options = dict(max_length=3, search="greedy")
-    service = in_memory(serving.export_saved_model, model, both, **options)
+def test_a_source_is_read_up_to_its_bounds(tmp_path):
+    characters = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"ab"])
+    model = models.Transformer(
+        characters.vocab_size, d_model=12, num_heads=3, ffn_dim=17, num_layers=1
+    )
+    both = (characters, characters)
+    path = serving.export_saved_model(model, both, tmp_path, max_length=3, beam_size=1)
+    service = tf.saved_model.load(path).signatures
     texts = tf.constant(["a" * 511, "a" * 512])
     found = service["serving_default"](text=texts)["truncated"]
     assert found.numpy().tolist() == [False, True]
@@ -162,6 +158,10 @@ def test_a_source_is_read_up_to_its_bounds():
     service["ids"](token_ids=ids, lengths=tf.constant([512]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="of at most 512"):
         service["ids"](token_ids=ids, lengths=tf.constant([513]))
-    service = in_memory(serving.export_saved_model, model, both, max_characters=5, **options)
-    found = service["serving_default"](text=tf.constant(["a" * 5, "a" * 6]))["truncated"]
-    assert found.numpy().tolist() == [False, True]
+    path = serving.export_saved_model(
+        model, both, tmp_path, max_length=3, beam_size=1, max_characters=5
+    )
+    found = tf.saved_model.load(path).signatures["serving_default"](
+        text=tf.constant(["a" * 5, "a" * 6])
+    )
+    assert found["truncated"].numpy().tolist() == [False, True]

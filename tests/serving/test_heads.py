@@ -3,15 +3,14 @@
 import functools
 import itertools
 import json
-import os
-import subprocess
-import sys
 
 import cpp_loader
+import forked
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from served import in_memory, unchecked
 
 from keras_xfmr import models, serving, text
 
@@ -60,13 +59,11 @@ def make(kind, vocab_size=13, **options):
 
 @pytest.fixture(scope="module")
 def spans(question_packer, tmp_path_factory):
-    """max_answer_length -> the model, and where it is exported to."""
+    """max_answer_length -> the model, and its service: one in memory, and one that is written."""
     model, path = make("BertSpanPredictor"), tmp_path_factory.mktemp("spans")
-
-    def export(longest):
-        return serving.export_encoder(model, question_packer, path, max_answer_length=longest)
-
-    return {longest: (model, export(longest)) for longest in (2, 30)}
+    short = in_memory(serving.export_encoder, model, question_packer, max_answer_length=2)
+    long = serving.export_encoder(model, question_packer, path, max_answer_length=30)
+    return {2: (model, short), 30: (model, long)}
 
 
 @functools.cache
@@ -74,9 +71,14 @@ def load(path):
     return tf.saved_model.load(path)
 
 
-def ask(path, signature="serving_default", **inputs):
+def signatures(service):
+    """Of what was written to a path, or of what is in memory."""
+    return service if isinstance(service, dict) else load(service).signatures
+
+
+def ask(service, signature="serving_default", **inputs):
     inputs = {name: tf.constant(value) for name, value in inputs.items()}
-    answers = load(path).signatures[signature](**inputs)
+    answers = signatures(service)[signature](**inputs)
     return {name: value.numpy() for name, value in answers.items()}
 
 
@@ -107,11 +109,10 @@ def windows(question, pieces):
 
 @pytest.mark.parametrize("longest", [2, 30])
 def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
-    model, path = spans[longest]
+    model, service = spans[longest]
     asked, contexts = zip(*itertools.product(QUESTIONS, CONTEXTS))
-    found = ask(path, question=asked, context=contexts)
-    service = tf.saved_model.load(path)
-    by_ids_of = service.signatures["ids"]
+    found = ask(service, question=asked, context=contexts)
+    by_ids_of = signatures(service)["ids"]
     ids_of, elsewhere, later, lengths = packer.tokenizer.tokenize, 0, 0, set()
     for row, (asking, context) in enumerate(zip(asked, contexts)):
         question, ids = ids_of([asking])[0].numpy(), ids_of([context])[0].numpy()
@@ -164,7 +165,7 @@ def test_padding_and_neighbours_change_no_answer(spans):
     _, path = spans[30]
     nothing = ask(path, question=tf.constant([], tf.string), context=tf.constant([], tf.string))
     assert {len(value) for value in nothing.values()} == {0}
-    service = tf.saved_model.load(path).signatures
+    service = signatures(path)
     asked = tf.constant(QUESTIONS), tf.constant(list(CONTEXTS))
     together = service["serving_default"](question=asked[0], context=asked[1])
     for row in range(len(QUESTIONS)):
@@ -208,14 +209,12 @@ def test_sentence_pieces_answer_without_the_blank_before_a_word(tmp_path, rng):
     tokenizer = text.learn_bert_sentence_piece(tf.data.Dataset.from_tensor_slices(corpus * 3), 59)
     model = make("BertSpanPredictor", tokenizer.vocab_size)
     packer = text.QuestionPacker(tokenizer, LONGEST, stride=8, max_question_length=8)
-    path = serving.export_encoder(model, packer, tmp_path, max_answer_length=5)
+    with unchecked():
+        path = serving.export_encoder(model, packer, tmp_path, max_answer_length=5)
     words, blanks = " ".join(corpus).split(), [" ", "  ", "\u3000", "\n"]
     contexts = ["".join(rng.choice(words) + rng.choice(blanks) for _ in "abc") for _ in range(41)]
     asked = {"question": ["누가"] * 41, "context": contexts}
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, path, json.dumps(asked)], capture_output=True, text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONIOENCODING": "utf8"}, check=False,
-    )  # fmt: skip
+    done = forked.run("-c", FRESH, path, json.dumps(asked))
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     rows = list(zip(contexts, found["answer"], found["start"], found["end"]))
@@ -240,9 +239,10 @@ def filler(request, packer, tmp_path_factory):
     """With pairs, fewer predictions than words; without, more."""
     pairs = request.param
     model = make("BertPretrainer", next_sentence=pairs)
+    if pairs:
+        return model, in_memory(serving.export_encoder, model, packer, pairs=True, top=3), pairs
     path = tmp_path_factory.mktemp("filler")
-    top = 3 if pairs else 100
-    return model, serving.export_encoder(model, packer, path, pairs=pairs, top=top), pairs
+    return model, serving.export_encoder(model, packer, path, top=100), pairs
 
 
 def test_blanks_are_filled_by_the_most_probable_ids(filler):
@@ -326,10 +326,10 @@ def test_masks_in_raw_text_are_filled_by_pieces(filler):
     assert ask(path, "fill_mask", text=["bad " * LONGEST])["truncated"].tolist() == [True]
 
 
-def test_a_pretrainer_without_a_mask_token_is_served_by_ids(tmp_path):
+def test_a_pretrainer_without_a_mask_token_is_served_by_ids():
     packer = text.SentencePacker(text.ByteTokenizer(), max_length=LONGEST)
-    path = serving.export_encoder(make("BertPretrainer", 260), packer, tmp_path)
-    assert set(tf.saved_model.load(path).signatures) == {"serving_default", "ids"}
+    service = in_memory(serving.export_encoder, make("BertPretrainer", 260), packer)
+    assert set(service) == {"serving_default", "ids"}
 
 
 # ---- errors

@@ -379,7 +379,7 @@ def test_bad_ids_in_arrays_are_refused(case):
         model({**case.inputs, "labels": case.inputs[next(iter(case.inputs))]})
 
 
-@quick_models
+@exported_models
 def test_bad_ids_of_a_generator_are_refused(case):
     model, labels = quick(case), case.labels()
     for _, inputs, message in bad_inputs(case):

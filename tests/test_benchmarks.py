@@ -6,8 +6,9 @@ import re
 import sys
 import types
 
+import numpy as np
 import pytest
-from absl import app
+from absl import app, flags
 from scripts import ROOT, imported, run, run_as_command
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
@@ -17,6 +18,9 @@ PAIRS = (*SMALL, "--source_length=7", "--target_length=5", "--batch_size=2")
 SIZES = (*SMALL, "--max_length=29", "--batch_size=3", "--length=23", "--short_length=7")
 QUICK = ("--predictions=5", "--learning_rate=1e-2", "--rounds=2", "--warmup=1")
 LEFT_OUT = "--leave_out=keras_xfmr/XLA,KerasHub/XLA,HF-PyTorch/compiled"  # slow to compile
+GPT = (*SMALL[:3], "--vocab_size=97", "--max_length=31", "--batch_size=3", "--length=23")
+GENERATION = ("--generated_rows=2", "--prompt=5", "--new_tokens=7")
+OLD_HUB = importlib.metadata.version("keras-hub").startswith("0.25.")  # the last for Python 3.10
 COMPUTING = ("training step, float32", "forward 3 x 23, float32", "forward 1 x 7, float32")
 
 
@@ -39,7 +43,7 @@ def test_what_is_no_flag_is_refused(name):
 @pytest.fixture(scope="module")
 def bert():
     """What was printed, and (case, peer, setting) -> median of all sides that were timed."""
-    if importlib.metadata.version("keras-hub").startswith("0.25."):  # the last for Python 3.10
+    if OLD_HUB:
         pytest.skip("KerasHub 0.25 loads no folder of a BertModel, whose names have no prefix")
     printed = run("benchmarks.bert", *SIZES, *QUICK, "--nomemory", LEFT_OUT)
     found, case = {}, None
@@ -77,6 +81,41 @@ def test_bert_times_pytorch(bert):
         assert found["loading", peer, "load"] > 0
     assert found["loading alone", "HF-PyTorch", "load"] > 0
     assert "keras_xfmr is" in printed and "times as fast as HF-PyTorch" in printed
+
+
+@pytest.mark.skipif(OLD_HUB, reason="KerasHub 0.25 reads other names in a folder")
+def test_gpt_times_sides_that_give_the_same_answers():
+    quick = ("--rounds=2", "--warmup=1", "--nomemory", "--learning_rate=1e-2")
+    printed = run("benchmarks.gpt", *GPT, *GENERATION, *quick, LEFT_OUT)
+    cases = re.findall(r"^(.+): \d+ tokens a call, 2 rounds$", printed, re.M)
+    assert cases == ["training step", "generation, batch 2"]
+    settings = {"keras_xfmr": "graph", "KerasHub": "graph"}
+    if HAS_TORCH:
+        settings["HF-PyTorch"] = "eager"
+    for peer, setting in settings.items():
+        assert len(re.findall(rf"^{peer}, {setting} +[\d.]+ ", printed, re.M)) == len(cases)
+    apart = re.findall(r"(?:from the first|behind the largest logit) by (\S+)", printed)
+    assert len(apart) == len(cases) * len(settings) and max(map(float, apart)) < 1e-3
+    assert len(re.findall(r"^best settings .* as fast as KerasHub", printed, re.M)) == len(cases)
+
+
+def test_gpt_s_benchmark_refuses_tokens_that_are_not_the_most_probable(monkeypatch):
+    class Counting:
+        def __init__(self, folder, setting):
+            pass
+
+        def logits(self, ids):
+            return np.eye(11)[ids + 1]
+
+    with imported("benchmarks.gpt") as benchmark:
+        flags.FLAGS(["gpt", "--new_tokens=3"])
+        monkeypatch.setattr(benchmark.peers, "Ours", Counting)
+        prompt = np.array([[5, 2], [1, 6]], "int32")
+        benchmark.check_greedy("right", prompt, np.array([[3, 4, 5], [7, 8, 9]]))
+        with pytest.raises(AssertionError, match="More than 0.001"):
+            benchmark.check_greedy("wrong", prompt, np.array([[3, 4, 5], [7, 8, 8]]))
+        with pytest.raises(AssertionError, match=r"short generated \(2, 2\)"):
+            benchmark.check_greedy("short", prompt, np.array([[3, 4], [7, 8]]))
 
 
 @pytest.mark.parametrize("name, case", [

@@ -45,7 +45,7 @@ def gpt():
 
 
 def first_gpt():
-    return models.Gpt(**GPT, **RATES, positions="interleaved", norm_first=False)
+    return models.Gpt(**GPT, **RATES, positions="tensor2tensor", norm_first=False)
 
 
 def rotary_gpt():
@@ -74,6 +74,16 @@ def encoder_block():
 
 def decoder_block():
     return built(layers.DecoderBlock(2, 7, **OTHER, epsilon=0.01, kernel_initializer=NORMAL))
+
+
+def feed_forward():
+    return built(layers.PositionWiseFFN(7, "swiglu", bias_initializer=NORMAL))
+
+
+def attention():
+    layer = layers.MultiHeadAttention(2, 3, bias_initializer=NORMAL, use_gate=True)
+    layer.build((None, None, 6), (None, None, 6))
+    return layer
 
 
 def built(block):
@@ -165,10 +175,13 @@ CASES = {
     "deviation of tables": ([bert], deviations(*TABLES), 0.5),
     "deviation of tokens": ([gpt], deviations(layers.TokenEmbedding), 0.5),
     "deviation of positions": ([gpt], deviations(layers.PositionEmbedding), 0.25),
+    "deviation of biases": (
+        (feed_forward, attention), lambda m: [d.bias_initializer.stddev for d in parts(m, *DENSE)],
+        0.5,
+    ),
     "scale": ((transformer, bert, gpt), of("scale", layers.TokenEmbedding), False),
     "scale of the paper": ([learned_transformer], of("scale", layers.TokenEmbedding), True),
-    "layout": ([transformer], of("layout", layers.PositionalEncoding), "tensor2tensor"),
-    "layout of Gpt": ([first_gpt], of("layout", layers.PositionalEncoding), "interleaved"),
+    "layout": ((transformer, first_gpt), of("layout", layers.PositionalEncoding), "tensor2tensor"),
     "positions": (
         (learned_transformer, bert, gpt), of("max_length", layers.PositionEmbedding), 5,
     ),

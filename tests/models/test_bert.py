@@ -188,10 +188,10 @@ def test_without_next_sentences_there_is_one_output():
 # ---- training a part
 
 
-def train_a_little(model):
+def train_a_little(model, epochs=2):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True, jit_compile=False)
-    model.fit(make_ids(4), np.array([0, 1, 0, 1]), epochs=5, verbose=0)
+    model.fit(make_ids(4), np.array([0, 1, 0, 1]), epochs=epochs, verbose=0)
 
 
 def test_low_rank_updates_train_alone_and_are_merged_on_save(tmp_path):
@@ -268,7 +268,7 @@ def test_what_is_frozen_stays_so_in_a_file(change, tmp_path):
     change(model.bert)
     model.classifier.bias.trainable = False
     trained = [weight.path for weight in model.trainable_weights]
-    train_a_little(model)
+    train_a_little(model, epochs=1)
     model.save(tmp_path / "frozen.keras")
     loaded = keras.saving.load_model(tmp_path / "frozen.keras")
     assert [weight.path for weight in loaded.trainable_weights] == trained

@@ -20,7 +20,7 @@ the batch within a few steps; and every generated token must have the largest lo
 the first side's model without a cache. No sequence can end early: ours has an end id that no token
 has, the others get no stop token.
 
-    python -m benchmarks.gpt --rounds=5 --warmup=1 --nomemory
+    python -m benchmarks.gpt --rounds=4 --warmup=1 --nomemory
     python -m benchmarks.gpt --rounds=5 --nomemory --preset=gpt2 --only_case="generation, batch 1"
 
 Prints for each case the median time with quartiles, tokens a second (trained, or generated), how
@@ -61,7 +61,7 @@ PEERS = {
     "KerasHub": (peers.Hub, ("XLA", "graph")),
     "HF-PyTorch": (peers.Torch, ("eager", "compiled")),
 }
-CHECKED_STEPS = 4
+CHECKED_STEPS = 3
 LEARNED = 0.2  # what the loss falls by in these, more than dropout moves it
 TOLERANCE = 1e-3  # of logits with a variance near 1
 

@@ -4,7 +4,8 @@ Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners
 
     python examples/gpt_lm.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
         --heading=wikitext
-    python examples/gpt_lm.py --files=reviews.txt --line_documents --vocabulary=sentence_piece
+    python examples/gpt_lm.py --files=reviews.txt --validation_files=held_out.txt \
+        --line_documents --vocabulary=sentence_piece
 
 A vocabulary is learned from the files; documents are packed into blocks with the end token between
 them. Documents are divided by blank lines, or by headings as WikiText has them; with

@@ -127,6 +127,8 @@ def draw_numbers(seed, length, prompt, count=1):
     if not _is_array(seed):
         return kernels.uniform((length, ops.shape(prompt)[0] * count, 1), seed)
     seed = ops.convert_to_tensor(seed)
+    if keras.backend.standardize_dtype(seed.dtype) in ("int8", "uint8", "int16", "uint16"):
+        seed = ops.cast(seed, "int32")
     dtype = keras.backend.standardize_dtype(seed.dtype)
     if "int" not in dtype or not functional.shapes_agree(seed.shape, prompt.shape[:1]):
         raise ValueError(

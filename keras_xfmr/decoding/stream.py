@@ -3,7 +3,9 @@
 B batch, P prompt length, L max_length
 """
 
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.decoding.loop import LoopState, TokenLoop, most_probable
+from keras_xfmr.decoding.penalties import Penalties, check_end_ids
 from keras_xfmr.decoding.reading import Reading
 from keras_xfmr.decoding.sampling import check_sample_seed, draw_numbers, sampler
 
@@ -43,15 +45,23 @@ class TokenStream:
         self._draws = search == "sample"
         self._seed = chosen_by.pop("seed", None)
         check_sample_seed(self._seed)
-        self._choose = sampler(**chosen_by) if self._draws else most_probable
-        self._max_length, self._pad_id = max_length, pad_id
+        self._chosen_by = chosen_by
+        self.check_rows(None)
+        self._max_length, self._pad_id = check_positive_int("max_length", max_length), pad_id
         self._options = {"end_id": end_id, "max_length": max_length, **options}
+        Penalties(check_end_ids(end_id), max_length, **options)  # its errors come here
 
-    def begin(self, step, prompt, lengths=None):
+    def check_rows(self, rows):
+        """Raises ValueError where an option has a number for each of other rows than these."""
+        if self._draws:
+            sampler(**self._chosen_by, rows=(rows,))
+
+    def begin(self, step, prompt, lengths=None, seed=None):
         """Reads the prompts and chooses the first token of each row.
 
         Args:
             step, prompt, lengths: see `greedy_search`.
+            seed: in the place of the constructor's.
 
         Returns:
             A dictionary: `loop`, a `LoopState`, whose `last [B]` are the tokens and `finished [B]`
@@ -60,7 +70,8 @@ class TokenStream:
         reading = Reading.of_prompts(step, prompt, (), lengths=lengths, **self._options)
         draws = ()
         if self._draws:
-            draws = draw_numbers(self._seed, self._max_length, prompt)
+            seed = self._seed if seed is None else seed
+            draws = draw_numbers(seed, self._max_length, prompt)
         loop = self._loop(reading, draws)
         return {"loop": loop.advance(*loop.start()), "draws": draws}
 
@@ -76,6 +87,7 @@ class TokenStream:
         return {"loop": loop.advance(*LoopState(*found["loop"])), "draws": found["draws"]}
 
     def _loop(self, reading, draws):
-        return TokenLoop(
-            reading, self._choose, draws if self._draws else None, pad_id=self._pad_id
-        )
+        if not self._draws:
+            return TokenLoop(reading, most_probable, pad_id=self._pad_id)
+        choose = sampler(**self._chosen_by, rows=draws.shape[1:2])
+        return TokenLoop(reading, choose, draws, pad_id=self._pad_id)

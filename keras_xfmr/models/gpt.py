@@ -78,7 +78,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         tie_output: whether the logits are a product with the token table, by default True.
         initializer_range: deviation of the normal that weights are drawn from, by default 0.02;
             learned positions have half of it.
-        initializer: of all weights but norms, in the place of that normal.
+        initializer: of the embeddings and blocks, in the place of that normal.
         pad_id: the padding of the tokenizer; None, the default, where it has none of its own. An id
             that is also the start or the end hides nothing.
         start_id, end_id: by default the last id, as in GPT-2.
@@ -106,6 +106,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     """
 
     family = "gpt2"
+    causal = True
 
     def __init__(
         self,
@@ -262,7 +263,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
     def encode(self, token_ids, attention_mask, document_ids, training=None):
         """The vectors of every position, which `logits` takes, `[B, T, D]`."""
-        documents = document_ids * ops.cast(attention_mask, document_ids.dtype)
+        documents = document_ids * ops.cast(ops.not_equal(attention_mask, 0), document_ids.dtype)
         mask = functional.document_mask(documents)  # [B, T, T]
         x = self.token_embedding(token_ids, validate=False)
         if self.position_embedding is not None:

@@ -284,11 +284,12 @@ def test_the_default_length_is_that_of_the_source_and_fifty(arguments, expected)
     (SOURCE, {"search": "best"}, "`search` must be one of .*'beam'.*Received: 'best'"),
     (SOURCE, {"max_length": 0}, "`max_length` must be a positive integer. Received: 0"),
     (SOURCE, {"max_length": -1}, "`max_length` must be a positive integer. Received: -1"),
-    (SOURCE, {"end_id": 5}, "own `end_id` and `pad_id` are taken. Received: .'end_id'."),
+    (SOURCE, {"pad_id": 5}, "own `pad_id` is taken. Received: pad_id=5"),
+    (SOURCE, {"temperature": 0.5}, "no option `temperature`, .* one of search='sample'"),
     (SOURCE, {"search": "sample", "seed": 1.5}, "`seed` must be an integer in 0 .*Received: 1.5"),
     (SOURCE, {"search": "sample", "seed": True}, "`seed` must be an integer in 0 .*: True"),
     (SOURCE, {"search": "sample", "seed": 2**31}, "`seed` must be an integer in 0 .*: 2147483648"),
-    (SOURCE, {"max_length": 8}, "learned positions for 7 tokens. Received: max_length=8"),
+    (SOURCE, {"max_length": 8}, "positions for 7 tokens. Received: max_length=8"),
     (np.tile(SOURCE, 2), {}, "learned positions for 7 source tokens. Received: 14"),
 ])  # fmt: skip
 def test_what_generate_cannot_take_is_an_error(model, source, options, message):

@@ -236,3 +236,18 @@ def test_alignments_are_where_the_last_block_looks_before_each_token(model, opti
             assert flat["alignments"][row, place] == expected
             looked.append(expected)
     assert len(set(looked)) > 1
+
+
+def test_padding_of_prompts_in_an_array_is_left_out():
+    model, options = make(), dict(max_length=3, jit_compile=False)
+    rows = [[5, 7, 9], [8], [4, 6]]
+    padded = np.array([[5, 7, 9], [8, 0, 0], [0, 4, 6]])
+    np.testing.assert_array_equal(
+        model.generate(SOURCE, prompt=padded, **options)["token_ids"],
+        model.generate(SOURCE, prompt=rows, **options)["token_ids"],
+    )
+
+
+def test_a_prompt_that_fills_the_positions():
+    with pytest.raises(ValueError, match="13 positions .* Received: a prompt of 13 tokens"):
+        make(**LEARNED).generate(SOURCE[:1], prompt=[[5] * 13])

@@ -156,7 +156,8 @@ def test_a_prompt_beyond_the_context():
     ([[]], "of one token at least.*start_id=28"),
     ([], "of one token at least"),
     ([[V]], "must lie in 0 .. 28"),
-    (np.array([3]), r"the shape \[batch, length\]"),
+    (np.array([3]), r"integers \[batch, length\]"),
+    ([5, 7], r"For one prompt pass \[\[5, 7\]\]"),
 ])  # fmt: skip
 def test_what_is_no_prompt(prompt, message):
     with pytest.raises(ValueError, match=message):
@@ -224,6 +225,56 @@ def test_a_stream_refuses_at_the_call():
         (dict(temperature=0.5), "temperature"),  # of greedy search
         (dict(max_length=0), "max_length"),
         (dict(seed=1), "seed"),
+        (dict(min_length=4), "min_length"),
+        (dict(search="sample", temperature=[0.5, 1.0]), "temperature"),
     ):
         with pytest.raises(ValueError, match=message):
             model.stream([[5, 7]], **{"max_length": 3, **arguments})
+
+
+def test_prompts_of_any_form_are_the_same_rows():
+    model = make(pad_id=0, start_id=1, end_id=2)
+    rows = [[5, 7], [9, 3, 8, 4]]
+    padded = {"right": [[5, 7, 0, 0], [9, 3, 8, 4]], "left": [[0, 0, 5, 7], [9, 3, 8, 4]]}
+    options = dict(max_length=3, jit_compile=False)
+    expected = model.generate(rows, **options)["token_ids"]
+    for ids in padded.values():
+        np.testing.assert_array_equal(
+            model.generate(np.array(ids), **options)["token_ids"], expected
+        )
+    longer = [[5, 7, 9], [9, 3, 8, 4]]
+    found = model.generate(longer, lengths=[2, 4], **options)["token_ids"]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(
+        model.score(longer, lengths=[2, 4])["scores"], model.score(rows)["scores"]
+    )
+
+
+@pytest.mark.parametrize("lengths", [[2], [-1, 3], [3, 9], [2.0, 3.0], 2])
+def test_lengths_that_do_not_fit(lengths):
+    for prompt in ([[5, 7, 9], [9, 3, 8]], np.array([[5, 7, 9], [9, 3, 8]])):
+        with pytest.raises(ValueError, match="`lengths` of 2 integers, one for each row"):
+            make().generate(prompt, lengths=lengths, max_length=2)
+
+
+def test_a_mask_may_have_other_numbers_than_one(ids):
+    model = make()
+    np.testing.assert_array_equal(
+        logits_of(model, ids, attention_mask=1 + ids % 2), logits_of(model, ids)
+    )
+
+
+def test_end_ids_and_seeds_of_rows_are_options():
+    model, options = make(), dict(max_length=4, jit_compile=False)
+    plain = model.generate(PROMPTS, **options)["token_ids"]
+    ends = [int(plain[0, 1]), int(plain[1, 2])]
+    found = model.generate(PROMPTS, end_id=ends, **options)
+    for row, length in zip(plain, found["lengths"]):
+        places = np.flatnonzero(np.isin(row, ends))
+        assert length == (places[0] + 1 if places.size else 4)
+    options |= dict(search="sample")
+    together = model.generate(PROMPTS, seed=[3, 5, 3], **options)["token_ids"]
+    alone = model.generate(PROMPTS[1:2], seed=[5], **options)["token_ids"]
+    np.testing.assert_array_equal(together[1], alone[0])
+    streamed = np.stack(list(model.stream(PROMPTS, seed=np.array([3, 5, 3]), **options)), 1)
+    np.testing.assert_array_equal(streamed, together[:, : streamed.shape[1]])

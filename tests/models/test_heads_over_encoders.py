@@ -22,6 +22,12 @@ def test_each_call_is_validated_once(monkeypatch):
     assert len(runs) == 2
 
 
+def test_a_causal_encoder_has_no_vector_in_its_first_position():
+    gpt = models.Gpt(31, d_model=6, num_heads=2, ffn_dim=7, num_layers=1, max_length=7)
+    with pytest.raises(ValueError, match="sees itself alone"):
+        models.Embedder(gpt, pooling="cls")
+
+
 def test_what_is_no_encoder_is_refused():
     with pytest.raises(TypeError, match="`encoder` must be an encoder, such as .*Bert"):
         models.Classifier(keras.layers.Dense(3))

@@ -48,7 +48,7 @@ class CachedDecoder(decoding.Decoder):
     def init_state(self, rows, length):
         if isinstance(length, int) and length > self._longest:
             raise ValueError(
-                f"The model has learned positions for {self._longest} tokens. Received: "
+                f"The model has positions for {self._longest} tokens. Received: "
                 f"max_length={length}, the tokens of a prompt before its last one included."
             )
         attentions = [block.self_attention for block in self._blocks]

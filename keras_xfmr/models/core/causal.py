@@ -138,10 +138,7 @@ class Causal(Generative):
 
     def _rows(self, given, lengths):
         """Ids of any form as a list of arrays, one a row, validated."""
-        if lengths is None and self.hides_padding and len(getattr(given, "shape", ())) == 2:
-            if not hasattr(given, "to_list"):  # ragged rows have no padding
-                lengths = (ops.convert_to_numpy(given) != self.pad_id).sum(1)
-        rows = as_rows(given, lengths)
+        rows = as_rows(given, lengths, self.pad_id if self.hides_padding else None)
         if not rows or not all(row.size for row in rows):
             raise ValueError(
                 "Expected prompts of one token at least: a list of lists of ids. A text without a "

@@ -219,7 +219,8 @@ def _left_out(output, argument, label):
     if output.kind == "vocabulary":
         return (
             f"which leaves out the label {label}, a token",
-            f"Pass {argument}={output.padding}, the model's padding, to the loss and the metrics.",
+            f"Pass {argument}={output.padding}, what the model leaves out, to the loss and the "
+            "metrics.",
         )
     meant = "a position" if output.kind == "positions" else f"one of the {output.size} classes"
     return (

@@ -24,6 +24,7 @@ class Encoder:
         encoder_blocks: its blocks, the lowest first.
         pooler: the layer of `pool`, or None. An encoder that has one has an argument `pooler` of
             its constructor, too, which leaves it out where it is False.
+        causal: whether a position sees those before it alone; by default False.
         declared_inputs: its `Inputs`; one of them is `token_ids`, one `attention_mask`.
         dtype_policy: of its layers.
 
@@ -35,6 +36,7 @@ class Encoder:
     """
 
     pooler = None
+    causal = False
 
     def encode(self, **inputs):
         """The vectors of every position, `[B, T, D]`.

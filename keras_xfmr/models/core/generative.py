@@ -59,6 +59,7 @@ class Generator(Borrower):
             )
         self.max_length = max_length
         self.search = search if callable(search) else SEARCHES[search]
+        _check_options(self.search, options)
         self.options = options
         self.beams = _beams(self.search, options)
         self.seed_generator = None
@@ -69,10 +70,12 @@ class Generator(Borrower):
         self._one_at_a_time = threading.Lock()
 
     def call(self, inputs):
+        inputs, seeds = _split_seeds(inputs)
         decoder, prompt, lengths = self.model.start_search(inputs, self.beams)
         read = ops.shape(prompt)[1] - 1 if len(prompt.shape) > 1 else 0
         state = decoder.init_state(ops.shape(prompt)[0], read + self.max_length)
-        options = self.options if lengths is None else {**self.options, "lengths": lengths}
+        options = {**self.options, **seeds}
+        options |= {} if lengths is None else {"lengths": lengths}
         found = self.search(decoder, prompt, state, max_length=self.max_length, **options)
         return found._asdict()
 
@@ -91,6 +94,27 @@ class Generator(Borrower):
             if seed is not None:
                 self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
             return self._program(inputs)
+
+
+def _split_seeds(inputs):
+    """The inputs without the seeds of rows, and these as an option of a search."""
+    if not isinstance(inputs, dict) or "seed" not in inputs:
+        return inputs, {}
+    return {k: x for k, x in inputs.items() if k != "seed"}, {"seed": inputs["seed"]}
+
+
+def _check_options(search, options):
+    """Raises ValueError for options that the search does not have."""
+    parameters = inspect.signature(search).parameters.values()
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for name in sorted(set(options) - set(known)):
+        others = [key for key, one in SEARCHES.items() if name in inspect.signature(one).parameters]
+        others = f" It is one of search={' and of '.join(map(repr, others))}." if others else ""
+        raise ValueError(
+            f"{search.__name__} has no option `{name}`, only {', '.join(known[3:])}.{others}"
+        )
 
 
 def _beams(search, options):
@@ -140,8 +164,9 @@ class Streamer(Generator):
         self.next_token = NextToken(model, self.stream, width)
 
     def call(self, inputs):
+        inputs, seeds = _split_seeds(inputs)
         decoder, prompt, lengths = self.model.start_search(inputs)
-        return self.stream.begin(decoder, prompt, lengths)
+        return self.stream.begin(decoder, prompt, lengths, **seeds)
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
@@ -230,11 +255,15 @@ class Generative:
         # A seed is state and no part of the program: another one must not compile another.
         seed = None
         if search in ("sample", decoding.sample) and options.get("seed") is not None:
-            if not isinstance(options["seed"], keras.random.SeedGenerator):
+            if np.ndim(options["seed"]):
+                inputs = inputs if isinstance(inputs, dict) else {"source_ids": inputs}
+                inputs = {**inputs, "seed": np.asarray(options.pop("seed"))}
+            elif not isinstance(options["seed"], keras.random.SeedGenerator):
                 seed = check_seed(options.pop("seed"))
         # What else a program is made of: low-rank updates are variables that were not there.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
-        width = inputs["prompt"].shape[1] if isinstance(inputs, dict) else None
+        prompt = inputs.get("prompt") if isinstance(inputs, dict) else None
+        width = None if prompt is None else prompt.shape[1]
         key = (kind, search, jit_compile, seed is None, made_of, width, options_key(options))
 
         def make():
@@ -246,7 +275,10 @@ class Generative:
             return generator
 
         generator = self._generators.get(key, make)
-        return (generator.tokens if kind == "stream" else generator.run)(inputs, seed)
+        if kind == "stream":
+            generator.stream.check_rows(len(prompt))
+            return generator.tokens(inputs, seed)
+        return generator.run(inputs, seed)
 
     def make_generator(self, *, max_length, search="greedy", **options):
         """A model from the inputs of `generate` to the result of a search, to be called, compiled
@@ -257,17 +289,20 @@ class Generative:
         Args:
             max_length: the most tokens to generate, the end token included.
             search: as of `generate`.
-            **options: of the search, except `end_id` and `pad_id`, which are the model's.
+            **options: of the search, except `pad_id`, which is the model's; `end_id`, one or
+                several, in the place of the model's.
 
         Raises:
-            ValueError: an unknown search, `end_id` or `pad_id`.
+            ValueError: an unknown search or option, or `pad_id`.
         """
         return Generator(self, max_length, search, **self._special_ids(options))
 
     def _special_ids(self, options):
         """The options of a search and the model's own ids."""
-        if fixed := sorted({"end_id", "pad_id"} & set(options)):
-            raise ValueError(f"The model's own `end_id` and `pad_id` are taken. Received: {fixed}.")
+        if "pad_id" in options:
+            raise ValueError(
+                f"The model's own `pad_id` is taken. Received: pad_id={options['pad_id']!r}."
+            )
         pad_id = self.end_id if self.pad_id is None else self.pad_id
         return {"end_id": self.end_id, "pad_id": pad_id, **options}
 

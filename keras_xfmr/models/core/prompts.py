@@ -7,27 +7,43 @@ import numpy as np
 from keras import ops
 
 
-def as_rows(given, lengths=None):
+def as_rows(given, lengths=None, pad_id=None):
     """Ids of any form as a list of arrays, one a row.
 
     Args:
         given: a list of lists of ids, a ragged tensor, or integers `[B, P]`.
-        lengths: `[B]`, the ids of each row of `[B, P]` that count; by default all.
+        lengths: `[B]`, the first ids of each row that count; by default all but the padding.
+        pad_id: what is padding in integers `[B, P]`, or None; lists and ragged rows have none.
 
     Raises:
-        ValueError: an array of another rank, or another number of lengths.
+        ValueError: ids of another rank, or lengths that are not one integer a row, in 0 .. P.
     """
     if hasattr(given, "to_list"):  # ragged
         given = given.to_list()
-    if isinstance(given, (list, tuple)):
-        return [np.asarray(ops.convert_to_numpy(row)).reshape(-1) for row in given]
-    given = ops.convert_to_numpy(given)
-    if given.ndim != 2:
+    listed = isinstance(given, (list, tuple))
+    rows = [np.asarray(ops.convert_to_numpy(row)) for row in given] if listed else given
+    rows = rows if listed else ops.convert_to_numpy(rows)
+    if any(row.ndim != 1 for row in rows) if listed else rows.ndim != 2:
+        found = f"{given!r}" if listed else f"shape {rows.shape}"
         raise ValueError(
-            f"Prompts must have the shape [batch, length]. Received: shape {given.shape}."
+            "Prompts must be a list of lists of ids, or integers [batch, length]. For one prompt "
+            f"pass [[5, 7]]. Received: {found}."
         )
-    lengths = [given.shape[1]] * len(given) if lengths is None else lengths
-    return [row[: int(length)] for row, length in zip(given, lengths, strict=True)]
+    if lengths is not None:
+        return _first(rows, lengths)
+    return [row if listed or pad_id is None else row[row != pad_id] for row in rows]
+
+
+def _first(rows, lengths):
+    """The first `lengths` ids of each row."""
+    lengths = np.asarray(ops.convert_to_numpy(lengths))
+    whole = lengths.shape == (len(rows),) and lengths.dtype.kind in "iu"
+    if not whole or any(not 0 <= length <= len(row) for row, length in zip(rows, lengths)):
+        raise ValueError(
+            f"Expected `lengths` of {len(rows)} integers, one for each row, from 0 to its ids. "
+            f"Received: {lengths.tolist()} for rows of {[len(row) for row in rows]}."
+        )
+    return [row[:length] for row, length in zip(rows, lengths)]
 
 
 def align_right(rows, fill):

@@ -81,7 +81,8 @@ class SequenceToSequence(Generative):
         Args:
             source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
             prompt: the first tokens of the targets, after the start token: integers `[B, P]`, or
-                rows of different lengths, ragged or lists. What follows them is generated.
+                rows of different lengths, ragged or lists. In `[B, P]`, `pad_id` is padding. What
+                follows them is generated.
             max_length: the most tokens to generate, the end token included; by default S + 50, or
                 as many as there are learned positions.
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
@@ -123,6 +124,11 @@ class SequenceToSequence(Generative):
         if prompt is not None:
             inputs = {"source_ids": inputs, **self._prompts(prompt, len(inputs))}
             read = inputs["prompt"].shape[1] - 1
+        if read >= self._longest_target():
+            raise ValueError(
+                f"The model has {self._longest_target()} positions for a target, which leave none "
+                f"to generate. Received: a prompt of {read} tokens."
+            )
         if max_length is None:
             max_length = min(source_ids.shape[1] + 50, self._longest_target() - read)
         found = super().generate(
@@ -138,7 +144,8 @@ class SequenceToSequence(Generative):
     def _prompts(self, prompt, rows):
         """The start token and a prompt in each row, right-aligned, and where they differ their
         lengths."""
-        prompt = as_rows(prompt)
+        hides = self.pad_id not in (self.start_id, self.end_id)
+        prompt = as_rows(prompt, pad_id=self.pad_id if hides else None)
         if len(prompt) != rows:
             raise ValueError(
                 f"`prompt` must have a row for each of the {rows} sources. Received: {len(prompt)}."

@@ -38,6 +38,11 @@ class Embedder(Head):
                 "`pooling` must be 'mean' or 'cls'. A published folder that says 'other' makes its "
                 f"vectors in a way that is not here. Received: {pooling!r}."
             )
+        if pooling == "cls" and getattr(encoder, "causal", False):
+            raise ValueError(
+                "The first position of a causal encoder sees itself alone, so that all texts would "
+                "have one vector. Pass pooling='mean'. Received: pooling='cls'."
+            )
         self._over(encoder)
         self.pooling, self.normalize = pooling, normalize
         self._graph(

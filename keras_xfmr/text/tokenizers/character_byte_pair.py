@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.checks import check_choice
 from keras_xfmr.common.files import read_json
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import join, owners
@@ -104,10 +105,10 @@ class CharacterBytePairTokenizer(PairTokenizer):
     ):
         vocabulary = [str(token) for token in vocabulary]
         characters = [token for token in vocabulary if len(token) == 1]
-        _check_choice("normalization", normalization, FORMS)
-        _check_choice("prepend_scheme", prepend_scheme, SCHEMES)
+        check_choice("normalization", normalization, FORMS)
+        check_choice("prepend_scheme", prepend_scheme, SCHEMES)
         for name, flag in (("fuse_unknown", fuse_unknown), ("split", split)):
-            _check_choice(name, flag, (True, False))
+            check_choice(name, flag, (True, False))
         super().__init__(
             vocabulary,
             merges,
@@ -328,8 +329,3 @@ class CharacterBytePairTokenizer(PairTokenizer):
     def from_vocabulary_bytes(cls, content, config):
         vocabulary, merges, _ = character_pairs_of(json_of(content))
         return cls(vocabulary, merges, **config)
-
-
-def _check_choice(name, value, choices):
-    if not any(value is choice or value == choice for choice in choices):
-        raise ValueError(f"Expected `{name}` to be one of {choices}. Received: {value!r}.")

@@ -36,6 +36,7 @@ def test_bigrams_by_hand(kneser_ney):
     assert model.log_probabilities([0, 1])[0] == pytest.approx(math.log(expected))
 
 
+@pytest.mark.slow
 def test_it_learns_and_writes(tmp_path, rng):
     rules = {"the": ["cat", "dog", "bird"], "cat": ["sees", "runs"], "sees": ["the"]}
 

@@ -41,6 +41,7 @@ def corpus(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
     small = ("--max_length=20", "--batch_size=16", "--epochs=4", "--learning_rate=3e-3")
     flags = [f"--{name}={corpus}/{name}.conll" for name in ("train", "dev", "test")]

@@ -51,6 +51,7 @@ def test_a_killed_run_is_not_gone_on_with_for_another_corpus(tmp_path, korean_pa
     assert not (tmp_path / "out" / "train.tsv").exists()
 
 
+@pytest.mark.slow
 def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_pairs):
     small = ("--held_out=40", "--epochs=1", "--d_model=16", "--vocab_size=60", "--num_layers=1")
     given = (f"--data={korean_pairs}", f"--output={tmp_path / 'out'}", "--nojit_compile")
@@ -521,6 +522,7 @@ def test_readme_code_opens_what_the_translator_leaves(tmp_path, monkeypatch, cap
     assert smaller != code and "shape=(1,), dtype=string" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_readme_code_learns_answers_and_finds_them(capsys):
     import keras
     import tensorflow as tf
@@ -588,6 +590,7 @@ def test_similarity_searches_and_serves_raw_text(tmp_path):
     assert (tmp_path / "run" / "saved_model" / "1" / "saved_model.pb").is_file()
 
 
+@pytest.mark.slow
 def test_pretraining_then_fine_tuning_from_it(tmp_path):
     from keras_xfmr import models, text
 

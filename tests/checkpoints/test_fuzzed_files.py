@@ -15,6 +15,7 @@ import resource
 import struct
 import tracemalloc
 
+import pytest
 from refusal import measured
 from weight_files import (
     TF_DATA,
@@ -129,6 +130,7 @@ def run(number, folder):
     return counts
 
 
+@pytest.mark.slow
 def test_damaged_files(tmp_path):
     number = int(os.environ.get("FUZZED_FILES", 4_003)) // len(ORIGINALS) + 1
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

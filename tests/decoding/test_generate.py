@@ -120,8 +120,9 @@ def test_cached_sampling_equals_sampling_over_the_whole_decoder(model):
     pytest.param(False, marks=pytest.mark.requires_tensorflow), True,
 ])  # fmt: skip
 @pytest.mark.parametrize("options", [
-    {}, {"search": "beam", "beam_size": 3, "num_return": 2},
-    {"search": "sample", "seed": 5, "temperature": 2.0},
+    {},
+    pytest.param({"search": "beam", "beam_size": 3, "num_return": 2}, marks=pytest.mark.slow),
+    pytest.param({"search": "sample", "seed": 5, "temperature": 2.0}, marks=pytest.mark.slow),
 ], ids=["greedy", "beam", "sample"])  # fmt: skip
 def test_generate_compiles_the_same_search(model, options, jit_compile):
     found = model.generate(SOURCE, max_length=L, jit_compile=jit_compile, **options)
@@ -130,7 +131,8 @@ def test_generate_compiles_the_same_search(model, options, jit_compile):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"search": "beam", "beam_size": 3, "num_return": 3},
+    {},
+    pytest.param({"search": "beam", "beam_size": 3, "num_return": 3}, marks=pytest.mark.slow),
 ], ids=["greedy", "beam"])  # fmt: skip
 def test_a_row_does_not_depend_on_the_other_rows_nor_on_their_padding(model, options):
     together = search(model, **options)

@@ -37,7 +37,9 @@ every_model = pytest.mark.parametrize("case", [*CASES, *OWN], ids=str)
 exported_models = pytest.mark.parametrize("case", CASES, ids=str)
 # Their parts are those of other cases, each by itself: only CI repeats what takes long.
 SLOW = [
-    case for case in CASES if case.encoder is conformance.bert or case.name or case.kind is not None
+    case for case in CASES
+    if case.encoder not in (None, conformance.Reader) or case.name or case.kind is not None
+    or case.model in (models.MaskedLanguageModel, models.Transformer)
 ]  # fmt: skip
 quick_models = pytest.mark.parametrize(
     "case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CASES], ids=str
@@ -96,7 +98,10 @@ def row_alone(name, values):
 
 
 @exported_models
-@pytest.mark.parametrize("policy, close", [("mixed_bfloat16", 2.0**-3), ("mixed_float16", 2.0**-6)])
+@pytest.mark.parametrize("policy, close", [
+    ("mixed_bfloat16", 2.0**-3),
+    pytest.param("mixed_float16", 2.0**-6, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_half_precision_is_finite_and_close_to_float32(case, policy, close):
     model = case.built(dtype=policy)
     outputs = keras.tree.flatten(model(case.inputs))

@@ -29,7 +29,9 @@ def make(**arguments):
     return models.Gpt(V, **{**SIZES, "initializer_range": 0.5, **arguments})
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(
+    scope="module", params=["gpt2", pytest.param("gpt", marks=pytest.mark.slow), "modern"]
+)
 def model(request):
     return make(**VARIANTS[request.param])
 
@@ -90,6 +92,7 @@ def test_prompts_together_go_on_as_one_by_one(model):
     assert not found["truncated"].any()
 
 
+@pytest.mark.slow
 def test_a_search_with_beams_goes_on_from_each_prompt(model):
     options = dict(max_length=4, search="beam", beam_size=3, num_return=2, jit_compile=False)
     together = model.generate(PROMPTS, **options)

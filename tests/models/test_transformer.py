@@ -280,9 +280,9 @@ def test_what_is_frozen_stays_so_in_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"end_id": V}, "`end_id` must be in the vocabulary, 0 .. "),
-    ({"pad_id": -1}, "`pad_id` must be an integer, at least 0. Received: -1"),
-    ({"pad_id": SOURCE_VOCAB}, "`pad_id` must be in the vocabulary, 0 .. 12. Received: 13"),
+    ({"end_id": V}, "`end_id` must be an integer in 0 .. "),
+    ({"pad_id": -1}, "`pad_id` must be an integer in 0 .. 12. Received: -1"),
+    ({"pad_id": SOURCE_VOCAB}, "`pad_id` must be an integer in 0 .. 12. Received: 13"),
     ({"num_heads": 0}, "`num_heads` must be a positive integer"),
     ({"num_layers": 1.0}, "`num_layers` must be an integer, at least 0. Received: 1.0"),
     ({"num_layers": (1, 1, 1)}, "a pair"),

@@ -51,6 +51,7 @@ def head(kind, longest=128, vocab_size=None, **options):
     return getattr(models, kind)(bert, **options)
 
 
+@pytest.mark.slow
 def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
     """Each service reads its default part of it, and reports that."""
     tokenizer = text.BertTokenizer(PIECES)

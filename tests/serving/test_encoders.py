@@ -174,7 +174,7 @@ def test_a_tokenizer_is_no_packer(packer, tmp_path):
 
 def test_a_bert_is_not_exported_as_a_sequence_to_sequence_model(packer, tmp_path):
     tokenizers = packer.tokenizer, packer.tokenizer
-    with pytest.raises(ValueError, match="go to `export_encoder`. Received: a BertClassifier"):
+    with pytest.raises(ValueError, match="BertClassifier, which `export_encoder` exports"):
         serving.export_saved_model(make("BertClassifier"), tokenizers, tmp_path / "m", max_length=3)
 
 

@@ -252,6 +252,7 @@ def test_the_end_of_a_text_is_read(other_service, shallow, tokenizer):
     np.testing.assert_array_equal(found["token_count"], expected["lengths"])
 
 
+@pytest.mark.slow
 def test_compiled_twins_answer_the_same(other_service, prompts):
     texts = {"text": tf.constant(TEXTS)}
     ids = padded([row[:5] for row in prompts], fill=5)

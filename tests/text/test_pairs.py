@@ -427,6 +427,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     for rows in (2_000, 200_000):
         with open(tmp_path / f"{rows}.tsv", "w", encoding="utf8") as file:

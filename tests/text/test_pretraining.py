@@ -154,6 +154,7 @@ def test_seek_goes_on_at_that_batch(file):
     same(read(data, dataset), third)
 
 
+@pytest.mark.slow
 def test_after_counting_every_epoch_has_one_length(file):
     data = data_of(file, batch_size=3, seed=4)
     dataset = data.dataset()
@@ -213,7 +214,7 @@ def test_fit_takes_labels_and_weights_by_name(file):
 # ---- what cannot work
 
 
-@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("parts", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_document_has_no_other_to_borrow_from(parts, tmp_path, monkeypatch):
     if parts:
         monkeypatch.setattr(documents_module, "PART", 101)
@@ -276,6 +277,7 @@ for path in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_files(tmp_path):
     line = " ".join(map(str, range(10_000, 10_023))) + "\n"
     for name, documents in (("few", 499), ("many", 9973)):

@@ -40,6 +40,7 @@ print(len(traces), *set(traces))
 """
 
 
+@pytest.mark.slow
 def test_each_bucket_is_compiled_once(path, tmp_path):
     dump = tmp_path / "dump"
     flags = f"--xla_dump_to={dump} --xla_dump_hlo_module_re=.*one_step.*"

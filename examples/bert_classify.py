@@ -13,7 +13,7 @@ trained from scratch with a learned vocabulary (for Korean and its kin take
 --vocabulary=sentence_piece, which is learned in a minute). --baseline adds the accuracy of a
 logistic regression over character n-grams: what a model has to beat. Written to --output:
 learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained, and
-saved_model/, which takes raw text and answers labels with scores, asked in a process that imports
+saved_model/, which takes raw text and returns labels with scores, tested in a process that imports
 only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 

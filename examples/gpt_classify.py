@@ -14,8 +14,8 @@ with a learned vocabulary. A text is read as start, text, end; its class is that
 the end token. The loss is that of the class and --lm_weight times that of the next tokens, which
 the paper's section 3.2 has as lambda. --baseline adds the accuracy of a logistic regression over
 character n-grams. Written to --output: learning_curve.png, model.keras, hub/, weights and tokenizer
-as a folder for --pretrained and `transformers`, and saved_model/, which takes raw text and answers
-labels with scores, asked in a process that imports only TensorFlow.
+as a folder for --pretrained and `transformers`, and saved_model/, which takes raw text and returns
+labels with scores, tested in a process that imports only TensorFlow.
 Results: benchmarks/RESULTS.md.
 """
 

@@ -28,6 +28,12 @@ def test_a_causal_encoder_has_no_vector_in_its_first_position():
         models.Embedder(gpt, pooling="cls")
 
 
+def test_an_encoder_without_padding_leaves_out_the_label_minus_one():
+    gpt = models.Gpt(31, d_model=6, num_heads=2, ffn_dim=7, num_layers=1, max_length=7)
+    model = models.MaskedLanguageModel(gpt, next_sentence=False)
+    assert model.described_outputs()["mlm"].padding == -1
+
+
 def test_what_is_no_encoder_is_refused():
     with pytest.raises(TypeError, match="`encoder` must be an encoder, such as .*Bert"):
         models.Classifier(keras.layers.Dense(3))

@@ -74,5 +74,5 @@ class MaskedLanguageModel(Head):
 
     def described_outputs(self):
         size, padding = self.encoder.token_embedding.input_dim, self.encoder.pad_token_id
-        outputs = {"mlm": Output("vocabulary", size, padding)}
+        outputs = {"mlm": Output("vocabulary", size, -1 if padding is None else padding)}
         return {**outputs, **({"nsp": Output("classes", 2)} if self.nsp_dense else {})}

@@ -62,6 +62,7 @@ def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_p
     assert (tmp_path / "out" / "target_tokenizer" / "sentencepiece.model").is_file()
 
 
+@pytest.mark.slow
 def test_two_files_are_the_corpus_that_one_is(tmp_path):
     pairs = [(f"source {n}", f"대상 {n}") for n in range(99)]
     whole, source, target = (tmp_path / name for name in ("pairs.tsv", "a.en", "a.ko"))

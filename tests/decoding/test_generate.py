@@ -100,7 +100,7 @@ def test_cached_greedy_search_equals_the_loop_over_the_whole_decoder(arguments):
     assert len({tuple(ids) for ids in found["token_ids"]}) > 2 and ended.any()
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("beams", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_cached_beam_search_equals_the_search_over_the_whole_decoder(model, beams):
     options = {"beam_size": beams, "num_return": beams}
     expected = decoding.beam_search(

@@ -39,7 +39,7 @@ exported_models = pytest.mark.parametrize("case", CASES, ids=str)
 SLOW = [
     case for case in CASES
     if case.encoder not in (None, conformance.Reader) or case.name or case.kind is not None
-    or case.model in (models.MaskedLanguageModel, models.Transformer)
+    or case.model in (models.Embedder, models.MaskedLanguageModel, models.Transformer)
 ]  # fmt: skip
 quick_models = pytest.mark.parametrize(
     "case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CASES], ids=str

@@ -107,7 +107,7 @@ def windows(question, pieces):
         begin += min(length, 5)
 
 
-@pytest.mark.parametrize("longest", [2, 30])
+@pytest.mark.parametrize("longest", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_an_answer_is_the_best_span_of_all_windows(longest, packer, spans):
     model, service = spans[longest]
     asked, contexts = zip(*itertools.product(QUESTIONS, CONTEXTS))

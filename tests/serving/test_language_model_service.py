@@ -63,15 +63,17 @@ def shallow(model):
     return shallow
 
 
-@pytest.fixture(scope="module")
-def other_service(shallow, tokenizer, tmp_path_factory):
-    """With all options, and compiled twins."""
+def with_all_options(model, tokenizer, path, **options):
     path = serving.export_language_model(
-        shallow, tokenizer, tmp_path_factory.mktemp("other"), max_length=2, max_prompt_length=5,
-        max_characters=11, search="beam", num_return=2, top_k=3, min_length=1, xla=True,
-        check_texts=["a"],
+        model, tokenizer, path, max_length=2, max_prompt_length=5, max_characters=11,
+        search="beam", num_return=2, top_k=3, min_length=1, check_texts=["a"], **options,
     )  # fmt: skip
     return tf.saved_model.load(path).signatures
+
+
+@pytest.fixture(scope="module")
+def other_service(shallow, tokenizer, tmp_path_factory):
+    return with_all_options(shallow, tokenizer, tmp_path_factory.mktemp("other"))
 
 
 @pytest.fixture(scope="module")
@@ -253,13 +255,14 @@ def test_the_end_of_a_text_is_read(other_service, shallow, tokenizer):
 
 
 @pytest.mark.slow
-def test_compiled_twins_answer_the_same(other_service, prompts):
+def test_compiled_twins_answer_the_same(shallow, tokenizer, prompts, tmp_path):
+    service = with_all_options(shallow, tokenizer, tmp_path / "twins", xla=True)
     texts = {"text": tf.constant(TEXTS)}
     ids = padded([row[:5] for row in prompts], fill=5)
     for name, inputs in (
         ("serving_default", texts), ("ids", ids), ("sample", texts | draws(**DRAWN)),
     ):  # fmt: skip
-        plain, compiled = other_service[name](**inputs), other_service[f"{name}_xla"](**inputs)
+        plain, compiled = service[name](**inputs), service[f"{name}_xla"](**inputs)
         for key, value in plain.items():
             if key == "score":
                 np.testing.assert_allclose(compiled[key], value, rtol=1e-4)

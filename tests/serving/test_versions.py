@@ -80,6 +80,7 @@ def test_nothing_appears_when_the_written_model_answers_otherwise(model, tmp_pat
     assert list((tmp_path / "model").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_every_signature_is_asked(model, tmp_path, monkeypatch):
     changes = {
         "serving_default": ("output_text", "x"), "ids": ("score", 1.0),

@@ -372,9 +372,9 @@ def test_files_of_other_kinds_and_damaged_ones_are_refused(name, content, tmp_pa
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"normalization": "NFD"}, "`normalization` to be one of .*NFD"),
-        ({"prepend_scheme": "last"}, "`prepend_scheme` to be one of"),
-        ({"split": "yes"}, "`split` to be one of"),
+        ({"normalization": "NFD"}, "`normalization` must be one of .*NFD"),
+        ({"prepend_scheme": "last"}, "`prepend_scheme` must be one of"),
+        ({"split": "yes"}, "`split` must be one of"),
         ({"added_tokens": [":("]}, "`added_tokens` to be tokens of the vocabulary.*':.'"),
         ({"pad_token": ":)"}, "`added_tokens` to be .* not special.*':.'"),
         ({"pad_token": "o"}, "no text has. Received: 'o', a character"),

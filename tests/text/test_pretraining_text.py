@@ -59,7 +59,7 @@ def test_pairs_are_real_stretches_of_the_corpus(file, documents):
     assert len(borrowed) > 120
 
 
-@pytest.mark.parametrize("whole_word", [False, True])
+@pytest.mark.parametrize("whole_word", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_without_an_objective_every_token_comes_once(whole_word, file, documents):
     tokens = [t for d in documents for segment in d for t in segment]
     data = data_of(file, objective=None, whole_word=whole_word)

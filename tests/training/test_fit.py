@@ -55,7 +55,8 @@ def test_each_bucket_is_compiled_once(path, tmp_path):
 # ---- resuming
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(compiled, path, tmp_path):
     """Killed in the middle of an epoch; `test_callbacks.py` breaks off at all other places."""
     model, pairs = fit_script.make(path, jit_compile=compiled)

@@ -266,7 +266,7 @@ def test_the_rate_of_a_layer_falls_towards_the_embeddings(case):
     variables = model.trainable_variables
     before = [ops.convert_to_numpy(v) for v in variables]
     # The first step of Adam is the learning rate, whatever the gradient.
-    optimizer.apply([ops.ones_like(v) for v in variables], variables)
+    optimizer.apply([ops.ones(v.shape) for v in variables], variables)
     for variable, old in zip(variables, before):
         step = np.abs(ops.convert_to_numpy(variable) - old)
         np.testing.assert_allclose(step, 0.1 * expected[id(variable)], rtol=1e-3)

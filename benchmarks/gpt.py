@@ -25,7 +25,7 @@ has, the others get no stop token.
 
 Prints for each case the median time with quartiles, tokens a second (trained, or generated), how
 many times as fast ours is, round by round, and the peak memory of each side in a process of its
-own. Leaves out, and says so, what cannot be: PyTorch's sides need torch and transformers, and
+own. Leaves out what cannot run, and prints it: PyTorch's sides need torch and transformers, and
 `torch.compile` a C++ compiler.
 """
 

@@ -103,7 +103,7 @@ def export_encoder(
         stride: of a `BertTokenClassifier`, pieces between the beginnings of two windows; by
             default half of a window.
         version: a positive integer; by default one more than the highest in `path`.
-        check_texts: what the written model is asked; by default two short English texts.
+        check_texts: what the written model is tested with; by default two short English texts.
 
     Raises:
         ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.

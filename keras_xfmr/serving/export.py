@@ -72,8 +72,8 @@ def export_saved_model(
         search: `"greedy"`, `"sample"` or `"beam"`.
         version: a positive integer; by default one more than the highest in `path`.
         xla: whether to add the compiled twins.
-        check_texts: what the written model is asked; by default a text made of the first entries
-            of the source vocabulary.
+        check_texts: what the written model is tested with; by default a text made of the first
+            entries of the source vocabulary.
         **options: of the search, such as `beam_size`, `alpha`, `num_return`. Sampling begins with
             the same draws whenever the file is loaded, and goes on from there.
 

@@ -85,8 +85,8 @@ def export_language_model(
         search: `"greedy"` or `"beam"`, of `serving_default` and `ids`.
         version: a positive integer; by default one more than the highest in `path`.
         xla: whether to add the compiled twins.
-        check_texts: what the written model is asked; by default a text made of the first entries
-            of the vocabulary, and an empty one.
+        check_texts: what the written model is tested with; by default a text made of the first
+            entries of the vocabulary, and an empty one.
         **options: of the search, such as `beam_size`, `alpha`, `num_return`. `min_length`,
             `repetition_penalty` and `no_repeat_ngram_size` are those of `sample`, too; `top_k` is
             its own.

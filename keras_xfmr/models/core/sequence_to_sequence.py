@@ -92,7 +92,7 @@ class SequenceToSequence(Generative):
             jit_compile: whether to compile with XLA, once per shape of `source_ids`.
             **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
                 `min_length`, `repetition_penalty`, `no_repeat_ngram_size`, `token_scores`, ...
-                Each combination but for the seed is a program of its own; the last 8 are kept.
+                Each combination compiles a program, except other seeds; the last 8 are kept.
 
         Returns:
             A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; on

@@ -26,6 +26,7 @@ dropout = phrasing.dropout
 empty = phrasing.empty
 layer_norm = phrasing.layer_norm
 program = phrasing.program
+projected_lstm = phrasing.projected_lstm
 uniform = phrasing.uniform
 validated = phrasing.validated
 write = phrasing.write
@@ -39,6 +40,7 @@ __all__ = [
     "empty",
     "layer_norm",
     "program",
+    "projected_lstm",
     "rms_norm",
     "softmax",
     "top_k",

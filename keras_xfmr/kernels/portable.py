@@ -221,3 +221,43 @@ def top_k(scores, k):
         candidates = ops.concatenate([candidates, scores[:, searched:]], axis=1)
     values, where = ops.top_k(candidates, k)
     return values, ops.take_along_axis(places, ops.cast(where, "int32"), axis=1)
+
+
+def projected_lstm(inputs, recurrent, projection, state, mask, clips, training=False):
+    """The loop of an LSTM with a projected output (Sak et al. 2014), gates in the order i, j, f, o.
+
+        i, j, f, o = sigmoid, tanh, sigmoid, sigmoid of z_t + h_{t-1} R
+        c_t = clip(f c_{t-1} + i j);  h_t = clip((o tanh(c_t)) P)
+
+    Args:
+        inputs: z `[T, B, 4 U]`, what each step adds to the recurrent product.
+        recurrent: R `[P, 4 U]`.
+        projection: P `[U, P]`.
+        state: the first h `[B, P]` and c float32 `[B, U]`.
+        mask: bool `[T, B, 1]`, False where a row keeps its state; or None.
+        clips: the highest absolute values of c and h, or None each.
+        training: whether there will be a gradient, which is right in any case.
+
+    Returns:
+        All h `[T, B, P]`, and the last (h, c).
+    """
+    cell_clip, projection_clip = clips
+
+    def step(state, at):
+        h, c = state
+        z = at[0] + ops.matmul(h, recurrent)
+        i, j, f, o = ops.split(ops.cast(z, "float32"), 4, axis=-1)
+        i, f, o = ops.sigmoid(i), ops.sigmoid(f), ops.sigmoid(o)
+        new_c = _clip(f * c + i * ops.tanh(j), cell_clip)
+        new_h = ops.cast(o * ops.tanh(new_c), inputs.dtype)
+        new_h = _clip(ops.matmul(new_h, projection), projection_clip)
+        if mask is not None:
+            new_h, new_c = ops.where(at[1], new_h, h), ops.where(at[1], new_c, c)
+        return (new_h, new_c), new_h
+
+    state, outputs = ops.scan(step, state, (inputs,) if mask is None else (inputs, mask))
+    return outputs, state
+
+
+def _clip(x, limit):
+    return x if limit is None else ops.clip(x, -limit, limit)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.kernels import portable
+from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
 
 
 def layer_norm(inputs, gamma, beta, epsilon):

@@ -1,0 +1,138 @@
+"""The loop of a projected LSTM on TensorFlow, with a gradient of its own.
+
+T length, B batch, U units, P projection_dim
+"""
+
+import functools
+
+import tensorflow as tf
+
+
+def projected_lstm(inputs, recurrent, projection, state, mask, clips, training=False):
+    """See `keras_xfmr.kernels.portable.projected_lstm`."""
+    tensors = (inputs, recurrent, projection, *state)
+    masked, clips = mask is not None, tuple(clips)
+    mask = mask if masked else tf.ones([0, 0, 1], tf.bool)
+    if not training:
+        outputs, h, c = _run(*tensors, mask, masked, clips)[:3]
+    else:
+        outputs, h, c = _trained(masked, clips, inputs.dtype)(*tensors, mask)
+    outputs = tf.ensure_shape(outputs, [inputs.shape[0], *state[0].shape])
+    return outputs, (tf.ensure_shape(h, state[0].shape), tf.ensure_shape(c, state[1].shape))
+
+
+@functools.cache
+def _trained(masked, clips, dtype):
+    """The loop with its gradient, as one function for all layers of these options.
+
+    TensorFlow's gradient of a loop adds a product of a step's small matrices to the gradient of
+    each kernel at every step. Here the steps' gradients are kept, and one product over all of them
+    is the gradient of a kernel.
+
+    A function of its own holds no graph of a model, see `tensorflow._normalizer`.
+    """
+
+    @tf.custom_gradient
+    def run(inputs, recurrent, projection, h, c, mask):
+        outputs, last_h, last_c, gates, cells = _run(
+            inputs, recurrent, projection, h, c, mask, masked, clips, keep=True
+        )
+
+        def gradient(d_outputs, d_h, d_c):
+            before = (tf.concat([first[None], rest[:-1]], axis=0) for first, rest in (
+                (h, outputs), (c, cells),
+            ))  # fmt: skip
+            return *_gradients(
+                (recurrent, projection), (outputs, gates, cells), tuple(before), mask, masked,
+                clips, (d_outputs, d_h, d_c),
+            ), None  # fmt: skip
+
+        return (outputs, last_h, last_c), gradient
+
+    wide = tf.TensorSpec([None, None, None], dtype)
+    matrix = tf.TensorSpec([None, None], dtype)
+    cell = tf.TensorSpec([None, None], tf.float32)
+    signature = [wide, matrix, matrix, matrix, cell, tf.TensorSpec([None, None, 1], tf.bool)]
+    return tf.function(run, input_signature=signature, autograph=False)
+
+
+def _run(inputs, recurrent, projection, h, c, mask, masked, clips, keep=False):
+    """All outputs `[T, B, P]`, the last state; where `keep`, all gates `[T, B, 4 U]` and cells."""
+    length = tf.shape(inputs)[0]
+    cell_clip, projection_clip = clips
+    kept = [inputs.dtype, tf.float32, tf.float32][: 3 if keep else 1]
+    arrays = [tf.TensorArray(dtype, length) for dtype in kept]
+
+    def step(t, h, c, *arrays):
+        z = inputs[t] + tf.matmul(h, recurrent)
+        i, j, f, o = tf.split(tf.cast(z, tf.float32), 4, axis=-1)
+        i, j, f, o = tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f), tf.sigmoid(o)
+        new_c = _clip(f * c + i * j, cell_clip)
+        new_h = tf.cast(o * tf.tanh(new_c), inputs.dtype)
+        new_h = _clip(tf.matmul(new_h, projection), projection_clip)
+        if masked:
+            new_h, new_c = tf.where(mask[t], new_h, h), tf.where(mask[t], new_c, c)
+        values = (new_h, tf.concat([i, j, f, o], axis=-1), new_c)
+        return t + 1, new_h, new_c, *(a.write(t, v) for a, v in zip(arrays, values))
+
+    _, h, c, *arrays = tf.while_loop(
+        lambda t, *_: t < length, step, (0, h, c, *arrays), maximum_iterations=length
+    )
+    outputs, *rest = (array.stack() for array in arrays)
+    return outputs, h, c, *rest
+
+
+def _gradients(kernels, kept, before, mask, masked, clips, last):
+    """Those of inputs, kernels and the first state; `last` are those of the outputs and state."""
+    (recurrent, projection), (outputs, gates, cells) = kernels, kept
+    (cell_clip, projection_clip), (d_outputs, d_h, d_c) = clips, last
+    dtype, length = outputs.dtype, tf.shape(outputs)[0]
+    arrays = [tf.TensorArray(dtype, length) for _ in range(2)]
+
+    def step(t, d_h, d_c, *arrays):
+        i, j, f, o = tf.split(gates[t], 4, axis=-1)
+        d_h += d_outputs[t]
+        rest_h, rest_c = tf.zeros_like(d_h), tf.zeros_like(d_c)
+        if masked:
+            rest_h, d_h = tf.where(mask[t], rest_h, d_h), tf.where(mask[t], d_h, rest_h)
+            rest_c, d_c = tf.where(mask[t], rest_c, d_c), tf.where(mask[t], d_c, rest_c)
+        d_projected = _unclipped(d_h, outputs[t], projection_clip)
+        d_cell_out = tf.cast(tf.matmul(d_projected, projection, transpose_b=True), tf.float32)
+        bent = tf.tanh(cells[t])
+        d_c = _unclipped(d_c + d_cell_out * o * (1 - bent * bent), cells[t], cell_clip)
+        d_z = [
+            d_c * j * i * (1 - i), d_c * i * (1 - j * j), d_c * before[1][t] * f * (1 - f),
+            d_cell_out * bent * o * (1 - o),
+        ]  # fmt: skip
+        d_z = tf.cast(tf.concat(d_z, axis=-1), dtype)
+        d_h = tf.matmul(d_z, recurrent, transpose_b=True) + rest_h
+        arrays = (a.write(t, v) for a, v in zip(arrays, (d_z, d_projected)))
+        return t - 1, d_h, d_c * f + rest_c, *arrays
+
+    _, d_h, d_c, *arrays = tf.while_loop(
+        lambda t, *_: t >= 0, step, (length - 1, d_h, d_c, *arrays), maximum_iterations=length
+    )
+    d_z, d_projected = (array.stack() for array in arrays)
+    o = tf.split(gates, 4, axis=-1)[3]
+    cell_outputs = tf.cast(o * tf.tanh(cells), dtype)
+    return (
+        d_z, _over_steps(before[0], d_z), _over_steps(cell_outputs, d_projected), d_h, d_c
+    )
+
+
+def _over_steps(one, other):
+    """`[T, B, n]` and `[T, B, m]`: the sum over steps and rows `[n, m]`."""
+    one, other = (tf.reshape(x, [-1, tf.shape(x)[-1]]) for x in (one, other))
+    return tf.matmul(one, other, transpose_a=True)
+
+
+def _clip(x, limit):
+    return x if limit is None else tf.clip_by_value(x, tf.cast(-limit, x.dtype), limit)
+
+
+def _unclipped(gradient, value, limit):
+    """The gradient where a value was not clipped."""
+    if limit is None:
+        return gradient
+    inside = tf.abs(value) < tf.cast(limit, value.dtype)
+    return tf.where(inside, gradient, tf.zeros_like(gradient))

@@ -1,0 +1,269 @@
+"""Long short-term memory whose output is projected.
+
+B batch, T length, D features in, U units, P projection_dim
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr import kernels
+from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.initializers import copy_initializer
+
+INITIALIZERS = ("kernel_initializer", "recurrent_initializer", "projection_initializer")
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class ProjectedLSTMCell(keras.layers.Layer):
+    """One step of an LSTM whose output is projected (Sak et al. 2014), for `keras.layers.RNN`.
+
+        i, j, f, o = x W + h R + b
+        c' = clip(sigmoid(f + forget_bias) c + sigmoid(i) tanh(j))
+        h' = clip((sigmoid(o) tanh(c')) W_p)
+
+    The four gates stand in W, R and b in the order of TensorFlow's `LSTMCell`, i, j, f, o, as
+    published weights of ELMo have them; `keras.layers.LSTM` has i, f, j, o, and its forget bias is
+    a part of b. The cell state c is float32 whatever the policy.
+
+    Args:
+        units: U, the size of the cell state.
+        projection_dim: P, the size of the output.
+        cell_clip: the highest absolute value of c', or None.
+        projection_clip: that of h', or None.
+        forget_bias: is added to f and is no weight.
+        use_bias: whether there is b.
+        kernel_initializer, recurrent_initializer, projection_initializer: of W, R and W_p.
+
+    Call arguments:
+        inputs: x `[B, D]`.
+        states: h `[B, P]` and c `[B, U]`.
+
+    Returns:
+        h' `[B, P]`, and the new states `[h', c']`.
+
+    Raises:
+        ValueError: a size or a clip is not positive.
+
+    Example:
+
+    >>> rnn = keras.layers.RNN(ProjectedLSTMCell(16, 8, cell_clip=3.0))
+    >>> rnn(keras.random.normal((2, 5, 4))).shape
+    (2, 8)
+    """
+
+    def __init__(
+        self,
+        units,
+        projection_dim,
+        *,
+        cell_clip=None,
+        projection_clip=None,
+        forget_bias=1.0,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="glorot_uniform",
+        projection_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.units = check_positive_int("units", units)
+        self.projection_dim = check_positive_int("projection_dim", projection_dim)
+        self.cell_clip = _check_clip("cell_clip", cell_clip)
+        self.projection_clip = _check_clip("projection_clip", projection_clip)
+        self.forget_bias = forget_bias
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.projection_initializer = keras.initializers.get(projection_initializer)
+        self.state_size = [self.projection_dim, self.units]
+        self.output_size = self.projection_dim
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "projection_dim": self.projection_dim,
+            "cell_clip": self.cell_clip,
+            "projection_clip": self.projection_clip,
+            "forget_bias": self.forget_bias,
+            "use_bias": self.use_bias,
+            **{
+                name: keras.initializers.serialize(getattr(self, name)) for name in INITIALIZERS
+            },
+        }
+
+    def build(self, input_shape):
+        def add(name, shape, initializer):
+            return self.add_weight(
+                name=name, shape=shape, initializer=copy_initializer(initializer)
+            )
+
+        wide = 4 * self.units
+        self.kernel = add("kernel", (input_shape[-1], wide), self.kernel_initializer)
+        self.recurrent_kernel = add(
+            "recurrent_kernel", (self.projection_dim, wide), self.recurrent_initializer
+        )
+        self.bias = add("bias", (wide,), keras.initializers.Zeros()) if self.use_bias else None
+        self.projection_kernel = add(
+            "projection_kernel", (self.units, self.projection_dim), self.projection_initializer
+        )
+
+    def input_product(self, inputs):
+        """x W + b `[..., 4 U]`, with the forget bias, which needs no other step."""
+        features = inputs.shape[-1]
+        z = ops.matmul(ops.reshape(inputs, (-1, features)), ops.cast(self.kernel, inputs.dtype))
+        forget = ops.repeat(ops.array([0.0, 0.0, self.forget_bias, 0.0]), self.units)
+        bias = forget if self.bias is None else ops.cast(self.bias, "float32") + forget
+        z = z + ops.cast(bias, z.dtype)
+        return ops.reshape(z, (*ops.shape(inputs)[:-1], 4 * self.units))
+
+    def steps(self, z, states, mask=None, training=False):
+        """All steps: `input_product`s `[T, B, 4 U]` to outputs `[T, B, P]` and the last states.
+
+        Args:
+            z: what `input_product` returned.
+            states: the first h and c.
+            mask: bool `[T, B, 1]`, False where a row keeps its states, or None.
+            training: whether gradients will be taken, for speed alone.
+        """
+        h, c = states
+        return kernels.projected_lstm(
+            z,
+            ops.cast(self.recurrent_kernel, z.dtype),
+            ops.cast(self.projection_kernel, z.dtype),
+            (ops.cast(h, z.dtype), ops.cast(c, "float32")),
+            mask,
+            (self.cell_clip, self.projection_clip),
+            training=bool(training),
+        )
+
+    def call(self, inputs, states, training=None):
+        z = ops.expand_dims(self.input_product(inputs), 0)
+        outputs, states = self.steps(z, states, training=training)
+        return outputs[0], list(states)
+
+    def get_initial_state(self, batch_size=None):
+        return [
+            ops.zeros((batch_size, self.projection_dim), self.compute_dtype),
+            ops.zeros((batch_size, self.units), "float32"),
+        ]
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class ProjectedLSTM(keras.layers.Layer):
+    """`ProjectedLSTMCell` over rows, with the input product of all steps outside the loop.
+
+    Masked steps keep the state, and return zeros: padding changes nothing, wherever it stands.
+
+    Args:
+        units: U.
+        projection_dim: P.
+        go_backwards: whether the last step is read first. The outputs stay in the order of the
+            inputs, where those of `keras.layers.LSTM` are then turned.
+        return_state: whether to return the last h and c, too.
+        **kwargs: the other arguments of `ProjectedLSTMCell`, and those of a layer.
+
+    Call arguments:
+        inputs: `[B, T, D]`.
+        mask: bool `[B, T]`, False for padding; by default the implicit mask of the inputs.
+        initial_state: h `[B, P]` and c `[B, U]`; by default zeros.
+
+    Returns:
+        `[B, T, P]`; with `return_state` also h `[B, P]` and c `[B, U]`.
+
+    Raises:
+        ValueError: as of the cell.
+
+    Example:
+
+    >>> ProjectedLSTM(16, 8, cell_clip=3.0)(keras.random.normal((2, 5, 4))).shape
+    (2, 5, 8)
+    """
+
+    def __init__(
+        self,
+        units,
+        projection_dim,
+        *,
+        go_backwards=False,
+        return_state=False,
+        cell_clip=None,
+        projection_clip=None,
+        forget_bias=1.0,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="glorot_uniform",
+        projection_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.go_backwards = go_backwards
+        self.return_state = return_state
+        self.cell = ProjectedLSTMCell(
+            units,
+            projection_dim,
+            cell_clip=cell_clip,
+            projection_clip=projection_clip,
+            forget_bias=forget_bias,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            projection_initializer=projection_initializer,
+            dtype=self.dtype_policy,
+            name="cell",
+        )
+
+    def get_config(self):
+        cell = self.cell.get_config()
+        own = super().get_config()
+        shared = {name: value for name, value in cell.items() if name not in own}
+        return {
+            **own, **shared, "go_backwards": self.go_backwards, "return_state": self.return_state
+        }  # fmt: skip
+
+    def build(self, input_shape):
+        self.cell.build(input_shape)
+        propagate_frozen(self)
+
+    def call(self, inputs, mask=None, initial_state=None, training=None):
+        x = ops.transpose(inputs, (1, 0, 2))
+        if mask is not None:
+            mask = ops.expand_dims(ops.transpose(ops.cast(mask, "bool")), -1)
+        if self.go_backwards:
+            x = ops.flip(x, 0)
+            mask = None if mask is None else ops.flip(mask, 0)
+        if initial_state is None:
+            initial_state = self.cell.get_initial_state(ops.shape(inputs)[0])
+        z = self.cell.input_product(x)
+        outputs, states = self.cell.steps(z, initial_state, mask, training)
+        if mask is not None:
+            outputs = ops.where(mask, outputs, ops.zeros_like(outputs))
+        if self.go_backwards:
+            outputs = ops.flip(outputs, 0)
+        outputs = ops.transpose(outputs, (1, 0, 2))
+        return (outputs, *states) if self.return_state else outputs
+
+    def compute_mask(self, inputs, mask=None):
+        return [mask, None, None] if self.return_state else mask
+
+    def compute_output_shape(self, input_shape, **_):
+        rows = input_shape[0]
+        outputs = (*input_shape[:-1], self.cell.projection_dim)
+        if not self.return_state:
+            return outputs
+        return outputs, (rows, self.cell.projection_dim), (rows, self.cell.units)
+
+    def compute_output_spec(self, inputs, mask=None, initial_state=None, training=None):
+        shapes = self.compute_output_shape(inputs.shape)
+        if not self.return_state:
+            return keras.KerasTensor(shapes, dtype=self.compute_dtype)
+        dtypes = self.compute_dtype, self.compute_dtype, "float32"
+        return tuple(keras.KerasTensor(s, dtype=d) for s, d in zip(shapes, dtypes))
+
+
+def _check_clip(name, value):
+    if value is not None and not value > 0:
+        raise ValueError(f"`{name}` must be a positive number or None. Received: {value!r}.")
+    return value

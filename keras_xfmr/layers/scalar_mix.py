@@ -1,0 +1,112 @@
+"""One vector from those of several layers.
+
+B batch, T length, D features, L layers
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.common.checks import check_rate
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class ScalarMix(keras.layers.Layer):
+    """gamma * sum_j s_j h_j, s = softmax(w) (Peters et al. 2018, equation 1).
+
+    w begins at 0, the plain mean, and gamma at 1.
+
+    Args:
+        layer_dropout_rate: probability with which a step of training leaves out a layer (Kondratyuk
+            and Straka 2019): its w is then minus infinity. At least one layer stays.
+        l2: factor of the sum of w^2 that is added to the loss.
+        layer_norm: whether each h_j is normalized, (h - mean) / sd of the D features of a position,
+            without weights. The original's norm takes the mean over all words of the batch, so that
+            a vector depends on the other rows.
+        seed: seed of the dropout.
+
+    Call arguments:
+        inputs: a list of L tensors `[B, T, D]`.
+
+    Returns:
+        `[B, T, D]`.
+
+    Raises:
+        ValueError: the inputs are no list, or a rate is outside [0, 1).
+
+    Example:
+
+    >>> layers = [keras.random.normal((2, 5, 8)) for _ in range(3)]
+    >>> mix = ScalarMix()
+    >>> mix(layers).shape, [round(float(s), 3) for s in mix.layer_weights()]
+    ((2, 5, 8), [0.333, 0.333, 0.333])
+    """
+
+    def __init__(
+        self, *, layer_dropout_rate=0.0, l2=0.0, layer_norm=False, seed=None, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.layer_dropout_rate = check_rate("layer_dropout_rate", layer_dropout_rate)
+        if not l2 >= 0:
+            raise ValueError(f"`l2` must not be negative. Received: {l2!r}.")
+        self.l2 = l2
+        self.layer_norm = layer_norm
+        self.seed = seed
+        self.seed_generator = (
+            keras.random.SeedGenerator(seed) if self.layer_dropout_rate else None
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "layer_dropout_rate": self.layer_dropout_rate,
+            "l2": self.l2,
+            "layer_norm": self.layer_norm,
+            "seed": self.seed,
+        }
+
+    def build(self, input_shape):
+        if not isinstance(input_shape, (list, tuple)) or not isinstance(
+            input_shape[0], (list, tuple)
+        ):
+            raise ValueError(
+                "Expected a list of the layers' vectors, each [B, T, D]. Received: one shape "
+                f"{input_shape}."
+            )
+        self.weight = self.add_weight(
+            name="weight",
+            shape=(len(input_shape),),
+            initializer="zeros",
+            regularizer=keras.regularizers.L2(self.l2) if self.l2 else None,
+        )
+        self.gamma = self.add_weight(name="gamma", shape=(), initializer="ones")
+
+    def layer_weights(self):
+        """s `[L]`, NumPy float32: how much of each layer the mix takes."""
+        return ops.convert_to_numpy(ops.softmax(ops.cast(self.weight, "float32")))
+
+    def call(self, inputs, training=None):
+        weight = ops.cast(self.weight, "float32")
+        if training and self.layer_dropout_rate:
+            drawn = keras.random.uniform(ops.shape(weight), seed=self.seed_generator)
+            kept = ops.maximum(self.layer_dropout_rate, ops.max(drawn))
+            keep = (drawn >= self.layer_dropout_rate) | (drawn >= kept)
+            weight = ops.where(keep, weight, -1e30)
+        share = ops.softmax(weight) * ops.cast(self.gamma, "float32")
+        mixed = 0.0
+        for j, x in enumerate(inputs):
+            x = ops.cast(x, "float32")
+            mixed = mixed + share[j] * (_normalize(x) if self.layer_norm else x)
+        return ops.cast(mixed, self.compute_dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        return mask[0] if isinstance(mask, (list, tuple)) else mask
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])
+
+
+def _normalize(x):
+    mean = ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(x - mean), axis=-1, keepdims=True)
+    return (x - mean) / ops.sqrt(variance + 1e-12)

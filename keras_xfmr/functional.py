@@ -529,3 +529,64 @@ def l2_normalize(x, epsilon=1e-12):
     [0.6000000238418579, 0.800000011920929]
     """
     return ops.normalize(ops.cast(x, "float32"), epsilon=epsilon)
+
+
+def log_uniform(count, size, seed=None):
+    """Integers `[count]` in 0 .. size - 1 with P(k) = log((k + 2) / (k + 1)) / log(size + 1).
+
+    Zipf's law, for vocabularies in the order of frequency; a number may come twice.
+
+    Args:
+        count: how many.
+        size: of the vocabulary.
+        seed: an integer or a `keras.random.SeedGenerator`.
+
+    Example:
+
+    >>> log_uniform(3, 100, seed=1).shape
+    (3,)
+    """
+    uniform = keras.random.uniform((count,), seed=seed)
+    drawn = ops.floor(ops.exp(uniform * math.log(size + 1))) - 1
+    return ops.clip(ops.cast(drawn, "int32"), 0, size - 1)
+
+
+def sampled_logits(vectors, labels, drawn, kernel, bias):
+    """Logits of the label and of K drawn words, for a softmax over those (Jean et al. 2015).
+
+        logit_k = x W_k + b_k - log(K P(k)),    P(k) of `log_uniform`
+
+    so that the expected gradient tends to that of the whole softmax. A drawn word that is the label
+    counts as the label alone.
+
+    Args:
+        vectors: x `[..., D]`.
+        labels: integers `[...]`; negative ones are read as 0.
+        drawn: integers `[K]`.
+        kernel: W `[D, V]`.
+        bias: b `[V]`.
+
+    Returns:
+        float32 `[..., 1 + K]`; the first is the label's.
+
+    Example:
+
+    >>> vectors, kernel, bias = np.ones((2, 3, 4)), np.ones((4, 100)), np.zeros(100)
+    >>> sampled_logits(vectors, np.ones((2, 3), int), np.array([5, 7]), kernel, bias).shape
+    (2, 3, 3)
+    """
+    size, count = kernel.shape[-1], drawn.shape[0]
+    labels = ops.maximum(labels, 0)
+    x = ops.cast(vectors, "float32")
+    rows = ops.transpose(ops.cast(kernel, "float32"))  # [V, D]
+    bias = ops.cast(bias, "float32")
+
+    def correction(words):
+        k = ops.cast(words, "float32")
+        return ops.log(count * ops.log1p(1 / (k + 1)) / math.log(size + 1))
+
+    true = ops.sum(x * ops.take(rows, labels, axis=0), -1) + ops.take(bias, labels)
+    others = ops.matmul(x, ops.transpose(ops.take(rows, drawn, axis=0))) + ops.take(bias, drawn)
+    others = others - correction(drawn)
+    others = ops.where(ops.equal(ops.expand_dims(labels, -1), drawn), -1e30, others)
+    return ops.concatenate([ops.expand_dims(true - correction(labels), -1), others], axis=-1)

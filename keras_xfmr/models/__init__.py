@@ -9,6 +9,8 @@ from keras_xfmr.models.bert_heads import (
     BertTokenClassifier,
 )
 from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.elmo import Elmo
+from keras_xfmr.models.elmo_language_model import ElmoLanguageModel
 from keras_xfmr.models.gpt import Gpt
 from keras_xfmr.models.gpt_classifier import GptClassifier
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
@@ -26,6 +28,8 @@ __all__ = [
     "BertTokenClassifier",
     "Classifier",
     "Embedder",
+    "Elmo",
+    "ElmoLanguageModel",
     "Encoder",
     "Gpt",
     "GptClassifier",

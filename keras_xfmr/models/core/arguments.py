@@ -65,7 +65,8 @@ def check_sizes(config, sizes, optional=()):
         optional: names of positive integers or None.
 
     Raises:
-        ValueError: a size or a dropout rate is none, or `num_heads` does not divide `d_model`.
+        ValueError: a size or a dropout rate is none, or `num_heads` does not divide `d_model`, where
+            there are heads.
     """
     for name in (*sizes, *optional):
         if name in sizes or config[name] is not None:
@@ -73,7 +74,7 @@ def check_sizes(config, sizes, optional=()):
     for name in [name for name in config if name.endswith("dropout_rate")]:
         if config[name] is not None:
             check_rate(name, config[name])
-    if config["d_model"] % config["num_heads"]:
+    if "num_heads" in config and config["d_model"] % config["num_heads"]:
         raise ValueError(
             "`num_heads` must divide `d_model`. "
             f"Received: d_model={config['d_model']}, num_heads={config['num_heads']}."

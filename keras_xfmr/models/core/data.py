@@ -71,6 +71,7 @@ class ValidatesData:
     # ---- what `compile` is given
 
     unfit = None  # why the loss or a metric cannot be meant
+    default_loss_weights = None  # of named outputs, where `compile` is given none
 
     def described_outputs(self):
         """What each output is: a `compiled.Output`, or a dictionary of them by their names.
@@ -97,13 +98,16 @@ class ValidatesData:
         `functools.partial`, classes, objects, and dictionaries and lists of them for several
         outputs are looked at; so are `from_logits`, `pad_id` and `ignore_class` of your own losses.
         A lambda, a function of your own, and what your own `call` or `update_state` does cannot be
-        looked into. Outputs that a dictionary of `loss_weights` does not name have the weight 1.
+        looked into. Outputs that a dictionary of `loss_weights` does not name have the weight 1;
+        without `loss_weights` those of the model's `default_loss_weights`, if it has some.
 
         A model that comes back from a `.keras` file is compiled in any case, so that it has its
         optimizer.
         """
         if metrics is None and weighted_metrics is None and self.compiled:
             metrics = []  # with None, Keras would keep those of the last `compile`
+        if loss_weights is None and isinstance(loss, dict):
+            loss_weights = self.default_loss_weights
         if isinstance(loss, dict) and isinstance(loss_weights, dict):
             loss_weights = {**dict.fromkeys(loss, 1.0), **loss_weights}  # Keras wants them all
         super().compile(

@@ -7,6 +7,8 @@ import math
 
 import keras
 
+from keras_xfmr.layers import ScalarMix
+
 
 class Encoder:
     """The protocol of encoders: what the heads of `models/heads/` read of them, and no more.
@@ -25,7 +27,11 @@ class Encoder:
         pooler: the layer of `pool`, or None. An encoder that has one has an argument `pooler` of
             its constructor, too, which leaves it out where it is False.
         causal: whether a position sees those before it alone; by default False.
-        declared_inputs: its `Inputs`; one of them is `token_ids`, one `attention_mask`.
+        mixes: whether heads mix the vectors of several layers (`vectors`), each by a `ScalarMix`
+            of its own; by default False.
+        words_input: the name of the input that has a row's tokens or words, by default
+            `"token_ids"`.
+        declared_inputs: its `Inputs`; one of them is `words_input`, one `attention_mask`.
         dtype_policy: of its layers.
 
     Example:
@@ -37,6 +43,8 @@ class Encoder:
 
     pooler = None
     causal = False
+    mixes = False
+    words_input = "token_ids"
 
     def encode(self, **inputs):
         """The vectors of every position, `[B, T, D]`.
@@ -46,11 +54,19 @@ class Encoder:
         """
         raise NotImplementedError
 
+    def vectors(self, **inputs):
+        """The vectors of each layer that a head reads: by default those of `encode` alone."""
+        return [self.encode(**inputs)]
+
+    def scalar_mix(self):
+        """The layer by which a head mixes `vectors`, a new one for each, where this `mixes`."""
+        return ScalarMix(dtype=self.dtype_policy)
+
     def pool(self, sequence, attention_mask=None):
         """One vector of a row, `[B, D]`: by default that of its first position.
 
         Args:
-            sequence: what `encode` gave.
+            sequence: what `encode` gave, or a mix of `vectors`.
             attention_mask: `[B, T]`, 1 = a token, 0 = padding; None where that is not known.
         """
         return sequence[:, 0]
@@ -79,14 +95,14 @@ class Reading(keras.Model):
 
 
 def reading_of(encoder, pooled):
-    """A model from the encoder's inputs to a list of `encode` and, where `pooled`, `pool`.
+    """A model from the encoder's inputs to a list of `vectors` and, where `pooled`, of `pool`.
 
     It shares the encoder's layers, and has those that it computes with alone: without the pooled
-    vector no pooler.
+    vector no pooler. Of a mix, a head makes the pooled vector itself.
     """
     inputs = encoder.declared_inputs.symbolic()
-    outputs = [encoder.encode(**inputs)]
-    if pooled:
+    outputs = list(encoder.vectors(**inputs))
+    if pooled and not encoder.mixes:
         outputs.append(encoder.pool(outputs[0], inputs["attention_mask"]))
     place = {id(weight): i for i, weight in enumerate(encoder.weights)}
 

@@ -22,7 +22,7 @@ PACKED = ("row", "truncated", "word_positions")
 
 
 class Input(typing.NamedTuple):
-    """An input of integers `[B, T]`.
+    """An input of integers `[B, T]`, or `[B, T, width]`.
 
     Attributes:
         name: its key.
@@ -32,8 +32,9 @@ class Input(typing.NamedTuple):
         advice: the argument of the model that decides `size`, for messages.
         longest: the most positions of a row, or None.
         default: None where the input is needed, or else a function that makes it from the others.
-        like: name of an input whose shape it has.
+        like: name of an input whose rows and positions it has.
         nonempty: whether a row has one position at least.
+        width: the numbers of a position, where there are several.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Input(typing.NamedTuple):
     default: typing.Callable | None = None
     like: str | None = None
     nonempty: bool = False
+    width: int | None = None
+
+    @property
+    def shape(self):
+        """Without the batch."""
+        return (None,) if self.width is None else (None, self.width)
 
 
 class Range(typing.NamedTuple):
@@ -86,7 +93,7 @@ class Inputs:
 
     def symbolic(self):
         """name -> `keras.Input`."""
-        return {name: keras.Input((None,), dtype="int32", name=name) for name in self._declared}
+        return {one.name: keras.Input(one.shape, dtype="int32", name=one.name) for one in self}
 
     def named(self, given):
         """The inputs by their names: one alone, or several in their order, get them here.
@@ -147,10 +154,14 @@ class Inputs:
                     f"`{one.name}` must have at most max_length={one.longest} positions. "
                     f"Received: {shape[1]} positions."
                 )
-            if one.like and not functional.shapes_agree(shape, tuple(inputs[one.like].shape)):
+            if one.width is not None and not functional.shapes_agree(shape[1:], one.shape):
+                raise ValueError(
+                    f"`{one.name}` must have the shape [B, T, {one.width}]. Received: shape {shape}."
+                )
+            if one.like and not functional.shapes_agree(shape, tuple(inputs[one.like].shape[:2])):
                 raise ValueError(
                     f"`{one.name}` must have the shape of `{one.like}`, "
-                    f"{tuple(inputs[one.like].shape)}. Received: shape {shape}."
+                    f"{tuple(inputs[one.like].shape[:2])}. Received: shape {shape}."
                 )
             if one.size is not None:
                 refuse_no_ids(f"`{one.name}`", inputs[one.name])

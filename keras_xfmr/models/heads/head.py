@@ -31,6 +31,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         # Held by what Keras does not look into, or the head would own the encoder's pooler.
         self._held = types.SimpleNamespace(encoder=encoder)
         self._reading = reading_of(encoder, self.pooled)  # its weights come before the head's own
+        self.scalar_mix = encoder.scalar_mix() if encoder.mixes else None
 
     @property
     def encoder(self):
@@ -54,11 +55,20 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         self.declared_inputs = encoder.declared_inputs.and_also(*self.further_inputs)
         inputs = self.declared_inputs.symbolic()
         read = {one.name: inputs[one.name] for one in encoder.declared_inputs}
-        sequence, *pooled = self._reading(read)
-        outputs = outputs_of(sequence, pooled[0] if pooled else None, inputs)
+        outputs = outputs_of(*self._vectors(inputs, self._reading(read)), inputs)
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.dtype_policy = encoder.dtype_policy
         self._config = config
+
+    def _vectors(self, inputs, read):
+        """The vectors of every position, and the pooled one, or None."""
+        if self.scalar_mix is None:
+            sequence, *pooled = read
+            return sequence, pooled[0] if pooled else None
+        sequence = self.scalar_mix(read)
+        if not self.pooled:
+            return sequence, None
+        return sequence, self.encoder.pool(sequence, inputs["attention_mask"])
 
     def _dense(self, units, name, **options):
         return keras.layers.Dense(

@@ -40,6 +40,12 @@ class MaskedLanguageModel(Head):
 
     def __init__(self, encoder, *, next_sentence=True, name=None, **kwargs):
         self.pooled = next_sentence
+        if getattr(encoder, "mixes", False):
+            raise ValueError(
+                "The words of a masked language model are tied to a token table, and the encoder "
+                f"must read them from both sides at once. Received: a {type(encoder).__name__}; "
+                "train it by a `keras_xfmr.models.ElmoLanguageModel`."
+            )
         self._over(encoder)
         self.mlm_transform = MaskedLMTransform(
             encoder.activation,

@@ -51,7 +51,7 @@ class SpanPredictor(Head):
         return super()._named_labels(labels)
 
     def label_ranges(self, labels, inputs):
-        length = inputs["token_ids"].shape[-1]
+        length = inputs[self.encoder.words_input].shape[1]
         for name, values in (labels if isinstance(labels, dict) else {}).items():
             if length is not None:
                 ignored = self.ignored_label(name)

@@ -1,0 +1,418 @@
+"""ELMo: LSTMs in both directions over words, as a functional model of the library's layers.
+
+B batch, T words, C characters of a word, U units, P projection_dim
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.layers import CharacterCNN, Dropout, ProjectedLSTM, ScalarMix, TokenEmbedding
+from keras_xfmr.layers.characters import check_filters
+from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.initializers import copy_initializer
+from keras_xfmr.models.core.arguments import check_sizes
+from keras_xfmr.models.core.data import ValidatesData
+from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.core.fine_tuning import Adaptable
+from keras_xfmr.models.core.inputs import Input, Inputs
+from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
+
+# The original's bytes of UTF-8, after 0 for padding, and what stands around them.
+CHARACTERS = 262
+BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, FILLING = 257, 258, 259, 260, 261
+FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+
+# Peters et al. 2018, and the smaller models that were published with it.
+PRESETS = {
+    "original": {},
+    "medium": dict(units=2048, projection_dim=256, num_highway=1),
+    "small": dict(units=1024, projection_dim=128, num_highway=1),
+    "nano": dict(
+        units=512, projection_dim=128, num_highway=1,
+        filters=((1, 16), (2, 32), (3, 64), (4, 64), (5, 64)),
+    ),
+    "tiny": dict(
+        units=24, projection_dim=8, num_highway=1, character_dim=4, filters=((1, 4), (3, 8)),
+        max_characters=16,
+    ),
+}  # fmt: skip
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
+    """Words that know their context: two stacks of LSTMs, one each way (Peters et al. 2018).
+
+        x = CharacterCNN(characters of the word)            h_0 = [x, x]
+        forward_j  = LSTM(forward_{j-1})                    h_j = [forward_j, backward_j]
+        backward_j = LSTM(backward_{j-1}), last word first
+
+    With `skip_connections`, the layers above the first add their input to their output. Rows are
+    words; the model puts a sentence's markers around them, and takes them off again. Each call
+    begins with a state of zeros: the same sentence has the same vectors, in any batch, where the
+    original goes on from the batch before. `encode` carries a state where it is given one.
+
+    Args:
+        vocab_size: None, the default, for characters; else V, the rows of a table of words.
+        units: U of each LSTM, by default 4096; so are the other sizes those of the original.
+        projection_dim: P of each LSTM, by default 512.
+        num_layers: LSTMs of each direction, by default 2.
+        skip_connections: see above, by default True.
+        cell_clip, projection_clip: of the LSTMs, by default 3, or None.
+        max_characters: C, by default 50.
+        character_dim, filters, num_highway, activation: of the `CharacterCNN`.
+        dropout_rate: on the words' vectors and on the input of each LSTM, by default 0.1.
+        pad_id, start_id, end_id: padding and sentence markers of a table of words, by default 0, 2
+            and 3, as in the vocabularies of this library.
+        scalar_mix: arguments of the `ScalarMix` that each head has, a dictionary, such as
+            `{"l2": 1e-3}`.
+        initializer: of all weights, in the place of those of the layers.
+        dtype: dtype policy of the layers.
+
+    Inputs of the call: a dictionary, or the first one alone.
+
+    - `character_ids`: integers `[B, T, C]`, as `keras_xfmr.text.WordPacker` makes them; with
+      `vocab_size` instead `token_ids` `[B, T]`;
+    - `attention_mask`: `[B, T]`, 1 = a word, 0 = padding; by default the words that have a
+      character, or are not `pad_id`.
+
+    Returns:
+        A list of `num_layers` + 1 tensors `[B, T, 2 P]`, h_0 first; zeros at padding in those of
+        the LSTMs.
+
+    Raises:
+        ValueError: sizes that do not fit; ids outside their table.
+
+    Example:
+
+    >>> model = Elmo.from_preset("tiny")
+    >>> words = keras_xfmr.text.words_to_characters(tf.constant([["a", "bat"]]), max_characters=16)
+    >>> [tuple(layer.shape) for layer in model(words)]
+    [(1, 2, 16), (1, 2, 16), (1, 2, 16)]
+    """
+
+    family = "elmo"
+    mixes = True
+
+    def __init__(
+        self,
+        vocab_size=None,
+        *,
+        units=4096,
+        projection_dim=512,
+        num_layers=2,
+        skip_connections=True,
+        cell_clip=3.0,
+        projection_clip=3.0,
+        max_characters=50,
+        character_dim=16,
+        filters=FILTERS,
+        num_highway=2,
+        activation="relu",
+        dropout_rate=0.1,
+        pad_id=0,
+        start_id=2,
+        end_id=3,
+        scalar_mix=None,
+        initializer=None,
+        dtype=None,
+        name=None,
+        **kwargs,
+    ):
+        self.refuse_unknown(kwargs)
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        self._config = config = _checked(dict(
+            vocab_size=vocab_size, units=units, projection_dim=projection_dim,
+            num_layers=num_layers, skip_connections=skip_connections, cell_clip=cell_clip,
+            projection_clip=projection_clip, max_characters=max_characters,
+            character_dim=character_dim, filters=filters, num_highway=num_highway,
+            activation=activation, dropout_rate=dropout_rate, pad_id=pad_id, start_id=start_id,
+            end_id=end_id, scalar_mix=scalar_mix, initializer=saved_initializer(initializer),
+            dtype=keras.dtype_policies.serialize(policy),
+        ))  # fmt: skip
+        self._given_initializer = keras.initializers.get(initializer)
+        self._lora = {}
+        self.projection_dim, self.dropout_rate = config["projection_dim"], dropout_rate
+        self.d_model = 2 * self.projection_dim
+        self.of_characters = vocab_size is None
+        self.pad_token_id = None if self.of_characters else config["pad_id"]
+        self.words_input = "character_ids" if self.of_characters else "token_ids"
+
+        # ---- layers
+        self.token_embedding = self._embedding(policy)
+        self.embeddings_dropout = Dropout(dropout_rate, dtype=policy, name="embeddings_dropout")
+        self.encoder_blocks = [
+            BidirectionalBlock(
+                config["units"], self.projection_dim, cell_clip=cell_clip,
+                projection_clip=projection_clip, skip_connection=skip_connections and i > 0,
+                dropout_rate=dropout_rate if i else 0.0,  # the first input has had its own
+                initializer=self._initializer_or(None), dtype=policy, name=f"encoder_{i}",
+            )
+            for i in range(config["num_layers"])
+        ]  # fmt: skip
+
+        # ---- functional graph
+        size, width = (
+            (CHARACTERS, config["max_characters"]) if self.of_characters else (vocab_size, None)
+        )
+        title = "Character ids" if self.of_characters else "Token ids"
+        words = Input(self.words_input, title, size, width=width)
+        mask = Input("attention_mask", "`attention_mask`", default=self._mask, like=words.name)
+        self.declared_inputs = Inputs(words, mask)
+        inputs = self.declared_inputs.symbolic()
+        super().__init__(inputs=inputs, outputs=self.vectors(**inputs), name=name, **kwargs)
+        self.dtype_policy = policy
+
+    def _initializer_or(self, default):
+        given = self._given_initializer
+        return default if given is None else copy_initializer(given)
+
+    def _embedding(self, policy):
+        config, options = self._config, dict(dtype=policy, name="token_embedding")
+        if not self.of_characters:
+            return TokenEmbedding(
+                config["vocab_size"], self.projection_dim, scale=False,
+                embeddings_initializer=self._initializer_or(None), **options,
+            )  # fmt: skip
+        return CharacterCNN(
+            self.projection_dim, config["filters"], character_dim=config["character_dim"],
+            num_highway=config["num_highway"], activation=config["activation"],
+            num_characters=CHARACTERS, kernel_initializer=self._initializer_or(None), **options,
+        )  # fmt: skip
+
+    @classmethod
+    def from_preset(cls, preset, **overrides):
+        """The sizes of a published model, with freshly drawn weights.
+
+        Args:
+            preset: `"original"`, `"medium"`, `"small"`, `"nano"` (for two cores) or `"tiny"`, for
+                tests.
+            **overrides: other arguments.
+
+        Raises:
+            ValueError: an unknown preset.
+
+        Example:
+
+        >>> Elmo.from_preset("tiny").count_params()
+        6508
+        """
+        check_choice("preset", preset, PRESETS)
+        return cls(**{**PRESETS[preset], **overrides})
+
+    # ---- what heads read, see `Encoder`
+
+    def vectors(self, attention_mask, training=None, **words):
+        """The vectors of every layer, h_0 first, `[B, T, 2 P]` each; a head mixes them."""
+        return self._encode(words[self.words_input], attention_mask, None, training)[0]
+
+    def scalar_mix(self):
+        return ScalarMix(**self._config["scalar_mix"] or {}, dtype=self.dtype_policy)
+
+    def pool(self, sequence, attention_mask=None):
+        """The mean of the words of each row `[B, 2 P]`; zeros for a row without words."""
+        if attention_mask is None:
+            return ops.mean(sequence, axis=1)
+        shown = ops.cast(ops.expand_dims(ops.not_equal(attention_mask, 0), -1), sequence.dtype)
+        count = ops.maximum(ops.sum(shown, axis=1), 1)
+        return ops.sum(sequence * shown, axis=1) / count
+
+    def initializer(self):
+        """What the layers of heads are drawn from."""
+        return keras.initializers.GlorotUniform()
+
+    # ---- the call
+
+    def encode(self, inputs, state=None):
+        """The vectors of every layer, and the state behind the sentences.
+
+        Args:
+            inputs: as of the call.
+            state: what an earlier call returned for as many rows, or None for zeros. Rows that the
+                mask divides differently may follow one another.
+
+        Returns:
+            The list that the call returns, and the state: for each LSTM (h `[B, P]`, c `[B, U]`),
+            forward and backward.
+
+        Example:
+
+        >>> model = Elmo.from_preset("tiny", vocab_size=100)
+        >>> layers, state = model.encode(np.array([[5, 7, 11]]))
+        >>> layers, state = model.encode(np.array([[13, 17]]), state)
+        >>> len(layers), len(state)
+        (3, 2)
+        """
+        inputs = self.validated_inputs(inputs)
+        return self._encode(inputs[self.words_input], inputs["attention_mask"], state)
+
+    def _encode(self, ids, attention_mask, state, training=None):
+        mask = ops.cast(attention_mask, "bool")
+        x = self.embed(ids, training)
+        start, end = (self._marker(mask, i, training) for i in range(2))
+        x = ops.concatenate([start, x, end], axis=1)
+        wide = ops.pad(mask, [[0, 0], [1, 1]], constant_values=True)
+        both = (x, ops.flip(x, 1)), (wide, ops.flip(wide, 1))
+        layers, state = self.read(*both, state, training)
+        vectors = [
+            ops.concatenate([forward, ops.flip(backward, 1)], axis=-1)[:, 1:-1]
+            for forward, backward in layers
+        ]
+        return vectors, state
+
+    def read(self, sequences, masks, state=None, training=None):
+        """Both directions over vectors that are in the order in which each is read.
+
+        Args:
+            sequences: forward and backward, `[B, T, P]` each, with sentence markers.
+            masks: likewise, bool `[B, T]`.
+            state: see `encode`.
+
+        Returns:
+            For each layer the pair of both directions' vectors, and the state.
+        """
+        layers, states = [tuple(sequences)], []
+        for i, block in enumerate(self.encoder_blocks):
+            before = None if state is None else state[i]
+            *pair, after = block(
+                *layers[-1], masks=masks, initial_state=before, training=training
+            )
+            layers.append(tuple(pair))
+            states.append(after)
+        return layers, states
+
+    def embed(self, ids, training=None):
+        """The words' vectors `[B, T, P]`."""
+        options = {} if self.of_characters else {"validate": False}
+        return self.embeddings_dropout(self.token_embedding(ids, **options), training=training)
+
+    def _marker(self, mask, place, training):
+        """The vector of a sentence's begin or end in front of each row, `[B, 1, P]`."""
+        ids = ops.zeros_like(mask[:, :1], dtype="int32")
+        if self.of_characters:
+            ids = ops.expand_dims(ids, -1) + ops.convert_to_tensor(
+                [marker_characters(self._config["max_characters"])[place]]
+            )
+        else:
+            ids = ids + self._config[("start_id", "end_id")[place]]
+        return self.embed(ids, training)
+
+    def shown(self, ids):
+        """Which words are no padding, int32 `[B, T]`."""
+        shown = ops.not_equal(ids, 0 if self.of_characters else self.pad_token_id)
+        return ops.cast(ops.any(shown, axis=-1) if self.of_characters else shown, "int32")
+
+    def _mask(self, inputs):
+        return self.shown(inputs[self.words_input])
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class BidirectionalBlock(keras.layers.Layer):
+    """A `ProjectedLSTM` of each direction, over sequences in the order in which it reads them.
+
+    Args:
+        units, projection_dim, cell_clip, projection_clip: of both.
+        skip_connection: whether a sequence is added to what becomes of it.
+        dropout_rate: on the sequences.
+        initializer: of the kernels; by default those of the layer.
+
+    Call arguments:
+        forward, backward: `[B, T, D]`; backward has the last word first.
+        masks: bool `[B, T]` of both.
+        initial_state: pairs (h, c) of both, or None for zeros.
+
+    Returns:
+        Both sequences `[B, T, P]`, and the last states as `initial_state`.
+    """
+
+    def __init__(
+        self,
+        units,
+        projection_dim,
+        *,
+        cell_clip=None,
+        projection_clip=None,
+        skip_connection=False,
+        dropout_rate=0.0,
+        initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self._arguments = dict(
+            units=units, projection_dim=projection_dim, cell_clip=cell_clip,
+            projection_clip=projection_clip, skip_connection=skip_connection,
+            dropout_rate=dropout_rate,
+        )  # fmt: skip
+        self.skip_connection = skip_connection
+        self._given = keras.initializers.get(initializer)
+        drawn = (
+            {}
+            if initializer is None
+            else {
+                f"{name}_initializer": self._given for name in ("kernel", "recurrent", "projection")
+            }
+        )
+        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.forward, self.backward = (
+            ProjectedLSTM(
+                units, projection_dim, cell_clip=cell_clip, projection_clip=projection_clip,
+                return_state=True, dtype=self.dtype_policy, name=name, **drawn,
+            )
+            for name in ("forward", "backward")
+        )  # fmt: skip
+
+    def get_config(self):
+        initializer = saved_initializer(self._given)
+        return {**super().get_config(), **self._arguments, "initializer": initializer}
+
+    def build(self, forward_shape, backward_shape=None):
+        self.forward.build(forward_shape)
+        self.backward.build(forward_shape)
+        propagate_frozen(self)
+
+    def projections(self):
+        """No layers for low-rank updates."""
+        return []
+
+    def call(self, forward, backward, masks=(None, None), initial_state=None, training=None):
+        found = []
+        for i, x in enumerate((forward, backward)):
+            y, *state = (self.forward, self.backward)[i](
+                self.dropout(x, training=training),
+                mask=masks[i],
+                initial_state=None if initial_state is None else initial_state[i],
+                training=training,
+            )
+            if self.skip_connection:
+                y = y + x
+            if masks[i] is not None:
+                y = ops.where(ops.expand_dims(masks[i], -1), y, ops.zeros_like(y))
+            found.append((y, tuple(state)))
+        (forward, one), (backward, other) = found
+        return forward, backward, (one, other)
+
+
+def marker_characters(length):
+    """The words that begin and end a sentence, as characters: two lists of `length` ids."""
+    return [
+        [BEGIN_WORD, mark, END_WORD] + [FILLING] * (length - 3)
+        for mark in (BEGIN_SENTENCE, END_SENTENCE)
+    ]
+
+
+def _checked(config):
+    """Sizes that fit, as a configuration can hold them."""
+    sizes = ("units", "projection_dim", "max_characters", "character_dim")
+    check_sizes(config, sizes, optional=["vocab_size"])
+    for name in ("num_layers", "num_highway"):
+        config[name] = check_int(name, config[name], least=0)
+    config["filters"] = check_filters(config["filters"])
+    widest = max(3, *(width for width, _ in config["filters"]))
+    check_int("max_characters", config["max_characters"], least=widest)
+    for name in ("pad_id", "start_id", "end_id"):
+        last = None if config["vocab_size"] is None else config["vocab_size"] - 1
+        config[name] = check_int(name, config[name], 0, last)
+    if config["scalar_mix"] is not None:
+        config["scalar_mix"] = dict(config["scalar_mix"])
+        ScalarMix(**config["scalar_mix"])  # its own errors
+    return config

@@ -1,0 +1,323 @@
+"""The two language models that an `Elmo` is trained by.
+
+B batch, T length, C characters of a word, P projection_dim, V vocab_size, K sampled words
+"""
+
+import types
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.inputs import Inputs, Range
+from keras_xfmr.models.elmo import Elmo
+from keras_xfmr.models.heads.head import Head
+from keras_xfmr.models.heads.published import OverPublished
+
+DIRECTIONS = ("forward", "backward")
+IGNORED = -1  # the label of what is not to be predicted
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class ElmoLanguageModel(OverPublished, Head):
+    """Predicts the next word, and by the other direction the word before (Peters et al. 2018).
+
+        forward[t]  = softmax(W forward_L[t] + b)    of the word behind position t
+        backward[t] = the same W and b, over the text that is read last word first
+
+    The loss is the mean of both. Each direction reads its own input, as
+    `keras_xfmr.text.BidirectionalLanguageModelDataset` makes them.
+
+    Args:
+        encoder: an `Elmo`, whose weights are trained.
+        vocab_size: V, the words that are predicted.
+        num_sampled: K: in training the softmax is over the label and K words that are drawn for the
+            batch from P(k) = log((k + 2) / (k + 1)) / log(V + 1), for vocabularies in the order of
+            frequency (Jean et al. 2015). Evaluation is over all words. Then training reports the
+            loss over the sample, and no metrics. None, the default: all words, always.
+        state_rows: B, where rows go on in the next batch (`contiguous=True`): the LSTMs then begin
+            with the state behind the batch before, in `fit` and in `evaluate`. The state is a
+            weight that is not trained; `fit` begins each epoch with zeros, `evaluate` itself, and
+            what was there comes back behind it. None, the default: each row begins with zeros.
+
+    Inputs of the call, with sentence markers among the words:
+
+    - `character_ids` `[B, T, C]`, or of an `Elmo` with a table of words `token_ids` `[B, T]`;
+    - `reverse_character_ids` or `reverse_token_ids`, likewise: the last word of a sentence first.
+
+    Returns:
+        `{"forward": logits [B, T, V], "backward": logits [B, T, V]}`, each in the order in which it
+        reads. Labels are a dictionary with these names; those of -1 are not learned. With
+        `num_sampled` a call with `training=True` returns the vectors `[B, T, P]` instead.
+
+    Raises:
+        TypeError: `encoder` is no `Elmo`.
+        ValueError: sizes that do not fit.
+
+    Example:
+
+    >>> model = ElmoLanguageModel(Elmo.from_preset("tiny", vocab_size=31), 31)
+    >>> ids = np.array([[2, 5, 7, 3]])
+    >>> model({"token_ids": ids, "reverse_token_ids": ids[:, ::-1]})["forward"].shape
+    (1, 4, 31)
+    """
+
+    over, family = Elmo, Elmo.family
+    default_loss_weights = dict.fromkeys(DIRECTIONS, 0.5)
+
+    def __init__(
+        self, encoder, vocab_size, *, num_sampled=None, state_rows=None, name=None, **kwargs
+    ):
+        self.refuse_unknown(kwargs)
+        if not isinstance(encoder, Elmo):
+            raise TypeError(f"`encoder` must be a keras_xfmr.models.Elmo. Received: {encoder!r}.")
+        self.vocab_size = check_positive_int("vocab_size", vocab_size)
+        if num_sampled is not None:
+            num_sampled = check_int("num_sampled", num_sampled, 1, self.vocab_size - 1)
+            if self.vocab_size == encoder.projection_dim:
+                raise ValueError(
+                    "A sample is of a vocabulary that is larger than the vectors. Received: "
+                    f"vocab_size={vocab_size} and projection_dim={encoder.projection_dim}."
+                )
+        if state_rows is not None:
+            state_rows = check_positive_int("state_rows", state_rows)
+        self._held = types.SimpleNamespace(encoder=encoder, fitting=False)
+        self.scalar_mix = None
+        self.num_sampled, self.state_rows = num_sampled, state_rows
+        policy = encoder.dtype_policy
+
+        # ---- layers
+        self.softmax = Softmax(
+            self.vocab_size, vectors_in_training=num_sampled is not None, dtype=policy,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=encoder.projection_dim**-0.5),
+            name="softmax",
+        )  # fmt: skip
+        self.state = None
+        if state_rows is not None:
+            sizes = encoder.get_config()
+            shape = (state_rows, sizes["num_layers"], encoder.projection_dim, sizes["units"])
+            self.state = RowState(*shape, dtype=policy, name="state")
+        self.seed_generator = keras.random.SeedGenerator() if num_sampled else None
+
+        # ---- functional graph
+        (words,) = (one for one in encoder.declared_inputs if one.name == encoder.words_input)
+        reverse = words._replace(name=f"reverse_{words.name}", like=words.name)
+        self.declared_inputs = Inputs(words, reverse)
+        inputs = self.declared_inputs.symbolic()
+        outputs = dict(zip(DIRECTIONS, self._logits(list(inputs.values()))))
+        super(Head, self).__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.dtype_policy = policy
+        self._config = dict(
+            vocab_size=self.vocab_size, num_sampled=num_sampled, state_rows=state_rows
+        )
+
+    def _logits(self, both):
+        encoder = self.encoder
+        vectors = [encoder.embed(ids) for ids in both]
+        masks = [ops.cast(encoder.shown(ids), "bool") for ids in both]
+        before = None if self.state is None else self.state(vectors[0])
+        layers, after = encoder.read(vectors, masks, before)
+        top = layers[-1]
+        if self.state is not None:
+            top = [self.state(vectors, after) for vectors in top]
+        return [self.softmax(encoder.embeddings_dropout(vectors)) for vectors in top]
+
+    # ---- labels and the loss
+
+    def label_ranges(self, labels, inputs):
+        for name, values in (labels if isinstance(labels, dict) else {}).items():
+            ignored = self.ignored_label(name)
+            yield Range(f"Labels of `{name}`", values, self.vocab_size, "vocab_size", ignored)
+
+    def described_outputs(self):
+        return {name: Output("vocabulary", self.vocab_size, IGNORED) for name in DIRECTIONS}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """As Keras'; with `num_sampled` over the label and the sample, where it trains."""
+        if self._gave_vectors(y_pred):
+            y, y_pred = self._sampled(y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """As Keras'; over a sample there are no metrics besides the losses."""
+        if not self._gave_vectors(y_pred):
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        return {name: v for name, v in self.get_metrics_result().items() if name.endswith("loss")}
+
+    def _gave_vectors(self, outputs):
+        return self.num_sampled is not None and outputs["forward"].shape[-1] != self.vocab_size
+
+    def _sampled(self, labels, vectors):
+        """Labels 0, and logits of the label and of the sample `[B, T, 1 + K]`."""
+        drawn = functional.log_uniform(self.num_sampled, self.vocab_size, self.seed_generator)
+        logits = {
+            name: functional.sampled_logits(
+                vectors[name], labels[name], drawn, self.softmax.kernel, self.softmax.bias
+            )
+            for name in DIRECTIONS
+        }
+        first = {name: ops.where(values < 0, values, 0) for name, values in labels.items()}
+        return first, logits
+
+    # ---- the state of contiguous rows
+
+    def reset_state(self):
+        """Sets the state of all rows to zeros, as `fit` and `evaluate` do themselves."""
+        if self.state is not None:
+            self.state.assign([ops.zeros_like(weight) for weight in self.state.weights])
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        if self.state is None:
+            return super().fit(x, y, *args, **kwargs)
+        outer = not self._held.fitting  # a broken epoch is ended by a `fit` inside
+        kwargs["callbacks"] = _with(kwargs.get("callbacks"), ResetState(begin=outer))
+        self._held.fitting = True
+        try:
+            return super().fit(x, y, *args, **kwargs)
+        finally:
+            self._held.fitting = not outer
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        given = kwargs.get("callbacks")
+        if self.state is not None and not isinstance(given, keras.callbacks.CallbackList):
+            kwargs["callbacks"] = _with(given, ResetState(begin=True))
+        return super().evaluate(x, y, *args, **kwargs)
+
+    # ---- published weights
+
+    @classmethod
+    def _divide(cls, arguments):
+        mine, encoder = super()._divide(arguments)
+        encoder.pop("vocab_size", None)  # the head's, which may be another
+        return mine, encoder
+
+    @classmethod
+    def _head_arguments(cls, checkpoint, given):
+        name = "softmax/W"
+        if name in checkpoint.names:
+            return {"vocab_size": checkpoint.sides(name)[1]}
+        if "vocab_size" not in given:
+            raise ValueError(
+                "The checkpoint has no softmax, as the original's HDF5 files do not. Pass "
+                "`vocab_size=` for a new one, or load the encoder alone by `Elmo.from_pretrained`."
+            )
+        return {}
+
+    def hub_config(self):
+        return {"architectures": ["ElmoLanguageModel"]}
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class Softmax(keras.layers.Dense):
+    """The logits over a vocabulary; vectors as they are in training, where the loss samples."""
+
+    def __init__(self, units, *, vectors_in_training=False, **kwargs):
+        super().__init__(units, **kwargs)
+        self.vectors_in_training = vectors_in_training
+
+    def get_config(self):
+        return {**super().get_config(), "vectors_in_training": self.vectors_in_training}
+
+    def call(self, inputs, training=None):
+        if training and self.vectors_in_training:
+            return inputs
+        return super().call(inputs, training=training)
+
+    def compute_output_spec(self, inputs, training=None):
+        shape = (*inputs.shape[:-1], self.units)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class RowState(keras.layers.Layer):
+    """The states of LSTMs between batches, as weights that are not trained.
+
+    Args:
+        rows: B.
+        num_layers, projection_dim, units: of the LSTMs.
+
+    Call arguments:
+        inputs: `[B, T, P]`.
+        state: None, or what to keep: for each layer (h, c) of both directions.
+
+    Returns:
+        Without `state`, what was kept last; with it the inputs.
+    """
+
+    def __init__(self, rows, num_layers, projection_dim, units, **kwargs):
+        super().__init__(**kwargs)
+        self._arguments = dict(
+            rows=rows, num_layers=num_layers, projection_dim=projection_dim, units=units
+        )
+        self._kept = [
+            [
+                tuple(
+                    self.add_weight(
+                        name=f"{direction}_{i}_{name}", shape=(rows, size), initializer="zeros",
+                        trainable=False, dtype="float32", autocast=False,
+                    )
+                    for name, size in (("h", projection_dim), ("c", units))
+                )
+                for direction in DIRECTIONS
+            ]
+            for i in range(num_layers)
+        ]  # fmt: skip
+        self.built = True
+
+    def get_config(self):
+        return {**super().get_config(), **self._arguments}
+
+    def assign(self, values):
+        for weight, value in zip(self.weights, values):
+            weight.assign(value)
+
+    def call(self, inputs, state=None):
+        rows = self._arguments["rows"]
+        if inputs.shape[0] not in (None, rows):
+            raise ValueError(
+                f"A batch must have state_rows={rows} rows. Received: {inputs.shape[0]}."
+            )
+        if state is None:
+            return keras.tree.map_structure(ops.convert_to_tensor, self._kept)
+        self.assign(keras.tree.flatten(state))
+        return inputs
+
+    def compute_output_spec(self, inputs, state=None):
+        if state is not None:
+            return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+        return keras.tree.map_structure(
+            lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype), self._kept
+        )
+
+
+class ResetState(keras.callbacks.Callback):
+    """Begins each epoch and each evaluation with a state of zeros.
+
+    The first of the callbacks: one that restores a backup, which has the state, comes behind it.
+    """
+
+    def __init__(self, begin):
+        super().__init__()
+        self._begin, self._before = begin, None
+
+    def on_train_begin(self, logs=None):
+        if self._begin:
+            self.model.reset_state()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.reset_state()
+
+    def on_test_begin(self, logs=None):
+        self._before = [ops.convert_to_numpy(weight) for weight in self.model.state.weights]
+        self.model.reset_state()
+
+    def on_test_end(self, logs=None):
+        self.model.state.assign(self._before)
+
+
+def _with(callbacks, first):
+    if callbacks is None:
+        return [first]
+    return [first, *(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks])]

@@ -92,7 +92,8 @@ class ScalarMix(keras.layers.Layer):
             kept = ops.maximum(self.layer_dropout_rate, ops.max(drawn))
             keep = (drawn >= self.layer_dropout_rate) | (drawn >= kept)
             weight = ops.where(keep, weight, -1e30)
-        share = ops.softmax(weight) * ops.cast(self.gamma, "float32")
+        share = ops.exp(weight - ops.max(weight))  # Keras' softmax warns of one layer
+        share = share / ops.sum(share) * ops.cast(self.gamma, "float32")
         mixed = 0.0
         for j, x in enumerate(inputs):
             x = ops.cast(x, "float32")

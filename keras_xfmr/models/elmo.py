@@ -207,7 +207,8 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         return self._encode(words[self.words_input], attention_mask, None, training)[0]
 
     def scalar_mix(self):
-        return ScalarMix(**self._config["scalar_mix"] or {}, dtype=self.dtype_policy)
+        options = self._config["scalar_mix"] or {}
+        return ScalarMix(**options, dtype=self.dtype_policy, name="scalar_mix")
 
     def pool(self, sequence, attention_mask=None):
         """The mean of the words of each row `[B, 2 P]`; zeros for a row without words."""

@@ -28,6 +28,12 @@ MODERN = dict(
     positions="rotary", norm="rms_norm", activation="swiglu", use_bias=False,
     num_key_value_heads=1, tie_output=False,
 )  # fmt: skip
+ELMO = dict(
+    units=13, projection_dim=6, num_layers=2, cell_clip=2.0, projection_clip=1.5, max_characters=5,
+    character_dim=4, filters=[[1, 3], [2, 5]], num_highway=1, dropout_rate=0.0,
+    scalar_mix={"layer_norm": True},
+)  # fmt: skip
+ELMO_WORDS = dict(ELMO, vocab_size=V, pad_id=PAD, start_id=2, end_id=3, skip_connections=False)
 TRANSFORMER = dict(source_vocab_size=29, target_vocab_size=V, pad_id=PAD, **SIZES, **STILL)
 
 # ---- inputs; the second row ends with padding
@@ -41,6 +47,9 @@ PAIR = {"token_ids": IDS, "segment_ids": SEGMENTS}
 PLACES = {"masked_positions": np.array([[1, 4], [3, 1]], "int32")}
 TEXT = {"token_ids": IDS, "document_ids": DOCUMENTS}
 BOTH = {"source_ids": IDS, "target_ids": TARGETS}
+LETTERS = np.random.default_rng(4).integers(1, 262, (B, S, 5), "int32") * (IDS != PAD)[..., None]
+SPELLED = {"character_ids": LETTERS}
+TURNED = {"token_ids": IDS, "reverse_token_ids": np.where(IDS == PAD, PAD, V - 1 - IDS + PAD)}
 
 
 # ---- a user's own
@@ -149,6 +158,12 @@ class Case:
         """Whether blocks can be frozen by their number and updated."""
         return hasattr(self.model, "enable_lora") or self.encoder not in (None, Reader)
 
+    @property
+    def updatable(self):
+        """Whether there are layers for low-rank updates."""
+        lstms = self.model is models.Elmo or self.encoder in (elmo, elmo_of_words)
+        return self.adaptable and not lstms
+
     def make(self, **options):
         """A new model; options are those of the encoder, where it has one."""
         kind = self.kind or self.model
@@ -200,6 +215,14 @@ def gpt(**options):
     return models.Gpt(**{**GPT, **options})
 
 
+def elmo(**options):
+    return models.Elmo(**{**ELMO, **options})
+
+
+def elmo_of_words(**options):
+    return models.Elmo(**{**ELMO_WORDS, **options})
+
+
 CLASSES, TAGS, VECTORS = (B, C), (B, S, C), (B, D)
 SPANS = {"start": (B, S), "end": (B, S)}
 WORDS = {"mlm": (B, P, V), "nsp": (B, 2)}
@@ -214,6 +237,14 @@ CASES = [
     Case(models.BertSpanPredictor, {}, PAIR, SPANS, bert),
     Case(models.BertTokenClassifier, {**NAMES, "pad_class": 2}, PAIR, TAGS, bert),
     Case(models.Classifier, NAMES, ALONE, CLASSES, Reader),
+    Case(models.Elmo, ELMO, SPELLED, [(B, S, D)] * 3, loss="mse"),
+    Case(models.Elmo, ELMO_WORDS, ALONE, [(B, S, D)] * 3, loss="mse", name="Elmo of words"),
+    Case(
+        models.ElmoLanguageModel, dict(vocab_size=V), TURNED,
+        {"forward": (B, S, V), "backward": (B, S, V)}, elmo_of_words,
+    ),
+    Case(models.Classifier, NAMES, SPELLED, CLASSES, elmo, name="Classifier of an Elmo"),
+    Case(models.Tagger, NAMES, SPELLED, TAGS, elmo, name="Tagger of an Elmo"),
     Case(models.Embedder, {}, ALONE, VECTORS, Reader, loss="mse", half="float32"),
     Case(models.Encoder, {}, ALONE, SEQUENCES, loss="mse", kind=Reader),
     Case(models.Gpt, GPT, TEXT, (B, S, V)),
@@ -273,17 +304,20 @@ def real_positions(output, inputs):
 
     The widths of rows are primes, each another.
     """
-    for name in ("target_ids", "token_ids"):
+    for name in ("target_ids", "token_ids", "character_ids"):
         if name in inputs and output.shape[1] == inputs[name].shape[1]:
-            return inputs[name] != PAD
+            shown = inputs[name] != (0 if name == "character_ids" else PAD)
+            return shown.any(-1) if shown.ndim == 3 else shown
     return np.ones(output.shape[:1], bool)
 
 
 def widened(inputs, columns):
     """Rows with more padding."""
-    pads = {"token_ids": PAD, "source_ids": PAD, "target_ids": PAD}
+    pads = dict.fromkeys(("token_ids", "reverse_token_ids", "source_ids", "target_ids"), PAD)
     return {
-        name: np.pad(ids, [(0, 0), (0, columns)], constant_values=pads.get(name, 0))
+        name: np.pad(
+            ids, [(0, 0), (0, columns), (0, 0)][: ids.ndim], constant_values=pads.get(name, 0)
+        )
         for name, ids in inputs.items()
         if name not in PLACES
     } | {name: ids for name, ids in inputs.items() if name in PLACES}

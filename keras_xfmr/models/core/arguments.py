@@ -65,8 +65,8 @@ def check_sizes(config, sizes, optional=()):
         optional: names of positive integers or None.
 
     Raises:
-        ValueError: a size or a dropout rate is none, or `num_heads` does not divide `d_model`, where
-            there are heads.
+        ValueError: a size or a dropout rate is none, or `num_heads`, where there are heads, does
+            not divide `d_model`.
     """
     for name in (*sizes, *optional):
         if name in sizes or config[name] is not None:

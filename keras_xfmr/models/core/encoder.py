@@ -60,7 +60,7 @@ class Encoder:
 
     def scalar_mix(self):
         """The layer by which a head mixes `vectors`, a new one for each, where this `mixes`."""
-        return ScalarMix(dtype=self.dtype_policy)
+        return ScalarMix(dtype=self.dtype_policy, name="scalar_mix")
 
     def pool(self, sequence, attention_mask=None):
         """One vector of a row, `[B, D]`: by default that of its first position.

@@ -156,12 +156,14 @@ class Inputs:
                 )
             if one.width is not None and not functional.shapes_agree(shape[1:], one.shape):
                 raise ValueError(
-                    f"`{one.name}` must have the shape [B, T, {one.width}]. Received: shape {shape}."
+                    f"`{one.name}` must have the shape [B, T, {one.width}]. "
+                    f"Received: shape {shape}."
                 )
-            if one.like and not functional.shapes_agree(shape, tuple(inputs[one.like].shape[:2])):
+            like = tuple(inputs[one.like].shape)[: len(one.shape) + 1] if one.like else shape
+            if not functional.shapes_agree(shape, like):
                 raise ValueError(
-                    f"`{one.name}` must have the shape of `{one.like}`, "
-                    f"{tuple(inputs[one.like].shape[:2])}. Received: shape {shape}."
+                    f"`{one.name}` must have the shape of `{one.like}`, {like}. "
+                    f"Received: shape {shape}."
                 )
             if one.size is not None:
                 refuse_no_ids(f"`{one.name}`", inputs[one.name])

@@ -552,12 +552,14 @@ def log_uniform(count, size, seed=None):
 
 
 def sampled_logits(vectors, labels, drawn, kernel, bias):
-    """Logits of the label and of K drawn words, for a softmax over those (Jean et al. 2015).
+    """Logits of the label and of K drawn words, for a softmax over those (Bengio and Senecal 2008).
 
-        logit_k = x W_k + b_k - log(K P(k)),    P(k) of `log_uniform`
+        label: x W_y + b_y            drawn k: x W_k + b_k - log(K P(k)),  P of `log_uniform`
 
-    so that the expected gradient tends to that of the whole softmax. A drawn word that is the label
-    counts as the label alone.
+    The sum of their exponentials is an unbiased estimate of that over all words, so the loss tends
+    to that of the whole softmax (Blanc and Rendle 2018, equation 4). A drawn word that is the label
+    does not count again. TensorFlow's `sampled_softmax_loss` draws without repetition, and corrects
+    the logit of the label, too.
 
     Args:
         vectors: x `[..., D]`.
@@ -580,13 +582,9 @@ def sampled_logits(vectors, labels, drawn, kernel, bias):
     x = ops.cast(vectors, "float32")
     rows = ops.transpose(ops.cast(kernel, "float32"))  # [V, D]
     bias = ops.cast(bias, "float32")
-
-    def correction(words):
-        k = ops.cast(words, "float32")
-        return ops.log(count * ops.log1p(1 / (k + 1)) / math.log(size + 1))
-
     true = ops.sum(x * ops.take(rows, labels, axis=0), -1) + ops.take(bias, labels)
     others = ops.matmul(x, ops.transpose(ops.take(rows, drawn, axis=0))) + ops.take(bias, drawn)
-    others = others - correction(drawn)
+    probability = ops.log1p(1 / (ops.cast(drawn, "float32") + 1)) / math.log(size + 1)
+    others = others - ops.log(count * probability)
     others = ops.where(ops.equal(ops.expand_dims(labels, -1), drawn), -1e30, others)
-    return ops.concatenate([ops.expand_dims(true - correction(labels), -1), others], axis=-1)
+    return ops.concatenate([ops.expand_dims(true, -1), others], axis=-1)

@@ -35,8 +35,8 @@ class ElmoLanguageModel(OverPublished, Head):
         vocab_size: V, the words that are predicted.
         num_sampled: K: in training the softmax is over the label and K words that are drawn for the
             batch from P(k) = log((k + 2) / (k + 1)) / log(V + 1), for vocabularies in the order of
-            frequency (Jean et al. 2015). Evaluation is over all words. Then training reports the
-            loss over the sample, and no metrics. None, the default: all words, always.
+            frequency (`functional.sampled_logits`). Evaluation is over all words. Then training
+            reports the loss over the sample, and no metrics. None, the default: all words, always.
         state_rows: B, where rows go on in the next batch (`contiguous=True`): the LSTMs then begin
             with the state behind the batch before, in `fit` and in `evaluate`. The state is a
             weight that is not trained; `fit` begins each epoch with zeros, `evaluate` itself, and

@@ -3,6 +3,7 @@
 Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 """
 
+from keras_xfmr.text.characters import sentence_markers, words_to_characters
 from keras_xfmr.text.checks import check_ids
 from keras_xfmr.text.data.documents import Documents
 from keras_xfmr.text.data.language_model import LanguageModelDataset
@@ -59,5 +60,7 @@ __all__ = [
     "load_tokenizer",
     "mask_tokens",
     "next_token_labels",
+    "sentence_markers",
     "spread_word_labels",
+    "words_to_characters",
 ]

@@ -31,8 +31,10 @@ from keras_xfmr.text.tokenizers.learning import (
     learn_characters,
     learn_sentence_piece,
     learn_word_piece,
+    learn_words,
 )
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.tokenizers.words import WordTokenizer
 
 __all__ = [
     "BertTokenizer",
@@ -49,6 +51,7 @@ __all__ = [
     "SentencePieceTokenizer",
     "Tokenizer",
     "WordPieceTokenizer",
+    "WordTokenizer",
     "check_ids",
     "learn_bert_sentence_piece",
     "learn_bert_word_piece",
@@ -56,6 +59,7 @@ __all__ = [
     "learn_characters",
     "learn_sentence_piece",
     "learn_word_piece",
+    "learn_words",
     "load_pretrained_tokenizer",
     "load_tokenizer",
     "mask_tokens",

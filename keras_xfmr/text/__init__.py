@@ -13,6 +13,7 @@ from keras_xfmr.text.data.pretraining import PretrainingDataset
 from keras_xfmr.text.packers.next_tokens import next_token_labels
 from keras_xfmr.text.packers.questions import QuestionPacker
 from keras_xfmr.text.packers.sentences import SentencePacker, spread_word_labels
+from keras_xfmr.text.packers.words import WordPacker
 from keras_xfmr.text.published.tokenizer import load_pretrained_tokenizer
 from keras_xfmr.text.tokenizers.base import (
     ByteTokenizer,
@@ -50,6 +51,7 @@ __all__ = [
     "SentencePacker",
     "SentencePieceTokenizer",
     "Tokenizer",
+    "WordPacker",
     "WordPieceTokenizer",
     "WordTokenizer",
     "check_ids",

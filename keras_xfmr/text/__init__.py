@@ -5,6 +5,7 @@ Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 
 from keras_xfmr.text.characters import sentence_markers, words_to_characters
 from keras_xfmr.text.checks import check_ids
+from keras_xfmr.text.data.bidirectional import BidirectionalLanguageModelDataset
 from keras_xfmr.text.data.documents import Documents
 from keras_xfmr.text.data.language_model import LanguageModelDataset
 from keras_xfmr.text.data.masking import mask_tokens
@@ -39,6 +40,7 @@ from keras_xfmr.text.tokenizers.words import WordTokenizer
 
 __all__ = [
     "BertTokenizer",
+    "BidirectionalLanguageModelDataset",
     "BytePairTokenizer",
     "ByteTokenizer",
     "CharacterBytePairTokenizer",

@@ -3,7 +3,9 @@
 Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 """
 
+from keras_xfmr.text.characters import sentence_markers, words_to_characters
 from keras_xfmr.text.checks import check_ids
+from keras_xfmr.text.data.bidirectional import BidirectionalLanguageModelDataset
 from keras_xfmr.text.data.documents import Documents
 from keras_xfmr.text.data.language_model import LanguageModelDataset
 from keras_xfmr.text.data.masking import mask_tokens
@@ -12,6 +14,7 @@ from keras_xfmr.text.data.pretraining import PretrainingDataset
 from keras_xfmr.text.packers.next_tokens import next_token_labels
 from keras_xfmr.text.packers.questions import QuestionPacker
 from keras_xfmr.text.packers.sentences import SentencePacker, spread_word_labels
+from keras_xfmr.text.packers.words import WordPacker
 from keras_xfmr.text.published.tokenizer import load_pretrained_tokenizer
 from keras_xfmr.text.tokenizers.base import (
     ByteTokenizer,
@@ -30,11 +33,14 @@ from keras_xfmr.text.tokenizers.learning import (
     learn_characters,
     learn_sentence_piece,
     learn_word_piece,
+    learn_words,
 )
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.tokenizers.words import WordTokenizer
 
 __all__ = [
     "BertTokenizer",
+    "BidirectionalLanguageModelDataset",
     "BytePairTokenizer",
     "ByteTokenizer",
     "CharacterBytePairTokenizer",
@@ -47,7 +53,9 @@ __all__ = [
     "SentencePacker",
     "SentencePieceTokenizer",
     "Tokenizer",
+    "WordPacker",
     "WordPieceTokenizer",
+    "WordTokenizer",
     "check_ids",
     "learn_bert_sentence_piece",
     "learn_bert_word_piece",
@@ -55,9 +63,12 @@ __all__ = [
     "learn_characters",
     "learn_sentence_piece",
     "learn_word_piece",
+    "learn_words",
     "load_pretrained_tokenizer",
     "load_tokenizer",
     "mask_tokens",
     "next_token_labels",
+    "sentence_markers",
     "spread_word_labels",
+    "words_to_characters",
 ]

@@ -78,3 +78,19 @@ def as_strings(texts):
             f"{strings.shape}."
         )
     return strings
+
+
+def check_strings(texts, name, rank):
+    """`texts` as a tensor of strings, dense or ragged, of this rank.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(texts, tf.RaggedTensor):
+        texts = tf.convert_to_tensor(texts)
+    if texts.dtype != tf.string or texts.shape.rank != rank:
+        raise ValueError(
+            f"Expected strings of rank {rank} as `{name}`. Received: {texts.dtype.name} of shape "
+            f"{texts.shape}."
+        )
+    return texts

@@ -26,6 +26,13 @@ def take_last(rows, size):
     return stretches(rows.values, rows.row_limits() - size, size)
 
 
+def sizes_of_words(words):
+    """How many words the rows of dense `[B, W]` have: empty strings at a row's end are padding."""
+    place = tf.range(1, tf.shape(words)[1] + 1)
+    last = tf.reduce_max(tf.where(tf.equal(words, ""), 0, place), axis=1)
+    return tf.maximum(last, 0)  # of a row without columns it is the least integer
+
+
 def owners(counts):
     """Which row each entry of rows of `counts [B]` entries belongs to: b `counts[b]` times, int32.
 

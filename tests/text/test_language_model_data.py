@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from keras_xfmr import text
+from keras_xfmr.text.data import block_dataset, language_model
 from keras_xfmr.text.data import documents as documents_module
-from keras_xfmr.text.data import language_model
 from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET
 
 T, B = 7, 3
@@ -104,7 +104,7 @@ def test_blocks_by_hand(tmp_path):
 
 @pytest.mark.parametrize("name, chunk, part", [("one", 128, 32 * 1024), ("two", 3, 13)])
 def test_blocks_are_those_of_the_stream(name, chunk, part, documents, file, monkeypatch):
-    monkeypatch.setattr(language_model, "CHUNK", chunk)
+    monkeypatch.setattr(block_dataset, "CHUNK", chunk)
     monkeypatch.setattr(documents_module, "PART", part)  # long documents come in parts
     tokenizer = TOKENIZERS[name]
     data = data_of(file, tokenizer, shuffle_buffer=0)
@@ -140,7 +140,7 @@ def dealt(documents, tokenizer):
 
 
 def test_contiguous_rows_go_on_in_the_next_batch(documents, file, monkeypatch):
-    monkeypatch.setattr(language_model, "CHUNK", 5)
+    monkeypatch.setattr(block_dataset, "CHUNK", 5)
     tokenizer = TOKENIZERS["one"]
     data = data_of(file, tokenizer, contiguous=True)
     batches = read(data)
@@ -154,7 +154,7 @@ def test_contiguous_rows_go_on_in_the_next_batch(documents, file, monkeypatch):
 def test_a_long_document_is_divided_among_contiguous_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(documents_module, "PART", 11)
     monkeypatch.setattr(language_model, "PARTS", 2)
-    monkeypatch.setattr(language_model, "CHUNK", 3)
+    monkeypatch.setattr(block_dataset, "CHUNK", 3)
     lines = ["".join(pair) for pair in itertools.product("abcde", "vwxyz")]
     (tmp_path / "a.txt").write_text("\n".join(lines), "utf8")
     tokenizer = TOKENIZERS["two"]

@@ -1,13 +1,14 @@
 """Documents of any length to blocks of one length, streaming.
 
-R rows that are filled side by side, T length of a block, N parts of documents
+R rows that are filled side by side, T length of a block, N parts of documents, `...` the axes of a
+token
 """
 
 import tensorflow as tf
 
 from keras_xfmr.text.ragged import stretches
 
-NOTHING = -1  # where a window has no token
+NOTHING = -1  # where a window has no id
 
 
 class Blocks:
@@ -16,32 +17,34 @@ class Blocks:
     A row's stream is start, document, end, start, document, end, ...; where start and end are one
     token, that is written once. A document goes to the row that has the fewest tokens waiting.
 
+    A token is an integer, a string, or a list of such, of several streams that are dealt alike.
+
     Args:
         rows: R.
         length: T.
-        start_id, end_id: of the tokenizer.
+        start, end: the tokens.
+        nothing: what follows a row's end, of the same kind as what a token is made of.
     """
 
-    def __init__(self, rows, length, *, start_id, end_id):
-        self._rows, self._length = rows, length
+    def __init__(self, rows, length, *, start, end, nothing=NOTHING):
+        self._rows, self._length, self._nothing = rows, length, nothing
         # What a part of a document begins with: nothing where it goes on, the start token as the
         # first in its row, the end of the document before and the start token after another.
-        self._openings = [start_id, end_id, start_id]
+        self._openings = [start, end, start]
         self._opening_begins = [0, 0, 1]
-        self._opening_sizes = [0, 1, 1 if start_id == end_id else 2]
-        self._end_id = end_id
+        self._opening_sizes = [0, 1, 1 if start == end else 2]
 
     def windows(self, chunks):
-        """`tf.data.Dataset` of windows int32 `[R, T + 1]`; what follows a row's end is `NOTHING`.
+        """`tf.data.Dataset` of windows `[R, T + 1, ...]`; what follows a row's end is `nothing`.
 
         The last token of a window is the first of the next in its row, which goes on there.
 
         Args:
-            chunks: data set of (int32 tokens of N parts of documents, one after the other; int64
-                `[N]` numbers of tokens, none 0; int64 `[N]` numbers of the documents, from 0).
+            chunks: data set of (tokens of N parts of documents, one after the other; int64 `[N]`
+                numbers of tokens, none 0; int64 `[N]` numbers of the documents, from 0).
         """
         counts = tf.where([False])[:, 0]  # none, but of a length that `scan` takes for unknown
-        tokens = tf.cast(counts, tf.int32)
+        tokens = tf.gather(self._openings, counts)
         nothing = (tokens, counts, counts)
         chunks = chunks.map(lambda *chunk: (*chunk, False))
         chunks = chunks.concatenate(tf.data.Dataset.from_tensors((*nothing, True)))
@@ -61,9 +64,10 @@ class Blocks:
         first = tf.not_equal(document[1:], document[:-1])
         place, opening, row = self._places(sizes, row, counts, first)
         values = tf.concat([held, self._openings, tokens], axis=0)
-        opening_begins = tf.gather(self._opening_begins, opening) + tf.size(held)
+        held_size = tf.shape(held)[0]
+        opening_begins = tf.gather(self._opening_begins, opening) + held_size
         counts_before = tf.cumsum(counts, exclusive=True)
-        behind = tf.size(held) + len(self._openings)  # where the tokens are
+        behind = held_size + len(self._openings)  # where the tokens are
         begins = tf.stack(
             [tf.cast(opening_begins, tf.int64), counts_before + tf.cast(behind, tf.int64)], axis=1
         )
@@ -76,7 +80,7 @@ class Blocks:
             [every, tf.reshape(tf.stack([place, place], axis=1), [-1]), every], axis=0
         )
         closed = tf.cast(end & (sizes > 0), tf.int64)
-        ends = tf.zeros_like(every) + tf.cast(tf.size(held) + 1, tf.int64)  # in `_openings`
+        ends = tf.zeros_like(every) + tf.cast(held_size + 1, tf.int64)  # in `_openings`
         begins = tf.concat(
             [tf.cumsum(sizes, exclusive=True), tf.reshape(begins, [-1]), ends], axis=0
         )
@@ -88,7 +92,7 @@ class Blocks:
         return (rest, sizes, row, document[-1]), windows
 
     def _cut(self, values, sizes, end):
-        """The rest of the rows and its sizes, and the windows int32 `[n, R, T + 1]`."""
+        """The rest of the rows and its sizes, and the windows `[n, R, T + 1, ...]`."""
         length = self._length
         full = tf.maximum(tf.reduce_min(sizes - 1), 0) // length
         last = -(-tf.maximum(tf.reduce_max(sizes - 1), 0) // length)
@@ -97,10 +101,12 @@ class Blocks:
         before = tf.range(count)[:, None] * length
         begins = tf.reshape(tf.minimum(before, sizes) + starts, [-1])
         lengths = tf.reshape(tf.clip_by_value(sizes - before, 0, length + 1), [-1])
-        windows = stretches(values, begins, lengths).to_tensor(NOTHING, shape=[None, length + 1])
+        windows = stretches(values, begins, lengths)
+        shape = [length + 1, *values.shape[1:]]
+        windows = windows.to_tensor(self._nothing, shape=[None, *shape])
         taken = tf.minimum(count * length, sizes)
         rest = stretches(values, starts + taken, sizes - taken).values
-        windows = tf.reshape(windows, [-1, self._rows, length + 1])
+        windows = tf.reshape(windows, [-1, self._rows, *shape])
         return rest, sizes - taken, windows
 
     def _places(self, sizes, row, counts, first):

@@ -6,6 +6,7 @@ B batch, T length, W words, P masks, M ids of a row that are no special tokens
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.text.checks import check_strings
 from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import join, merge, owners, take_first
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
@@ -80,9 +81,9 @@ class SentencePacker(tf.Module):
             A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[B, T]`, and
             where asked `truncated`, bool `[B]`.
         """
-        first = self.tokenizer.tokenize(_strings(first, "first", rank=1))
+        first = self.tokenizer.tokenize(check_strings(first, "first", rank=1))
         if second is not None:
-            second = self.tokenizer.tokenize(_strings(second, "second", rank=1))
+            second = self.tokenizer.tokenize(check_strings(second, "second", rank=1))
         return self.pack_ids(first, second)
 
     @tf.autograph.experimental.do_not_convert
@@ -127,7 +128,7 @@ class SentencePacker(tf.Module):
         >>> words.to_list(), starts.to_list(), ends.to_list()
         ([[b'Ann', b'runs', b'!']], [[0, 4, 8]], [[3, 8, 9]])
         """
-        texts = _strings(texts, "texts", rank=1)
+        texts = check_strings(texts, "texts", rank=1)
         split_cjk = getattr(self.tokenizer, "split_cjk", True)
         return cut_words(texts, self.split, split_cjk=split_cjk)
 
@@ -151,7 +152,7 @@ class SentencePacker(tf.Module):
         >>> packed["word_positions"].numpy().tolist()
         [[1, 3], [1, -2]]
         """
-        words = _strings(words, "words", rank=2)
+        words = check_strings(words, "words", rank=2)
         if not isinstance(words, tf.RaggedTensor):
             words = tf.RaggedTensor.from_tensor(words)
         pieces = self.tokenizer.tokenize(words.values)
@@ -246,7 +247,7 @@ class SentencePacker(tf.Module):
                 "Expected a tokenizer whose vocabulary has a mask token. Received: "
                 f"{type(self.tokenizer).__name__} with mask_id=None."
             )
-        parts = tf.strings.split(_strings(texts, "texts", rank=1), MASK)
+        parts = tf.strings.split(check_strings(texts, "texts", rank=1), MASK)
         pieces = self.tokenizer.tokenize(parts.values)
         pieces = join(pieces, tf.fill([pieces.nrows()], mask_id))
         ids = merge(parts, pieces)
@@ -322,14 +323,3 @@ def spread_word_labels(labels, word_positions, length, *, ignore_id):
     places = tf.stack([rows, tf.gather_nd(word_positions, kept)], axis=1)
     empty = tf.fill([tf.shape(labels)[0], length], ignore_id)
     return tf.tensor_scatter_nd_update(empty, places, tf.gather_nd(labels, kept))
-
-
-def _strings(texts, name, rank):
-    if not isinstance(texts, tf.RaggedTensor):
-        texts = tf.convert_to_tensor(texts)
-    if texts.dtype != tf.string or texts.shape.rank != rank:
-        raise ValueError(
-            f"Expected strings of rank {rank} as `{name}`. Received: {texts.dtype.name} of shape "
-            f"{texts.shape}."
-        )
-    return texts

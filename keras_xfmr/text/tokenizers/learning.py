@@ -8,6 +8,7 @@ are learned from at most `SAMPLE_LINES` of a text.
 import codecs
 import collections
 import functools
+import heapq
 import io
 import itertools
 import json
@@ -26,11 +27,13 @@ from keras_xfmr.text.tokenizers.bert import BERT_TOKENS, BertTokenizer, bert_spe
 from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET, byte_pairs_of
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.tokenizers.words import WordTokenizer
 
 # Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
 SAMPLE_LINES = 1_000_000
 LINES = 4096  # lines that are read and checked together
 LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
+WORD_LINES = 1024  # that are cut into words by one call, each of at most `LONGEST`
 MODEL_TYPES = ("unigram", "bpe", "word", "char")
 
 
@@ -382,3 +385,46 @@ def learn_characters(texts, *, min_count=1):
             f"{len(counts)} of the text; lower it. Received: min_count={min_count}."
         )
     return CharacterTokenizer([*SPECIAL_TOKENS, *sorted(kept)])
+
+
+def learn_words(texts, vocab_size, *, split="bert"):
+    """A `WordTokenizer` of the most frequent words, with the most frequent one first.
+
+    Words that are equally frequent stand in the order of their code points. A word that is spelled
+    like a special token is left out.
+
+    Args:
+        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
+            read: an equal share of each file, or the first million of a data set.
+        vocab_size: size of the vocabulary, at least 5; smaller where the text has fewer words.
+        split: how texts are divided into words, as `WordTokenizer` takes it.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
+            ended by `\\r`, a `vocab_size` that is no integer or too small, an unknown `split`.
+
+    Example::
+
+        tokenizer = learn_words(["corpus.txt"], vocab_size=50_000)
+    """
+    check_int("vocab_size", vocab_size, len(SPECIAL_TOKENS) + 1)
+    cutter = WordTokenizer(SPECIAL_TOKENS, split=split)
+    cut = tf.function(
+        lambda lines: cutter.split_words(lines)[0].values,
+        input_signature=[tf.TensorSpec([None], tf.string)],
+        autograph=False,
+    ).get_concrete_function()
+    counts = collections.Counter()
+    parts = _parts(itertools.chain.from_iterable(_sample(texts)()))
+    while lines := list(itertools.islice(parts, WORD_LINES)):
+        counts.update(cut(tf.constant(lines)).numpy().tolist())
+    for token in SPECIAL_TOKENS:
+        counts.pop(token.encode(), None)
+    if not counts:  # text, but no word in it
+        raise _no_text(texts)
+    # The bytes of UTF-8 are ordered as the code points are.
+    words = heapq.nsmallest(
+        vocab_size - len(SPECIAL_TOKENS), counts, key=lambda word: (-counts[word], word)
+    )
+    return WordTokenizer([*SPECIAL_TOKENS, *(word.decode("utf8") for word in words)], split=split)

@@ -1,0 +1,163 @@
+"""Words to the inputs of ELMo: characters or ids, and attention mask.
+
+B batch, T words of a row, W words, C characters of a word
+"""
+
+import tensorflow as tf
+
+from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.text.characters import LEAST, words_to_characters
+from keras_xfmr.text.checks import check_strings
+from keras_xfmr.text.ragged import sizes_of_words, take_first
+from keras_xfmr.text.words import SPLITS, cut_words
+
+
+class WordPacker(tf.Module):
+    """Texts or words as `models.Elmo` reads them (Peters et al. 2018), in graph.
+
+        words            my   dog  barks  (padding)
+        character_ids  [C]   [C]    [C]    zeros       as `words_to_characters` has them
+        attention_mask   1    1      1     0
+
+    Rows have no sentence markers: the model puts them around. A row of more than `max_words` words
+    is cut behind them. A row without words is padding only; T is at least 1.
+
+    Args:
+        max_words: words of the longest row, at least 1; also the attribute `max_length`.
+        max_characters: C, at least 3, that of the model.
+        tokenizer: None for characters, or a `WordTokenizer` for a model with a vocabulary; rows
+            then have `token_ids` in the place of `character_ids`.
+        split: how texts are divided into words: `"bert"`, at white space, with punctuation and CJK
+            ideographs alone; `"whitespace"`; `"characters"`, each character but white space.
+        report_truncation: whether to return `truncated`, too: which rows were cut.
+        pad_to_max_length: whether every batch is `max_words` long (a static shape: one
+            compilation). Otherwise as long as its longest row.
+
+    Raises:
+        ValueError: sizes that are too small, a tokenizer of another kind, or an unknown `split`.
+
+    Example:
+
+    >>> packer = WordPacker(max_words=64, max_characters=5)
+    >>> packed = packer(tf.constant(["my dog"]))
+    >>> packed["character_ids"].numpy().tolist()
+    [[[259, 110, 122, 260, 261], [259, 101, 112, 104, 260]]]
+    """
+
+    def __init__(
+        self,
+        max_words,
+        *,
+        max_characters=50,
+        tokenizer=None,
+        split="bert",
+        report_truncation=False,
+        pad_to_max_length=False,
+    ):
+        super().__init__()
+        check_int("max_words", max_words, 1)
+        check_int("max_characters", max_characters, LEAST)
+        check_choice("split", split, SPLITS)
+        if tokenizer is not None and not hasattr(tokenizer, "words_to_ids"):
+            raise ValueError(
+                "Expected a `WordTokenizer`, which has one id for each word, or None for "
+                f"characters. Received: {type(tokenizer).__name__}."
+            )
+        self.max_length = max_words
+        self.max_characters = max_characters
+        self.tokenizer = tokenizer
+        self.split = split
+        self.report_truncation = report_truncation
+        self.pad_to_max_length = pad_to_max_length
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, texts):
+        """Packs texts.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            A dictionary of int32: `character_ids` `[B, T, C]`, or `token_ids` `[B, T]` with a
+            tokenizer; `attention_mask` `[B, T]`, 1 = a word, 0 = padding; where asked
+            `truncated`, bool `[B]`.
+        """
+        words, _, _ = self.split_words(texts)
+        return self._pack(words)
+
+    def split_words(self, texts):
+        """The words of raw texts, as `split` says, and where they stand.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            The words as they are spelled in the text, ragged strings `[B, (W)]`; where they start
+            and end, ragged int32 `[B, (W)]`, in Unicode characters of the text, the end exclusive.
+
+        Example:
+
+        >>> words, starts, ends = WordPacker(max_words=64).split_words(tf.constant(["Ann runs!"]))
+        >>> words.to_list(), starts.to_list(), ends.to_list()
+        ([[b'Ann', b'runs', b'!']], [[0, 4, 8]], [[3, 8, 9]])
+        """
+        return cut_words(check_strings(texts, "texts", rank=1), self.split)
+
+    @tf.autograph.experimental.do_not_convert
+    def pack_words(self, words):
+        """Packs sentences that are split into words, each of which has a label.
+
+        Args:
+            words: strings, ragged `[B, (W)]`, or dense `[B, W]` with empty strings as padding at
+                the ends of rows.
+
+        Returns:
+            What `__call__` returns, and `word_positions`, int32 `[B, W]`: where in the row a word
+            stands, which is w for word w; -1 where it was cut away, and -2 behind the last word,
+            for `spread_word_labels`.
+
+        Example:
+
+        >>> packed = WordPacker(max_words=2).pack_words(tf.ragged.constant([["Ann", "runs", "!"]]))
+        >>> packed["word_positions"].numpy().tolist()
+        [[0, 1, -1]]
+        """
+        words = check_strings(words, "words", rank=2)
+        if isinstance(words, tf.RaggedTensor):
+            columns = tf.cast(words.bounding_shape(axis=1), tf.int32)
+            counts = words.row_lengths()
+        else:
+            columns, counts = tf.shape(words)[1], sizes_of_words(words)
+            words = tf.RaggedTensor.from_tensor(words, lengths=counts)
+        packed = self._pack(words)
+        place = tf.range(columns)
+        positions = tf.where(place < self.max_length, place, -1)
+        packed["word_positions"] = tf.where(tf.sequence_mask(counts, columns), positions, -2)
+        return packed
+
+    def _pack(self, words):
+        """The inputs of ragged words `[B, (W)]`."""
+        counts = words.row_lengths()
+        kept = tf.minimum(counts, self.max_length)
+        words = take_first(words, kept)
+        width = self.max_length
+        if not self.pad_to_max_length:
+            # A batch of no words has a width too, so that a model finds a first position in it.
+            width = tf.maximum(tf.reduce_max(tf.cast(kept, tf.int32)), 1)
+        mask = tf.sequence_mask(kept, width, tf.int32)
+        if self.tokenizer is None:
+            ids = words_to_characters(words, max_characters=self.max_characters)
+            name, padding, inner = "character_ids", 0, [self.max_characters]
+        else:
+            name, padding, inner = "token_ids", self.tokenizer.pad_id, []
+            ids = self.tokenizer.words_to_ids(words).to_tensor(padding)
+        paddings = [[0, 0], [0, width - tf.shape(ids)[1]], *([0, 0] for _ in inner)]
+        ids = tf.pad(ids, paddings, constant_values=padding)
+        static = self.max_length if self.pad_to_max_length else None
+        packed = {
+            name: tf.ensure_shape(ids, [None, static, *inner]),
+            "attention_mask": tf.ensure_shape(mask, [None, static]),
+        }
+        if self.report_truncation:
+            packed["truncated"] = kept < counts
+        return packed

@@ -1,0 +1,101 @@
+"""One id a word: the vocabulary of ELMo's outputs (Peters et al. 2018).
+
+B batch, T words
+"""
+
+import tensorflow as tf
+
+from keras_xfmr.common.checks import check_choice
+from keras_xfmr.text.checks import as_strings
+from keras_xfmr.text.tokenizers.base import SPECIAL_TOKENS, UNKNOWN, VocabularyTokenizer
+from keras_xfmr.text.words import SPLITS, cut_words
+
+
+class WordTokenizer(VocabularyTokenizer):
+    """One id a word; words outside the vocabulary are unknown.
+
+    Words are looked up as they are spelled in the text. A special token's name in a text, such as
+    `[PAD]`, is an ordinary word, which is unknown. `detokenize` puts a blank between words, also
+    around punctuation.
+
+    Args:
+        vocabulary: words in the order of their ids, the four special tokens first. A log-uniform
+            sampler expects frequent words first, as `learn_words` orders them.
+        split: how a text is divided into words: `"bert"`, the default, at white space, with
+            punctuation and CJK ideographs alone; `"whitespace"`; `"characters"`, each character
+            but white space.
+
+    Raises:
+        ValueError: the special tokens are not the first, a word comes twice, or `split` is
+            unknown.
+
+    Example:
+
+    >>> tokenizer = WordTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "the", "dog", "."])
+    >>> tokenizer.encode(tf.constant(["the old dog."])).to_list()
+    [[4, 1, 5, 6, 3]]
+    """
+
+    def __init__(self, vocabulary, *, split="bert"):
+        super().__init__(vocabulary)
+        self.split = check_choice("split", split, SPLITS)
+        special = len(SPECIAL_TOKENS)
+        ids = tf.range(self.vocab_size)
+        ids = tf.where(ids < special, UNKNOWN, ids)
+        self._words = tf.constant(self._vocabulary)
+        self._table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(self._words, ids), UNKNOWN
+        )
+
+    def get_config(self):
+        return {"split": self.split}
+
+    def split_words(self, texts):
+        """The words of raw texts, as `split` says, and where they stand.
+
+        Args:
+            texts: strings `[B]`.
+
+        Returns:
+            The words as they are spelled in the text, ragged strings `[B, (T)]`; where they start
+            and end, ragged int32 `[B, (T)]`, in Unicode characters of the text, the end exclusive.
+
+        Raises:
+            ValueError: no strings `[B]`.
+
+        Example:
+
+        >>> tokenizer = WordTokenizer(["[PAD]", "[UNK]", "[START]", "[END]"])
+        >>> words, starts, ends = tokenizer.split_words(["Ann runs!"])
+        >>> words.to_list(), starts.to_list(), ends.to_list()
+        ([[b'Ann', b'runs', b'!']], [[0, 4, 8]], [[3, 8, 9]])
+        """
+        return cut_words(as_strings(texts), self.split)
+
+    @tf.autograph.experimental.do_not_convert
+    def words_to_ids(self, words):
+        """The ids of words.
+
+        Args:
+            words: strings of any shape, dense or ragged, a word each.
+
+        Returns:
+            int32 of the same shape.
+
+        Example:
+
+        >>> tokenizer = WordTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", "dog"])
+        >>> tokenizer.words_to_ids([["dog", "[END]"]]).numpy().tolist()
+        [[4, 1]]
+        """
+        if isinstance(words, tf.RaggedTensor):
+            return words.with_flat_values(self.words_to_ids(words.flat_values))
+        return self._table.lookup(tf.convert_to_tensor(words, tf.string))
+
+    @tf.autograph.experimental.do_not_convert
+    def tokenize(self, texts):
+        return self.words_to_ids(self.split_words(texts)[0])
+
+    def detokenize_pieces(self, ids):
+        words = ids.with_flat_values(tf.gather(self._words, ids.flat_values))
+        return tf.strings.reduce_join(words, axis=1, separator=" ")

@@ -33,7 +33,7 @@ from keras_xfmr.text.tokenizers.words import WordTokenizer
 SAMPLE_LINES = 1_000_000
 LINES = 4096  # lines that are read and checked together
 LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
-WORD_LINES = 1024  # that are cut into words by one call, each of at most `LONGEST`
+WORD_LINES = 512  # that are cut into words by one call, each of at most `LONGEST`
 MODEL_TYPES = ("unigram", "bpe", "word", "char")
 
 

@@ -40,8 +40,7 @@ class WordTokenizer(VocabularyTokenizer):
         super().__init__(vocabulary)
         self.split = check_choice("split", split, SPLITS)
         special = len(SPECIAL_TOKENS)
-        ids = tf.range(self.vocab_size)
-        ids = tf.where(ids < special, UNKNOWN, ids)
+        ids = tf.constant([UNKNOWN] * special + list(range(special, self.vocab_size)))
         self._words = tf.constant(self._vocabulary)
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(self._words, ids), UNKNOWN

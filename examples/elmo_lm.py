@@ -1,0 +1,182 @@
+"""Trains an ELMo on raw text, and shows whether its vectors tell the meanings of a word apart.
+
+Paper: Peters et al. 2018, "Deep contextualized word representations".
+
+    python examples/elmo_lm.py --files=wiki.valid.txt --validation_files=wiki.test.txt \\
+        --heading=wikitext --split=whitespace
+    python examples/elmo_lm.py --files=reviews.txt --validation_files=held_out.txt \\
+        --senses=examples/word_senses_ko.tsv
+
+Each line is a sentence. The words that are predicted are learned from the files; the words that are
+read are their characters (--words=characters) or ids of the same vocabulary (--words=ids, several
+times as fast). With --stateful the LSTMs begin each block with the state behind the last. Printed:
+the perplexity of both directions on held-out text, once more with the state that the blocks leave,
+and for each layer how near the vectors of a word are within a meaning and between meanings, of the
+sentences in --senses (word, sense, sentence). Layer 0 does not know the sentence. Written to
+--output: vocabulary, checkpoints, TensorBoard logs, learning_curve.png, senses.png, model.keras
+(both language models), elmo.keras (the encoder), and hub/, a folder for `Elmo.from_pretrained`. A
+run that was killed goes on where it stopped.
+Results: benchmarks/RESULTS.md.
+"""
+
+import pathlib
+
+import command_line
+import keras
+import numpy as np
+import resuming
+import tensorflow as tf
+import word_senses
+from absl import app, flags, logging
+
+from keras_xfmr import models, text, training, viz
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("files", None, "Text files, UTF-8, a sentence a line.", required=True)
+flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
+flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Lines that are left out.")
+flags.DEFINE_enum("split", "bert", ["bert", "whitespace"], "How lines are divided into words.")
+flags.DEFINE_enum("words", "characters", ["characters", "ids"], "How a word is read.")
+flags.DEFINE_integer("vocab_size", 10_000, "Words that are predicted.")
+flags.DEFINE_string("preset", "nano", "Sizes of the model: see `Elmo.from_preset`.")
+flags.DEFINE_integer("max_characters", 32, "Of a word, two of which are its markers.")
+flags.DEFINE_integer("block_length", 32, "Words of a block.")
+flags.DEFINE_integer("batch_size", 32, "Blocks of a step.")
+flags.DEFINE_integer("epochs", 8, "Passes over the files.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 2e-3, "Highest rate.")
+flags.DEFINE_float("dropout", 0.3, "Rate; small corpora are learned by heart without.")
+flags.DEFINE_integer("num_sampled", None, "Words of a sampled softmax in training.")
+flags.DEFINE_bool("stateful", False, "Rows go on in the next block, and the state with them.")
+flags.DEFINE_string(
+    "senses", str(pathlib.Path(__file__).with_name("word_senses_en.tsv")), "TSV, see above."
+)
+flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
+flags.DEFINE_string("output", "runs/elmo", "Folder for everything that is written.")
+
+WRITES = (
+    "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "senses.png",
+    "model.keras", "elmo.keras", "hub",
+)  # fmt: skip
+DIRECTIONS = ("forward", "backward")
+
+
+def make_tokenizer(output):
+    """The vocabulary of a killed run in this folder, or one learned from the files."""
+    if resuming.resumes(output):
+        return text.load_tokenizer(output / "tokenizer")
+    tokenizer = text.learn_words(FLAGS.files, FLAGS.vocab_size, split=FLAGS.split)
+    tokenizer.save(output / "tokenizer")
+    return tokenizer
+
+
+def blocks(files, tokenizer, contiguous):
+    return text.BidirectionalLanguageModelDataset(
+        files,
+        tokenizer,
+        block_length=FLAGS.block_length,
+        batch_size=FLAGS.batch_size,
+        characters=FLAGS.words == "characters",
+        max_characters=FLAGS.max_characters,
+        contiguous=contiguous,
+        heading=None if FLAGS.heading == "none" else FLAGS.heading,
+        seed=FLAGS.seed,
+    )
+
+
+def make_model(tokenizer):
+    sizes = {"max_characters": FLAGS.max_characters}
+    if FLAGS.words == "ids":
+        sizes |= {"vocab_size": tokenizer.vocab_size}
+    encoder = models.Elmo.from_preset(FLAGS.preset, **sizes, dropout_rate=FLAGS.dropout)
+    return language_model(encoder, tokenizer, FLAGS.batch_size if FLAGS.stateful else None)
+
+
+def language_model(encoder, tokenizer, rows):
+    return models.ElmoLanguageModel(
+        encoder, tokenizer.vocab_size, num_sampled=FLAGS.num_sampled, state_rows=rows
+    )
+
+
+def compile_model(model, steps):
+    schedule = training.LinearWarmupDecay(FLAGS.learning_rate, max(steps // 20, 1), steps)
+    model.compile(
+        training.AdamW(schedule, weight_decay=0.01, beta_2=0.99, global_clipnorm=1.0),
+        {name: training.MaskedCrossEntropy(pad_id=-1) for name in DIRECTIONS},
+        metrics={name: [training.MaskedPerplexity(pad_id=-1)] for name in DIRECTIONS},
+        jit_compile=FLAGS.jit_compile,
+    )
+
+
+def tell_perplexity(model, data, name):
+    found = model.evaluate(data.dataset(), return_dict=True, verbose=0)
+    both = ", ".join(f"{one} {found[f'{one}_perplexity']:.1f}" for one in DIRECTIONS)
+    print(f"held out, {name}: perplexity of a word {both}")
+
+
+def with_state(model, tokenizer):
+    """The same weights, with or without a state between blocks, whichever the model has not."""
+    rows = None if model.state_rows else FLAGS.batch_size
+    other = language_model(model.encoder, tokenizer, rows)
+    other.softmax.set_weights(model.softmax.get_weights())
+    compile_model(other, 2)
+    return other
+
+
+def word_vectors(encoder, tokenizer):
+    """From sentences and a word in them to the word's vectors, a list of `[N, D]`."""
+    packer = text.WordPacker(
+        64, max_characters=FLAGS.max_characters, split="whitespace",
+        tokenizer=None if FLAGS.words == "characters" else tokenizer,
+    )  # fmt: skip
+
+    def layers_of(sentences, word):
+        places = [sentence.split().index(word) for sentence in sentences]
+        layers = encoder.predict_on_batch(packer(tf.constant(sentences)))
+        return [layer[np.arange(len(places)), places] for layer in layers]
+
+    return layers_of
+
+
+def main(argv):
+    command_line.flags_alone(argv)
+    logging.set_verbosity(logging.WARNING)
+    output = command_line.output_folder(FLAGS.output, argv[0], WRITES)
+    words = word_senses.read(FLAGS.senses)
+    keras.utils.set_random_seed(FLAGS.seed)
+    tokenizer = make_tokenizer(output)
+    train = blocks(FLAGS.files, tokenizer, FLAGS.stateful)
+    held = blocks(FLAGS.validation_files, tokenizer, contiguous=True)
+    steps = train.count() * FLAGS.epochs
+    held.count()
+    print(f"{tokenizer.vocab_size} words; {train.rows} blocks an epoch, {steps} steps")
+
+    model = make_model(tokenizer)
+    encoder = model.encoder
+    print(f"{encoder.count_params():,} weights, with the softmax {model.count_params():,}")
+    compile_model(model, steps)
+    history = model.fit(
+        train.dataset(),
+        validation_data=held.dataset(),
+        epochs=FLAGS.epochs,
+        shuffle=False,  # the data set shuffles itself
+        callbacks=[
+            resuming.backup(output, train),
+            keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
+        ],
+    ).history
+    if history:
+        viz.learning_curve(history, output / "learning_curve.png")
+    model.save(output / "model.keras")
+    encoder.save(output / "elmo.keras")
+    encoder.save_pretrained(output / "hub")
+    for one in (model, with_state(model, tokenizer)):
+        tell_perplexity(one, held, "with the state before" if one.state_rows else "blocks alone")
+    matrices = word_senses.report(words, word_vectors(encoder, tokenizer))
+    word_senses.picture(matrices, output / "senses.png")
+    resuming.finish(output)
+    print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    app.run(main)

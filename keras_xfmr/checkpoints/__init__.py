@@ -1,4 +1,4 @@
-"""Published weights: safetensors, `pytorch_model.bin` and TensorFlow checkpoints.
+"""Published weights: safetensors, `pytorch_model.bin`, HDF5 and TensorFlow checkpoints.
 
 The readers know formats and no model. They need neither torch nor TensorFlow, run no code of a
 file, and no array takes more memory than what the file holds of it (twice that for float16).
@@ -6,6 +6,7 @@ file, and no array takes more memory than what the file holds of it (twice that 
 
 from keras_xfmr.checkpoints.checkpoint import Checkpoint
 from keras_xfmr.checkpoints.files import read_checkpoint
+from keras_xfmr.checkpoints.formats.hdf5 import write_hdf5
 from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
 from keras_xfmr.checkpoints.mapping import LoadReport, load_pretrained, save_pretrained
 from keras_xfmr.checkpoints.published import open_pretrained
@@ -17,5 +18,6 @@ __all__ = [
     "open_pretrained",
     "read_checkpoint",
     "save_pretrained",
+    "write_hdf5",
     "write_safetensors",
 ]

@@ -23,7 +23,7 @@ class Checkpoint(collections.abc.Mapping):
 
     Attributes:
         path: the file, or the index of files.
-        format: `"safetensors"`, `"torch"`, `"tf1"` or `"keras_hub"`.
+        format: `"safetensors"`, `"torch"`, `"tf1"`, `"hdf5"` or `"keras_hub"`.
         shapes: name -> shape, known without reading an array.
         dtypes: name -> type as stored, such as `"bfloat16"`.
         file_bytes: the size of all files together.

@@ -5,7 +5,6 @@ import dataclasses
 from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES
 from keras_xfmr.common.files import read_json
 
-CONFIG_FILES = ("config.json", "bert_config.json", "hparams.json")
 MOST_LABELS = 1_000_000
 
 # ---- the table
@@ -25,6 +24,7 @@ class Option:
         hub: the name in the configuration of a KerasHub backbone.
         values: published value -> ours, where they differ.
         unset: what None means in a model, a function of its arguments; by default `default`.
+        when: a function of the arguments so far: whether such models have the option.
     """
 
     ours: str
@@ -36,6 +36,7 @@ class Option:
     hub: str = None
     values: dict = None
     unset: callable = None
+    when: callable = lambda arguments: True
 
     def read(self, config, arguments):
         """The argument's value.
@@ -67,15 +68,15 @@ class Option:
         published = [theirs for theirs, ours in self.values.items() if ours == value]
         if not published:
             raise ValueError(
-                f"`transformers` has no `{self.names[0]}` for {self.ours}={value!r}. It has those "
-                f"for {', '.join(dict.fromkeys(map(str, self.values.values())))}."
+                f"There is no published `{self.names[0]}` for {self.ours}={value!r}. Expected one "
+                f"of {', '.join(dict.fromkeys(map(str, self.values.values())))}."
             )
         return published[0]
 
 
-def size(ours, *names, default, least=1, hub=None):
+def size(ours, *names, default, least=1, hub=None, **more):
     """The row of a whole number from `least` on."""
-    return Option(ours, names, default, f"from {least}", lambda n: n >= least, int, hub)
+    return Option(ours, names, default, f"from {least}", lambda n: n >= least, int, hub, **more)
 
 
 def rate(ours, *names, default, hub=None, unset=None):
@@ -95,25 +96,32 @@ def deviation(ours, *names, default):
     return Option(ours, names, default, expected, lambda d: 0 <= d <= 1e30, float)
 
 
-def choice(ours, *names, default, values=None):
+def choice(ours, *names, default, values=None, **more):
     """The row of a name; `values` maps published names to ours."""
     if values is None:
-        return Option(ours, names, default, "a name", bool, str)
+        return Option(ours, names, default, "a name", bool, str, **more)
     expected = f"one of {', '.join(values)}"
-    return Option(ours, names, default, expected, values.__contains__, str, values=values)
+    return Option(ours, names, default, expected, values.__contains__, str, values=values, **more)
 
 
-def read_config(folder):
+def read_config(folder, files):
     """The configuration in a folder, a dictionary.
+
+    Args:
+        folder: a `pathlib.Path`.
+        files: names, or patterns that one file fits; the first that is there counts.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is too large, or no JSON object.
+        ValueError: it is too large, or no JSON object; several fit a pattern.
     """
-    for name in CONFIG_FILES:
-        if (folder / name).is_file():
-            return read_json(folder / name, dict, CONFIG_BYTES)
-    raise FileNotFoundError(f"No {' or '.join(CONFIG_FILES)} in {str(folder)!r}.")
+    for name in files:
+        found = sorted(path for path in folder.glob(name) if path.is_file())
+        if len(found) > 1:
+            raise ValueError(f"{folder} has several {name}: {[path.name for path in found]}.")
+        if found:
+            return read_json(found[0], dict, CONFIG_BYTES)
+    raise FileNotFoundError(f"No {' or '.join(files)} in {str(folder)!r}.")
 
 
 def read_arguments(family, config):
@@ -126,17 +134,31 @@ def read_arguments(family, config):
     for name, allowed in family.fixed.items():
         if config.get(name) not in (None, *allowed):
             raise ValueError(
-                f"A {family.title} here has `{name}` {' or '.join(map(repr, allowed))}. Received: "
-                f"{name}={config[name]!r} in the configuration."
+                f"The {family.title} here has `{name}` {' or '.join(map(repr, allowed))}. "
+                f"Received: {name}={config[name]!r} in the configuration."
             )
+    _check_known(family, config)
     arguments = dict(family.constants)
     for option in family.options:
-        arguments[option.ours] = option.read(config, arguments)
+        if option.when(arguments):
+            arguments[option.ours] = option.read(config, arguments)
     return arguments
 
 
+def _check_known(family, config):
+    """Raises ValueError for options of no known name, where a family's are all known."""
+    names = {"model_type", "architectures", *family.fixed, *(family.others or ())}
+    names.update(name for option in family.options for name in option.names)
+    unknown = sorted(set(config) - names)
+    if family.others is not None and unknown:
+        raise ValueError(
+            f"The configuration has options that the {family.title} here does not have: "
+            f"{unknown[:5]}. It has {', '.join(sorted(names))}."
+        )
+
+
 def written_config(family, arguments):
-    """The published configuration of a model with these arguments.
+    """The published configuration of a model with these arguments, before `nest` of its family.
 
     Raises:
         ValueError: a model that `transformers` has no form for.
@@ -147,7 +169,8 @@ def written_config(family, arguments):
                 f"`transformers` has {family.title} with {ours}={value!r} alone. Received: "
                 f"{ours}={arguments[ours]!r}."
             )
-    written = {option.names[0]: option.write(arguments) for option in family.options}
+    options = [option for option in family.options if option.when(arguments)]
+    written = {option.names[0]: option.write(arguments) for option in options}
     return {"model_type": family.model_type, **written}
 
 

@@ -3,6 +3,7 @@
 import pathlib
 
 from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES, Checkpoint, is_name, naming
+from keras_xfmr.checkpoints.formats.hdf5 import HDF5Checkpoint
 from keras_xfmr.checkpoints.formats.safetensors import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.formats.tf1 import TF1Checkpoint
 from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
@@ -14,7 +15,10 @@ FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "lm_weights.hdf5",
 )
+HDF5 = (".hdf5", ".h5")
+READERS = {".safetensors": SafetensorsCheckpoint, **dict.fromkeys(HDF5, HDF5Checkpoint)}
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -23,11 +27,11 @@ def read_checkpoint(path):
 
     Args:
         path: a file: safetensors, a `pytorch_model.bin` of either format, the `.index.json` of a
-            model in several files, or a TensorFlow checkpoint by its prefix (`bert_model.ckpt`) or
-            its `.index`. Or a folder, which is searched in this order: `model.safetensors`,
-            `model.safetensors.index.json`, `pytorch_model.bin`, `pytorch_model.bin.index.json`,
-            and a TensorFlow checkpoint (the one that the file `checkpoint` names, or the only
-            `*.ckpt*.index`).
+            model in several files, HDF5 (`*.hdf5`, `*.h5`), or a TensorFlow checkpoint by its
+            prefix (`bert_model.ckpt`) or its `.index`. Or a folder, which is searched in this
+            order: `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin`,
+            `pytorch_model.bin.index.json`, `lm_weights.hdf5`, a TensorFlow checkpoint (the one that
+            the file `checkpoint` names, or the only `*.ckpt*.index`), and the only HDF5 file.
 
     Returns:
         A `Checkpoint`: name -> array, with `shapes`, `format` and `close`; also a context manager.
@@ -74,6 +78,7 @@ def _in_folder(folder):
     name = _latest(latest) if latest.is_file() else ""
     if is_name(f"{name}.index") and is_name(name) and _index(folder / name).is_file():
         return folder / name
+    found = found or sorted(p for p in folder.iterdir() if p.suffix in HDF5 and p.is_file())
     if len(found) > 1:
         raise ValueError(
             f"{folder} has several checkpoints: {[path.name for path in found]}. Name one of them."
@@ -81,9 +86,10 @@ def _in_folder(folder):
     if found:
         return found[0]
     there = sorted(path.name for path in folder.iterdir())
+    more = " and more" if there[20:] else ""
     raise FileNotFoundError(
-        f"No weights in {str(folder)!r}. Looked for {', '.join(FILES)} and a TensorFlow checkpoint "
-        f"(*.ckpt.index). There are: {there[:20]}{' and more' if there[20:] else ''}."
+        f"No weights in {str(folder)!r}. Looked for {', '.join(FILES)}, a TensorFlow checkpoint "
+        f"(*.ckpt.index) and an HDF5 file (*.hdf5, *.h5). There are: {there[:20]}{more}."
     )
 
 
@@ -107,7 +113,7 @@ def _read_one(path):
         with open(path, "rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise ValueError("a pointer of git-lfs. Fetch the file itself by `git lfs pull`.")
-        return (SafetensorsCheckpoint if path.suffix == ".safetensors" else TorchCheckpoint)(path)
+        return READERS.get(path.suffix, TorchCheckpoint)(path)
 
 
 class ShardedCheckpoint(Checkpoint):

@@ -9,6 +9,7 @@ from keras import ops
 from keras_xfmr import kernels
 from keras_xfmr.checkpoints.configuration import written_config
 from keras_xfmr.checkpoints.families import family_called
+from keras_xfmr.checkpoints.formats.hdf5 import write_hdf5
 from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
 from keras_xfmr.checkpoints.tables import CORE, HEAD, Weight, joins
 from keras_xfmr.common.files import write_json
@@ -25,42 +26,53 @@ def core_of(model):
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A weight of a model: its name, its row, and its variables."""
+    """A weight of a model: its name, its row, its block's number, and its variables."""
 
     name: str
     weight: Weight
+    block: int | None
     layers: list
 
     @property
     def values(self):
         """The variables; with a low-rank update, the merged matrix."""
-        return [getattr(layer, self.weight.variable) for layer in self.layers]
+        variables = self.weight.variable, *self.weight.below
+        return [getattr(layer, variable) for layer in self.layers for variable in variables]
 
     def widths(self, sides):
-        """The part of a stored array's last axis for each variable; None where they do not fit."""
-        shapes, rows = [tuple(value.shape) for value in self.values], math.prod(sides[:-1])
-        widths = [math.prod(shape) // max(rows, 1) for shape in shapes]
-        fits = all(joins(s, (*sides[:-1], width)) for s, width in zip(shapes, widths))
-        return widths if sides and fits and sum(widths) == sides[-1] else None
+        """The part of a stored array's axis for each variable; None where they do not fit."""
+        if not sides:
+            return None
+        shapes, axis = [tuple(value.shape) for value in self.values], self.weight.axis
+        other = math.prod(self._with_side(sides, 1))
+        widths = [math.prod(shape) // max(other, 1) for shape in shapes]
+        fits = all(joins(s, self._with_side(sides, width)) for s, width in zip(shapes, widths))
+        return widths if fits and sum(widths) == sides[axis] else None
+
+    def _with_side(self, sides, size):
+        """The sides with another one in the place of that along which the variables lie."""
+        sides = list(sides)
+        sides[self.weight.axis] = size
+        return tuple(sides)
 
     def assign(self, array, widths):
         """Fills the variables from an array as (in, out)."""
         if self.weight.gates:
             array = _gates(array, self.weight.gates)
-        start = 0
-        for value, width in zip(self.values, widths):
-            part = array[..., start : start + width]
+        parts = np.split(array, np.cumsum(widths[:-1]), self.weight.axis)
+        for value, part in zip(self.values, parts):
             value.assign(ops.reshape(kernels.tensor_from_array(part), value.shape))
-            start += width
 
     def stored(self, arguments):
-        """The array as Hugging Face stores it."""
-        rows = self.weight.sides(arguments)[:-1]
-        parts = [np.reshape(np.asarray(value, "float32"), (*rows, -1)) for value in self.values]
-        array = parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
+        """The array as it is stored in the family's first style."""
+        sides = self._with_side(self.weight.sides(arguments, self.block), -1)
+        parts = [np.reshape(np.asarray(value, "float32"), sides) for value in self.values]
+        array = parts[0] if len(parts) == 1 else np.concatenate(parts, self.weight.axis)
         if self.weight.gates:
             array = _gates(array, np.argsort(self.weight.gates))
         style = self.weight.spellings[0][1]
+        if self.weight.variable == "kernel":
+            array = array.reshape((1,) * style.ones + array.shape)
         return np.ascontiguousarray(array.T if self.weight.turned(style) else array)
 
 
@@ -75,11 +87,11 @@ def bind(model):
     core = core_of(model)
     family = family_called(getattr(core, "family", None))
     owned = {id(weight) for weight in model.weights}
-    for weight, block in family.expand(core.get_config().get("num_layers", 0)):
+    for weight, block in family.expand(core.get_config()):
         root = model if weight.part == HEAD else core
         layers = [_layer(root, path, block, weight.part == CORE) for path in weight.layers]
         if all(layer is not None and _has(layer, weight.variable, owned) for layer in layers):
-            yield Bound(weight.name_in(block), weight, layers)
+            yield Bound(weight.name_in(block), weight, block, layers)
 
 
 def _has(layer, variable, owned):
@@ -105,7 +117,7 @@ def _layer(root, path, block, needed):
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave, by Hugging Face's names without a prefix such as `bert.`.
+    """What a checkpoint gave, by its family's first names, without a prefix such as `bert.`.
 
     Attributes:
         loaded: weights that were read.
@@ -186,16 +198,23 @@ def _check_tied(model, checkpoint):
 
 # ---- writing
 
+WRITERS = {
+    "model.safetensors": lambda path, arrays: write_safetensors(path, arrays, {"format": "pt"}),
+    "lm_weights.hdf5": write_hdf5,
+}
+
 
 def save_pretrained(model, folder):
-    """Writes `config.json` and `model.safetensors`, each aside and renamed.
+    """Writes a model's configuration and its weights, each file aside and renamed.
+
+    `config.json` and `model.safetensors` of Hugging Face, or the files of its family.
 
     Args:
         model: a model of a published family, or one of its heads.
         folder: a `pathlib.Path`, made where it is not there.
 
     Raises:
-        ValueError: a model that `transformers` has no form for, or a quantized one.
+        ValueError: a model that the family has no form for, or a quantized one.
 
     Example::
 
@@ -212,14 +231,15 @@ def save_pretrained(model, folder):
                 f"Received: {bound.name} as {next(filter(None, modes))}."
             )
     arguments, said = core.get_config(), model.hub_config()
-    config = {**written_config(family, arguments), **said}
+    config = family.nest({**written_config(family, arguments), **said})
     folder.mkdir(parents=True, exist_ok=True)
-    prefix = family.prefixes[0] if family.bare not in said["architectures"] else ""
+    bare = not family.prefixes or family.bare in said["architectures"]
+    prefix = "" if bare else family.prefixes[0]
     tensors = {}
     for bound in weights:
         name = bound.name if bound.weight.part == HEAD else f"{prefix}{bound.name}"
         tensors[name] = bound.stored(arguments)
-    write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
-    for path, content in {**model.hub_files(), "config.json": config}.items():
+    WRITERS[family.weights_file](folder / family.weights_file, tensors)
+    for path, content in {**model.hub_files(), family.config_files[0]: config}.items():
         (folder / path).parent.mkdir(exist_ok=True)
         write_json(folder / path, content)

@@ -26,7 +26,8 @@ def open_pretrained(source, *, family=None, num_labels=None):
     """The weights and the configuration of a published model, unread: a `Published`.
 
     Args:
-        source: a folder, a TensorFlow 1 prefix beside its configuration, or a KerasHub backbone.
+        source: a folder, a TensorFlow 1 prefix or an HDF5 file beside its configuration, or a
+            KerasHub backbone.
         family: the family that it must be of, such as `"bert"`; needed where the configuration has
             neither `model_type` nor `architectures`.
         num_labels: classes of a head, in the place of what the source says.
@@ -54,8 +55,11 @@ def open_pretrained(source, *, family=None, num_labels=None):
     folder = path if path.is_dir() else path.parent
     inner = [] if (path / "config.json").is_file() else sorted(path.glob(f"{INNER}/config.json"))
     path = inner[0].parent if inner else path
-    config = configuration.read_config(path if path.is_dir() else folder)
+    wanted = [family_called(family)] if family else FAMILIES.values()
+    files = dict.fromkeys(name for one in wanted for name in one.config_files)
+    config = configuration.read_config(path if path.is_dir() else folder, tuple(files))
     found = find_family(config, family)
+    config = found.flatten(config)
     return Published(found, config, read_checkpoint(path), num_labels=num_labels, folder=folder)
 
 
@@ -166,6 +170,10 @@ class Published:
     def normalize(self):
         return None if self._folder is None else read_normalize(self._folder)
 
+    def option(self, name):
+        """What the configuration says by a name of its own, unchecked, or None."""
+        return self._config.get(name)
+
     # ---- weights
 
     def shape(self, name):
@@ -180,7 +188,7 @@ class Published:
         """The shape as (in, out), or as the weight is."""
         known, shape = self._known[name], self.shape(name)
         if known.style.joined:
-            sides = known.weight.sides(self.arguments)
+            sides = known.weight.sides(self.arguments, known.block)
             return sides if None not in sides and joins(shape, sides) else shape
         return shape[::-1] if known.weight.turned(known.style) else shape
 
@@ -236,13 +244,18 @@ class Published:
         """The configuration agrees with the file, before any memory is taken on its word."""
         self._check_blocks()
         expected = {
-            weight.name_in(block): (weight, weight.sides(self.arguments))
-            for weight, block in self.family.expand(self.arguments.get("num_layers", 0))
+            weight.name_in(block): (weight, weight.sides(self.arguments, block))
+            for weight, block in self.family.expand(self.arguments)
             if weight.part == CORE
         }
         lost = [name for name in expected if name not in self.names]
         if lost:
             raise ValueError(f"{self.lost(lost)} It is no {self.family.title}, or damaged.")
+        for name, known in self._known.items():
+            if known.weight is not None and known.weight.part == CORE and name not in expected:
+                raise ValueError(
+                    f"By the configuration there is no {name!r}. Received: {self.names[name]!r}."
+                )
         for name, (weight, sides) in expected.items():
             if self.sides(name) != sides:
                 turned = weight.turned(self._known[name].style)
@@ -267,18 +280,20 @@ class Published:
             )
 
     def _check_blocks(self):
-        """`num_layers` is that of the file, before names are made for so many."""
-        if not self.family.numbered_starts:
-            return
-        count = self.arguments["num_layers"]
-        blocks = {known.block for known in self._known.values()} - {None}
-        if len(blocks) != count or blocks != set(range(len(blocks))):
+        """As many blocks of each kind as in the file, before names are made for so many."""
+        starts = {row.count: start for start, row in reversed(self.family.numbered_starts.items())}
+        for kind, start in starts.items():
+            count = self.family.numbered_starts[start].times(self.arguments)
+            known = [known for known in self._known.values() if known.counted is not None]
+            blocks = {known.block for known in known if known.counted.count == kind}
+            if len(blocks) == count and blocks == set(range(len(blocks))):
+                continue
             found = f"{len(blocks)}: {sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}"
             if not blocks:
-                start = self.family.numbered_starts[0]
                 found = f"none, no name begins with {start}: {sorted(self.names)[:3]} ..."
             raise ValueError(
-                f"The configuration names {count} blocks. Received: weights of {found}."
+                f"The configuration names {count} blocks ({start}0 and so on). Received: weights "
+                f"of {found}."
             )
 
     def _classes_in_file(self):

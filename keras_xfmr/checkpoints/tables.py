@@ -2,11 +2,13 @@
 
 A name has `{i}` in the place of a block's number. The first name of a row, Hugging Face's without
 its prefix, is the one in reports. Sizes are those of the weight as (in, out): names of arguments,
-numbers, or None for any size.
+numbers, functions of the arguments and the block's number, or None for any size.
 """
 
+import collections.abc
 import dataclasses
 import functools
+import itertools
 import math
 import re
 
@@ -22,10 +24,11 @@ class Style:
     """How a publisher names the variables of a layer, and how its matrices lie.
 
     Attributes:
-        kernel, bias, gamma, beta, embeddings, recurrent_kernel: what follows the name of the layer;
-            a tuple where files differ, of which the first is written.
+        kernel, bias, gamma, beta, embeddings, recurrent_kernel, projection_kernel: what follows the
+            name of the layer; a tuple where files differ, of which the first is written.
         out_in: whether matrices are stored (out, in), as PyTorch does, else (in, out).
         joined: whether a weight may have more axes, `[D, N, H]` or (1, in, out) for (in, out).
+        ones: axes of 1 that are written in front of a kernel's own.
     """
 
     kernel: str = ".weight"
@@ -34,8 +37,10 @@ class Style:
     beta: str = (".bias", ".beta")
     embeddings: str = ".weight"
     recurrent_kernel: str = ".weight_hh"
+    projection_kernel: str = ".weight_hr"
     out_in: bool = True
     joined: bool = False
+    ones: int = 0
 
     def names(self, layer, variable):
         ends = getattr(self, variable)
@@ -56,19 +61,27 @@ class Weight:
         layers: paths of attributes. Several layers have their weights side by side in one stored
             array, along its last axis.
         variable: of the layers, by its name in `Style`.
-        sizes: as (in, out), or as the weight is; the last is a tuple for several layers.
+        below: further variables of one layer, whose rows lie below those of `variable` in one
+            stored array.
+        sizes: as (in, out), or as the weight is; the last is a tuple for several layers, the first
+            for several variables.
         spellings: pairs of a name in files and its `Style`.
         part: `CORE`, `OPTIONAL` or `HEAD`.
         gates: where the last axis is divided into gates, the stored position of each of ours.
+        count: the argument that says how many blocks there are, or a function of the arguments.
+            Where no name has a number, a function that says whether a model has the weight, or None
+            where all have it.
     """
 
     name: str
     layers: tuple
     variable: str
+    below: tuple
     sizes: tuple
     spellings: tuple
     part: str
     gates: tuple
+    count: str | collections.abc.Callable | None
 
     @property
     def numbered(self):
@@ -77,24 +90,38 @@ class Weight:
     def name_in(self, block):
         return self.name if block is None else self.name.replace("{i}", str(block))
 
-    def sides(self, arguments):
+    @property
+    def axis(self):
+        """Of a stored array, along which the variables lie one after another."""
+        return 0 if self.below else -1
+
+    def times(self, arguments):
+        """How many blocks have it; without a number, 1 or 0."""
+        if callable(self.count):
+            return int(self.count(arguments))
+        return 1 if self.count is None else arguments.get(self.count, 0)
+
+    def sides(self, arguments, block=None):
         """The shape as (in, out), or as the weight is, in a model of these arguments."""
-        return tuple(_size(size, arguments) for size in self.sizes)
+        return tuple(_size(size, arguments, block) for size in self.sizes)
 
     def turned(self, style):
         """Whether files of a style have it as (out, in)."""
-        return style.out_in and self.variable in ("kernel", "recurrent_kernel")
+        return style.out_in and self.variable.endswith("kernel")
 
 
-def _size(size, arguments):
+def _size(size, arguments, block):
     if isinstance(size, tuple):
-        return sum(_size(part, arguments) for part in size)
+        return sum(_size(part, arguments, block) for part in size)
+    if callable(size):
+        return size(arguments, block)
     return arguments[size] if isinstance(size, str) else size
 
 
-def _rows(layers, variables, names, part=CORE, gates=()):
+def _rows(layers, variables, names, *, part=CORE, gates=(), below=(), count=None):
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
     rows = []
+    count = "num_layers" if count is None and "{i}" in layers[0] else count
     for variable, sizes in variables.items():
         spellings = tuple(
             (name, style)
@@ -102,7 +129,8 @@ def _rows(layers, variables, names, part=CORE, gates=()):
             if layer is not None
             for name in style.names(layer, variable)
         )
-        rows.append(Weight(spellings[0][0], layers, variable, sizes, spellings, part, gates))
+        name = spellings[0][0]
+        rows.append(Weight(name, layers, variable, below, sizes, spellings, part, gates, count))
     return tuple(rows)
 
 
@@ -142,6 +170,15 @@ def bias(layer, size, names, **options):
     return _rows(layer, {"bias": (size,)}, names, **options)
 
 
+def matrix(layer, variables, sizes, names, **options):
+    """The row of a matrix (in, out) that stands alone, by its variable's name.
+
+    Or of several of a layer that files store as one, one above the other: ((in, ...), out).
+    """
+    first, *below = (variables,) if isinstance(variables, str) else variables
+    return _rows(layer, {first: sizes}, names, below=tuple(below), **options)
+
+
 @dataclasses.dataclass(frozen=True)
 class Tied:
     """A name in files whose array is that of another weight, wherever a model has `attribute`."""
@@ -153,12 +190,16 @@ class Tied:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """What a family's table says about a name in a file; `weight` is None for a foreign name."""
+    """What a family's table says about a name in a file; `weight` is None for a foreign name.
+
+    `counted` is a weight whose blocks are counted together with that of the name.
+    """
 
     name: str
     weight: Weight = None
     style: Style = None
     block: int = None
+    counted: Weight = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,6 +225,11 @@ class Family:
         classifier: the name of the layer with an output for each label.
         check: raises ValueError for a model (the core, the model) that transformers has no form
             for.
+        config_files: names of the configuration's file, or patterns that one file fits; the first
+            is written.
+        weights_file: what is written.
+        flatten, nest: a configuration with options in options, by dotted names, and as it was.
+        others: options that say nothing about the model; None where any others may be there.
     """
 
     model_type: str
@@ -203,6 +249,11 @@ class Family:
     backbone_fixed: dict = dataclasses.field(default_factory=dict)
     classifier: str = "classifier"
     check: callable = lambda core, model: None
+    config_files: tuple = ("config.json", "bert_config.json", "hparams.json")
+    weights_file: str = "model.safetensors"
+    flatten: callable = dict
+    nest: callable = dict
+    others: tuple = None
 
     @functools.cached_property
     def _spellings(self):
@@ -210,32 +261,35 @@ class Family:
 
     @functools.cached_property
     def numbered_starts(self):
-        """What stands before a block's number, in each style."""
-        return tuple(dict.fromkeys(n.partition("{i}")[0] for n in self._spellings if "{i}" in n))
+        """What stands before a block's number, in each style -> a weight of such a block."""
+        starts = {}
+        for name, (weight, _) in self._spellings.items():
+            if "{i}" in name:
+                starts.setdefault(name.partition("{i}")[0], weight)
+        return starts
 
     def identify(self, stored):
         """The `Known` of a name in a file."""
         prefix = next((prefix for prefix in self.prefixes if stored.startswith(prefix)), "")
         name = spelling = stored[len(prefix) :]
-        block = None
-        for start in self.numbered_starts:
+        block = counted = None
+        for start, first in self.numbered_starts.items():
             number = BLOCK_NUMBER.match(name, len(start)) if name.startswith(start) else None
             if number:
                 block, spelling = int(number[0]), f"{start}{{i}}{name[number.end() :]}"
+                counted = first
                 break
         weight, style = self._spellings.get(spelling, (None, None))
         if weight is None:
-            return Known(name, block=block)
-        return Known(weight.name_in(block), weight, style, block)
+            return Known(name, block=block, counted=counted)
+        return Known(weight.name_in(block), weight, style, block, counted)
 
-    def expand(self, blocks):
+    def expand(self, arguments):
         """Pairs of a weight and its block's number, in the order of the model."""
-        numbered = [weight for weight in self.weights if weight.numbered]
-        for weight in self.weights:
-            if not weight.numbered:
-                yield weight, None
-            elif weight is numbered[0]:
-                yield from ((weight, i) for i in range(blocks) for weight in numbered)
+        for _, rows in itertools.groupby(self.weights, lambda row: (row.numbered, row.count)):
+            rows = list(rows)
+            for i in range(rows[0].times(arguments)):
+                yield from ((row, i if row.numbered else None) for row in rows)
 
     @property
     def classifier_weights(self):

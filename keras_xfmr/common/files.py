@@ -1,5 +1,6 @@
 """Files: those of strangers are read whole, but never more than fits; ours are written whole."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -77,6 +78,39 @@ def write_whole(path, content):
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content)
     os.replace(aside, path)
+
+
+@contextlib.contextmanager
+def written_aside(path):
+    """The path of a file beside `path`, which takes its name when the block ends without an error.
+
+    It is flushed to disk before, and is as readable as any new file. Nobody sees half of it, and an
+    interrupted block leaves the old file as it was.
+
+    Example::
+
+        with written_aside(pathlib.Path("model.bin")) as aside:
+            aside.write_bytes(content)
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(b"")
+        mode = aside.stat().st_mode
+        yield aside
+        aside.chmod(mode)  # some packages let nobody else read their files
+        _flush(aside)
+        os.replace(aside, path)
+        _flush(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path, content):

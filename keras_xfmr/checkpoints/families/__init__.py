@@ -3,9 +3,10 @@
 import re
 
 from keras_xfmr.checkpoints.families.bert import BERT
+from keras_xfmr.checkpoints.families.elmo import ELMO
 from keras_xfmr.checkpoints.families.gpt2 import GPT2
 
-FAMILIES = {family.model_type: family for family in (BERT, GPT2)}
+FAMILIES = {family.model_type: family for family in (BERT, GPT2, ELMO)}
 
 
 def family_called(name):
@@ -22,8 +23,8 @@ def family_called(name):
 def find_family(config, called=None):
     """The family of a configuration.
 
-    By `model_type`; without one, by `architectures`; without either, as in the files of Google and
-    OpenAI, the family `called`, whose table must then fit.
+    By `model_type`; without one, by `architectures`; without either, as in the files of Google,
+    OpenAI and of bilm-tf, the family `called`, whose table must then fit.
 
     Args:
         config: as published.

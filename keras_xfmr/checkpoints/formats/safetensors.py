@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_xfmr.checkpoints.checkpoint import Checkpoint, count_elements, from_stored, stored_dtype
+from keras_xfmr.common.files import written_aside
 
 # The format's types of which there is the like here.
 TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -115,24 +116,5 @@ def write_safetensors(path, tensors, metadata=None):
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
             raise ValueError(f"{name!r} is of a type that the format lacks: {array.dtype}.")
-    path = pathlib.Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(b"")
-        mode = aside.stat().st_mode
-        with _as_value_error():
-            safetensors.numpy.save_file(arrays, aside, metadata=metadata)
-        aside.chmod(mode)  # the package lets nobody else read its files
-        _flush(aside)
-        os.replace(aside, path)
-        _flush(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _flush(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with written_aside(pathlib.Path(path)) as aside, _as_value_error():
+        safetensors.numpy.save_file(arrays, aside, metadata=metadata)

@@ -61,9 +61,10 @@ class Pretrained(NamedArguments):
         Args:
             source: a Hugging Face folder (`config.json` with `model.safetensors`,
                 `pytorch_model.bin`, of either format, or their shards), a TensorFlow 1 checkpoint
-                (for BERT a folder with `bert_config.json`), or a KerasHub backbone such as
-                `BertBackbone`. Nothing in it is executed. A configuration that names neither
-                `model_type` nor `architectures` is read as one of this class's family.
+                (for BERT a folder with `bert_config.json`), a KerasHub backbone such as
+                `BertBackbone`, or for ELMo a folder of bilm-tf (`options.json` and an HDF5 file).
+                Nothing in it is executed. A configuration that names neither `model_type` nor
+                `architectures` is read as one of this class's family.
             **overrides: arguments in the place of what the source says, such as `dropout_rate`,
                 `dtype`, or `num_classes`: a head of that many classes is freshly drawn where the
                 source's has others.
@@ -97,6 +98,7 @@ class Pretrained(NamedArguments):
     def save_pretrained(self, path):
         """Writes `config.json` and `model.safetensors` as Hugging Face's `transformers` reads them.
 
+        For ELMo `options.json` and `lm_weights.hdf5`, as bilm-tf and allennlp read them.
         Low-rank updates are merged. A `BertEmbedder` also writes what sentence-transformers reads
         (`modules.json`, `1_Pooling/config.json`). Each file is written aside and renamed.
 

@@ -88,7 +88,7 @@ class CharacterCNN(keras.layers.Layer):
         x = projection(highways(concatenation of all y_w))
 
     Args:
-        projection_dim: P.
+        projection_dim: P. Where it is N, there is no projection, as in the original.
         filters: pairs of a width and a number of filters; N is the sum of the numbers.
         character_dim: E.
         num_highway: `Highway` layers.
@@ -178,13 +178,15 @@ class CharacterCNN(keras.layers.Layer):
             )
             for i in range(self.num_highway)
         ]  # fmt: skip
-        self.projection = keras.layers.Dense(
-            self.projection_dim, kernel_initializer=self._initializer(normal),
-            dtype=self.dtype_policy, name="projection",
-        )  # fmt: skip
+        self.projection = None
+        if total != self.projection_dim:
+            self.projection = keras.layers.Dense(
+                self.projection_dim, kernel_initializer=self._initializer(normal),
+                dtype=self.dtype_policy, name="projection",
+            )  # fmt: skip
         for layer in self.convolutions:
             layer.build((None, characters, self.character_dim))
-        for layer in (*self.highways, self.projection):
+        for layer in filter(None, (*self.highways, self.projection)):
             layer.build((None, total))
         propagate_frozen(self)
 
@@ -202,7 +204,8 @@ class CharacterCNN(keras.layers.Layer):
         x = ops.concatenate(x, axis=-1)  # [B T, N]
         for layer in self.highways:
             x = layer(x)
-        return ops.reshape(self.projection(x), (rows, words, self.projection_dim))
+        x = x if self.projection is None else self.projection(x)
+        return ops.reshape(x, (rows, words, self.projection_dim))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.projection_dim)

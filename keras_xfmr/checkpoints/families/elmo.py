@@ -3,7 +3,7 @@
 Attributes that the model must have: `token_embedding`, a table, or for words that are read by their
 characters a table with `convolutions`, `highways` of a `gate` and a `transform`, and a
 `projection`, None where the convolutions have `projection_dim` outputs; `encoder_blocks` with
-`forward` and `backward`, which have `kernel`, `recurrent_kernel`, `bias`, `projection_kernel`; of a
+`forward` and `backward`, whose `cell` has the weights of a `ProjectedLSTMCell`; of a
 language model `softmax`. Its configuration has the arguments of `OPTIONS`.
 """
 
@@ -33,7 +33,7 @@ def spelled(name, style):
 
 def lstm(direction):
     """The rows of the layers of a direction, 0 or 1."""
-    layer = f"encoder_blocks.{{i}}.{('forward', 'backward')[direction]}"
+    layer = f"encoder_blocks.{{i}}.{('forward', 'backward')[direction]}.cell"
     names = {
         LSTM: f"RNN_{direction}/RNN/MultiRNNCell/Cell{{i}}/LSTMCell/",
         LSTM_1: f"lm/RNN_{direction}/rnn/multi_rnn_cell/cell_{{i}}/lstm_cell/",

@@ -280,7 +280,7 @@ class Family:
                 counted = first
                 break
         weight, style = self._spellings.get(spelling, (None, None))
-        if weight is None:
+        if weight is None or weight.numbered and block is None:  # "{i}" may stand in a file
             return Known(name, block=block, counted=counted)
         return Known(weight.name_in(block), weight, style, block, counted)
 

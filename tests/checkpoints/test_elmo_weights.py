@@ -338,7 +338,11 @@ def test_what_bilm_has_no_form_for(tmp_path):
     head.softmax = None
     with pytest.raises(ValueError, match="for an ELMo and for its language model alone"):
         head.save_pretrained(tmp_path / "back")
-    model._config = {**model.get_config(), "activation": "gelu"}
+    config = model.get_config()
+    model._config = {**config, "scalar_mix": {"dropout_rate": 0.1}}
+    with pytest.raises(ValueError, match="no option for a mix of the layers"):
+        model.save_pretrained(tmp_path / "back")
+    model._config = {**config, "activation": "gelu"}
     with pytest.raises(
         ValueError, match="no published `char_cnn.activation` for activation='gelu'"
     ):

@@ -151,7 +151,7 @@ OPTIONS = (
     size("vocab_size", "n_tokens_vocab", default=None),
     needed_size("units", "lstm.dim"),
     needed_size("projection_dim", "lstm.projection_dim"),
-    size("num_layers", "lstm.n_layers", default=1),
+    size("num_layers", "lstm.n_layers", default=1, least=0),
     Option(
         "skip_connections", ("lstm.use_skip_connections",), False, "a bool", lambda _: True, bool
     ),
@@ -279,6 +279,11 @@ def check(elmo, model):
         raise ValueError(
             "bilm-tf has files for an ELMo and for its language model alone. Save a head as a "
             f"`.keras` file. Received: a {type(model).__name__}."
+        )
+    if arguments.get("scalar_mix") is not None:
+        raise ValueError(
+            "bilm-tf has no option for a mix of the layers. Save the model as a `.keras` file. "
+            f"Received: scalar_mix={arguments['scalar_mix']!r}."
         )
     words = arguments["vocab_size"]
     if model is not elmo and words is not None and model.softmax.kernel.shape[-1] != words:

@@ -65,7 +65,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         pad_id, start_id, end_id: padding and sentence markers of a table of words, by default 0, 2
             and 3, as in the vocabularies of this library.
         scalar_mix: arguments of the `ScalarMix` that each head has, a dictionary, such as
-            `{"l2": 1e-3}`.
+            `{"l2": 1e-3}`. A `.keras` file keeps it, `save_pretrained` has no place for it.
         initializer: of all weights, in the place of those of the layers.
         dtype: dtype policy of the layers.
 
@@ -199,6 +199,9 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         """
         check_choice("preset", preset, PRESETS)
         return cls(**{**PRESETS[preset], **overrides})
+
+    def hub_config(self):
+        return {"architectures": ["Elmo"]}
 
     # ---- what heads read, see `Encoder`
 

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.checkpoints.families.elmo import softmax_size
 from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.inputs import Inputs, Range
@@ -195,18 +196,10 @@ class ElmoLanguageModel(OverPublished, Head):
 
     @classmethod
     def _head_arguments(cls, checkpoint, given):
-        name = "softmax/W"
-        if name in checkpoint.names:
-            return {"vocab_size": checkpoint.sides(name)[1]}
-        if "vocab_size" not in given:
-            raise ValueError(
-                "The checkpoint has no softmax, as the original's HDF5 files do not. Pass "
-                "`vocab_size=` for a new one, or load the encoder alone by `Elmo.from_pretrained`."
-            )
-        return {}
+        return {} if "vocab_size" in given else {"vocab_size": softmax_size(checkpoint)}
 
     def hub_config(self):
-        return {"architectures": ["ElmoLanguageModel"]}
+        return {"architectures": ["ElmoLanguageModel"], "n_tokens_vocab": self.vocab_size}
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")

@@ -269,21 +269,10 @@ def softmax_size(checkpoint):
 def check(elmo, model):
     """Raises ValueError for what bilm-tf has no form for."""
     arguments = elmo.get_config()
-    alone = by_characters(arguments) and not count_projections(arguments)
-    if alone and getattr(elmo.token_embedding, "projection", None) is not None:
-        raise ValueError(
-            "bilm-tf projects no words whose convolutions have as many outputs as it would have. "
-            f"Received: a projection of {features(arguments)} outputs to as many."
-        )
     if model is not elmo and getattr(model, "softmax", None) is None:
         raise ValueError(
             "bilm-tf has files for an ELMo and for its language model alone. Save a head as a "
             f"`.keras` file. Received: a {type(model).__name__}."
-        )
-    if arguments.get("scalar_mix") is not None:
-        raise ValueError(
-            "bilm-tf has no option for a mix of the layers. Save the model as a `.keras` file. "
-            f"Received: scalar_mix={arguments['scalar_mix']!r}."
         )
     words = arguments["vocab_size"]
     if model is not elmo and words is not None and model.softmax.kernel.shape[-1] != words:

@@ -155,6 +155,7 @@ class ProjectedLSTM(keras.layers.Layer):
     """`ProjectedLSTMCell` over rows, with the input product of all steps outside the loop.
 
     Masked steps keep the state, and return zeros: padding changes nothing, wherever it stands.
+    Override `get_initial_state` for another first state, such as a learned one.
 
     Args:
         units: U.
@@ -167,7 +168,7 @@ class ProjectedLSTM(keras.layers.Layer):
     Call arguments:
         inputs: `[B, T, D]`.
         mask: bool `[B, T]`, False for padding; by default the implicit mask of the inputs.
-        initial_state: h `[B, P]` and c `[B, U]`; by default zeros.
+        initial_state: h `[B, P]` and c `[B, U]`; by default `get_initial_state`.
 
     Returns:
         `[B, T, P]`; with `return_state` also h `[B, P]` and c `[B, U]`.
@@ -235,7 +236,7 @@ class ProjectedLSTM(keras.layers.Layer):
             x = ops.flip(x, 0)
             mask = None if mask is None else ops.flip(mask, 0)
         if initial_state is None:
-            initial_state = self.cell.get_initial_state(ops.shape(inputs)[0])
+            initial_state = self.get_initial_state(ops.shape(inputs)[0])
         z = self.cell.input_product(x)
         outputs, states = self.cell.steps(z, initial_state, mask, training)
         if mask is not None:
@@ -244,6 +245,10 @@ class ProjectedLSTM(keras.layers.Layer):
             outputs = ops.flip(outputs, 0)
         outputs = ops.transpose(outputs, (1, 0, 2))
         return (outputs, *states) if self.return_state else outputs
+
+    def get_initial_state(self, batch_size=None):
+        """h `[B, P]` and c float32 `[B, U]` where a call has none: zeros; override it for others."""
+        return self.cell.get_initial_state(batch_size)
 
     def compute_mask(self, inputs, mask=None):
         return [mask, None, None] if self.return_state else mask

@@ -249,7 +249,7 @@ class ProjectedLSTM(keras.layers.Layer):
         return (outputs, *states) if self.return_state else outputs
 
     def get_initial_state(self, batch_size=None):
-        """h `[B, P]` and c float32 `[B, U]` where a call has none: zeros; override it for others."""
+        """h `[B, P]` and c float32 `[B, U]` of a call without: zeros; override it for others."""
         return self.cell.get_initial_state(batch_size)
 
     def compute_mask(self, inputs, mask=None):

@@ -209,7 +209,7 @@ class CharacterCNN(keras.layers.Layer):
         return ops.reshape(self.projection(x), (rows, words, self.projection_dim))
 
     def pool(self, features):
-        """The features `[B T, places, n]` of a convolution to the largest of each filter `[B T, n]`.
+        """The largest of each filter `[B T, n]`, of a convolution `[B T, places, n]`.
 
         Override it for another choice, such as the mean.
         """

@@ -118,6 +118,23 @@ def test_gpt_s_benchmark_refuses_tokens_that_are_not_the_most_probable(monkeypat
             benchmark.check_greedy("short", prompt, np.array([[3, 4], [7, 8]]))
 
 
+def test_lstm_times_sides_of_which_two_compute_the_same():
+    sizes = ("--units=11", "--projection_dim=5", "--batch_size=3", "--length=7")
+    quick = ("--calls=1", "--rounds=2", "--warmup=1", "--nomemory")
+    printed = run("benchmarks.lstm", *sizes, *quick, "--leave_out=keras_xfmr/XLA,Keras/XLA")
+    assert re.findall(r"^(.+): 21 tokens a call, 2 rounds$", printed, re.M) == [
+        "training step", "inference"
+    ]  # fmt: skip
+    settings = [("keras_xfmr", "graph"), ("Keras", "graph")]
+    if HAS_TORCH:
+        settings += [("PyTorch", "rows first"), ("PyTorch", "time first")]
+        apart = re.findall(r"LSTM differ from ours by (\S+)", printed)
+        assert len(apart) == 4 and max(map(float, apart)) < 1e-5
+    for peer, setting in settings:
+        assert len(re.findall(rf"^{peer}, {setting} +[\d.]+ ", printed, re.M)) == 2
+    assert len(re.findall("^best settings .* as fast as Keras", printed, re.M)) == 2
+
+
 @pytest.mark.parametrize("name, case", [
     ("training_step", "training step, dropout 0"),
     ("decoding", "greedy, batch 1"),

@@ -34,18 +34,17 @@ def _trained(masked, clips, dtype):
 
     @tf.custom_gradient
     def run(inputs, recurrent, projection, h, c, mask):
-        outputs, last_h, last_c, gates, cells = _run(
+        state = (h, c)
+        outputs, last_h, last_c, *kept = _run(
             inputs, recurrent, projection, h, c, mask, masked, clips, keep=True
         )
 
         def gradient(d_outputs, d_h, d_c):
-            before = (tf.concat([first[None], rest[:-1]], axis=0) for first, rest in (
-                (h, outputs), (c, cells),
-            ))  # fmt: skip
-            return *_gradients(
-                (recurrent, projection), (outputs, gates, cells), tuple(before), mask, masked,
-                clips, (d_outputs, d_h, d_c),
-            ), None  # fmt: skip
+            found = _gradients(
+                (recurrent, projection), state, (outputs, *kept), mask, masked, clips,
+                (d_outputs, d_h, d_c),
+            )  # fmt: skip
+            return *found, None
 
         return (outputs, last_h, last_c), gradient
 
@@ -57,22 +56,27 @@ def _trained(masked, clips, dtype):
 
 
 def _run(inputs, recurrent, projection, h, c, mask, masked, clips, keep=False):
-    """All outputs `[T, B, P]`, the last state; where `keep`, all gates `[T, B, 4 U]` and cells."""
+    """All outputs `[T, B, P]`, the last state; where `keep`, all cells and gates `[T, B, U]`.
+
+    Each gate has a product and arrays of its own: code that XLA makes for a formula of slices of
+    one array `[B, 4 U]` takes four times as long.
+    """
     length = tf.shape(inputs)[0]
     cell_clip, projection_clip = clips
-    kept = [inputs.dtype, tf.float32, tf.float32][: 3 if keep else 1]
+    parts = tf.split(recurrent, 4, axis=-1)
+    kept = [inputs.dtype, *[tf.float32] * 5][: 6 if keep else 1]
     arrays = [tf.TensorArray(dtype, length) for dtype in kept]
 
     def step(t, h, c, *arrays):
-        z = inputs[t] + tf.matmul(h, recurrent)
-        i, j, f, o = tf.split(tf.cast(z, tf.float32), 4, axis=-1)
+        z = [a + tf.matmul(h, part) for a, part in zip(tf.split(inputs[t], 4, axis=-1), parts)]
+        i, j, f, o = (tf.cast(gate, tf.float32) for gate in z)
         i, j, f, o = tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f), tf.sigmoid(o)
         new_c = _clip(f * c + i * j, cell_clip)
         new_h = tf.cast(o * tf.tanh(new_c), inputs.dtype)
         new_h = _clip(tf.matmul(new_h, projection), projection_clip)
         if masked:
             new_h, new_c = tf.where(mask[t], new_h, h), tf.where(mask[t], new_c, c)
-        values = (new_h, tf.concat([i, j, f, o], axis=-1), new_c)
+        values = (new_h, new_c, i, j, f, o)
         return t + 1, new_h, new_c, *(a.write(t, v) for a, v in zip(arrays, values))
 
     _, h, c, *arrays = tf.while_loop(
@@ -82,42 +86,54 @@ def _run(inputs, recurrent, projection, h, c, mask, masked, clips, keep=False):
     return outputs, h, c, *rest
 
 
-def _gradients(kernels, kept, before, mask, masked, clips, last):
+def _gradients(kernels, state, kept, mask, masked, clips, last):
     """Those of inputs, kernels and the first state; `last` are those of the outputs and state."""
-    (recurrent, projection), (outputs, gates, cells) = kernels, kept
-    (cell_clip, projection_clip), (d_outputs, d_h, d_c) = clips, last
+    (outputs, cells, *gates), (d_outputs, d_h, d_c) = kept, last
     dtype, length = outputs.dtype, tf.shape(outputs)[0]
+    before_h, before_c = (
+        tf.concat([first[None], rest[:-1]], axis=0) for first, rest in zip(state, (outputs, cells))
+    )
+    o, bent = gates[3], tf.tanh(cells)
+    factors = _factors(gates, bent, before_c)
+    recurrent, projection = (tf.transpose(kernel) for kernel in kernels)
     arrays = [tf.TensorArray(dtype, length) for _ in range(2)]
 
     def step(t, d_h, d_c, *arrays):
-        i, j, f, o = tf.split(gates[t], 4, axis=-1)
         d_h += d_outputs[t]
         rest_h, rest_c = tf.zeros_like(d_h), tf.zeros_like(d_c)
         if masked:
             rest_h, d_h = tf.where(mask[t], rest_h, d_h), tf.where(mask[t], d_h, rest_h)
             rest_c, d_c = tf.where(mask[t], rest_c, d_c), tf.where(mask[t], d_c, rest_c)
-        d_projected = _unclipped(d_h, outputs[t], projection_clip)
-        d_cell_out = tf.cast(tf.matmul(d_projected, projection, transpose_b=True), tf.float32)
-        bent = tf.tanh(cells[t])
-        d_c = _unclipped(d_c + d_cell_out * o * (1 - bent * bent), cells[t], cell_clip)
-        d_z = [
-            d_c * j * i * (1 - i), d_c * i * (1 - j * j), d_c * before[1][t] * f * (1 - f),
-            d_cell_out * bent * o * (1 - o),
-        ]  # fmt: skip
+        d_projected = _unclipped(d_h, outputs[t], clips[1])
+        d_cell_out = tf.cast(tf.matmul(d_projected, projection), tf.float32)
+        d_c = _unclipped(d_c + d_cell_out * factors[4][t], cells[t], clips[0])
+        d_z = [d * factor[t] for d, factor in zip((d_c, d_c, d_c, d_cell_out), factors)]
         d_z = tf.cast(tf.concat(d_z, axis=-1), dtype)
-        d_h = tf.matmul(d_z, recurrent, transpose_b=True) + rest_h
+        d_h = tf.matmul(d_z, recurrent) + rest_h
         arrays = (a.write(t, v) for a, v in zip(arrays, (d_z, d_projected)))
-        return t - 1, d_h, d_c * f + rest_c, *arrays
+        return t - 1, d_h, d_c * gates[2][t] + rest_c, *arrays
 
     _, d_h, d_c, *arrays = tf.while_loop(
         lambda t, *_: t >= 0, step, (length - 1, d_h, d_c, *arrays), maximum_iterations=length
     )
     d_z, d_projected = (array.stack() for array in arrays)
-    o = tf.split(gates, 4, axis=-1)[3]
-    cell_outputs = tf.cast(o * tf.tanh(cells), dtype)
+    cell_outputs = tf.cast(o * bent, dtype)
     return (
-        d_z, _over_steps(before[0], d_z), _over_steps(cell_outputs, d_projected), d_h, d_c
+        d_z, _over_steps(before_h, d_z), _over_steps(cell_outputs, d_projected), d_h, d_c
     )
+
+
+def _factors(gates, bent, before):
+    """What a step multiplies its gradients with, of all steps at once: `[T, B, U]` each.
+
+    Those of the gates before their functions: of c for i, j, f, and of o tanh(c) for o; and
+    that of o tanh(c) for c.
+    """
+    i, j, f, o = gates
+    return (
+        j * i * (1 - i), i * (1 - j * j), before * f * (1 - f), bent * o * (1 - o),
+        o * (1 - bent * bent),
+    )  # fmt: skip
 
 
 def _over_steps(one, other):

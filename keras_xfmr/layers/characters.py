@@ -87,6 +87,9 @@ class CharacterCNN(keras.layers.Layer):
         for each width w:  y_w = act(max over places of the convolution of width w)
         x = projection(highways(concatenation of all y_w))
 
+    A mask of the words is passed on; no word depends on another. Override `pool` for another
+    reduction over the places.
+
     Args:
         projection_dim: P. Where it is N, there is no projection, as in the original.
         filters: pairs of a width and a number of filters; N is the sum of the numbers.
@@ -127,6 +130,7 @@ class CharacterCNN(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.projection_dim = check_positive_int("projection_dim", projection_dim)
         self.filters = check_filters(filters)
         self.character_dim = check_positive_int("character_dim", character_dim)
@@ -200,12 +204,19 @@ class CharacterCNN(keras.layers.Layer):
         table = ops.cast(self.embeddings, self.compute_dtype)
         table = ops.pad(table, [[1, 0], [0, 0]])  # padding
         x = ops.take(table, ids, axis=0)  # [B T, C, E]
-        x = [self._activate(ops.max(layer(x), axis=1)) for layer in self.convolutions]
+        x = [self._activate(self.pool(layer(x))) for layer in self.convolutions]
         x = ops.concatenate(x, axis=-1)  # [B T, N]
         for layer in self.highways:
             x = layer(x)
         x = x if self.projection is None else self.projection(x)
         return ops.reshape(x, (rows, words, self.projection_dim))
+
+    def pool(self, features):
+        """The largest of each filter `[B T, n]`, of a convolution `[B T, places, n]`.
+
+        Override it for another choice, such as the mean.
+        """
+        return ops.max(features, axis=1)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.projection_dim)

@@ -24,7 +24,8 @@ class ProjectedLSTMCell(keras.layers.Layer):
 
     The four gates stand in W, R and b in the order of TensorFlow's `LSTMCell`, i, j, f, o, as
     published weights of ELMo have them; `keras.layers.LSTM` has i, f, j, o, and its forget bias is
-    a part of b. The cell state c is float32 whatever the policy.
+    a part of b. A step computes c in float32 whatever the policy, and returns it in the dtype that
+    it was given: `keras.layers.RNN` keeps all states in that of the policy.
 
     Args:
         units: U, the size of the cell state.
@@ -66,7 +67,7 @@ class ProjectedLSTMCell(keras.layers.Layer):
         projection_initializer="glorot_uniform",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # c stays float32
         self.units = check_positive_int("units", units)
         self.projection_dim = check_positive_int("projection_dim", projection_dim)
         self.cell_clip = _check_clip("cell_clip", cell_clip)
@@ -139,9 +140,9 @@ class ProjectedLSTMCell(keras.layers.Layer):
         )
 
     def call(self, inputs, states, training=None):
-        z = ops.expand_dims(self.input_product(inputs), 0)
-        outputs, states = self.steps(z, states, training=training)
-        return outputs[0], list(states)
+        z = self.input_product(ops.cast(inputs, self.compute_dtype))
+        outputs, (h, c) = self.steps(ops.expand_dims(z, 0), states, training=training)
+        return outputs[0], [h, ops.cast(c, states[1].dtype)]
 
     def get_initial_state(self, batch_size=None):
         return [
@@ -154,7 +155,9 @@ class ProjectedLSTMCell(keras.layers.Layer):
 class ProjectedLSTM(keras.layers.Layer):
     """`ProjectedLSTMCell` over rows, with the input product of all steps outside the loop.
 
-    Masked steps keep the state, and return zeros: padding changes nothing, wherever it stands.
+    Masked steps keep the state, and return zeros: padding changes nothing, wherever it stands. The
+    cell state c is float32 whatever the policy.
+    Override `get_initial_state` for another first state, such as a learned one.
 
     Args:
         units: U.
@@ -167,7 +170,7 @@ class ProjectedLSTM(keras.layers.Layer):
     Call arguments:
         inputs: `[B, T, D]`.
         mask: bool `[B, T]`, False for padding; by default the implicit mask of the inputs.
-        initial_state: h `[B, P]` and c `[B, U]`; by default zeros.
+        initial_state: h `[B, P]` and c `[B, U]`; by default `get_initial_state`.
 
     Returns:
         `[B, T, P]`; with `return_state` also h `[B, P]` and c `[B, U]`.
@@ -197,7 +200,7 @@ class ProjectedLSTM(keras.layers.Layer):
         projection_initializer="glorot_uniform",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # c stays float32
         self.supports_masking = True
         self.go_backwards = go_backwards
         self.return_state = return_state
@@ -228,14 +231,14 @@ class ProjectedLSTM(keras.layers.Layer):
         propagate_frozen(self)
 
     def call(self, inputs, mask=None, initial_state=None, training=None):
-        x = ops.transpose(inputs, (1, 0, 2))
+        x = ops.transpose(ops.cast(inputs, self.compute_dtype), (1, 0, 2))
         if mask is not None:
             mask = ops.expand_dims(ops.transpose(ops.cast(mask, "bool")), -1)
         if self.go_backwards:
             x = ops.flip(x, 0)
             mask = None if mask is None else ops.flip(mask, 0)
         if initial_state is None:
-            initial_state = self.cell.get_initial_state(ops.shape(inputs)[0])
+            initial_state = self.get_initial_state(ops.shape(inputs)[0])
         z = self.cell.input_product(x)
         outputs, states = self.cell.steps(z, initial_state, mask, training)
         if mask is not None:
@@ -244,6 +247,10 @@ class ProjectedLSTM(keras.layers.Layer):
             outputs = ops.flip(outputs, 0)
         outputs = ops.transpose(outputs, (1, 0, 2))
         return (outputs, *states) if self.return_state else outputs
+
+    def get_initial_state(self, batch_size=None):
+        """h `[B, P]` and c float32 `[B, U]` of a call without: zeros; override it for others."""
+        return self.cell.get_initial_state(batch_size)
 
     def compute_mask(self, inputs, mask=None):
         return [mask, None, None] if self.return_state else mask

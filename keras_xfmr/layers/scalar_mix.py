@@ -13,7 +13,7 @@ from keras_xfmr.common.checks import check_rate
 class ScalarMix(keras.layers.Layer):
     """gamma * sum_j s_j h_j, s = softmax(w) (Peters et al. 2018, equation 1).
 
-    w begins at 0, the plain mean, and gamma at 1.
+    w begins at 0, the plain mean, and gamma at 1. Override `compute_layer_weights` for another s.
 
     Args:
         layer_dropout_rate: probability with which a step of training leaves out a layer (Kondratyuk
@@ -83,9 +83,10 @@ class ScalarMix(keras.layers.Layer):
 
     def layer_weights(self):
         """s `[L]`, NumPy float32: how much of each layer the mix takes."""
-        return ops.convert_to_numpy(ops.softmax(ops.cast(self.weight, "float32")))
+        return ops.convert_to_numpy(self.compute_layer_weights())
 
-    def call(self, inputs, training=None):
+    def compute_layer_weights(self, training=None):
+        """s `[L]`, float32, of which `training` may leave out layers; override it for another s."""
         weight = ops.cast(self.weight, "float32")
         if training and self.layer_dropout_rate:
             drawn = keras.random.uniform(ops.shape(weight), seed=self.seed_generator)
@@ -93,7 +94,10 @@ class ScalarMix(keras.layers.Layer):
             keep = (drawn >= self.layer_dropout_rate) | (drawn >= kept)
             weight = ops.where(keep, weight, -1e30)
         share = ops.exp(weight - ops.max(weight))  # Keras' softmax warns of one layer
-        share = share / ops.sum(share) * ops.cast(self.gamma, "float32")
+        return share / ops.sum(share)
+
+    def call(self, inputs, training=None):
+        share = self.compute_layer_weights(training) * ops.cast(self.gamma, "float32")
         mixed = 0.0
         for j, x in enumerate(inputs):
             x = ops.cast(x, "float32")

@@ -341,7 +341,7 @@ class BidirectionalBlock(keras.layers.Layer):
         initializer=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the state's c stays float32
         self._arguments = dict(
             units=units, projection_dim=projection_dim, cell_clip=cell_clip,
             projection_clip=projection_clip, skip_connection=skip_connection,
@@ -381,6 +381,7 @@ class BidirectionalBlock(keras.layers.Layer):
     def call(self, forward, backward, masks=(None, None), initial_state=None, training=None):
         found = []
         for i, x in enumerate((forward, backward)):
+            x = ops.cast(x, self.compute_dtype)
             y, *state = (self.forward, self.backward)[i](
                 self.dropout(x, training=training),
                 mask=masks[i],

@@ -240,7 +240,7 @@ class RowState(keras.layers.Layer):
     """
 
     def __init__(self, rows, num_layers, projection_dim, units, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # c stays float32
         self._arguments = dict(
             rows=rows, num_layers=num_layers, projection_dim=projection_dim, units=units
         )

@@ -21,6 +21,7 @@ class Case:
         optional: further options of the call that add outputs, or None.
         subclasses: of the layer, each with one documented method overridden.
         name: of the case, where a layer has several.
+        listed: whether a call takes one list of the tensors.
     """
 
     layer: type
@@ -31,6 +32,7 @@ class Case:
     optional: dict | None = None
     subclasses: typing.Sequence[type] = ()
     name: str = ""
+    listed: bool = False
 
     def __str__(self):
         return self.name or self.layer.__name__
@@ -54,6 +56,10 @@ class Case:
             return [rng.integers(self.vocab_size, size=shape) for shape in self.shapes]
         return [rng.normal(size=shape).astype("float32") for shape in self.shapes]
 
+    def given(self, tensors):
+        """The positional arguments of a call with these tensors (or their shapes)."""
+        return (list(tensors),) if self.listed else tuple(tensors)
+
     def built(self, cls=None, **kwargs):
         """A new layer whose weights are drawn: zeros and ones would hide some of them."""
         layer = self.make(cls, **kwargs)
@@ -67,12 +73,13 @@ class Case:
     def run(self, function, tensors, **options):
         """All outputs of a call, as a flat list."""
         tensors = [ops.convert_to_tensor(x, dtype=self.dtype) for x in tensors]
-        return keras.tree.flatten(function(*tensors, **{**self.options, **options}))
+        return keras.tree.flatten(function(*self.given(tensors), **{**self.options, **options}))
 
     def model(self, layer, around=lambda x: x, before=lambda x: x):
         """A functional model that holds the layer."""
         inputs = [keras.Input(shape[1:], dtype=self.dtype) for shape in self.shapes]
-        return keras.Model(inputs, around(layer(*(before(x) for x in inputs), **self.options)))
+        given = self.given(before(x) for x in inputs)
+        return keras.Model(inputs, around(layer(*given, **self.options)))
 
     def variants(self):
         """The sets of options under which the layer can be called."""
@@ -141,7 +148,7 @@ class Marked(keras.layers.Layer):
         self.mask = mask
 
     def call(self, inputs):
-        return inputs + 0.0  # a tensor of its own
+        return ops.copy(inputs)  # a tensor of its own
 
     def compute_mask(self, inputs, mask=None):
         return ops.convert_to_tensor(self.mask)

@@ -5,6 +5,11 @@ from keras import ops
 from keras_xfmr import layers
 
 
+class MeanPooling(layers.CharacterCNN):
+    def pool(self, features):
+        return ops.mean(features, axis=1)
+
+
 class HalvedAdd(layers.AddNorm):
     def add(self, inputs, sublayer_output, training=None):
         return super().add(inputs, 0.5 * sublayer_output, training=training)
@@ -28,6 +33,11 @@ class ScaledDecoderBlock(layers.DecoderBlock):
 class Halving(layers.Dropout):
     def call(self, inputs, training=False):
         return 0.5 * super().call(inputs, training=training)
+
+
+class ShiftedHighway(layers.Highway):
+    def call(self, inputs):
+        return super().call(inputs) + 1.0
 
 
 class ShiftedLayerNorm(layers.LayerNorm):
@@ -63,6 +73,16 @@ class LinearAttention(layers.MultiHeadAttention):
     def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
         weights = ops.einsum("btnh,bsnh->bnts", query, key)
         return ops.einsum("bnts,bsnh->btnh", weights, value), weights
+
+
+class BegunLSTM(layers.ProjectedLSTM):
+    def get_initial_state(self, batch_size=None):
+        return [state + 1.0 for state in super().get_initial_state(batch_size)]
+
+
+class LastLayer(layers.ScalarMix):
+    def compute_layer_weights(self, training=None):
+        return ops.cast(ops.arange(self.weight.shape[0]) == self.weight.shape[0] - 1, "float32")
 
 
 class LaterPositions(layers.PositionalEncoding):

@@ -24,18 +24,22 @@ from harness import (
 )
 from keras import ops
 from subclasses import (
+    BegunLSTM,
     HalvedAdd,
     Halving,
+    LastLayer,
     LaterAngles,
     LaterPositions,
     LaterRows,
     LinearAttention,
+    MeanPooling,
     NegativeBias,
     OwnNorm,
     OwnProjection,
     OwnQuery,
     ScaledDecoderBlock,
     ScaledEncoderBlock,
+    ShiftedHighway,
     ShiftedLayerNorm,
     ShiftedRMSNorm,
     ShiftedTransform,
@@ -49,6 +53,7 @@ from keras_xfmr import layers
 pytestmark = pytest.mark.portable
 
 B, T, S, N, H, D, F, V = 2, 5, 7, 3, 4, 6, 11, 13
+C, U = 17, 19  # characters of a word, units of an LSTM
 MASK = np.array([[True, False, True, True, False], [True, True, False, True, True]])
 SOURCE_MASK = np.array([[True, False, True, True, False, True, True], [True] * 3 + [False] * 4])
 
@@ -60,6 +65,21 @@ CASES = [
         ((B, T, D), (B, T, D)),
         subclasses=(HalvedAdd, OwnNorm),
     ),
+    Case(
+        layers.CharacterCNN,
+        {
+            "projection_dim": D,
+            "filters": [[1, 3], [4, 7]],
+            "character_dim": 5,
+            "num_highway": 1,
+            "num_characters": V,
+            "activation": ops.tanh,
+            "kernel_initializer": "he_normal",
+        },
+        ((B, T, C),),
+        vocab_size=V,
+        subclasses=(MeanPooling,),
+    ),  # fmt: skip
     Case(
         layers.DecoderBlock,
         {
@@ -91,6 +111,12 @@ CASES = [
         optional={"return_attention_scores": True},
         subclasses=(ScaledEncoderBlock,),
     ),  # fmt: skip
+    Case(
+        layers.Highway,
+        {"activation": "tanh", "gate_bias": -1.0, "kernel_initializer": "he_normal"},
+        ((B, T, D),),
+        subclasses=(ShiftedHighway,),
+    ),
     Case(layers.LayerNorm, {"epsilon": 0.01}, ((B, T, D),), subclasses=(ShiftedLayerNorm,)),
     Case(
         layers.MultiHeadAttention,
@@ -157,12 +183,41 @@ CASES = [
         ((B, T, D),),
         subclasses=(LaterPositions,),
     ),
+    Case(
+        layers.ProjectedLSTM,
+        {
+            "units": U,
+            "projection_dim": D,
+            "go_backwards": True,
+            "cell_clip": 3.0,
+            "projection_clip": 2.0,
+            "forget_bias": 0.5,
+            "kernel_initializer": "he_normal",
+            "recurrent_initializer": "orthogonal",
+            "projection_initializer": "normal",
+        },
+        ((B, T, D),),
+        subclasses=(BegunLSTM,),
+    ),
+    Case(
+        layers.ProjectedLSTM,
+        {"units": U, "projection_dim": D, "use_bias": False},
+        ((B, T, D),),
+        name="ProjectedLSTM, without a bias",
+    ),
     Case(layers.RMSNorm, {"epsilon": 0.01}, ((B, T, D),), subclasses=(ShiftedRMSNorm,)),
     Case(
         layers.RotaryEmbedding,
         {"layout": "interleaved", "max_wavelength": 100.0},
         ((B, T, N, H),),
         subclasses=(LaterAngles,),
+    ),
+    Case(
+        layers.ScalarMix,
+        {"layer_dropout_rate": 0.1, "l2": 0.01, "layer_norm": True, "seed": 3},
+        ((B, T, D), (B, T, D), (B, T, D)),
+        subclasses=(LastLayer,),
+        listed=True,
     ),
     Case(
         layers.TokenEmbedding,
@@ -180,13 +235,17 @@ CASES = [
     ),
     Case(layers.VocabularyBias, {}, ((B, T, V),), subclasses=(NegativeBias,)),
 ]
+# A cell takes one step and its states: `keras.layers.RNN` calls it, see layers/test_recurrent.py.
+ELSEWHERE = {layers.ProjectedLSTMCell}
 SUBCLASSES = [(case, subclass) for case in CASES for subclass in case.subclasses]
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def test_every_exported_layer_is_here_and_has_a_subclass():
-    assert {case.layer.__name__ for case in CASES} == set(layers.__all__)
-    assert {case.layer for case, _ in SUBCLASSES} == {case.layer for case in CASES}
+    here = {case.layer for case in CASES}
+    assert {layer.__name__ for layer in here | ELSEWHERE} == set(layers.__all__)
+    assert not here & ELSEWHERE
+    assert {case.layer for case, _ in SUBCLASSES} == here
 
 
 @every_layer
@@ -211,9 +270,9 @@ def test_symbolic_outputs_have_the_shapes_and_dtypes_of_eager_ones(case):
         known = [keras.KerasTensor(shape, case.dtype) for shape in case.shapes]
         unknown = [keras.KerasTensor((None, None, *s[2:]), case.dtype) for s in case.shapes]
         expected = [(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in eager]
-        found = keras.tree.flatten(case.make()(*known, **options))
+        found = keras.tree.flatten(case.make()(*case.given(known), **options))
         assert [(x.shape, x.dtype) for x in found] == expected
-        found = keras.tree.flatten(case.make()(*unknown, **options))
+        found = keras.tree.flatten(case.make()(*case.given(unknown), **options))
         assert [x.dtype for x in found] == [dtype for _, dtype in expected]
         for x, (shape, _) in zip(found, expected, strict=True):
             assert len(x.shape) == len(shape) and x.shape[0] is None
@@ -225,7 +284,7 @@ def test_the_shape_is_known_without_a_call(case):
     expected = case.run(case.make(), case.draw())[0].shape
     compute = case.make().compute_output_shape
     options = case.options.keys() & inspect.signature(compute).parameters.keys()
-    found = compute(*case.shapes, **{name: case.options[name] for name in options})
+    found = compute(*case.given(case.shapes), **{name: case.options[name] for name in options})
     assert tuple(found) == tuple(expected)
 
 
@@ -258,6 +317,7 @@ def test_a_model_with_the_layer_comes_back_from_a_file(case, tmp_path):
 def test_a_user_s_own_model_with_the_layer_comes_back_from_a_file(case, tmp_path):
     model = Holder(case.built(), case.options)
     inputs = [ops.convert_to_tensor(x, dtype=case.dtype) for x in case.draw()]
+    inputs = list(case.given(inputs))
     expected = model(inputs)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -319,7 +379,7 @@ def test_eager_graph_and_xla_agree(case):
 @every_layer
 def test_an_implicit_mask_is_honoured_and_passed_on(case):
     layer, spy, tensors = case.built(), Spy(), case.draw()
-    if case.vocab_size:  # the mask begins here
+    if case.arguments.get("mask_zero"):  # the mask begins here
         spy(layer(np.where(MASK, 5, 0)))
         np.testing.assert_array_equal(spy.seen, MASK)
         return
@@ -331,13 +391,15 @@ def test_an_implicit_mask_is_honoured_and_passed_on(case):
     outputs = []
     for values in (tensors, changed):
         marked = [Marked(mask)(x) for x, mask in zip(values, masks, strict=True)]
-        outputs.append(layer(*marked, **case.options))
+        outputs.append(layer(*case.given(marked), **case.options))
         spy(outputs[-1])
         np.testing.assert_array_equal(spy.seen, MASK)
     before, after = (as_numpy(x) for x in outputs)
     np.testing.assert_array_equal(after[MASK], before[MASK])
-    # Attention gives a hidden query nothing; the others leave its row to what follows.
-    assert (after[~MASK] != before[~MASK]).any() == (case.layer is not layers.MultiHeadAttention)
+    # Attention gives a hidden query nothing, and an LSTM returns zeros for a step that it leaves
+    # out; the others leave the row to what follows.
+    zeros = (layers.MultiHeadAttention, layers.ProjectedLSTM)
+    assert (after[~MASK] != before[~MASK]).any() == (case.layer not in zeros)
 
 
 @every_layer

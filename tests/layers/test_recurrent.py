@@ -54,6 +54,58 @@ def test_the_cell_in_a_keras_rnn_gives_the_same():
     np.testing.assert_allclose(rnn(x), layer(x), rtol=1e-5, atol=1e-6)
 
 
+@keras.saving.register_keras_serializable("tests")
+class HalvedInputs(layers.ProjectedLSTMCell):
+    def input_product(self, inputs):
+        return super().input_product(0.5 * inputs)
+
+
+@pytest.mark.parametrize("kind", [layers.ProjectedLSTMCell, HalvedInputs])
+def test_a_cell_comes_back_from_a_file_with_all_its_arguments(kind, tmp_path):
+    arguments = {
+        **CLIPS,
+        "forget_bias": 0.3,
+        "use_bias": False,
+        **{f"{name}_initializer": "he_normal" for name in ("kernel", "recurrent", "projection")},
+    }
+    cell, _ = built(kind, **arguments)
+    config = cell.get_config()
+    assert all(config[name] == arguments.get(name, config[name]) for name in [*CLIPS, "use_bias"])
+    assert {"units", "projection_dim", *arguments} <= set(config)
+    assert kind.from_config(config).get_config() == config
+    plain, _ = built(layers.ProjectedLSTMCell, **arguments)
+    x = draw(B, T, D)
+    first = ops.convert_to_numpy(keras.layers.RNN(plain)(x))
+    inputs = keras.Input((T, D))
+    model = keras.Model(inputs, keras.layers.RNN(cell)(inputs))
+    assert (np.abs(model(x) - first).max() > 0.01) == (kind is HalvedInputs)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[-1].cell) is kind
+    assert loaded.layers[-1].cell.get_config() == config
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
+def test_a_cell_in_a_keras_rnn_of_half_precision(mask):
+    cell, _ = built(layers.ProjectedLSTMCell, scale=0.5, dtype="mixed_float16")
+    rnn = keras.layers.RNN(cell, return_sequences=True, dtype="mixed_float16")
+    full, _ = built(layers.ProjectedLSTMCell, scale=0.5)
+    x = draw(B, T, D)
+    expected = keras.layers.RNN(full, return_sequences=True)(x, mask=mask)
+    outputs = rnn(x, mask=mask)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    np.testing.assert_allclose(outputs, expected, atol=2.0**-7)
+
+
+def test_the_cell_state_is_float32_in_half_precision():
+    layer, _ = built(return_state=True, scale=0.0, forget_bias=40.0, dtype="mixed_float16")
+    h, c = draw(B, P), draw(B, U)
+    outputs, _, last = layer(draw(B, T, D), initial_state=(h, c))
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float16"
+    np.testing.assert_allclose(last, c, rtol=1e-6)  # forgets nothing, reads nothing
+
+
 def test_with_a_projection_that_changes_nothing_it_is_the_lstm_of_keras():
     layer = layers.ProjectedLSTM(U, U)
     theirs = keras.layers.LSTM(U, return_sequences=True)

@@ -246,6 +246,27 @@ def test_rows_go_on_in_the_next_batch_and_begin_anew_in_each_evaluation():
     assert abs(stateless["loss"] - expected["loss"]) > 1e-3
 
 
+def test_the_states_of_cells_stay_float32_in_half_precision():
+    encoder = models.Elmo(**SIZES, vocab_size=V, dtype="mixed_float16")
+    model = draw_weights(models.ElmoLanguageModel(encoder, V, state_rows=B), scale=0.1)
+
+    def cells():
+        return [ops.convert_to_numpy(w) for w in model.state.weights if w.name.endswith("_c")]
+
+    def is_half(array):
+        return (array == array.astype("float16")).all()
+
+    model(stream(T)[0])
+    assert len(cells()) == 4 and not any(map(is_half, cells()))
+    # A row of padding alone keeps its state.
+    c = np.random.default_rng(7).normal(size=(B, U)).astype("float32")
+    x, hidden = ops.zeros((B, T, P), "float16"), ops.zeros((B, T), "bool")
+    before = ((ops.zeros((B, P)), c),) * 2
+    *_, after = encoder.encoder_blocks[0](x, x, masks=(hidden, hidden), initial_state=before)
+    for _, found in after:
+        np.testing.assert_array_equal(found, c)
+
+
 def test_rows_of_another_number_are_refused():
     model = compiled(language_model(state_rows=B + 1), run_eagerly=True, jit_compile=False)
     with pytest.raises(ValueError, match=f"state_rows={B + 1} rows. Received: {B}"):

@@ -191,11 +191,11 @@ def _endpoints(model, packer, options):
 def _check_packer(model, packer):
     """Raises ValueError where a packer makes what the model does not read."""
     spans, encoder = isinstance(model, models.SpanPredictor), encoder_of(model)
-    over = type(encoder).__name__
+    over = "" if encoder is model else f" over a {type(encoder).__name__}"
     if spans and not any(one.name == "segment_ids" for one in model.declared_inputs):
         raise ValueError(
             "The service of a SpanPredictor reads a question and a context as two segments. "
-            f"Received: one over {over}, which has no `segment_ids`. Use an encoder such as a Bert."
+            f"Received: one{over}, which has no `segment_ids`. Use an encoder such as a Bert."
         )
     of_words = isinstance(encoder, models.Elmo)
     fit = (spans, of_words) == tuple(
@@ -205,7 +205,7 @@ def _check_packer(model, packer):
         raise ValueError(
             "Expected a WordPacker for an Elmo and its heads, a QuestionPacker for a "
             "BertSpanPredictor and a SentencePacker for the others. Received: "
-            f"{type(packer).__name__} for a {type(model).__name__} over {over}."
+            f"{type(packer).__name__} for a {type(model).__name__}{over}."
         )
     ids = words_input(model)
     if of_words:

@@ -1,6 +1,7 @@
-"""BERT models as SavedModels that read raw text.
+"""Encoders and models over them as SavedModels that read raw text.
 
-B batch, T length, W max_words, E max_entities, P max_masks, C classes, K predictions, D d_model
+B batch, T length, W max_words, E max_entities, P max_masks, C classes, K predictions, D d_model,
+L layers of LSTMs
 """
 
 import inspect
@@ -8,12 +9,13 @@ import inspect
 import tensorflow as tf
 
 from keras_xfmr import models, text
-from keras_xfmr.serving.heads import classifier, embedder
+from keras_xfmr.serving.heads import classifier, embedder, encoder_of, words_input
 from keras_xfmr.serving.pretrainer import pretrainer
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.searches import wrong_model
 from keras_xfmr.serving.spans import span_predictor
 from keras_xfmr.serving.tagger import tagger
+from keras_xfmr.serving.words import word_vectors
 
 
 def export_encoder(
@@ -39,19 +41,27 @@ def export_encoder(
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`. It returns
     `truncated [B]` bool, whether a part of a text was too long and was not read, and
 
-    - `BertClassifier`, `GptClassifier`: `label [B]`, `score [B]` its probability, `scores [B, C]`;
-      with one class, a regression, `value [B]`; with `multi_label` each of the `scores` is that of
-      a class by itself, and `label` the most probable one;
-    - `BertTokenClassifier`: `words [B, W]` as `packer.split_words` divides the text, their `tags`,
-      `scores` (probabilities), `start` and `end [B, W]`; behind the last word empty strings, 0 and
-      -1. A word in which the tokenizer finds nothing has an empty tag. A long text is read in
-      overlapping windows, `stride` pieces apart. A second signature, `entities`, takes `text [B]`
-      and returns `entity` (its type), `text`, `start`, `end` and `score [B, E]`, the mean
-      probability of the entity's tags; it is there where a class is named `O`, and tags may be
-      IOB1, IOB2, BILOU or BIOES. Of an entity that `max_words` divides, the first part is given,
-      and `truncated` is true. `start` and `end` count Unicode characters of the text as it was
-      received, the end exclusive (a byte that is no UTF-8 is one character, U+FFFD);
-    - `BertEmbedder`: `vector [B, D]`;
+    - `Classifier` (`BertClassifier`, `GptClassifier`, or over an `Elmo`): `label [B]`, `score [B]`
+      its probability, `scores [B, C]`; with one class, a regression, `value [B]`; with
+      `multi_label` each of the `scores` is that of a class by itself, and `label` the most probable
+      one;
+    - `Tagger` (`BertTokenClassifier`, or over an `Elmo`): `words [B, W]` as `packer.split_words`
+      divides the text, their `tags`, `scores` (probabilities), `start` and `end [B, W]`; behind the
+      last word empty strings, 0 and -1. A word in which the tokenizer finds nothing has an empty
+      tag. A long text is read in overlapping windows, `stride` pieces apart (of an `Elmo` words). A
+      second signature, `entities`, takes `text [B]` and returns `entity` (its type), `text`,
+      `start`, `end` and `score [B, E]`, the mean probability of the entity's tags; it is there
+      where a class is named `O`, and tags may be IOB1, IOB2, BILOU or BIOES. Of an entity that
+      `max_words` divides, the first part is given, and `truncated` is true. `start` and `end` count
+      Unicode characters of the text as it was received, the end exclusive (a byte that is no UTF-8
+      is one character, U+FFFD);
+    - `Embedder`: `vector [B, D]`;
+    - `Elmo`: the vectors of each word. `words`, `start` and `end [B, W]` as of a `Tagger`;
+      `layer_0` to `layer_L` `[B, W, D]`, the outputs of the model, and `mean [B, W, D]`, the mean
+      of these layers with equal weights; behind the last word zeros. A text is one row of at most
+      W words; later words are left out, and `truncated` is true. A second signature, `words`,
+      takes words that are already divided, `words [B, T]`, and `lengths [B]`, and returns the
+      layers and the mean, `[B, W, D]`;
     - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
       the context as it is spelled there, characters `start [B]` to `end [B]` (exclusive);
       `score [B]`, the probability of its first token times that of its last in their window;
@@ -69,13 +79,15 @@ def export_encoder(
 
     `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
     `segment_ids`) and returns the numbers: `scores` (of a tagger `[B, T, C]`, zeros behind
-    `lengths` and as wide as the request), `value` or `vector`; for spans `first [B]` and `last
-    [B]`, token positions in the row, -1 without a context, `score` and `no_answer`. A
-    `BertPretrainer` also takes `masked_positions [B, M]`, M at most P, and returns `top_ids` and
-    `top_scores` `[B, M, K]`, the most probable first, and with `pairs=True` `follows`. Only the
-    first `lengths` ids of a row are read, so whatever a server pads its batches with does no harm;
-    ids below 0 or beyond the vocabulary, and lengths beyond the model's positions, are errors of
-    the request.
+    `lengths` and as wide as the request), `value` or `vector`; of an `Elmo` the layers and the mean
+    `[B, W, D]`; for spans `first [B]` and `last [B]`, token positions in the row, -1 without a
+    context, `score` and `no_answer`. A `BertPretrainer` also takes `masked_positions [B, M]`, M at
+    most P, and returns `top_ids` and `top_scores` `[B, M, K]`, the most probable first, and with
+    `pairs=True` `follows`. An `Elmo` of characters and its heads take `character_ids [B, T, C]` in
+    the place of `token_ids`, C the model's `max_characters`, without markers of sentences. Only the
+    first `lengths` ids (or words) of a row are read, so whatever a server pads its batches with
+    does no harm; ids below 0 or beyond the vocabulary, and lengths beyond the model's positions (of
+    an `Elmo` beyond W, of its heads beyond the packer's `max_words`), are errors of the request.
 
     The memory for a row of a request is bounded by the arguments below, whatever a client sends:
     a text is cut before it is tokenized, and windows go through the model 16 at a time. No width
@@ -85,23 +97,27 @@ def export_encoder(
     Args:
         model: one of the above.
         packer: the `keras_xfmr.text.SentencePacker` that the model was trained with; of a
-            `BertSpanPredictor` the `keras_xfmr.text.QuestionPacker`.
+            `BertSpanPredictor` the `keras_xfmr.text.QuestionPacker`, of an `Elmo` and its heads
+            the `keras_xfmr.text.WordPacker`.
         path: the model's folder.
-        labels: names of the classes in their order, of a `BertClassifier` or a
-            `BertTokenClassifier`; by default the model's own, or their numbers.
-        pairs: whether the model reads two sentences, False by default; of a `BertClassifier`, a
-            `BertEmbedder` or a `BertPretrainer`. A `BertSpanPredictor` always does.
+        labels: names of the classes in their order, of a `Classifier` or a `Tagger`; by default
+            the model's own, or their numbers.
+        pairs: whether the model reads two sentences, False by default; of a `Classifier`, an
+            `Embedder` or a `BertPretrainer`, and not over an `Elmo`. A `BertSpanPredictor` always
+            does.
         max_answer_length: tokens of the longest answer of a `BertSpanPredictor`, by default 30.
         top: K of a `BertPretrainer`, by default 5.
         max_characters: Unicode characters of a text that are read; by default 16 for each piece
-            that the model may read of it (of a `BertTokenClassifier` for each of `max_words`), and
-            8 for each piece of a context in the `max_windows` of a `BertSpanPredictor`.
-        max_words: W of a `BertTokenClassifier`, by default 256; later words are left out.
-        max_entities: E of a `BertTokenClassifier`, by default 64; later ones are left out.
+            or word that the model may read of it (of a `Tagger` for each of `max_words`), and 8 for
+            each piece of a context in the `max_windows` of a `BertSpanPredictor`.
+        max_words: W of a `Tagger`, by default 256, or of an `Elmo`, by default the packer's
+            `max_words`; later words are left out. Other heads of an `Elmo` read the packer's
+            `max_words`.
+        max_entities: E of a `Tagger`, by default 64; later ones are left out.
         max_masks: P of a `BertPretrainer`, by default 16.
         max_windows: of a context, for a `BertSpanPredictor`, by default 64.
-        stride: of a `BertTokenClassifier`, pieces between the beginnings of two windows; by
-            default half of a window.
+        stride: of a `Tagger`, pieces between the beginnings of two windows; by default half of a
+            window.
         version: a positive integer; by default one more than the highest in `path`.
         check_texts: what the written model is tested with; by default two short English texts.
 
@@ -131,17 +147,19 @@ def export_encoder(
     refuse_no_texts(check_texts)
     check_texts = tf.convert_to_tensor(["one two", "three"] if check_texts is None else check_texts)
     asked = {
-        name: _check_inputs(signature, packer, check_texts)
+        name: _check_inputs(signature, packer, check_texts, max_words)
         for name, (_, signature) in endpoints.items()
     }
     with new_version(path, version) as place:
-        write(endpoints, {"tokenizer": packer.tokenizer}, place.folder)
+        tokenizer = packer.tokenizer  # None for characters
+        write(endpoints, {} if tokenizer is None else {"tokenizer": tokenizer}, place.folder)
         check_answers(place.folder, endpoints, asked)
     return str(place.final)
 
 
 HEADS = {
     models.Classifier: classifier,
+    models.Elmo: word_vectors,
     models.Embedder: embedder,
     models.MaskedLanguageModel: pretrainer,
     models.SpanPredictor: span_predictor,
@@ -163,45 +181,82 @@ def _endpoints(model, packer, options):
             f"Received: {', '.join(unknown)}."
         )
     _check_packer(model, packer)
+    if options.get("pairs") and isinstance(packer, text.WordPacker):
+        raise ValueError(
+            "A WordPacker packs one text into a row, not two. Received: pairs=True. Leave it out."
+        )
     return found[0](model, packer, **options)
 
 
 def _check_packer(model, packer):
     """Raises ValueError where a packer makes what the model does not read."""
-    fit = isinstance(model, models.SpanPredictor) == isinstance(packer, text.QuestionPacker)
+    spans, encoder = isinstance(model, models.SpanPredictor), encoder_of(model)
+    over = "" if encoder is model else f" over a {type(encoder).__name__}"
+    if spans and not any(one.name == "segment_ids" for one in model.declared_inputs):
+        raise ValueError(
+            "The service of a SpanPredictor reads a question and a context as two segments. "
+            f"Received: one{over}, which has no `segment_ids`. Use an encoder such as a Bert."
+        )
+    of_words = isinstance(encoder, models.Elmo)
+    fit = (spans, of_words) == tuple(
+        isinstance(packer, kind) for kind in (text.QuestionPacker, text.WordPacker)
+    )
     if not fit or isinstance(packer, text.Tokenizer):
         raise ValueError(
-            "Expected a QuestionPacker for a BertSpanPredictor and a SentencePacker for the "
-            f"others. Received: {type(packer).__name__} for a {type(model).__name__}."
+            "Expected a WordPacker for an Elmo and its heads, a QuestionPacker for a "
+            "BertSpanPredictor and a SentencePacker for the others. Received: "
+            f"{type(packer).__name__} for a {type(model).__name__}{over}."
         )
-    (ids,) = (one for one in model.declared_inputs if one.name == "token_ids")
-    tokenizer, rows, padding = packer.tokenizer, ids.size, model.encoder.pad_token_id
+    ids = words_input(model)
+    if of_words:
+        _check_words(packer, ids)
+    tokenizer, rows, padding = packer.tokenizer, ids.size, encoder.pad_token_id
     # A model may have no padding of its own: it reads the attention mask.
-    if tokenizer.vocab_size > rows or padding not in (None, tokenizer.pad_id):
+    if tokenizer is not None and (
+        tokenizer.vocab_size > rows or padding not in (None, tokenizer.pad_id)
+    ):
         raise ValueError(
             f"The tokenizer has {tokenizer.vocab_size} ids and pad_id={tokenizer.pad_id}, the "
             f"model's table {rows} rows and pad_token_id={padding}. Is this the "
             "tokenizer that the model was trained with?"
         )
     longest = ids.longest
-    if packer.max_length > longest:
+    if longest is not None and packer.max_length > longest:
         raise ValueError(
             f"The packer makes up to {packer.max_length} tokens, the model has positions for "
             f"{longest}. Give the packer a smaller `max_length`."
         )
 
 
-def _check_inputs(signature, packer, texts):
+def _check_words(packer, ids):
+    """Raises ValueError where a `WordPacker` makes other ids than an Elmo reads."""
+    if (packer.tokenizer is None) != (ids.width is not None):
+        reads, way_out = (
+            ("characters", "Leave the packer's `tokenizer` out.")
+            if ids.width is not None
+            else ("a table of words", "Give the packer the `tokenizer` of the model's training.")
+        )
+        made = "characters" if packer.tokenizer is None else "ids of a vocabulary"
+        raise ValueError(
+            f"The Elmo reads {reads}. Received: a WordPacker that makes {made}. {way_out}"
+        )
+    if ids.width is not None and packer.max_characters != ids.width:
+        raise ValueError(
+            f"The Elmo reads words of max_characters={ids.width}. Received: a WordPacker with "
+            f"max_characters={packer.max_characters}. Give both the same."
+        )
+
+
+def _check_inputs(signature, packer, texts, max_words):
     """The texts as inputs of a signature, in their order."""
-    if signature[0].dtype == tf.string:
-        return {spec.name: texts for spec in signature}
-    both = isinstance(packer, text.QuestionPacker) or "segment_ids" in {s.name for s in signature}
+    names = [spec.name for spec in signature]
+    if "lengths" not in names:
+        return {name: texts for name in names}
+    both = isinstance(packer, text.QuestionPacker) or "segment_ids" in names
     packed = packer(texts, *([texts] if both else []))
-    rows = tf.shape(packed["token_ids"])[0]
-    inputs = {
-        "token_ids": packed["token_ids"],
-        "lengths": tf.reduce_sum(packed["attention_mask"], axis=1),
-        "segment_ids": packed["segment_ids"],
-        "masked_positions": tf.ones([rows, 1], tf.int32),
-    }
-    return {spec.name: inputs[spec.name] for spec in signature}
+    lengths = tf.reduce_sum(packed["attention_mask"], axis=1)
+    inputs = {**packed, "lengths": lengths, "masked_positions": tf.ones([len(texts), 1], tf.int32)}
+    if isinstance(packer, text.WordPacker):
+        inputs["words"] = packer.split_words(texts)[0].to_tensor("")
+        inputs["lengths"] = tf.minimum(lengths, max_words or packer.max_length)
+    return {name: inputs[name] for name in names}

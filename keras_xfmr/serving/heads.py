@@ -2,7 +2,7 @@
 
 Each function gives name -> (function, input signature) of one kind of model.
 
-B batch, T length, C classes
+B batch, T length, W max_words, C classes
 """
 
 import copy
@@ -19,6 +19,7 @@ from keras_xfmr.serving.requests import (
     same_rows,
     same_shape,
 )
+from keras_xfmr.text.ragged import take_first
 
 TOKEN_IDS = tf.TensorSpec([None, None], tf.int32, name="token_ids")
 LENGTHS = tf.TensorSpec([None], tf.int32, name="lengths")
@@ -64,14 +65,16 @@ def _endpoints(model, read, pairs, of_inputs, of_texts=None):
         inputs, cut = read(*texts)
         return {**of_inputs(inputs), **cut}
 
+    def of_ids(*numbers):
+        return of_inputs(read_ids(model, *numbers, longest=read.longest))
+
     segments = pairs and any(one.name == "segment_ids" for one in model.declared_inputs)
-    ids = [TOKEN_IDS, LENGTHS, *([SEGMENT_IDS] if segments else [])]
     return {
         "serving_default": (
             of_texts or numbers_of_texts,
             strings("text", *(["text_pair"] if pairs else [])),
         ),
-        "ids": (lambda *numbers: of_inputs(read_ids(model, *numbers)), ids),
+        "ids": (of_ids, [*ids_of(model), *([SEGMENT_IDS] if segments else [])]),
     }
 
 
@@ -104,11 +107,15 @@ class TextReader:
         model: the model.
         packer: the model's packer.
         max_characters: of a text that are read; by default so many for each piece of a row.
+
+    Attributes:
+        longest: the most positions of a row that the packer makes.
     """
 
     def __init__(self, model, packer, max_characters):
         self._model = model
-        self._most = characters(max_characters, packer.max_length)
+        self.longest = packer.max_length
+        self._most = characters(max_characters, self.longest)
         self._packer = copy.copy(packer)
         self._packer.report_truncation = True  # a client cannot see what was cut
 
@@ -132,12 +139,38 @@ def inputs_of(model, packed):
     return {one.name: packed[one.name] for one in model.declared_inputs if one.name in packed}
 
 
-def read_ids(model, token_ids, lengths, segment_ids=None):
-    """A model's inputs, of which only the first `lengths` count."""
-    declared = {one.name: one for one in model.declared_inputs}
-    ids = declared["token_ids"]
-    token_ids, mask = read_up_to(token_ids, lengths, ids.longest, vocab_size=ids.size, pad_id=0)
-    inputs = {"token_ids": token_ids, "attention_mask": mask}
+def words_input(model):
+    """The declared input of a model that has a row's tokens or words."""
+    name = encoder_of(model).words_input
+    return next(one for one in model.declared_inputs if one.name == name)
+
+
+def encoder_of(model):
+    """The encoder of a head, or the model, which is one."""
+    return getattr(model, "encoder", model)
+
+
+def ids_of(model):
+    """The signature of a model's ids: tokens or words `[B, T]`, or characters `[B, T, C]`."""
+    # C is left to `read_ids`: a server does not check shapes.
+    words = words_input(model)
+    shape = [None] * (1 + len(words.shape))
+    return [tf.TensorSpec(shape, tf.int32, name=words.name), LENGTHS]
+
+
+def read_ids(model, ids, lengths, segment_ids=None, *, longest=None):
+    """A model's inputs, of which only the first `lengths` count.
+
+    Args:
+        model: the model.
+        ids, lengths, segment_ids: what was sent.
+        longest: the most ids of a row, for a model that can read any number.
+    """
+    declared, words = {one.name: one for one in model.declared_inputs}, words_input(model)
+    ids = tf.ensure_shape(ids, [None, *words.shape])  # an error of the request
+    longest = longest if words.longest is None else words.longest
+    ids, mask = read_up_to(ids, lengths, longest, vocab_size=words.size, pad_id=0, name=words.name)
+    inputs = {words.name: ids, "attention_mask": mask}
     if segment_ids is not None:
         segment_ids = segment_ids[:, : tf.shape(mask)[1]]
         segment_ids = same_shape(segment_ids, mask, "Expected a segment for each id.") * mask
@@ -145,8 +178,32 @@ def read_ids(model, token_ids, lengths, segment_ids=None):
         message = f"Expected segments from 0 on, below the {size} rows of the model's table."
         inputs["segment_ids"] = inside(segment_ids, size, message)
     # The model reads one position at least; ids of no width are an empty text.
-    missing = tf.maximum(1 - tf.shape(token_ids)[1], 0)
-    return {name: tf.pad(values, [[0, 0], [0, missing]]) for name, values in inputs.items()}
+    missing = tf.maximum(1 - tf.shape(mask)[1], 0)
+    return {
+        name: tf.pad(values, [[0, 0], [0, missing], [0, 0]][: values.shape.rank])
+        for name, values in inputs.items()
+    }
+
+
+def read_words(packer, text, most, max_words):
+    """The words of texts, within the bounds of a service.
+
+    Args:
+        packer: what divides them.
+        text: strings `[B]`.
+        most: characters of a text that are read.
+        max_words: W.
+
+    Returns:
+        The texts as they are read; their words, starts and ends, ragged `[B, (W)]`; and bool
+        `[B]`, whether a text has more.
+    """
+    text, truncated = cut_text(text, most)
+    found = packer.split_words(text)
+    counts = found[0].row_lengths()
+    kept = tf.minimum(counts, max_words)
+    truncated = tf.logical_or(truncated, kept < counts)
+    return text, [take_first(values, kept) for values in found], truncated
 
 
 def float32(values):

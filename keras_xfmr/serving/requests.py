@@ -116,41 +116,59 @@ def refuse(values, wrong, message):
         return tf.identity(values)
 
 
-def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id):
+def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id, name="token_ids"):
     """The first `lengths` ids of each row, padding behind them.
 
     Args:
-        token_ids: `[B, S]`; what stands behind a row's length is not looked at.
-        lengths: `[B]`.
-        longest: the most ids of a row.
+        token_ids, lengths, longest, name: see `first_of_rows`.
         vocab_size: ids lie below it.
-        pad_id: what is put there.
+        pad_id: what is put behind a row's length.
 
     Returns:
-        The ids, and a mask of ones and zeros, int32, both as wide as the ids are, `longest` at
-        most: a server may have padded them beyond that.
+        What `first_of_rows` returns.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as of `first_of_rows`; an id outside the vocabulary, where
+            a compiled search would read another row, and a GPU zeros.
+    """
+    token_ids, mask = first_of_rows(token_ids, lengths, longest, pad_id, name)
+    message = f"Expected ids in 0 .. {vocab_size - 1}, the rows of the model's table."
+    return inside(token_ids, vocab_size, message), mask
+
+
+def first_of_rows(values, lengths, longest, padding, name):
+    """The first `lengths` values of each row, `padding` behind them.
+
+    Args:
+        values: `[B, S]` or `[B, S, C]`; what stands behind a row's length is not looked at.
+        lengths: `[B]`.
+        longest: the most values of a row.
+        padding: what is put there.
+        name: of the values, for messages.
+
+    Returns:
+        The values, and a mask of ones and zeros, int32, both as wide as the values are, `longest`
+        at most: a server may have padded them beyond that.
 
     Raises:
         tf.errors.InvalidArgumentError: another number of lengths than of rows; a length below 0,
-            beyond the ids or `longest`; an id outside the vocabulary, where a compiled search
-            would read another row, and a GPU zeros.
+            beyond the values or `longest`.
     """
-    rows = tf.shape(token_ids)[0], tf.shape(lengths)[0]
-    width = tf.shape(token_ids, lengths.dtype)[1]
-    message = "Expected each of `lengths` in 0 .. the width of `token_ids`."
+    rows = tf.shape(values)[0], tf.shape(lengths)[0]
+    width = tf.shape(values, lengths.dtype)[1]
+    message = f"Expected each of `lengths` in 0 .. the width of `{name}`."
     checks = [
-        tf.debugging.assert_equal(*rows, "Expected a length for each row of ids."),
+        tf.debugging.assert_equal(*rows, f"Expected a length for each row of `{name}`."),
         _refuse(tf.logical_or(lengths < 0, lengths > width), lengths, message),
     ]
     message = f"Expected `lengths` of at most {longest}, which the service reads."
     checks.append(_refuse(lengths > longest, lengths, message))
-    token_ids = token_ids[:, :longest]
-    # Here and below, or what follows might run first, and fail with a message of its own.
+    values = values[:, :longest]
+    # Or what follows might run first, and fail with a message of its own.
     with tf.control_dependencies(_operations(checks)):
-        mask = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
-    message = f"Expected ids in 0 .. {vocab_size - 1}, the rows of the model's table."
-    token_ids = inside(tf.where(mask, token_ids, pad_id), vocab_size, message)
-    return token_ids, tf.cast(mask, tf.int32)
+        mask = tf.sequence_mask(lengths, tf.shape(values)[1])
+    shown = mask if values.shape.rank == 2 else mask[:, :, None]
+    return tf.where(shown, values, padding), tf.cast(mask, tf.int32)
 
 
 def _refuse(wrong, values, message):

@@ -11,6 +11,7 @@ from keras_xfmr.models.heads.head import Head
 EXPORTS = {
     models.Transformer: "export_saved_model",
     models.Gpt: "export_language_model",
+    models.Elmo: "export_encoder",
     Head: "export_encoder",
 }
 

@@ -7,18 +7,17 @@ import tensorflow as tf
 
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.serving.heads import (
-    LENGTHS,
-    TOKEN_IDS,
     characters,
     float32,
+    ids_of,
     inputs_of,
     label_names,
     read_ids,
+    read_words,
     strings,
 )
-from keras_xfmr.serving.requests import cut_text, in_parts
+from keras_xfmr.serving.requests import in_parts
 from keras_xfmr.text.packers.entities import EntityFinder
-from keras_xfmr.text.ragged import take_first
 
 
 def tagger(
@@ -37,11 +36,7 @@ def tagger(
 
     def words_of(text):
         """Words, tags `[B, W]` (-1 for none), their scores, where words stand, what was cut."""
-        text, truncated = cut_text(text, most)
-        words, starts, ends = packer.split_words(text)
-        kept = tf.minimum(words.row_lengths(), max_words)
-        truncated = tf.logical_or(truncated, kept < words.row_lengths())
-        words, starts, ends = (take_first(values, kept) for values in (words, starts, ends))
+        text, (words, starts, ends), truncated = read_words(packer, text, most, max_words)
         packed = packer.pack_word_windows(words, stride)
         scores = in_parts(of_inputs, inputs_of(model, packed))["scores"]
         window, position = packed["word_windows"].values, packed["word_positions"].values
@@ -68,17 +63,17 @@ def tagger(
     def entities_of(text):
         return _entities(finder, max_entities, *words_of(text))
 
-    def of_ids(token_ids, lengths):
-        inputs = read_ids(model, token_ids, lengths)
+    def of_ids(ids, lengths):
+        inputs = read_ids(model, ids, lengths, longest=packer.max_length)
         # As wide as the request, and zeros behind a row: no neighbour changes an answer.
         scores = of_inputs(inputs)["scores"] * float32(inputs["attention_mask"])[:, :, None]
-        width = tf.shape(token_ids)[1]
+        width = tf.shape(ids)[1]
         scores = scores[:, :width]
         return {"scores": tf.pad(scores, [[0, 0], [0, width - tf.shape(scores)[1]], [0, 0]])}
 
     endpoints = {
         "serving_default": (of_text, strings("text")),
-        "ids": (of_ids, [TOKEN_IDS, LENGTHS]),
+        "ids": (of_ids, ids_of(model)),
     }
     if "O" in finder.labels:  # or every word would be part of one
         endpoints["entities"] = (entities_of, strings("text"))

@@ -109,6 +109,39 @@ def test_no_rows_of_words_have_no_positions():
         assert packed["character_ids"].shape == (0, 1, C)
 
 
+@pytest.mark.parametrize("stride", [2, None, 5])
+def test_long_texts_are_read_in_windows(stride, tokenizer):
+    rows = [[f"w{i}" for i in range(count)] for count in (13, 0, 5, 1, 6)]
+    packed = text.WordPacker(M, max_characters=C).pack_word_windows(ragged(rows), stride)
+    assert set(packed) == {"character_ids", "attention_mask", "word_windows", "word_positions"}
+    first, step = 0, stride or 2
+    places = zip(packed["word_windows"].to_list(), packed["word_positions"].to_list())
+    for row, (windows, positions) in zip(rows, places):
+        begins = [0]
+        while begins[-1] + M < len(row):
+            begins.append(begins[-1] + step)
+        for number, begin in enumerate(begins, first):
+            part = row[begin : begin + M]
+            assert packed["attention_mask"][number].numpy().sum() == len(part)
+            expected = text.words_to_characters(ragged([part]), max_characters=C)[0]
+            found = packed["character_ids"][number, : len(part)]
+            np.testing.assert_array_equal(found, expected)
+
+        def around(place, begin, last=begins[-1]):  # beyond the ends of a text nothing is missing
+            sides = place - begin if begin else 99, begin + M - 1 - place if begin < last else 99
+            return min(sides)
+
+        for place, (window, position) in enumerate(zip(windows, positions)):
+            assert begins[window - first] + position == place
+            fitting = [begin for begin in begins if begin <= place < begin + M]
+            most = max(around(place, begin) for begin in fitting)
+            assert around(place, begins[window - first]) == most
+        first += len(begins)
+    assert len(packed["attention_mask"]) == first
+    with pytest.raises(ValueError, match="`stride` must be an integer in 1 .. 5"):
+        text.WordPacker(M, tokenizer=tokenizer).pack_word_windows(ragged(rows), M + 1)
+
+
 def test_what_does_not_fit_is_refused():
     for arguments, message in (
         ({"max_words": 0}, "`max_words` must be .*Received: 0"),

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.text.checks import check_strings
-from keras_xfmr.text.packers.windows import cut_windows
+from keras_xfmr.text.packers.windows import check_stride, cut_windows, windows_of_words
 from keras_xfmr.text.ragged import join, merge, owners, take_first
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.words import SPLITS, cut_words
@@ -196,23 +196,18 @@ class SentencePacker(tf.Module):
         ([[0, 0, 1]], [[1, 2, 2]])
         """
         room = self.max_length - 2
-        stride = max(room // 2, 1) if stride is None else stride
-        check_int("stride", stride, 1, room)
+        stride = check_stride(stride, room)
         pieces = self.tokenizer.tokenize(words.values)
         ids = merge(words, pieces)
         windows = cut_windows(ids, room, stride)
         row = owners(words.row_lengths())
         place = pieces.row_starts() - tf.gather(ids.row_starts(), row)  # of first pieces
-        margin = (room - stride + 1) // 2
-        last = tf.gather(windows.count, row) - 1
-        window = tf.clip_by_value((place - margin) // stride, 0, last)
-        position = 1 + place - window * stride
-        window += tf.gather(tf.cumsum(windows.count, exclusive=True), row)
+        window, position = windows_of_words(windows, row, place, room, stride)
         found = pieces.row_lengths() > 0
         packed = self._inputs([windows.ids], windows.ids.row_lengths() + 2, None)
         return {name: packed[name] for name in INPUTS} | {
             name: words.with_values(tf.where(found, tf.cast(values, tf.int32), -1))
-            for name, values in (("word_windows", window), ("word_positions", position))
+            for name, values in (("word_windows", window), ("word_positions", 1 + position))
         }
 
     @tf.autograph.experimental.do_not_convert

@@ -1,12 +1,13 @@
 """Overlapping windows over rows of ids that are longer than a model reads at once.
 
-B batch, R windows, C ids of a row
+B batch, R windows, C ids of a row, W words of all rows
 """
 
 import typing
 
 import tensorflow as tf
 
+from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.ragged import owners, stretches
 
 
@@ -52,3 +53,34 @@ def cut_windows(ids, room, stride, most=None):
     size = tf.minimum(tf.gather(room, row), tf.gather(length, row) - first)
     begin = tf.gather(ids.row_starts(), row) + first
     return Windows(stretches(ids.values, begin, size), row, first, count, count < needed)
+
+
+def check_stride(stride, room):
+    """A stride between windows of `room` ids: None is half of that.
+
+    Raises:
+        ValueError: a stride that would leave out ids.
+    """
+    return check_int("stride", max(room // 2, 1) if stride is None else stride, 1, room)
+
+
+def windows_of_words(windows, row, place, room, stride):
+    """The window of each word, and where in that window it stands.
+
+    A word belongs to the window in which it has the most ids on either side, to the first of two
+    that are equal in this.
+
+    Args:
+        windows: `Windows`, all of those that a row needs.
+        row: int32 `[W]`, the row of each word.
+        place: int64 `[W]`, where in its row a word begins.
+        room, stride: of `cut_windows`.
+
+    Returns:
+        int64 `[W]` each: the window, an index of `windows.ids`, and the place in it.
+    """
+    margin = (room - stride + 1) // 2
+    last = tf.gather(windows.count, row) - 1
+    window = tf.clip_by_value((place - margin) // stride, 0, last)
+    position = place - window * stride
+    return window + tf.gather(tf.cumsum(windows.count, exclusive=True), row), position

@@ -1,6 +1,6 @@
 """Words to the inputs of ELMo: characters or ids, and attention mask.
 
-B batch, T words of a row, W words, C characters of a word
+B batch, T words of a row, W words, C characters of a word, R windows
 """
 
 import tensorflow as tf
@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.text.characters import LEAST, words_to_characters
 from keras_xfmr.text.checks import check_strings
-from keras_xfmr.text.ragged import sizes_of_words, take_first
+from keras_xfmr.text.packers.windows import check_stride, cut_windows, windows_of_words
+from keras_xfmr.text.ragged import owners, sizes_of_words, take_first
 from keras_xfmr.text.words import SPLITS, cut_words
 
 
@@ -134,6 +135,48 @@ class WordPacker(tf.Module):
         positions = tf.where(place < self.max_length, place, -1)
         packed["word_positions"] = tf.where(tf.sequence_mask(counts, columns), positions, -2)
         return packed
+
+    @tf.autograph.experimental.do_not_convert
+    def pack_word_windows(self, words, stride=None):
+        """Packs words of texts of any length, in overlapping windows of `max_words` words.
+
+        A word belongs to the window in which it has the most words on either side, to the first of
+        two that are equal in this.
+
+        Args:
+            words: ragged strings `[B, (W)]`, as `split_words` returns them.
+            stride: words between the beginnings of two windows, at most `max_words`; by default
+                half of that.
+
+        Returns:
+            A dictionary of `character_ids` `[R, T, C]`, or `token_ids` `[R, T]`, and
+            `attention_mask` `[R, T]`, R >= B, the windows of one text after the other;
+            `word_windows` and `word_positions`, ragged int32 `[B, (W)]`, the window of each word
+            and where in it the word stands.
+
+        Raises:
+            ValueError: a `stride` that would leave out words.
+
+        Example:
+
+        >>> packer = WordPacker(max_words=2)
+        >>> packed = packer.pack_word_windows(tf.ragged.constant([["Ann", "runs", "far"]]))
+        >>> packed["attention_mask"].numpy().tolist()
+        [[1, 1], [1, 1]]
+        >>> packed["word_windows"].to_list(), packed["word_positions"].to_list()
+        ([[0, 0, 1]], [[0, 1, 1]])
+        """
+        stride = check_stride(stride, self.max_length)
+        windows = cut_windows(words, self.max_length, stride)
+        row = owners(words.row_lengths())
+        place = tf.range(tf.size(row, tf.int64)) - tf.gather(words.row_starts(), row)
+        window, position = windows_of_words(windows, row, place, self.max_length, stride)
+        packed = self._pack(windows.ids)
+        packed.pop("truncated", None)
+        return packed | {
+            name: words.with_values(tf.cast(values, tf.int32))
+            for name, values in (("word_windows", window), ("word_positions", position))
+        }
 
     def _pack(self, words):
         """The inputs of ragged words `[B, (W)]`."""

@@ -83,7 +83,7 @@ class ScalarMix(keras.layers.Layer):
 
     def layer_weights(self):
         """s `[L]`, NumPy float32: how much of each layer the mix takes."""
-        return ops.convert_to_numpy(ops.softmax(ops.cast(self.weight, "float32")))
+        return ops.convert_to_numpy(_softmax(ops.cast(self.weight, "float32")))
 
     def call(self, inputs, training=None):
         weight = ops.cast(self.weight, "float32")
@@ -92,8 +92,7 @@ class ScalarMix(keras.layers.Layer):
             kept = ops.maximum(self.layer_dropout_rate, ops.max(drawn))
             keep = (drawn >= self.layer_dropout_rate) | (drawn >= kept)
             weight = ops.where(keep, weight, -1e30)
-        share = ops.exp(weight - ops.max(weight))  # Keras' softmax warns of one layer
-        share = share / ops.sum(share) * ops.cast(self.gamma, "float32")
+        share = _softmax(weight) * ops.cast(self.gamma, "float32")
         mixed = 0.0
         for j, x in enumerate(inputs):
             x = ops.cast(x, "float32")
@@ -105,6 +104,12 @@ class ScalarMix(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
+
+
+def _softmax(weight):
+    """Without Keras' warning where there is one layer."""
+    share = ops.exp(weight - ops.max(weight))
+    return share / ops.sum(share)
 
 
 def _normalize(x):

@@ -90,13 +90,14 @@ def tell(model, output):
 def picture(shares, gamma, path):
     """A bar for each layer, beside the plain mean, with which training begins."""
     names = ["words", *(f"LSTM {i}" for i in range(1, len(shares)))]
+    names = [f"layer {i}\n{name}\n{shares[i]:.3f}" for i, name in enumerate(names)]
     figure = Figure(figsize=(1.6 + 1.1 * len(shares), 3.2), layout="constrained")
     axis = figure.subplots()
-    bars = axis.bar([f"layer {i}\n{name}" for i, name in enumerate(names)], shares, width=0.6)
-    axis.bar_label(bars, [f"{share:.3f}" for share in shares], padding=2)
-    axis.axhline(1 / len(shares), color="gray", linestyle="--", linewidth=1, label="plain mean")
-    axis.set_ylim(0, 1.15 * max(shares))
+    axis.bar(names, shares, width=0.6)
+    axis.axhline(1 / len(shares), color="black", linestyle="--", linewidth=1, label="plain mean")
+    axis.set_xlim(-0.6, len(shares) - 0.4)
+    axis.set_ylim(0, 1.3 * max(shares))
     axis.set_ylabel("weight")
     axis.set_title(f"scalar mix, gamma {gamma:.3f}", fontsize=10)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=120)

@@ -6,7 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from absl import app
+from absl import app, flags
 from scripts import imported, run
 
 from keras_xfmr import models, text
@@ -42,12 +42,17 @@ def learn(corpus, output, *given):
 
 
 @pytest.fixture(scope="module")
-def pretrained(corpus, tmp_path_factory):
-    """A folder as elmo_lm.py leaves it, of a model that was not trained."""
+def pretrained(tmp_path_factory):
+    """A folder as elmo_lm.py leaves it, of words that are read by ids, and not trained."""
     folder = tmp_path_factory.mktemp("elmo")
-    text.learn_words([corpus / "train.txt"], 11, split="whitespace").save(folder / "tokenizer")
+    words = "the film bad dull long good fine fun anna ben dan sees new york oslo .".split()
+    (folder / "words.txt").write_text(" ".join(words), "utf8")
+    tokenizer = text.learn_words([folder / "words.txt"], 23, split="whitespace")
+    tokenizer.save(folder / "tokenizer")
     draw = keras.initializers.RandomUniform(-0.5, 0.5, seed=2)
-    models.Elmo.from_preset("tiny", initializer=draw).save_pretrained(folder / "hub")
+    sizes = dict(vocab_size=tokenizer.vocab_size, num_layers=1)
+    model = models.Elmo.from_preset("tiny", **sizes, initializer=draw)
+    model.save_pretrained(folder / "hub")
     return folder
 
 
@@ -126,13 +131,15 @@ def entities(tmp_path_factory):
         [f"{name} B-person", "sees O", *(f"{word} {part}-place" for word, part in
          zip(place.split(), "BI")), ". O"] for name, place in pairs
     ]  # fmt: skip
-    for name, count in (("train", 8), ("dev", 1), ("test", 1)):
+    for name, count in (("train", 8), ("test", 1)):
         sentences = ["\n".join(row) for row in rows] * count
         (folder / f"{name}.conll").write_text("\n\n".join(sentences) + "\n", "utf8")
-    return [f"--{name}={folder}/{name}.conll" for name in ("train", "dev", "test")]
+    return [f"--{name}={folder}/{name}.conll" for name in ("train", "test")]
 
 
-SHORT = ("--max_length=7", "--batch_size=8", "--learning_rate=0.05", "--nojit_compile")
+SHORT = (
+    "--max_length=7", "--batch_size=8", "--learning_rate=0.1", "--dropout=0", "--nojit_compile",
+)  # fmt: skip
 
 
 def mix(printed, layers):
@@ -151,12 +158,12 @@ def check_written(output):
 
 def test_a_head_over_a_frozen_encoder_classifies(pretrained, reviews, tmp_path):
     printed = run(
-        "elmo_classify", *reviews, f"--pretrained={pretrained}", *SHORT, "--epochs=6",
+        "elmo_classify", *reviews, f"--pretrained={pretrained}", *SHORT, "--epochs=12",
         f"--output={tmp_path}",
     )  # fmt: skip
     assert "0.00% of the texts are cut to 7" in printed
     assert float(re.search(rf"test accuracy ({NUMBER})%", printed)[1]) > 90
-    shares, gamma = mix(printed, layers=3)
+    shares, gamma = mix(printed, layers=2)
     assert max(shares) - min(shares) > 0.01 and gamma != 1.0  # they were learned
     model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     trained = {weight.path.split("/")[-2] for weight in model.trainable_weights}
@@ -172,8 +179,8 @@ def test_a_head_over_a_frozen_encoder_classifies(pretrained, reviews, tmp_path):
 @pytest.mark.slow
 def test_a_new_encoder_is_trained_with_its_head(reviews, tmp_path):
     printed = run(
-        "elmo_classify", *reviews, "--preset=tiny", "--train_encoder", *SHORT, "--epochs=3",
-        f"--output={tmp_path}",
+        "elmo_classify", *reviews, "--preset=tiny", "--train_encoder", *SHORT, "--epochs=5",
+        "--learning_rate=0.02", f"--output={tmp_path}",
     )  # fmt: skip
     assert float(re.search(rf"test accuracy ({NUMBER})%", printed)[1]) > 90
     mix(printed, layers=3)
@@ -181,37 +188,67 @@ def test_a_new_encoder_is_trained_with_its_head(reviews, tmp_path):
     assert len(model.trainable_weights) == len(model.weights)
 
 
+@pytest.mark.slow
 def test_words_without_lstms_are_tagged(pretrained, entities, tmp_path):
-    """One layer; the look-up by characters is enough for this corpus."""
+    """The words of this corpus have one tag each."""
     printed = run(
-        "elmo_ner", *entities, f"--pretrained={pretrained}", "--plain", *SHORT, "--epochs=10",
+        "elmo_ner", *entities, f"--pretrained={pretrained}", "--plain", *SHORT, "--epochs=20",
         f"--output={tmp_path}",
     )  # fmt: skip
     assert "test: 0 words cut away at 7 parts, 0 without any" in printed
     assert mix(printed, layers=1)[0] == [1.0]
     assert float(re.search(rf"test F1 ({NUMBER})% of whole entities", printed)[1]) > 90
-    assert "val_f1" in printed
     model = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert len(model.encoder.encoder_blocks) == 0
-    published = models.Elmo.from_pretrained(pretrained / "hub")
-    words = text.words_to_characters([["anna", "oslo"]], max_characters=7)
-    np.testing.assert_allclose(model.encoder(words)[0], published(words)[0], atol=1e-6)
     assert "anna sees new york .\n    person[anna], place[new york]\n    in truth" in printed
     check_written(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_model_of_ids_brings_its_words(corpus, entities, tmp_path):
-    learn(corpus, tmp_path / "elmo", "--words=ids", "--epochs=1")
-    given = (*entities, f"--pretrained={tmp_path / 'elmo'}", *SHORT, "--epochs=1")
-    printed = run("elmo_ner", *given, f"--output={tmp_path / 'out'}")
+def test_a_tagger_is_trained_over_characters(entities, tmp_path):
+    given = ("--preset=tiny", "--train_encoder", *SHORT, "--epochs=9", "--learning_rate=0.02")
+    printed = run("elmo_ner", *entities, *given, f"--output={tmp_path}")
     mix(printed, layers=3)
-    check_written(tmp_path / "out")
-    with pytest.raises(app.UsageError, match="--split=bert. Received: --split=characters"):
-        run("elmo_ner", *given, "--split=characters", f"--output={tmp_path / 'out'}")
-    (tmp_path / "elmo" / "tokenizer").rename(tmp_path / "away")
-    with pytest.raises(app.UsageError, match="a model of 11 words and no tokenizer"):
-        run("elmo_ner", *given, f"--output={tmp_path / 'out'}")
+    assert float(re.search(rf"test F1 ({NUMBER})% of whole entities", printed)[1]) > 90
+    check_written(tmp_path)
+
+
+@pytest.fixture
+def prepare():
+    """From flags of elmo_ner.py to the encoder and its packer."""
+    with imported("elmo_ner") as example:
+
+        def make(*given):
+            flags.FLAGS(["elmo_ner", "--train=a", "--test=b", *given])
+            return example.mixing.prepare(example.FLAGS.split, 5, 0.25)
+
+        yield make
+
+
+def test_an_encoder_is_frozen_or_trained_and_may_be_the_words_alone(pretrained, prepare):
+    frozen, packer = prepare(f"--pretrained={pretrained}")
+    assert not frozen.trainable_weights and frozen.dropout_rate == 0
+    assert packer.split == "whitespace" and packer.tokenizer.vocab_size == 20  # as of the folder
+    inputs = packer(["anna sees oslo ."])
+    plain, _ = prepare(f"--pretrained={pretrained}", "--plain")
+    assert not plain.trainable_weights
+    (words,), _ = plain.encode(inputs)
+    np.testing.assert_allclose(words, frozen(inputs)[0], atol=1e-6)
+    trained, packer = prepare("--preset=tiny", "--train_encoder", "--noplain", "--pretrained=")
+    assert len(trained.trainable_weights) == len(trained.weights)
+    assert trained.dropout_rate == 0.25
+    assert packer.split == "bert" and packer.tokenizer is None  # it reads characters
+
+
+def test_a_pretrained_encoder_is_given_the_words_that_it_knows(pretrained, prepare, tmp_path):
+    with pytest.raises(app.UsageError, match="--split=whitespace. Received: --split=bert"):
+        prepare(f"--pretrained={pretrained}", "--split=bert")
+    models.Elmo.from_preset("tiny", vocab_size=13).save_pretrained(tmp_path / "hub")
+    with pytest.raises(app.UsageError, match="a model of 13 words and no tokenizer"):
+        prepare(f"--pretrained={tmp_path}")
+    tokenizer = text.WordTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"abcdefghi"])
+    tokenizer.save(tmp_path / "tokenizer")
+    assert prepare(f"--pretrained={tmp_path}")[1].tokenizer.vocab_size == 13
 
 
 def test_an_elmo_reads_one_text(reviews, tmp_path):

@@ -11,11 +11,6 @@ have a character a line: --split=characters. DIR is a Hugging Face BERT folder (
 the --output of bert_pretrain.py; without it the model is trained from scratch with a learned
 vocabulary.
 
-Training cuts the words of the files as the served model cuts texts, by --split: "bert", the
-default, parts punctuation from words, so that `"Apple".` has the entity that `" Apple " .` has. The
-first part of a word has its tag, the others go on with the entity; where words are counted, the tag
-of the first part is the word's. The first piece of a part has its tag; other pieces have none.
-
 Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
 none) and as conlleval does it (there it begins one), beside what naming each word by its most
 frequent tag would reach. Written to --output: learning_curve.png, model.keras, hub/, weights and
@@ -24,204 +19,24 @@ with tags, and entities, asked in a process that imports only TensorFlow. Result
 benchmarks/RESULTS.md.
 """
 
-import collections
-
 import command_line
-import conll
 import fine_tuning
-import fresh_process
 import keras
-import numpy as np
-import tensorflow as tf
+import tagging
 from absl import app, flags, logging
-from seqeval.metrics import classification_report
-from seqeval.scheme import IOB2, Entities
 
-from keras_xfmr import models, serving, text, training, viz
+from keras_xfmr import models, text
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("train", None, "CoNLL file.", required=True)
-flags.DEFINE_string("dev", None, "CoNLL file, measured after each epoch.")
-flags.DEFINE_string("test", None, "CoNLL file, never trained on.", required=True)
-flags.DEFINE_enum(
-    "split", "bert", ["bert", "whitespace", "characters"], "How texts are cut into words."
-)
+flags.adopt_module_key_flags(tagging)
 flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
     "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
 )
 flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
-flags.DEFINE_integer("max_length", 96, "Pieces of a sentence; words behind them are cut, counted.")
-flags.DEFINE_integer("batch_size", 32, "Sentences of a step.")
-flags.DEFINE_integer("epochs", 4, "Passes over the data.")
 flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 1e-3, pretrained: 2e-4.")
-flags.DEFINE_float("dropout", 0.1, "Rate, of attention weights too.")
-flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
-flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/ner", "Folder for everything that is written.")
-
-IGNORED = -1  # label of what is no word's first piece
-
-
-def look_up(train, test):
-    """Tags of the test sentences: of each word the tag that it has most often in training."""
-    counts = collections.defaultdict(collections.Counter)
-    for words, tags in train:
-        for word, tag in zip(words, tags):
-            counts[word][tag] += 1
-    usual = {word: counter.most_common(1)[0][0] for word, counter in counts.items()}
-    return [[usual.get(word, "O") for word in words] for words, _ in test]
-
-
-def cut(packer, sentences):
-    """The words of each sentence as the packer cuts texts.
-
-    Returns:
-        For each sentence its parts; their tags; for each word which part is its first, -1 where it
-        has none, such as a control character.
-    """
-    words = sorted({word for words, _ in sentences for word in words})
-    found, _, _ = packer.split_words(tf.constant(words, tf.string))
-    parts = {
-        word: [part.decode("utf8") for part in row] for word, row in zip(words, found.to_list())
-    }
-    result = []
-    for words, tags in sentences:
-        counts = [len(parts[word]) for word in words]
-        tags = conll.leave_out(tags, [count > 0 for count in counts])
-        counted = [count for count in counts if count]
-        spread = [
-            tag if part == 0 or tag == "O" else f"I{tag[1:]}"
-            for tag, count in zip(tags, counted)
-            for part in range(count)
-        ]
-        ends = np.cumsum(counts)
-        firsts = [int(end - count) if count else -1 for end, count in zip(ends, counts)]
-        result.append(([part for word in words for part in parts[word]], spread, firsts))
-    return result
-
-
-def ragged_words(rows):
-    words = [[word.encode("utf8") for word in words] for words in rows]
-    return tf.ragged.constant(words, tf.string, ragged_rank=1)
-
-
-def batches(packer, sentences, labels, shuffle):
-    """Batches of one shape; the last one of an epoch of training is left out."""
-    words, tags, _ = zip(*cut(packer, sentences))
-    tags = [[labels.index(tag) for tag in tags] for tags in tags]
-    data = (ragged_words(words), tf.ragged.constant(tags, tf.int32, ragged_rank=1))
-    data = tf.data.Dataset.from_tensor_slices(data)
-    if shuffle:
-        data = data.shuffle(len(sentences), seed=FLAGS.seed)
-
-    def pack(words, tags):
-        packed = packer.pack_words(words)
-        positions = packed.pop("word_positions")
-        return packed, text.spread_word_labels(
-            tags, positions, packer.max_length, ignore_id=IGNORED
-        )
-
-    data = data.batch(FLAGS.batch_size, drop_remainder=shuffle)
-    return data.map(pack, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-
-def find(model, packer, sentences, labels, batch_size=64):
-    """The model's tag of each word, that of its first part; of a word of which it saw nothing, that
-    of the entity around it."""
-    cut_sentences, found = cut(packer, sentences), []
-    for start in range(0, len(sentences), batch_size):
-        rows = cut_sentences[start : start + batch_size]
-        filled = [words for words, _, _ in rows] + [[]] * (batch_size - len(rows))  # one shape
-        packed = packer.pack_words(ragged_words(filled))
-        positions = packed.pop("word_positions").numpy()
-        best = np.argmax(model.predict_on_batch(packed), axis=-1)
-        for row, (_, _, firsts) in enumerate(rows):
-            places = [positions[row, first] if first >= 0 else -1 for first in firsts]
-            found.append(fill([labels[best[row, p]] if p >= 0 else None for p in places]))
-    return found
-
-
-def fill(tags):
-    """Tags for the words that have None: an entity goes on where it does behind them, as in the
-    served model; else O."""
-    filled = []
-    for place, tag in enumerate(tags):
-        behind = next((later for later in tags[place:] if later), "O")
-        before = filled[-1] if filled else "O"
-        goes_on = behind[0] == "I" and before != "O" and before[2:] == behind[2:]
-        filled.append(tag or (behind if goes_on else "O"))
-    return filled
-
-
-def unseen(packer, sentences):
-    """How many words were cut away, and in how many the tokenizer finds nothing.
-
-    As in `find`, a word is its first part.
-    """
-    parts, _, firsts = zip(*cut(packer, sentences))
-    words = ragged_words(parts)
-    pieces = words.with_values(packer.tokenizer.tokenize(words.values).row_lengths()).to_list()
-    positions = packer.pack_words(words)["word_positions"].numpy()
-    away = nothing = 0
-    for row, places in enumerate(firsts):
-        for first in places:
-            empty = first < 0 or pieces[row][first] == 0
-            nothing += empty
-            away += not empty and positions[row, first] < 0
-    return int(away), nothing
-
-
-def report(sentences, found, as_conlleval=False, **options):
-    """seqeval's report about whole entities."""
-    if not as_conlleval:
-        options |= {"mode": "strict", "scheme": IOB2}
-    true = [tags for _, tags in sentences]
-    return classification_report(true, found, zero_division=0, **options)
-
-
-def f1(sentences, found, **options):
-    return float(report(sentences, found, output_dict=True, **options)["micro avg"]["f1-score"])
-
-
-class EntityF1(keras.callbacks.Callback):
-    """Adds the F1 of a file's entities to the progress bar and the log, as `val_f1`."""
-
-    def __init__(self, packer, sentences, labels):
-        super().__init__()
-        self.data = packer, sentences, labels
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs["val_f1"] = f1(self.data[1], find(self.model, *self.data))
-
-
-def fit(model, packer, train, dev, labels, output):
-    """Trains with a warm-up and a linear decay."""
-    steps = fine_tuning.count_steps(train, FLAGS.batch_size, FLAGS.epochs)
-    rate = FLAGS.learning_rate or (2e-4 if FLAGS.pretrained else 1e-3)
-    model.compile(
-        fine_tuning.optimizer(rate, steps),
-        training.MaskedCrossEntropy(pad_id=IGNORED),
-        metrics=[training.MaskedAccuracy(pad_id=IGNORED)],
-        jit_compile=FLAGS.jit_compile,
-    )
-    history = model.fit(
-        batches(packer, train, labels, shuffle=True),
-        validation_data=batches(packer, dev, labels, shuffle=False) if dev else None,
-        epochs=FLAGS.epochs,
-        shuffle=False,  # the data set shuffles itself
-        callbacks=[EntityF1(packer, dev, labels)] if dev else [],
-    ).history
-    viz.learning_curve(history, output / "learning_curve.png")
-
-
-def show(words, tags):
-    """The true entities as `type[words]`."""
-    (entities,) = Entities([tags], IOB2).entities
-    named = [f"{e.tag}[{' '.join(words[e.start : e.end])}]" for e in entities]
-    return ", ".join(named) or "none"
 
 
 def main(argv):
@@ -229,14 +44,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
-    train, test = (conll.read(path, FLAGS.split) for path in (FLAGS.train, FLAGS.test))
-    dev = conll.read(FLAGS.dev, FLAGS.split) if FLAGS.dev else None
-    unknown = set(conll.types(test + (dev or []))) - set(conll.types(train))
-    if unknown:
-        raise app.UsageError(f"{FLAGS.train} has no entities of the types {sorted(unknown)}.")
-    labels = ["O", *(f"{part}-{kind}" for kind in conll.types(train) for part in "BI")]
-    print(f"each word's most frequent tag, test F1 {f1(test, look_up(train, test)):.2%}")
-
+    train, dev, test, labels = tagging.load(FLAGS.split)
     by_character = FLAGS.split == "characters"
     tokenizer, model = fine_tuning.prepare(
         models.BertTokenClassifier,
@@ -253,28 +61,12 @@ def main(argv):
     packer = text.SentencePacker(
         tokenizer, FLAGS.max_length, pad_to_max_length=True, split=FLAGS.split
     )
-    for name, sentences in (("train", train), ("test", test)):
-        away, nothing = unseen(packer, sentences)
-        print(f"{name}: {away} words cut away at {FLAGS.max_length} pieces, {nothing} without any")
-    fit(model, packer, train, dev, labels, output)
-    found = find(model, packer, test, labels)
-    print(report(test, found, digits=4))
-    print(
-        f"{model.count_params():,} weights, test F1 {f1(test, found):.2%} of whole entities, "
-        f"as conlleval counts {f1(test, found, as_conlleval=True):.2%}"
-    )
-
+    tagging.tell_unseen(packer, train=train, test=test)
+    rate = FLAGS.learning_rate or (2e-4 if FLAGS.pretrained else 1e-3)
+    tagging.fit(model, packer, train, dev, labels, output, rate)
+    tagging.measure(model, packer, test, labels)
     fine_tuning.save(model, tokenizer, output)
-    shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]
-    texts = [" ".join(words) for words, _ in shown]
-    folder = serving.export_encoder(
-        model, packer, output / "saved_model", check_texts=texts[:3]
-    )
-    answer = fresh_process.ask(folder, "entities", text=texts)
-    for asked, kinds, named, (words, true) in zip(texts, answer["entity"], answer["text"], shown):
-        heard = [f"{kind}[{name}]" for kind, name in zip(kinds, named) if kind]
-        print(f"  {asked}\n    {', '.join(heard) or 'none'}\n    in truth: {show(words, true)}")
-    print(f"{folder} answered in a fresh process")
+    tagging.serve(model, packer, test, output)
 
 
 if __name__ == "__main__":

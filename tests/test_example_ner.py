@@ -1,4 +1,4 @@
-"""bert_ner.py as a user runs it, on a little corpus, and its counting by hand."""
+"""bert_ner.py as a user runs it, on a little corpus; what examples that tag share, by hand."""
 
 import itertools
 import re
@@ -67,7 +67,7 @@ def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
 @pytest.fixture
 def example():
     """The module, for what needs no flags."""
-    with imported("bert_ner") as module:
+    with imported("tagging") as module:
         yield module
 
 

@@ -92,6 +92,12 @@ def test_dropout_leaves_out_whole_layers_and_never_all():
     np.testing.assert_allclose(mix(values)[0, 0, 0], 37.0, rtol=1e-6)  # all, without training
 
 
+def test_a_mix_of_one_layer_takes_all_of_it_and_warns_of_nothing():
+    mix, x = layers.ScalarMix(), np.ones((2, 3, 5), "float32")
+    np.testing.assert_array_equal(mix([x]), x)
+    np.testing.assert_array_equal(mix.layer_weights(), [1.0])
+
+
 def test_l2_of_the_weights_is_part_of_the_loss():
     mix = layers.ScalarMix(l2=0.25)
     mix([np.zeros((1, 1, 2), "float32")] * 3)

@@ -1,0 +1,57 @@
+"""Finds named entities by a head over an ELMo, which learns how much of each layer it takes.
+
+Paper: Peters et al. 2018, "Deep contextualized word representations", sections 3.2 and 4.
+
+    python examples/elmo_lm.py --files=wiki.valid.txt --validation_files=wiki.test.txt \\
+        --heading=wikitext --output=runs/elmo
+    python examples/elmo_ner.py --train=train.conll --dev=dev.conll --test=test.conll \\
+        --pretrained=runs/elmo
+
+The files are CoNLL's, in one of the schemes that conll.py reads. --pretrained is the --output of
+elmo_lm.py, whose --split is taken, or a folder of bilm-tf; without it the ELMo is drawn at random.
+The tag of a word is that of gamma * sum_j s_j h_j, the mix of the layers' vectors h_j. The ELMo is
+frozen, and only s, gamma and the layer of tags are learned, or with --train_encoder trained, too.
+--plain leaves the LSTMs out: what the same head reaches over the words' vectors alone, which do not
+know the sentence.
+
+Entities are counted by seqeval, as in bert_ner.py, beside what naming each word by its most
+frequent tag would reach. Printed also: s and gamma; s says what a layer counts for only where the
+layers' vectors are about equally long. Written to --output: learning_curve.png, mix.png,
+model.keras, and saved_model/, which takes raw text and returns words with tags, and entities, asked
+in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+"""
+
+import command_line
+import keras
+import mixing
+import tagging
+from absl import app, flags, logging
+
+from keras_xfmr import models
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(tagging)
+flags.adopt_module_key_flags(mixing)
+FLAGS.set_default("split", None)  # as the pretrained's
+flags.DEFINE_string("output", "runs/elmo_ner", "Folder for everything that is written.")
+
+
+def main(argv):
+    command_line.flags_alone(argv)
+    logging.set_verbosity(logging.WARNING)
+    output = command_line.output_folder(FLAGS.output, argv[0], mixing.WRITES)
+    keras.utils.set_random_seed(FLAGS.seed)
+    encoder, packer = mixing.prepare(FLAGS.split, FLAGS.max_length, FLAGS.dropout)
+    train, dev, test, labels = tagging.load(packer.split)
+    tagging.tell_unseen(packer, train=train, test=test)
+    model = models.Tagger(encoder, len(labels), labels=labels, dropout_rate=FLAGS.dropout)
+    rate = FLAGS.learning_rate or (1e-3 if FLAGS.train_encoder else 1e-2)
+    tagging.fit(model, packer, train, dev, labels, output, rate)
+    tagging.measure(model, packer, test, labels)
+    mixing.tell(model, output)
+    model.save(output / "model.keras")
+    tagging.serve(model, packer, test, output)
+
+
+if __name__ == "__main__":
+    app.run(main)

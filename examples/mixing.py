@@ -1,0 +1,105 @@
+"""What the examples that put a head over an ELMo share: the encoder, and its mix of layers."""
+
+import pathlib
+
+import keras
+from absl import app, flags
+from matplotlib.figure import Figure
+
+from keras_xfmr import models, text
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("pretrained", None, "The --output of elmo_lm.py, or a folder of bilm-tf.")
+flags.DEFINE_string("preset", "nano", "From scratch: sizes of the model, which reads characters.")
+flags.DEFINE_bool("train_encoder", False, "Train the ELMo, too; else its weights stay.")
+flags.DEFINE_bool("plain", False, "The words' vectors alone, without LSTMs.")
+flags.DEFINE_float(
+    "learning_rate", None, "Highest rate. By default 1e-2, with --train_encoder 1e-3."
+)
+
+# What these examples write into their output folders.
+WRITES = ("learning_curve.png", "mix.png", "model.keras", "saved_model")
+
+
+def prepare(split, max_length, dropout):
+    """The encoder and its packer, of one length, so that there is one compilation.
+
+    Args:
+        split: how texts are cut into words, or None: as the pretrained model's, else "bert".
+        max_length: words of a row.
+        dropout: rate of an encoder that is trained. A frozen one gives a sentence the same vectors
+            in each epoch.
+    """
+    options, tokenizer = {"dropout_rate": dropout if FLAGS.train_encoder else 0.0}, None
+    if FLAGS.pretrained:
+        encoder, tokenizer, split = load(pathlib.Path(FLAGS.pretrained), split, options)
+    else:
+        encoder = models.Elmo.from_preset(FLAGS.preset, **options)
+    if FLAGS.plain:
+        encoder = without_lstms(encoder)
+    encoder.trainable = FLAGS.train_encoder  # before a head is made of it
+    packer = text.WordPacker(
+        max_length,
+        max_characters=encoder.get_config()["max_characters"],
+        tokenizer=None if encoder.of_characters else tokenizer,
+        split=split or "bert",
+        pad_to_max_length=True,
+    )
+    origin = FLAGS.pretrained or "drawn at random"
+    state = "trained" if FLAGS.train_encoder else "frozen"
+    print(f"an ELMo of {encoder.count_params():,} weights, {origin}, {state}")
+    return encoder, packer
+
+
+def load(folder, split, options):
+    """A pretrained encoder, the tokenizer that is with it, or None, and how it cuts texts."""
+    tokenizer = None
+    if (folder / "tokenizer").is_dir():
+        tokenizer = text.load_tokenizer(folder / "tokenizer")
+        if split not in (None, tokenizer.split):
+            raise app.UsageError(
+                f"{folder} was trained with --split={tokenizer.split}. Received: --split={split}."
+            )
+        split = tokenizer.split
+    hub = folder / "hub"
+    encoder = models.Elmo.from_pretrained(hub if hub.is_dir() else folder, **options)
+    print(encoder.load_report)
+    rows = encoder.get_config()["vocab_size"]
+    if rows is not None and (tokenizer is None or tokenizer.vocab_size != rows):
+        found = "no tokenizer" if tokenizer is None else f"one of {tokenizer.vocab_size} words"
+        raise app.UsageError(f"{folder} has a model of {rows} words and {found} in tokenizer/.")
+    return encoder, tokenizer, split
+
+
+def without_lstms(encoder):
+    """An `Elmo` whose one layer is that of the words' own vectors."""
+    plain = models.Elmo.from_config({**encoder.get_config(), "num_layers": 0})
+    plain.token_embedding.set_weights(encoder.token_embedding.get_weights())
+    return plain
+
+
+def tell(model, output):
+    """Prints how much of each layer a head took, and draws it."""
+    shares = model.scalar_mix.layer_weights()
+    gamma = float(keras.ops.convert_to_numpy(model.scalar_mix.gamma))
+    each = ", ".join(f"layer {i} {share:.3f}" for i, share in enumerate(shares))
+    print(f"scalar mix: {each}; gamma {gamma:.3f}")
+    picture(shares, gamma, output / "mix.png")
+
+
+def picture(shares, gamma, path):
+    """A bar for each layer, beside the plain mean, with which training begins."""
+    names = ["words", *(f"LSTM {i}" for i in range(1, len(shares)))]
+    names = [f"layer {i}\n{name}\n{shares[i]:.3f}" for i, name in enumerate(names)]
+    figure = Figure(figsize=(1.6 + 1.1 * len(shares), 3.2), layout="constrained")
+    axis = figure.subplots()
+    axis.bar(names, shares, width=0.6)
+    if len(shares) > 1:
+        mean = 1 / len(shares)
+        axis.axhline(mean, color="black", linestyle="--", linewidth=1, label="plain mean")
+        axis.legend(fontsize=8, loc="upper right")
+    axis.set_xlim(-0.6, len(shares) - 0.4)
+    axis.set_ylim(0, 1.3 * max(shares))
+    axis.set_ylabel("weight")
+    axis.set_title(f"scalar mix, gamma {gamma:.3f}", fontsize=10)
+    figure.savefig(path, dpi=120)

@@ -83,11 +83,7 @@ class ScalarMix(keras.layers.Layer):
 
     def layer_weights(self):
         """s `[L]`, NumPy float32: how much of each layer the mix takes."""
-<<<<<<< HEAD
         return ops.convert_to_numpy(self.compute_layer_weights())
-=======
-        return ops.convert_to_numpy(_softmax(ops.cast(self.weight, "float32")))
->>>>>>> elmo-tasks
 
     def compute_layer_weights(self, training=None):
         """s `[L]`, float32, of which `training` may leave out layers; override it for another s."""
@@ -97,15 +93,11 @@ class ScalarMix(keras.layers.Layer):
             kept = ops.maximum(self.layer_dropout_rate, ops.max(drawn))
             keep = (drawn >= self.layer_dropout_rate) | (drawn >= kept)
             weight = ops.where(keep, weight, -1e30)
-<<<<<<< HEAD
         share = ops.exp(weight - ops.max(weight))  # Keras' softmax warns of one layer
         return share / ops.sum(share)
 
     def call(self, inputs, training=None):
         share = self.compute_layer_weights(training) * ops.cast(self.gamma, "float32")
-=======
-        share = _softmax(weight) * ops.cast(self.gamma, "float32")
->>>>>>> elmo-tasks
         mixed = 0.0
         for j, x in enumerate(inputs):
             x = ops.cast(x, "float32")
@@ -117,12 +109,6 @@ class ScalarMix(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
-
-
-def _softmax(weight):
-    """Without Keras' warning where there is one layer."""
-    share = ops.exp(weight - ops.max(weight))
-    return share / ops.sum(share)
 
 
 def _normalize(x):

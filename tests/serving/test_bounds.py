@@ -91,13 +91,13 @@ def test_a_row_of_ten_megabytes_costs_little_memory(tmp_path):
     tagger = models.Tagger(elmo, 2, labels=["O", "B-X"])
     path = serving.export_encoder(tagger, word_packer, tmp_path / "elmo tagger")
     services.append((path, "entities", ["text"]))
-    # A program that this process starts by itself would have this one's peak as its least.
+    # A program that this process starts by itself would begin with the peak of this one.
     done = forked.run("-c", ASK.replace("{rows}", repr(ROWS)), json.dumps(services))
     assert done.returncode == 0, done.stderr[-2000:]
     more, truncated = json.loads(done.stdout.splitlines()[-1])
     assert all(truncated)
     print(f"{more:.0f} MiB more")
-    assert more < 300
+    assert more < 500  # of all services together
 
 
 @pytest.fixture(scope="module")

@@ -396,6 +396,16 @@ class BidirectionalBlock(keras.layers.Layer):
         (forward, one), (backward, other) = found
         return forward, backward, (one, other)
 
+    def compute_output_spec(
+        self, forward, backward, masks=(None, None), initial_state=None, training=None
+    ):
+        found = [
+            lstm.compute_output_spec(x)
+            for lstm, x in zip((self.forward, self.backward), (forward, backward))
+        ]
+        (forward, *one), (backward, *other) = found
+        return forward, backward, (tuple(one), tuple(other))
+
 
 def marker_characters(length):
     """The words that begin and end a sentence, as characters: two lists of `length` ids."""

@@ -27,6 +27,7 @@ def korean_pairs(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
     small = ("--train_size=256", "--held_out=24", "--epochs=1", "--d_model=16", "--num_layers=1")
     command = (ROOT / "examples/translate.py", f"--output={tmp_path}", "--nojit_compile")

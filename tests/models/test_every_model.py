@@ -150,9 +150,25 @@ def file_name(case, adapted=False):
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
-    """What a fresh process makes of the files of all models, plain and adapted."""
-    folder, names = tmp_path_factory.mktemp("models"), {False: [], True: []}
-    for case in [*CASES, *OWN]:
+    """From a case to what a fresh process makes of the files of its models, plain and adapted.
+
+    There is one process for the cases that are slow, and one for the others.
+    """
+    found = {}
+
+    def of(case):
+        slow = case in SLOW
+        if slow not in found:
+            cases = [one for one in [*CASES, *OWN] if (one in SLOW) == slow]
+            found[slow] = answers_of_a_process(tmp_path_factory.mktemp("models"), cases)
+        return found[slow]
+
+    return of
+
+
+def answers_of_a_process(folder, cases):
+    names = {False: [], True: []}
+    for case in cases:
         for model in examples(case):
             name = file_name(case, model is not case.example)
             model.save(folder / f"{name}.keras")
@@ -169,15 +185,20 @@ def fresh(tmp_path_factory):
         return dict(found)
 
 
-@every_model
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in [*CASES, *OWN]],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", ["model", "weights"])
 def test_a_fresh_process_gives_the_same_answers_from_a_file(case, kind, fresh):
+    found = fresh(case)
     for model in examples(case):
         name = file_name(case, model is not case.example)
         for i, expected in enumerate(keras.tree.flatten(model(case.inputs))):
             expected = ops.convert_to_numpy(expected)
-            np.testing.assert_array_equal(fresh[f"{name}/{kind}/{i}"], expected)
-        assert fresh[f"{name}/trained"].tolist() == paths(model.trainable_weights)
+            np.testing.assert_array_equal(found[f"{name}/{kind}/{i}"], expected)
+        assert found[f"{name}/trained"].tolist() == paths(model.trainable_weights)
 
 
 # ---- what is trained

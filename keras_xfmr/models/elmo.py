@@ -393,6 +393,14 @@ class BidirectionalBlock(keras.layers.Layer):
         (forward, one), (backward, other) = found
         return forward, backward, (one, other)
 
+    def compute_output_spec(self, forward, backward, **options):
+        # Rows may be unknown here where those of the state are known, which JAX cannot trace.
+        (forward, *one), (backward, *other) = (
+            layer.compute_output_spec(x)
+            for layer, x in ((self.forward, forward), (self.backward, backward))
+        )
+        return forward, backward, (tuple(one), tuple(other))
+
 
 def marker_characters(length):
     """The words that begin and end a sentence, as characters: two lists of `length` ids."""

@@ -166,7 +166,7 @@ class ElmoLanguageModel(OverPublished, Head):
     def reset_state(self):
         """Sets the state of all rows to zeros, as `fit` and `evaluate` do themselves."""
         if self.state is not None:
-            self.state.assign([ops.zeros_like(weight) for weight in self.state.weights])
+            self.state.assign([ops.zeros(weight.shape) for weight in self.state.weights])
 
     def fit(self, x=None, y=None, *args, **kwargs):
         if self.state is None:
@@ -280,16 +280,18 @@ class RowState(keras.layers.Layer):
                 f"A batch must have state_rows={rows} rows. Received: {inputs.shape[0]}."
             )
         if state is None:
-            return keras.tree.map_structure(ops.convert_to_tensor, self._kept)
+            return self._of_all(ops.convert_to_tensor)
         self.assign(keras.tree.flatten(state))
         return inputs
 
     def compute_output_spec(self, inputs, state=None):
         if state is not None:
             return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
-        return keras.tree.map_structure(
-            lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype), self._kept
-        )
+        return self._of_all(lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype))
+
+    def _of_all(self, function):
+        """In plain lists: JAX knows no lists that Keras tracks."""
+        return [[tuple(map(function, pair)) for pair in layer] for layer in self._kept]
 
 
 class ResetState(keras.callbacks.Callback):

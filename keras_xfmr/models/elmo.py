@@ -195,7 +195,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         Example:
 
         >>> Elmo.from_preset("tiny").count_params()
-        6508
+        8880
         """
         check_choice("preset", preset, PRESETS)
         return cls(**{**PRESETS[preset], **overrides})

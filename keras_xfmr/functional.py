@@ -543,7 +543,7 @@ def log_uniform(count, size, seed=None):
 
     Example:
 
-    >>> log_uniform(3, 100, seed=1).shape
+    >>> tuple(log_uniform(3, 100, seed=1).shape)
     (3,)
     """
     uniform = keras.random.uniform((count,), seed=seed)
@@ -574,7 +574,8 @@ def sampled_logits(vectors, labels, drawn, kernel, bias):
     Example:
 
     >>> vectors, kernel, bias = np.ones((2, 3, 4)), np.ones((4, 100)), np.zeros(100)
-    >>> sampled_logits(vectors, np.ones((2, 3), int), np.array([5, 7]), kernel, bias).shape
+    >>> logits = sampled_logits(vectors, np.ones((2, 3), int), np.array([5, 7]), kernel, bias)
+    >>> tuple(logits.shape)
     (2, 3, 3)
     """
     size, count = kernel.shape[-1], drawn.shape[0]

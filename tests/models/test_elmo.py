@@ -220,7 +220,6 @@ def test_the_loss_is_the_mean_and_the_softmax_is_one():
     ]  # fmt: skip
 
 
-# JAX donates the weights to its steps, so that callbacks cannot reset the state there.
 def test_rows_go_on_in_the_next_batch_and_begin_anew_in_each_evaluation():
     model = compiled(draw_weights(language_model(state_rows=B)))
     inputs, labels = stream(3 * T)

@@ -108,6 +108,12 @@ def compile_model(model, steps):
     )
 
 
+def unknown_share(data, tokenizer):
+    """Of the words that are predicted, those outside the vocabulary, which count as one word."""
+    labels = np.concatenate([y["forward"] for _, y in data.dataset().as_numpy_iterator()])
+    return np.mean(labels[labels >= 0] == tokenizer.unknown_id)
+
+
 def tell_perplexity(model, data, name):
     found = model.evaluate(data.dataset(), return_dict=True, verbose=0)
     both = ", ".join(f"{one} {found[f'{one}_perplexity']:.1f}" for one in DIRECTIONS)
@@ -115,7 +121,7 @@ def tell_perplexity(model, data, name):
 
 
 def with_state(model, tokenizer):
-    """The same weights, with or without a state between blocks, whichever the model has not."""
+    """The same weights: without a state where the model has one, with a state where it has none."""
     rows = None if model.state_rows else FLAGS.batch_size
     other = language_model(model.encoder, tokenizer, rows)
     other.softmax.set_weights(model.softmax.get_weights())
@@ -153,6 +159,7 @@ def main(argv):
 
     model = make_model(tokenizer)
     encoder = model.encoder
+    print(f"{unknown_share(held, tokenizer):.1%} of the held-out words are not in the vocabulary")
     print(f"{encoder.count_params():,} weights, with the softmax {model.count_params():,}")
     compile_model(model, steps)
     history = model.fit(

@@ -129,7 +129,7 @@ class CharacterCNN(keras.layers.Layer):
         kernel_initializer=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # half precision would round ids
         self.supports_masking = True
         self.projection_dim = check_positive_int("projection_dim", projection_dim)
         self.filters = check_filters(filters)
@@ -232,7 +232,8 @@ def check_filters(filters):
     Raises:
         ValueError: they are no pairs of positive integers, or there are none.
     """
-    pairs = [list(pair) if isinstance(pair, (list, tuple)) else [] for pair in filters]
+    listed = filters if isinstance(filters, (list, tuple)) else []
+    pairs = [list(pair) if isinstance(pair, (list, tuple)) else [] for pair in listed]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError(
             "`filters` must be pairs of a width and a number of filters, such as [(1, 32), (3, "

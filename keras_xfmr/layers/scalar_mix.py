@@ -31,7 +31,8 @@ class ScalarMix(keras.layers.Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: the inputs are no list, or a rate is outside [0, 1).
+        ValueError: the inputs are no list, or of another number of layers than at the first call; a
+            rate is outside [0, 1).
 
     Example:
 
@@ -90,14 +91,18 @@ class ScalarMix(keras.layers.Layer):
         weight = ops.cast(self.weight, "float32")
         if training and self.layer_dropout_rate:
             drawn = keras.random.uniform(ops.shape(weight), seed=self.seed_generator)
-            kept = ops.maximum(self.layer_dropout_rate, ops.max(drawn))
-            keep = (drawn >= self.layer_dropout_rate) | (drawn >= kept)
+            keep = drawn >= ops.minimum(self.layer_dropout_rate, ops.max(drawn))
             weight = ops.where(keep, weight, -1e30)
         share = ops.exp(weight - ops.max(weight))  # Keras' softmax warns of one layer
         return share / ops.sum(share)
 
     def call(self, inputs, training=None):
         share = self.compute_layer_weights(training) * ops.cast(self.gamma, "float32")
+        if len(inputs) != self.weight.shape[0]:
+            raise ValueError(
+                f"Expected the vectors of {self.weight.shape[0]} layers, as at the first call. "
+                f"Received: {len(inputs)}."
+            )
         mixed = 0.0
         for j, x in enumerate(inputs):
             x = ops.cast(x, "float32")

@@ -6,6 +6,7 @@ B batch, T words, C characters of a word, U units, P projection_dim
 import keras
 from keras import ops
 
+from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.layers import CharacterCNN, Dropout, ProjectedLSTM, ScalarMix, TokenEmbedding
 from keras_xfmr.layers.characters import check_filters
@@ -48,20 +49,22 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         backward_j = LSTM(backward_{j-1}), last word first
 
     With `skip_connections`, the layers above the first add their input to their output. Rows are
-    words; the model puts a sentence's markers around them, and takes them off again. Each call
+    words; the model adds a sentence's markers at both ends, and removes their vectors. Each call
     begins with a state of zeros: the same sentence has the same vectors, in any batch, where the
     original goes on from the batch before. `encode` carries a state where it is given one.
 
     Args:
         vocab_size: None, the default, for characters; else V, the rows of a table of words.
-        units: U of each LSTM, by default 4096; so are the other sizes those of the original.
+        units: U of each LSTM, by default 4096. The defaults of all sizes are the original's.
         projection_dim: P of each LSTM, by default 512.
         num_layers: LSTMs of each direction, by default 2.
         skip_connections: see above, by default True.
         cell_clip, projection_clip: of the LSTMs, by default 3, or None.
         max_characters: C, by default 50.
         character_dim, filters, num_highway, activation: of the `CharacterCNN`.
-        dropout_rate: on the words' vectors and on the input of each LSTM, by default 0.1.
+        dropout_rate: on the words' vectors and on the input of each LSTM, by default 0.1; a
+            language model has it on the top vectors, too. A frozen encoder still drops in training:
+            pass 0.0 for one that is not trained.
         pad_id, start_id, end_id: padding and sentence markers of a table of words, by default 0, 2
             and 3, as in the vocabularies of this library.
         scalar_mix: arguments of the `ScalarMix` that each head has, a dictionary, such as
@@ -81,7 +84,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         the LSTMs.
 
     Raises:
-        ValueError: sizes that do not fit; ids outside their table.
+        ValueError: sizes that do not fit; ids outside their table; rows of no words.
 
     Example:
 
@@ -156,7 +159,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             (CHARACTERS, config["max_characters"]) if self.of_characters else (vocab_size, None)
         )
         title = "Character ids" if self.of_characters else "Token ids"
-        words = Input(self.words_input, title, size, width=width)
+        words = Input(self.words_input, title, size, width=width, nonempty=True)
         mask = Input("attention_mask", "`attention_mask`", default=self._mask, like=words.name)
         self.declared_inputs = Inputs(words, mask)
         inputs = self.declared_inputs.symbolic()
@@ -248,7 +251,25 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         (3, 2)
         """
         inputs = self.validated_inputs(inputs)
-        return self._encode(inputs[self.words_input], inputs["attention_mask"], state)
+        words = inputs[self.words_input]
+        if state is not None:
+            self._check_state(state, words.shape[0])
+        return self._encode(words, inputs["attention_mask"], state)
+
+    def _check_state(self, state, rows):
+        """Raises ValueError where a state is not one of these LSTMs, or of other rows."""
+        pair = ((rows, self.projection_dim), (rows, self._config["units"]))
+        expected = pair * (2 * len(self.encoder_blocks))
+        shapes = [tuple(x.shape) for x in keras.tree.flatten(state) if hasattr(x, "shape")]
+        if len(shapes) != len(expected) or not all(map(functional.shapes_agree, shapes, expected)):
+            raise ValueError(
+                "`state` must be what an earlier `encode` returned for as many rows, or None for "
+                f"zeros: h and c of the shapes {pair} for each LSTM. Received: shapes {shapes}."
+            )
+
+    def call(self, inputs, training=None, mask=None, validate=True):
+        found = super().call(inputs, training=training, mask=mask, validate=validate)
+        return found if isinstance(found, (list, tuple)) else [found]  # Keras unpacks one alone
 
     def _encode(self, ids, attention_mask, state, training=None):
         mask = ops.cast(attention_mask, "bool")
@@ -422,8 +443,9 @@ def _checked(config):
     for name in ("num_layers", "num_highway"):
         config[name] = check_int(name, config[name], least=0)
     config["filters"] = check_filters(config["filters"])
-    widest = max(3, *(width for width, _ in config["filters"]))
-    check_int("max_characters", config["max_characters"], least=widest)
+    if config["vocab_size"] is None:
+        widest = max(3, *(width for width, _ in config["filters"]))
+        check_int("max_characters", config["max_characters"], least=widest)
     for name in ("pad_id", "start_id", "end_id"):
         last = None if config["vocab_size"] is None else config["vocab_size"] - 1
         config[name] = check_int(name, config[name], 0, last)

@@ -3,6 +3,7 @@
 B batch, T length, C characters of a word, P projection_dim, V vocab_size, K sampled words
 """
 
+import inspect
 import types
 
 import keras
@@ -32,16 +33,18 @@ class ElmoLanguageModel(OverPublished, Head):
     `keras_xfmr.text.BidirectionalLanguageModelDataset` makes them.
 
     Args:
-        encoder: an `Elmo`, whose weights are trained.
+        encoder: an `Elmo`, whose weights are trained. `from_preset` makes one of characters.
         vocab_size: V, the words that are predicted.
         num_sampled: K: in training the softmax is over the label and K words that are drawn for the
             batch from P(k) = log((k + 2) / (k + 1)) / log(V + 1), for vocabularies in the order of
             frequency (`functional.sampled_logits`). Evaluation is over all words. Then training
             reports the loss over the sample, and no metrics. None, the default: all words, always.
         state_rows: B, where rows go on in the next batch (`contiguous=True`): the LSTMs then begin
-            with the state behind the batch before, in `fit` and in `evaluate`. The state is a
-            weight that is not trained; `fit` begins each epoch with zeros, `evaluate` itself, and
-            what was there comes back behind it. None, the default: each row begins with zeros.
+            with the state behind the batch before. The state is a weight that is not trained. `fit`
+            begins each epoch with zeros, and does not shuffle; `evaluate` and `predict` begin with
+            zeros, and put back what was there. A call and the methods for one batch go on with the
+            state and change it: see `reset_state`. Under a distribution strategy B is the rows of a
+            replica. None, the default: each row begins with zeros.
 
     Inputs of the call, with sentence markers among the words:
 
@@ -145,13 +148,25 @@ class ElmoLanguageModel(OverPublished, Head):
         """As Keras'; over a sample there are no metrics besides the losses."""
         if not self._gave_vectors(y_pred):
             return super().compute_metrics(x, y, y_pred, sample_weight)
-        return {name: v for name, v in self.get_metrics_result().items() if name.endswith("loss")}
+        return self._loss_results()
+
+    def get_metrics_result(self):
+        """As Keras'; the losses alone where no metric has been updated yet, as in sampled steps."""
+        if all(getattr(metric, "built", True) for metric in self.metrics):
+            return super().get_metrics_result()
+        return self._loss_results()
+
+    def _loss_results(self):
+        return {one.name: one.result() for one in self.metrics if one.name.endswith("loss")}
 
     def _gave_vectors(self, outputs):
         return self.num_sampled is not None and outputs["forward"].shape[-1] != self.vocab_size
 
     def _sampled(self, labels, vectors):
         """Labels 0, and logits of the label and of the sample `[B, T, 1 + K]`."""
+        labels = {
+            name: ops.cast(values, "int32") for name, values in self._named_labels(labels).items()
+        }
         drawn = functional.log_uniform(self.num_sampled, self.vocab_size, self.seed_generator)
         logits = {
             name: functional.sampled_logits(
@@ -172,26 +187,65 @@ class ElmoLanguageModel(OverPublished, Head):
     def fit(self, x=None, y=None, *args, **kwargs):
         if self.state is None:
             return super().fit(x, y, *args, **kwargs)
+        given = _arguments("fit", self, x, y, *args, **kwargs)
+        self._check_rows(x, given.get("batch_size"))
+        if given.setdefault("shuffle", False):
+            raise ValueError(
+                "Rows that go on in the next batch must not be shuffled. Pass shuffle=False. "
+                f"Received: shuffle={given['shuffle']!r}."
+            )
         outer = not self._held.fitting  # a broken epoch is ended by a `fit` inside
-        kwargs["callbacks"] = _with(kwargs.get("callbacks"), ResetState(begin=outer))
+        given["callbacks"] = _with(given.get("callbacks"), ResetState(begin=outer))
         self._held.fitting = True
         try:
-            return super().fit(x, y, *args, **kwargs)
+            return super().fit(**given)
         finally:
             self._held.fitting = not outer
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
-        given = kwargs.get("callbacks")
-        if self.state is not None and not isinstance(given, keras.callbacks.CallbackList):
-            kwargs["callbacks"] = _with(given, ResetState(begin=True))
-        return super().evaluate(x, y, *args, **kwargs)
+        # Keras' `fit` passes arguments of its own, and the callbacks that it has.
+        if self.state is None or isinstance(
+            kwargs.get("callbacks"), keras.callbacks.CallbackList
+        ):
+            return super().evaluate(x, y, *args, **kwargs)
+        return super().evaluate(**self._with_reset("evaluate", x, y, *args, **kwargs))
+
+    def predict(self, x, *args, **kwargs):
+        if self.state is None:
+            return super().predict(x, *args, **kwargs)
+        return super().predict(**self._with_reset("predict", x, *args, **kwargs))
+
+    def _with_reset(self, method, *args, **kwargs):
+        """The arguments of a method that begins with a state of zeros, by their names."""
+        given = _arguments(method, self, *args, **kwargs)
+        self._check_rows(given["x"], given.get("batch_size"))
+        given["callbacks"] = _with(given.get("callbacks"), ResetState(begin=True))
+        return given
+
+    def _check_rows(self, data, batch_size):
+        """Raises ValueError where a batch of arrays or of a data set would have other rows."""
+        rows, found = self.state_rows, self.state_rows
+        named = self.declared_inputs.named(data)
+        if isinstance(named, dict):
+            count, size = len(next(iter(named.values()))), batch_size or 32
+            sizes = {min(count, size), count % size or min(count, size)}
+            found = next(iter(sizes - {rows}), rows)
+        elif hasattr(data, "element_spec"):
+            found = keras.tree.flatten(data.element_spec)[0].shape[0] or "no fixed number"
+        if found != rows:
+            raise ValueError(
+                f"Each batch must have state_rows={rows} rows. Pass batch_size={rows}, batch data "
+                "sets with `drop_remainder=True`, or take a "
+                "`BidirectionalLanguageModelDataset(contiguous=True)`, which fills the last batch. "
+                f"Received: {found}."
+            )
 
     # ---- published weights
 
     @classmethod
     def _divide(cls, arguments):
         mine, encoder = super()._divide(arguments)
-        encoder.pop("vocab_size", None)  # the head's, which may be another
+        encoder.pop("vocab_size", None)  # of the softmax; an encoder of words is passed whole
         return mine, encoder
 
     @classmethod
@@ -288,7 +342,7 @@ class RowState(keras.layers.Layer):
 
 
 class ResetState(keras.callbacks.Callback):
-    """Begins each epoch and each evaluation with a state of zeros.
+    """Begins each epoch, each evaluation and each prediction with a state of zeros.
 
     The first of the callbacks: one that restores a backup, which has the state, comes behind it.
     """
@@ -310,6 +364,18 @@ class ResetState(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         self.model.state.assign(self._before)
+
+    def on_predict_begin(self, logs=None):
+        self.on_test_begin()
+
+    def on_predict_end(self, logs=None):
+        self.on_test_end()
+
+
+def _arguments(method, *args, **kwargs):
+    """The arguments of a method of Keras' models by their names, without the model."""
+    bound = inspect.signature(getattr(keras.Model, method)).bind(*args, **kwargs)
+    return {name: value for name, value in bound.arguments.items() if name != "self"}
 
 
 def _with(callbacks, first):

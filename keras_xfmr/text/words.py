@@ -153,7 +153,9 @@ def cut_words(texts, split="bert", *, split_cjk=True):
         behinds = words.with_values(tf.gather(behinds.flat_values, last))
         begins = words.with_values(tf.gather(begins.flat_values, first))
     elif split == "whitespace":
-        _, begins, behinds = tf_text.regex_split_with_offsets(texts, BLANKS)
+        # The operation ends a text at NUL: another byte that is no blank stands for it.
+        without = tf.strings.regex_replace(texts, r"\x00", "\x01")
+        _, begins, behinds = tf_text.regex_split_with_offsets(without, BLANKS)
     else:
         words, begins = tf.strings.unicode_split_with_offsets(texts, "UTF-8", errors="ignore")
         kept = ~tf.strings.regex_full_match(words.values, BLANKS)

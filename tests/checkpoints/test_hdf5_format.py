@@ -189,6 +189,14 @@ def tree_below_itself():
     return bytes(content)
 
 
+def tree_at_the_end():
+    content = bytearray(hdf5_file(fill_sample))
+    place = content.index(b"TREE")
+    struct.pack_into("<BH", content, place + 5, 1, 1)
+    struct.pack_into("<Q", content, place + 32, len(content))
+    return bytes(content) + b"TREE"
+
+
 DAMAGED = {
     "nothing": (b"", "not an HDF5 file"),
     "another format": (b"PK\3\4" * 29, "not an HDF5 file"),
@@ -200,6 +208,7 @@ DAMAGED = {
     "a path": (named(b"na/e"), "b'na/e' is no name of a group or array"),
     "itself": (named(b".\0\0\0"), "b'.' is no name of a group or array"),
     "below itself": (tree_below_itself(), "B-tree has itself below it"),
+    "below, cut off": (tree_at_the_end(), "cannot be read"),
     "many branches": (b"\x89HDF\r\n\x1a\n" + bytes(5) + b"\x08\x08" + b"TREE\0\1\xff\xff" * 9_001,
                       "more than 65536 branches"),
     "array beyond the end": (layout(10**6, 24), "likely file corruption|reaches beyond the end"),

@@ -83,19 +83,26 @@ def test_the_mix_is_the_formula_of_the_paper(layer_norm):
 def test_dropout_leaves_out_whole_layers_and_never_all():
     mix = layers.ScalarMix(layer_dropout_rate=0.8, seed=3)
     values = [np.full((1, 1, 2), 10.0**j, "float32") for j in range(3)]
-    means = {  # the mean of each set of layers that is not empty
-        round(float(np.mean([10.0**j for j in range(3) if kept >> j & 1])), 3)
-        for kept in range(1, 8)
-    }
-    found = {round(float(mix(values, training=True)[0, 0, 0]), 3) for _ in range(60)}
-    assert len(found) > 3 and found <= means
-    np.testing.assert_allclose(mix(values)[0, 0, 0], 37.0, rtol=1e-6)  # all, without training
+    mix(values)
+    weight = np.array([2.0, 0.0, -1.0])
+    mix.weight.assign(weight)
+    expected = set()  # of each set of layers that is not empty
+    for kept in range(1, 8):
+        there = [j for j in range(3) if kept >> j & 1]
+        share = oracles.softmax(weight[there])
+        expected.add(round(float(share @ [10.0**j for j in there]), 2))
+    found = {round(float(mix(values, training=True)[0, 0, 0]), 2) for _ in range(60)}
+    assert len(found) > 3 and found <= expected
+    whole = oracles.softmax(weight) @ [1.0, 10.0, 100.0]
+    np.testing.assert_allclose(mix(values)[0, 0, 0], whole, rtol=1e-6)  # all, without training
+    with pytest.raises(ValueError, match="vectors of 3 layers.*Received: 2"):
+        mix(values[:2])
 
 
-def test_a_mix_of_one_layer_takes_all_of_it_and_warns_of_nothing():
-    mix, x = layers.ScalarMix(), np.ones((2, 3, 5), "float32")
-    np.testing.assert_array_equal(mix([x]), x)
-    np.testing.assert_array_equal(mix.layer_weights(), [1.0])
+def test_ids_are_not_rounded_in_half_precision():
+    layer = layers.CharacterCNN(P, FILTERS, dtype="mixed_bfloat16")
+    ids = np.array([[[257, 258, 259, 260, 261, 261, 261, 261]]])
+    np.testing.assert_array_equal(layer(ids), layer(ids.astype("float32")))
 
 
 def test_l2_of_the_weights_is_part_of_the_loss():

@@ -85,8 +85,7 @@ def test_every_layer_is_the_formula_of_the_paper(options):
     ids = draw_words(model)
     expected, _ = numpy_elmo(model, ids, options.get("skip_connections", True))
     shown = np.arange(T) < np.array(LENGTHS)[:, None]
-    outputs = keras.tree.flatten(model(ids))  # Keras returns a list of one as that one
-    for i, (found, other) in enumerate(zip(outputs, expected, strict=True)):
+    for i, (found, other) in enumerate(zip(model(ids), expected, strict=True)):
         found = ops.convert_to_numpy(found)
         np.testing.assert_allclose(found[shown], other[shown], rtol=1e-4, atol=1e-5)
         assert i == 0 or not found[~shown].any()
@@ -104,6 +103,23 @@ def test_a_state_goes_on_where_it_is_asked_for_and_only_there():
     once, twice = model(ids), model(ids)
     for one, other in zip(once, twice):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    model, other = built(vocab_size=V), built(vocab_size=V, num_layers=1)
+    ids = np.array([[5, 7]])
+    for state in (model.encode(ids)[1][:1], other.encode(ids)[1], "x"):
+        with pytest.raises(ValueError, match="what an earlier `encode` returned.*Received: shapes"):
+            model.encode(ids, state)
+    with pytest.raises(ValueError, match="for as many rows"):
+        model.encode(np.array([[5], [7]]), model.encode(ids)[1])
+
+
+def test_rows_of_no_words_are_refused():
+    with pytest.raises(ValueError, match="at least one position"):
+        built(vocab_size=V)(np.zeros((2, 0), "int32"))
+    with pytest.raises(ValueError, match="at least one position"):
+        built()(np.zeros((2, 0, C), "int32"))
 
 
 def test_a_word_moves_only_what_is_read_after_it():
@@ -268,9 +284,43 @@ def test_the_states_of_cells_stay_float32_in_half_precision():
 
 
 def test_rows_of_another_number_are_refused():
-    model = compiled(language_model(state_rows=B + 1), run_eagerly=True, jit_compile=False)
-    with pytest.raises(ValueError, match=f"state_rows={B + 1} rows. Received: {B}"):
-        model.evaluate(*stream(T), batch_size=B, verbose=0)
+    model = compiled(language_model(state_rows=2))
+    inputs, labels = stream(T)  # 3 rows
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="state_rows=2 rows. Pass .* Received: 1"):
+            call(inputs, labels, 2)
+        with pytest.raises(ValueError, match="Received: 3"):
+            call(inputs, labels)
+    with pytest.raises(ValueError, match="must have state_rows=2 rows. Received: 3"):
+        model(inputs)
+
+
+@pytest.mark.requires_tensorflow
+def test_a_data_set_has_batches_of_one_size():
+    import tensorflow as tf
+
+    model = compiled(language_model(state_rows=2))
+    data = tf.data.Dataset.from_tensor_slices(stream(T))
+    with pytest.raises(ValueError, match="drop_remainder=True.*Received: no fixed number"):
+        model.fit(data.batch(2))
+    with pytest.raises(ValueError, match="Received: 3"):
+        model.evaluate(data.batch(3, drop_remainder=True))
+
+
+def test_a_prediction_begins_with_zeros_and_leaves_the_state():
+    model = compiled(draw_weights(language_model(state_rows=B)))
+    inputs, labels = stream(T)
+    before = [ops.convert_to_numpy(w) for w in model.state.weights]
+    once, twice = (model.predict(inputs, batch_size=B, verbose=0) for _ in range(2))
+    np.testing.assert_array_equal(once["forward"], twice["forward"])
+    for one, other in zip(model.state.weights, before):
+        np.testing.assert_array_equal(ops.convert_to_numpy(one), other)
+    with pytest.raises(ValueError, match="must not be shuffled"):
+        model.fit(inputs, labels, batch_size=B, shuffle=True)
+    seen = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    model.fit(inputs, labels, B, 1, 0, [callback])  # by their places
+    assert seen == [0]
 
 
 class Contiguous:
@@ -363,6 +413,32 @@ def test_training_samples_and_evaluation_does_not(jit):
     assert "val_forward_perplexity" in history and np.isfinite(history["loss"]).all()
     assert model(inputs)["forward"].shape == (B, T, V)
     assert model(inputs, training=True)["forward"].shape == (B, T, P)
+
+
+@pytest.mark.parametrize("how", ["eager", "generator", "reloaded"])
+def test_a_sampled_model_trains_wherever_its_metrics_are_not_built(how, tmp_path):
+    eager = dict(run_eagerly=True, jit_compile=False) if how == "eager" else {}
+    model = compiled(language_model(num_sampled=5), **eager)
+    inputs, labels = stream(T)
+    if how == "reloaded":
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    data, options = (inputs, labels), {}
+    if how == "generator":
+        data, options = [((inputs, labels) for _ in range(9))], dict(steps_per_epoch=2)
+    history = model.fit(*data, shuffle=False, verbose=0, **options).history
+    assert set(history) == {"loss", "forward_loss", "backward_loss"}
+
+
+@pytest.mark.parametrize("kind", ["one", "list", "dictionary"])
+def test_the_loss_is_the_mean_however_it_is_given(kind):
+    model = draw_weights(language_model())
+    loss = training.MaskedCrossEntropy(pad_id=-1)
+    given = {"one": loss, "list": [loss] * 2, "dictionary": dict.fromkeys(DIRECTIONS, loss)}[kind]
+    model.compile("sgd", given)
+    found = model.evaluate(*stream(T), return_dict=True, verbose=0)
+    mean = (found["forward_loss"] + found["backward_loss"]) / 2
+    np.testing.assert_allclose(found["loss"], mean, rtol=1e-6)
 
 
 def test_a_language_model_is_over_an_elmo():

@@ -156,3 +156,19 @@ def test_what_does_not_fit_is_refused():
         packer([["a"]])
     with pytest.raises(ValueError, match="strings of rank 2 as `words`"):
         packer.pack_words(["a"])
+
+
+def test_a_packer_divides_texts_as_its_vocabulary_does():
+    vocabulary = ["[PAD]", "[UNK]", "[START]", "[END]", "don't", "stop."]
+    tokenizer = text.WordTokenizer(vocabulary, split="whitespace")
+    packer = text.WordPacker(8, tokenizer=tokenizer)
+    assert packer(tf.constant(["don't stop."]))["token_ids"].numpy().tolist() == [[4, 5]]
+    packer = text.WordPacker(8, tokenizer=tokenizer, split="bert")
+    assert packer(tf.constant(["don't stop."]))["token_ids"].numpy().tolist() == [[1] * 5]
+
+
+@pytest.mark.parametrize("split", ["whitespace", "bert", "characters"])
+def test_what_stands_behind_a_nul_is_read(split):
+    words, starts, ends = text.WordPacker(8, split=split).split_words(tf.constant([b"a \x00 b"]))
+    assert words.to_list()[0][-1] == b"b"
+    assert (starts.to_list()[0][-1], ends.to_list()[0][-1]) == (4, 5)

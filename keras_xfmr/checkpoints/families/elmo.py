@@ -246,7 +246,7 @@ def softmax_size(checkpoint):
     """The words that a `Published`'s softmax tells apart: by its weights, else by its options.
 
     Raises:
-        ValueError: neither says it, or not as a number that can be believed.
+        ValueError: neither says it, or the number is not in range.
     """
     if "softmax/W" in checkpoint.names:
         shape = checkpoint.shape("softmax/W")

@@ -120,7 +120,8 @@ def _check_trees(file):
             if branches > MOST_BRANCHES:
                 raise ValueError(f"Its groups have more than {MOST_BRANCHES} branches.")
             for _, child in struct.iter_unpack("<QQ", addresses[: len(addresses) // 16 * 16]):
-                if content[child : child + 4] == TREE and content[child + 5] >= level:
+                head = content[child : child + 6]
+                if len(head) == 6 and head[:4] == TREE and head[5] >= level:
                     raise ValueError(f"A group's B-tree has itself below it, at byte {place}.")
             place = content.find(TREE, place + 1)
 

@@ -106,8 +106,12 @@ class ValidatesData:
         """
         if metrics is None and weighted_metrics is None and self.compiled:
             metrics = []  # with None, Keras would keep those of the last `compile`
-        if loss_weights is None and isinstance(loss, dict):
-            loss_weights = self.default_loss_weights
+        if loss_weights is None and loss is not None and self.default_loss_weights:
+            loss_weights = dict(self.default_loss_weights)
+            if isinstance(loss, (list, tuple)):
+                loss_weights = [loss_weights[name] for name in sorted(loss_weights)]
+            elif not isinstance(loss, dict):
+                loss = dict.fromkeys(loss_weights, loss)
         if isinstance(loss, dict) and isinstance(loss_weights, dict):
             loss_weights = {**dict.fromkeys(loss, 1.0), **loss_weights}  # Keras wants them all
         super().compile(

@@ -47,7 +47,7 @@ class Encoder:
     words_input = "token_ids"
 
     def encode(self, **inputs):
-        """The vectors of every position, `[B, T, D]`.
+        """The vectors of every position, `[B, T, D]`. Where this `mixes`, heads do not call it.
 
         Args:
             **inputs: the declared inputs by their names, `[B, T]` each.

@@ -145,7 +145,7 @@ class Inputs:
             return
         for one in self:
             shape = tuple(inputs[one.name].shape)
-            if one.nonempty and len(shape) == 2 and shape[1] == 0:
+            if one.nonempty and len(shape) > 1 and shape[1] == 0:
                 raise ValueError(
                     f"`{one.name}` must have at least one position. Received: shape {shape}."
                 )

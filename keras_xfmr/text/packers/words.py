@@ -29,7 +29,9 @@ class WordPacker(tf.Module):
         tokenizer: None for characters, or a `WordTokenizer` for a model with a vocabulary; rows
             then have `token_ids` in the place of `character_ids`.
         split: how texts are divided into words: `"bert"`, at white space, with punctuation and CJK
-            ideographs alone; `"whitespace"`; `"characters"`, each character but white space.
+            ideographs alone; `"whitespace"`; `"characters"`, each character but white space. By
+            default the tokenizer's, or `"bert"`. Raw texts may be divided by `"bert"` for a
+            vocabulary of a corpus whose lines are divided already.
         report_truncation: whether to return `truncated`, too: which rows were cut.
         pad_to_max_length: whether every batch is `max_words` long (a static shape: one
             compilation). Otherwise as long as its longest row.
@@ -51,14 +53,13 @@ class WordPacker(tf.Module):
         *,
         max_characters=50,
         tokenizer=None,
-        split="bert",
+        split=None,
         report_truncation=False,
         pad_to_max_length=False,
     ):
         super().__init__()
         check_int("max_words", max_words, 1)
         check_int("max_characters", max_characters, LEAST)
-        check_choice("split", split, SPLITS)
         if tokenizer is not None and not hasattr(tokenizer, "words_to_ids"):
             raise ValueError(
                 "Expected a `WordTokenizer`, which has one id for each word, or None for "
@@ -67,7 +68,8 @@ class WordPacker(tf.Module):
         self.max_length = max_words
         self.max_characters = max_characters
         self.tokenizer = tokenizer
-        self.split = split
+        known = None if tokenizer is None else tokenizer.split
+        self.split = check_choice("split", split or known or "bert", SPLITS)
         self.report_truncation = report_truncation
         self.pad_to_max_length = pad_to_max_length
 

@@ -156,6 +156,7 @@ def check_written(output):
     assert (output / "saved_model" / "1" / "saved_model.pb").is_file()
 
 
+@pytest.mark.slow
 def test_a_head_over_a_frozen_encoder_classifies(pretrained, reviews, tmp_path):
     printed = run(
         "elmo_classify", *reviews, f"--pretrained={pretrained}", *SHORT, "--epochs=12",

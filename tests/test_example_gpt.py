@@ -68,6 +68,7 @@ def test_it_learns_and_writes(tmp_path, rng):
     assert (tmp_path / "out" / "hub" / "model.safetensors").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_language_model_is_fine_tuned_to_classify(tmp_path, rng):
     from keras_xfmr import models, text
 

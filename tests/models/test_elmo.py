@@ -400,7 +400,7 @@ def test_the_loss_over_a_large_sample_is_that_over_all_words():
     np.testing.assert_allclose(found, np.log(np.exp(whole).sum(-1)) - chosen, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_samples_and_evaluation_does_not(jit):
     model = compiled(language_model(num_sampled=5), jit_compile=jit)
     inputs, labels = stream(T)

@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
-from keras_xfmr.layers import CharacterCNN, Dropout, ProjectedLSTM, ScalarMix, TokenEmbedding
+from keras_xfmr.layers import CharacterCNN, Dropout, ScalarMix, TokenEmbedding
 from keras_xfmr.layers.characters import check_filters
-from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.models.core.arguments import check_sizes
+from keras_xfmr.models.core.bidirectional import BidirectionalBlock
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.fine_tuning import Adaptable
@@ -329,103 +329,6 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     def _mask(self, inputs):
         return self.shown(inputs[self.words_input])
-
-
-@keras.saving.register_keras_serializable("keras_xfmr")
-class BidirectionalBlock(keras.layers.Layer):
-    """A `ProjectedLSTM` of each direction, over sequences in the order in which it reads them.
-
-    Args:
-        units, projection_dim, cell_clip, projection_clip: of both.
-        skip_connection: whether a sequence is added to what becomes of it.
-        dropout_rate: on the sequences.
-        initializer: of the kernels; by default those of the layer.
-
-    Call arguments:
-        forward, backward: `[B, T, D]`; backward has the last word first.
-        masks: bool `[B, T]` of both.
-        initial_state: pairs (h, c) of both, or None for zeros.
-
-    Returns:
-        Both sequences `[B, T, P]`, and the last states as `initial_state`.
-    """
-
-    def __init__(
-        self,
-        units,
-        projection_dim,
-        *,
-        cell_clip=None,
-        projection_clip=None,
-        skip_connection=False,
-        dropout_rate=0.0,
-        initializer=None,
-        **kwargs,
-    ):
-        super().__init__(autocast=False, **kwargs)  # the state's c stays float32
-        self._arguments = dict(
-            units=units, projection_dim=projection_dim, cell_clip=cell_clip,
-            projection_clip=projection_clip, skip_connection=skip_connection,
-            dropout_rate=dropout_rate,
-        )  # fmt: skip
-        self.skip_connection = skip_connection
-        self._given = keras.initializers.get(initializer)
-        drawn = (
-            {}
-            if initializer is None
-            else {
-                f"{name}_initializer": self._given for name in ("kernel", "recurrent", "projection")
-            }
-        )
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
-        self.forward, self.backward = (
-            ProjectedLSTM(
-                units, projection_dim, cell_clip=cell_clip, projection_clip=projection_clip,
-                return_state=True, dtype=self.dtype_policy, name=name, **drawn,
-            )
-            for name in ("forward", "backward")
-        )  # fmt: skip
-
-    def get_config(self):
-        initializer = saved_initializer(self._given)
-        return {**super().get_config(), **self._arguments, "initializer": initializer}
-
-    def build(self, forward_shape, backward_shape=None):
-        self.forward.build(forward_shape)
-        self.backward.build(forward_shape)
-        propagate_frozen(self)
-
-    def projections(self):
-        """No layers for low-rank updates."""
-        return []
-
-    def call(self, forward, backward, masks=(None, None), initial_state=None, training=None):
-        found = []
-        for i, x in enumerate((forward, backward)):
-            x = ops.cast(x, self.compute_dtype)
-            y, *state = (self.forward, self.backward)[i](
-                self.dropout(x, training=training),
-                mask=masks[i],
-                initial_state=None if initial_state is None else initial_state[i],
-                training=training,
-            )
-            if self.skip_connection:
-                y = y + x
-            if masks[i] is not None:
-                y = ops.where(ops.expand_dims(masks[i], -1), y, ops.zeros_like(y))
-            found.append((y, tuple(state)))
-        (forward, one), (backward, other) = found
-        return forward, backward, (one, other)
-
-    def compute_output_spec(
-        self, forward, backward, masks=(None, None), initial_state=None, training=None
-    ):
-        found = [
-            lstm.compute_output_spec(x)
-            for lstm, x in zip((self.forward, self.backward), (forward, backward))
-        ]
-        (forward, *one), (backward, *other) = found
-        return forward, backward, (tuple(one), tuple(other))
 
 
 def marker_characters(length):

@@ -12,13 +12,13 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.checkpoints.families.elmo import softmax_size
 from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.models.core.bidirectional import DIRECTIONS, ResetState, RowState
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.inputs import Inputs, Range
 from keras_xfmr.models.elmo import Elmo
 from keras_xfmr.models.heads.head import Head
 from keras_xfmr.models.heads.published import OverPublished
 
-DIRECTIONS = ("forward", "backward")
 IGNORED = -1  # the label of what is not to be predicted
 
 
@@ -275,101 +275,6 @@ class Softmax(keras.layers.Dense):
     def compute_output_spec(self, inputs, training=None):
         shape = (*inputs.shape[:-1], self.units)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
-
-
-@keras.saving.register_keras_serializable("keras_xfmr")
-class RowState(keras.layers.Layer):
-    """The states of LSTMs between batches, as weights that are not trained.
-
-    Args:
-        rows: B.
-        num_layers, projection_dim, units: of the LSTMs.
-
-    Call arguments:
-        inputs: `[B, T, P]`.
-        state: None, or what to keep: for each layer (h, c) of both directions.
-
-    Returns:
-        Without `state`, what was kept last; with it the inputs.
-    """
-
-    def __init__(self, rows, num_layers, projection_dim, units, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # c stays float32
-        self._arguments = dict(
-            rows=rows, num_layers=num_layers, projection_dim=projection_dim, units=units
-        )
-        self._kept = [
-            [
-                tuple(
-                    self.add_weight(
-                        name=f"{direction}_{i}_{name}", shape=(rows, size), initializer="zeros",
-                        trainable=False, dtype="float32", autocast=False,
-                    )
-                    for name, size in (("h", projection_dim), ("c", units))
-                )
-                for direction in DIRECTIONS
-            ]
-            for i in range(num_layers)
-        ]  # fmt: skip
-        self.built = True
-
-    def get_config(self):
-        return {**super().get_config(), **self._arguments}
-
-    def assign(self, values):
-        for weight, value in zip(self.weights, values):
-            weight.assign(value)
-
-    def call(self, inputs, state=None):
-        rows = self._arguments["rows"]
-        if inputs.shape[0] not in (None, rows):
-            raise ValueError(
-                f"A batch must have state_rows={rows} rows. Received: {inputs.shape[0]}."
-            )
-        if state is None:
-            return self._each(ops.convert_to_tensor)
-        self.assign(keras.tree.flatten(state))
-        return inputs
-
-    def compute_output_spec(self, inputs, state=None):
-        if state is not None:
-            return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
-        return self._each(lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype))
-
-    def _each(self, function):
-        """`function` of each weight, in plain lists: Keras' own are no lists to JAX."""
-        return [[tuple(map(function, pair)) for pair in both] for both in self._kept]
-
-
-class ResetState(keras.callbacks.Callback):
-    """Begins each epoch, each evaluation and each prediction with a state of zeros.
-
-    The first of the callbacks: one that restores a backup, which has the state, comes behind it.
-    """
-
-    def __init__(self, begin):
-        super().__init__()
-        self._begin, self._before = begin, None
-
-    def on_train_begin(self, logs=None):
-        if self._begin:
-            self.model.reset_state()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.reset_state()
-
-    def on_test_begin(self, logs=None):
-        self._before = [ops.convert_to_numpy(weight) for weight in self.model.state.weights]
-        self.model.reset_state()
-
-    def on_test_end(self, logs=None):
-        self.model.state.assign(self._before)
-
-    def on_predict_begin(self, logs=None):
-        self.on_test_begin()
-
-    def on_predict_end(self, logs=None):
-        self.on_test_end()
 
 
 def _arguments(method, *args, **kwargs):

@@ -180,7 +180,9 @@ def main(argv):
     for one in (model, with_state(model, tokenizer)):
         tell_perplexity(one, held, "with the state before" if one.state_rows else "blocks alone")
     matrices = word_senses.report(words, word_vectors(encoder, tokenizer))
-    word_senses.picture(matrices, output / "senses.png")
+    viz.similarity_maps(
+        matrices, output / "senses.png", title="Cosines between sentences (lighter is nearer)"
+    )
     resuming.finish(output)
     print(f"written to {output}")
 

@@ -1,4 +1,4 @@
-"""Whether vectors tell the meanings of a word apart: a measure and a picture.
+"""Whether vectors tell the meanings of a word apart.
 
 N sentences with one word, D size of the vectors
 """
@@ -50,11 +50,14 @@ def measure(vectors, senses):
 
 
 def report(words, layers_of):
-    """Prints a line for each layer, means over the words, and returns the cosines for a picture.
+    """Prints a line for each layer, means over the words.
 
     Args:
         words: what `read` returned.
         layers_of: from sentences and a word to the vectors of that word, a list of `[N, D]`.
+
+    Returns:
+        What `keras_xfmr.viz.similarity_maps` draws.
     """
     found, matrices = collections.defaultdict(list), {}
     for word, rows in words.items():
@@ -71,29 +74,3 @@ def report(words, layers_of):
             f"{within - between:+.3f}; nearest has the sense: {right:.1%} ({each})"
         )
     return matrices
-
-
-def picture(matrices, path):
-    """The cosines of each word's sentences, a column for each layer; a line parts the senses."""
-    from matplotlib import pyplot
-
-    count = len(next(iter(matrices.values()))[1])
-    figure, axes = pyplot.subplots(
-        len(matrices), count, figsize=(2.2 * count + 1, 2.0 * len(matrices)), squeeze=False
-    )
-    for row, (word, (senses, layers)) in zip(axes, matrices.items()):
-        change = [i - 0.5 for i in range(1, len(senses)) if senses[i] != senses[i - 1]]
-        for i, (axis, near) in enumerate(zip(row, layers)):
-            off = near[~np.eye(len(near), dtype=bool)]
-            axis.imshow(near, vmin=off.min() - 1e-6, vmax=off.max() + 1e-6, cmap="viridis")
-            for place in change:
-                axis.axhline(place, color="white")
-                axis.axvline(place, color="white")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_title(f"layer {i}" if axis in axes[0] else "", fontsize=9)
-        row[0].set_ylabel(f"{word}\n{' | '.join(dict.fromkeys(senses))}", fontsize=8)
-    figure.suptitle("Cosines between sentences (lighter is nearer)", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)

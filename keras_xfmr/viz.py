@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import font_manager, ticker
 from matplotlib.figure import Figure
 
-__all__ = ["attention_map", "learning_curve", "position_codes", "schedule"]
+__all__ = ["attention_map", "learning_curve", "position_codes", "schedule", "similarity_maps"]
 
 # Fonts that have Hangul, kana and ideographs, where one is installed.
 WIDE_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic")
@@ -125,6 +125,65 @@ def position_codes(codes, path=None, *, title=None):
     if title:
         figure.suptitle(title)
     return _saved(figure, path)
+
+
+def similarity_maps(similarities, path=None, *, title=None):
+    """Draws matrices of similarities: a row for each word, a column for each layer.
+
+    Each panel has its own colours, from the least to the greatest number off its diagonal.
+
+    Args:
+        similarities: label of a row -> (groups, matrices): the N names of the groups of a matrix's
+            rows, those of one group side by side, and a list of matrices `[N, N]`. White lines
+            part the groups.
+        path: where to write the image, or None.
+        title: over the picture.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: there is no row, rows have different numbers of matrices, or a matrix has
+            another size than its groups.
+
+    Example::
+
+        similarity_maps({"bank": (["money", "money", "river"], [cosines])}, "bank.png")
+    """
+    counts = {len(matrices) for _, matrices in similarities.values()}
+    wrong = [
+        np.shape(matrix)
+        for groups, matrices in similarities.values()
+        for matrix in matrices
+        if np.shape(matrix) != (len(groups), len(groups))
+    ]
+    if len(counts) != 1 or wrong:
+        raise ValueError(
+            "Expected rows with one number of matrices, each [N, N] for N groups. Received: "
+            f"{len(similarities)} rows with {sorted(counts)} matrices; wrong shapes: {wrong}."
+        )
+    count = counts.pop()
+    with matplotlib.rc_context({"font.family": _fonts(), "text.parse_math": False}):
+        size = (2.2 * count + 1, 2.0 * len(similarities))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(similarities), count, squeeze=False)
+        for n, (row, (label, (groups, matrices))) in enumerate(zip(axes, similarities.items())):
+            changes = [i - 0.5 for i in range(1, len(groups)) if groups[i] != groups[i - 1]]
+            for i, (axis, matrix) in enumerate(zip(row, matrices)):
+                matrix = np.asarray(matrix)
+                off = matrix[~np.eye(len(matrix), dtype=bool)]
+                axis.imshow(matrix, vmin=off.min() - 1e-6, vmax=off.max() + 1e-6, cmap="viridis")
+                for place in changes:
+                    axis.axhline(place, color="white")
+                    axis.axvline(place, color="white")
+                axis.set_xticks([])
+                axis.set_yticks([])
+                if n == 0:
+                    axis.set_title(f"layer {i}", fontsize=9)
+            row[0].set_ylabel(f"{label}\n{' | '.join(dict.fromkeys(groups))}", fontsize=8)
+        if title:
+            figure.suptitle(title)
+        return _saved(figure, path)
 
 
 def schedule(learning_rate, steps, path=None, *, title=None):

@@ -124,6 +124,21 @@ def test_a_schedule_is_drawn_from_its_first_step(steps, tmp_path):
     np.testing.assert_allclose(drawn, [float(rate(step - 1)) for step in at], rtol=1e-6)
 
 
+def test_similarities_have_a_panel_for_each_word_and_layer(tmp_path):
+    near = np.random.default_rng(2).random((3, 3))
+    rows = {
+        "bank": (["money", "money", "river"], [near, near]),
+        "bat": (["animal"] * 2, [near[:2, :2]] * 2),
+    }
+    figure = viz.similarity_maps(rows, tmp_path / "near.png", title="cosines")
+    axes = figure.get_axes()
+    assert len(axes) == 4 and [axis.get_title() for axis in axes[:2]] == ["layer 0", "layer 1"]
+    assert axes[0].get_ylabel() == "bank\nmoney | river" and len(axes[0].lines) == 2
+    assert not axes[2].lines and (tmp_path / "near.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"wrong shapes: \[\(3, 3\)\]"):
+        viz.similarity_maps({"bank": (["money"], [near])})
+
+
 def test_without_a_path_nothing_is_written(weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     viz.attention_map(weights, SOURCE, TARGET)

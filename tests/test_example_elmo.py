@@ -157,6 +157,7 @@ def check_written(output):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_head_over_a_frozen_encoder_classifies(pretrained, reviews, tmp_path):
     printed = run(
         "elmo_classify", *reviews, f"--pretrained={pretrained}", *SHORT, "--epochs=12",

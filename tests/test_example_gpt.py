@@ -69,6 +69,7 @@ def test_it_learns_and_writes(tmp_path, rng):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_language_model_is_fine_tuned_to_classify(tmp_path, rng):
     from keras_xfmr import models, text
 

@@ -430,6 +430,7 @@ def test_a_long_source_is_not_answered_beside_rows_of_padding(monkeypatch, capsy
     assert "sources of more than 1000 ids, not answered: 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_questions_of_any_length_are_asked_in_a_fresh_process(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import fresh_process
@@ -448,6 +449,7 @@ def test_questions_of_any_length_are_asked_in_a_fresh_process(tmp_path, monkeypa
     assert answer == {"output_text": questions, "score": lengths}
 
 
+@pytest.mark.slow
 def test_no_held_out_date_is_trained_on_in_any_form(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import cldr_dates

@@ -299,6 +299,7 @@ def test_what_generate_cannot_take_is_an_error(model, source, options, message):
         model.generate(source, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 @pytest.mark.parametrize("given", [
     ("no fit", "sample"), pytest.param(("fit", "greedy", "beam", "sample"), marks=pytest.mark.slow),

@@ -133,6 +133,7 @@ def test_the_graph_of_a_prompt_does_not_grow_with_it():
         assert long < most and long - short < 10  # constants of shapes may be shared
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_after_a_prompt_needs_no_xla_and_no_known_sizes(model, name):

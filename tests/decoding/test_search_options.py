@@ -205,6 +205,7 @@ def test_several_sequences_are_drawn_from_a_prompt_that_is_read_once(rng):
     assert table.search(decoding.sample, num_return=1).token_ids.shape == (B, 1, L)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 @pytest.mark.parametrize("jit_compile, search, options", [
     (False, decoding.greedy_search, {}),

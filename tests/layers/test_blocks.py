@@ -226,7 +226,9 @@ def test_any_layer_may_be_the_feed_forward_network(rng):
 
 
 @VARIANTS
-@pytest.mark.parametrize("chunks", [(1,) * T, (2, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "chunks", [pytest.param((1,) * T, marks=pytest.mark.slow), (2, 1, 2)], ids=str
+)
 def test_a_cached_encoder_block_equals_the_whole_one(rng, arguments, chunks):
     own = MultiHeadAttention(2, 4, num_key_value_heads=1, rotary=RotaryEmbedding())
     block, x = built(rng, EncoderBlock, self_attention=own, **arguments), normal(rng, B, T, D)
@@ -241,7 +243,7 @@ def test_a_cached_encoder_block_equals_the_whole_one(rng, arguments, chunks):
 
 
 @VARIANTS
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("beams", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_cached_decoder_block_equals_the_whole_one(rng, arguments, beams):
     block = built(rng, DecoderBlock, **arguments)
     x, memory = normal(rng, B * beams, T, D), normal(rng, B, S, D)
@@ -283,6 +285,7 @@ class Doubled(MultiHeadAttention):
         return 2.0 * output, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [HalvedKeys, TurnedQueries, Doubled])
 def test_a_changed_attention_is_the_same_with_a_cache(rng, kind):
     block, plain = (
@@ -320,7 +323,10 @@ def test_the_arguments_of_a_block_are_those_of_its_signature(kind):
     assert names == set(config) - {"name", "trainable", "dtype"}
 
 
-@pytest.mark.parametrize("beams, length", [(1, T), (1, 1), (1, S), (3, 1), (3, T)])
+@pytest.mark.parametrize(
+    "beams, length",
+    [(1, T), *(pytest.param(*two, marks=pytest.mark.slow) for two in [(1, 1), (1, S), (3, 1)]), (3, T)],
+)
 def test_the_implicit_mask_of_the_targets_does_not_hide_the_cached_memory(rng, beams, length):
     block, memory = built(rng, DecoderBlock), normal(rng, B, S, D)
     embedding = TokenEmbedding(13, D, mask_zero=True)

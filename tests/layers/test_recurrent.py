@@ -176,6 +176,7 @@ def test_the_state_goes_on_where_it_was():
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])

@@ -63,6 +63,7 @@ def test_each_dropout_acts_in_training(make):
     assert np.abs(trained - plain).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset, parameters",  # google-research/bert: 4.4 M, 11.3 M, 29.1 M, 41.7 M, 110 M
     [("tiny", 4_385_920), ("mini", 11_170_560), ("small", 28_763_648), ("medium", 41_373_184)],
@@ -575,6 +576,7 @@ def test_a_user_s_own_head_comes_back_from_a_file(named, tmp_path):
     np.testing.assert_array_equal(ops.convert_to_numpy(loaded(inputs)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 def test_integers_that_keras_averages_over_replicas_are_integers():
     import tensorflow as tf
@@ -836,6 +838,7 @@ def test_bad_calls():
         bert.enable_lora(2, targets=("keys",))
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 def test_a_model_that_is_gone_leaves_no_weights_behind():
     model = models.BertClassifier(make_bert(), num_classes=2)

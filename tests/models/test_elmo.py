@@ -354,6 +354,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 def test_a_killed_run_goes_on_with_its_state(tmp_path):
     found = []

@@ -269,6 +269,7 @@ def test_a_mask_may_have_other_numbers_than_one(ids):
     )
 
 
+@pytest.mark.slow
 def test_end_ids_and_seeds_of_rows_are_options():
     model, options = make(), dict(max_length=4, jit_compile=False)
     plain = model.generate(PROMPTS, **options)["token_ids"]

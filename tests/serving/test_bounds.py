@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_xfmr import models, serving, text
 from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET
 
+pytestmark = pytest.mark.slow
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*SPECIAL, *"abcdefgh.", *(f"##{letter}" for letter in "abcdefgh")]
 # Of each long row: what it repeats, in bytes of any kind.

@@ -1,10 +1,13 @@
 """A byte-pair tokenizer in a SavedModel, through the loader of a server."""
 
 import cpp_loader
+import pytest
 import tensorflow as tf
 
 from keras_xfmr import text
 from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET
+
+pytestmark = pytest.mark.slow
 
 TEXTS = ["lo  low's 안녕\n", "", "<endoftext> 🙂", "lo" * 101]
 

@@ -11,6 +11,8 @@ from served import in_memory, unchecked
 
 from keras_xfmr import models, serving, text
 
+pytestmark = pytest.mark.slow
+
 C, M, W, MOST = 11, 5, 13, 3
 LABELS = ["no", "yes", "예"]
 TAGS = ["O", "B-ORG", "I-ORG"]

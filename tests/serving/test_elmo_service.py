@@ -191,6 +191,7 @@ def test_bad_lengths_of_words_are_errors_of_the_request(path):
             ask(path, "words", words=[["a"] * 9], lengths=lengths)
 
 
+@pytest.mark.slow
 def test_tensorflow_alone_answers(path):
     done = forked.run("-c", FRESH, path, json.dumps(TEXTS))
     assert done.returncode == 0, done.stderr[-2000:]

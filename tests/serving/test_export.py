@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from keras_xfmr import models, serving, text
 
+pytestmark = pytest.mark.slow
+
 SPECIAL = ["[PAD]", "[UNK]", "[START]", "[END]"]
 SENTENCES = ["the quick brown fox", "안녕하세요 세계", "naïve café", "jumps over the lazy dog"]
 TEXTS = ["the fox jumps", "안녕", "lazy café dog over the fox", "", "ж?"]

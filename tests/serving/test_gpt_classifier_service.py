@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from keras_xfmr import models, serving, text
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s", "cafe"]
 TEXTS = ["good film", "", "bad bad bad films cafe good bad good bad film"]  # the last one is cut
 NAMES = ["no", "so so", "yes"]

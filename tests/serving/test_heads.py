@@ -14,6 +14,8 @@ from served import in_memory, unchecked
 
 from keras_xfmr import models, serving, text
 
+pytestmark = pytest.mark.slow
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, "good", "bad", "film", "##s", "cafe", "누", "구"]
 LONGEST = 19

@@ -239,6 +239,7 @@ def test_a_row_has_all_its_inputs(service):
 # ---- texts
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text_is_read(other_service, shallow, tokenizer):
     """As many tokens as `max_prompt_length`, of as many characters as `max_characters`."""
     texts = ["abcd", "zabcde", "z" * 7 + "abcde", "." * 8 + "lolo lo", "녕" * 9 + " lo lo lo lo"]

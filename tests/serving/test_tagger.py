@@ -12,6 +12,8 @@ from served import in_memory
 
 from keras_xfmr import models, serving, text
 
+pytestmark = pytest.mark.slow
+
 WORDS = [
     "[PAD]",
     "[UNK]",

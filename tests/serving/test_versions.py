@@ -213,6 +213,7 @@ def test_several_hypotheses_are_the_second_axis(model):
         np.testing.assert_array_equal(answer["output_text"][:, n], texts)
 
 
+@pytest.mark.slow
 def test_a_sampled_answer_is_exported_too_and_drawn_anew(model, tmp_path):
     with unchecked():
         path = write(model, tmp_path, search="sample", temperature=2.0)

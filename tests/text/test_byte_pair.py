@@ -135,6 +135,7 @@ def test_white_space_by_hand():
     assert dict(zip(cases, found)) == cases
 
 
+@pytest.mark.slow
 def test_merges_in_any_order_of_their_parts(peer):
     rng = random.Random(13)
     texts = ["".join(rng.choices("abc", k=rng.randrange(41))) for _ in range(101)]
@@ -364,6 +365,7 @@ def test_settings_that_gpt2_does_not_have_are_refused(config, message, tmp_path)
         text.load_pretrained_tokenizer(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_saved_models_keep_their_own_vocabularies(tokenizer, tmp_path):
     """As a service has them: both in one process, and no Python of ours in them."""
     kinds = {"one": tokenizer, "two": text.BytePairTokenizer([*ALPHABET, END], [])}

@@ -385,6 +385,7 @@ def test_arguments_that_are_refused(arguments, message):
         tiny(**arguments)
 
 
+@pytest.mark.slow
 def test_two_saved_models_keep_their_own_vocabularies(tokenizer, small, tmp_path):
     """As a service has them: both in one process, and no Python of ours in them."""
     kinds = {"one": tokenizer, "two": small}
@@ -408,6 +409,7 @@ def test_two_saved_models_keep_their_own_vocabularies(tokenizer, small, tmp_path
         assert (loaded[name].read(cases) == expected).numpy().all()
 
 
+@pytest.mark.slow
 def test_a_folder_of_kogpt2s_shape(content, tmp_path):
     """51,200 tokens, no file but the model's and `tokenizer.json`."""
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")

@@ -88,29 +88,31 @@ def test_a_byte_order_mark_and_crlf_are_taken_off(file):
     assert read(documents)[0] == [["é", "b"], ["c"]]
 
 
-@pytest.mark.parametrize(
-    "line, sentences",
-    [
-        ("one sentence without an end", None),
-        ("It ends. This begins! And so? Yes", ["It ends.", "This begins!", "And so?", "Yes"]),
-        ('He said "No." Then (he left.) Well', ['He said "No."', "Then (he left.)", "Well"]),
-        (
-            "J. R. Smith paid 3.5. 5 were left . The end .",
-            ["J. R. Smith paid 3.5.", "5 were left .", "The end ."],
-        ),
-        ("It was 3 a.m. and dark... still dark", None),
-        ("네. 응. 아. 오. 이. 그", ["네.", "응.", "아.", "오.", "이.", "그"]),
-        ("1. 2. 3. 4. 5!  6", ["1.", "2.", "3.", "4.", "5!", "6"]),
-        ('"네." "응." "아." A. B. 가.', ['"네."', '"응."', '"아."', "A. B. 가."]),
-        ("끝났다. 시작한다. 그래", ["끝났다.", "시작한다.", "그래"]),
-        ("終わり。始まり！「本当？」はい", ["終わり。", "始まり！", "「本当？」", "はい"]),
-    ],
-)
-def test_sentences(line, sentences, file):
-    parts, _ = read(Documents(file(line + "\n" + line)))
-    assert parts == [(sentences or [line]) * 2]
-    parts, _ = read(Documents(file(line), sentence_split=False))
-    assert parts == [[line]]
+SENTENCES = [
+    ("one sentence without an end", None),
+    ("It ends. This begins! And so? Yes", ["It ends.", "This begins!", "And so?", "Yes"]),
+    ('He said "No." Then (he left.) Well', ['He said "No."', "Then (he left.)", "Well"]),
+    (
+        "J. R. Smith paid 3.5. 5 were left . The end .",
+        ["J. R. Smith paid 3.5.", "5 were left .", "The end ."],
+    ),
+    ("It was 3 a.m. and dark... still dark", None),
+    ("네. 응. 아. 오. 이. 그", ["네.", "응.", "아.", "오.", "이.", "그"]),
+    ("1. 2. 3. 4. 5!  6", ["1.", "2.", "3.", "4.", "5!", "6"]),
+    ('"네." "응." "아." A. B. 가.', ['"네."', '"응."', '"아."', "A. B. 가."]),
+    ("끝났다. 시작한다. 그래", ["끝났다.", "시작한다.", "그래"]),
+    ("終わり。始まり！「本当？」はい", ["終わり。", "始まり！", "「本当？」", "はい"]),
+]
+
+
+def test_sentences(file):
+    lines = [line for line, _ in SENTENCES]
+    content = "\n\n".join(f"{line}\n{line}" for line in lines)  # a document of two lines each
+    parts, _ = read(Documents(file(content)))
+    for part, (line, sentences) in zip(parts, SENTENCES, strict=True):
+        assert part == (sentences or [line]) * 2
+    parts, _ = read(Documents(file("\n\n".join(lines)), sentence_split=False))
+    assert parts == [[line] for line in lines]
 
 
 def test_a_document_may_span_chunks_and_a_long_one_comes_in_parts(file, monkeypatch):

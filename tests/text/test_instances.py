@@ -192,6 +192,7 @@ def inner_instances(step, documents, **options):
     return [row for row, end in zip(rows, ends) if end % DOCUMENT >= row[0] % DOCUMENT]
 
 
+@pytest.mark.slow
 def test_half_of_the_pairs_are_random():
     rows = inner_instances(next_sentence, 13, size=3, short_rate=0.0)
     labels = np.array([label for *_, label, _ in rows])

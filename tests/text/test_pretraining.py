@@ -94,6 +94,7 @@ def test_without_an_objective_there_is_no_such_label(file):
 # ---- order
 
 
+@pytest.mark.slow
 def test_everything_is_a_function_of_seed_and_epoch(file):
     found = {}
     for seed in (5, 6):

@@ -59,6 +59,7 @@ def test_pairs_are_real_stretches_of_the_corpus(file, documents):
     assert len(borrowed) > 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_word", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_without_an_objective_every_token_comes_once(whole_word, file, documents):
     tokens = [t for d in documents for segment in d for t in segment]
@@ -107,6 +108,7 @@ def test_no_document_is_lost_at_the_end(count, tmp_path, monkeypatch):
     assert firsts.issuperset(document[0][0] for document in documents)
 
 
+@pytest.mark.slow
 def test_a_segment_without_tokens_is_counted(tmp_path):
     (tmp_path / "a.txt").write_text("5 6\n?\n\n7\n!!\n\n...\n")
     data = data_of(tmp_path / "a.txt")
@@ -140,6 +142,7 @@ def many(tmp_path_factory):
     return rows
 
 
+@pytest.mark.slow
 def test_a_share_of_the_tokens_is_hidden(many):
     special, chosen, tokens = (START, END, PAD, MASK), 0, 0
     for row in many[0]:

@@ -15,6 +15,7 @@ def tokenizer():
     return text.BertTokenizer(WORDS, lowercase=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [0, 1, 5, 6, 7, 8, 9, 23])
 @pytest.mark.parametrize("stride", [1, 3, 5])
 def test_windows_are_those_of_the_original_s_loop(pieces, stride, tokenizer, rng):
@@ -83,6 +84,7 @@ def test_spans_lead_back_to_the_answers_that_they_were_made_from(tokenizer):
     assert not in_context[:, :3].any()  # [CLS] ? [SEP]
 
 
+@pytest.mark.slow
 def test_it_works_inside_a_data_set(tokenizer):
     packer = text.QuestionPacker(
         tokenizer, 12, stride=4, max_question_length=2, pad_to_max_length=True

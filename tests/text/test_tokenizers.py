@@ -180,6 +180,7 @@ def test_a_saved_model_holds_the_vocabularies(learned, tmp_path):
         assert strings(back) == strings(tokenizer.detokenize(expected))
 
 
+@pytest.mark.slow
 def test_two_sentence_piece_models_stay_apart_in_a_saved_model(learned, tmp_path):
     other = text.learn_sentence_piece(tf.data.Dataset.from_tensor_slices(["ab ba abba"] * 7), 11)
     pair = tf.Module()

@@ -87,8 +87,19 @@ def same_weights(model, expected):
         np.testing.assert_array_equal(found, value, err_msg=weight.path)
 
 
-@pytest.mark.parametrize("save_freq", [2, 7, "epoch"])
-@pytest.mark.parametrize("epoch, batch", [(0, 0), (0, 6), (1, 3), (2, 6)])
+@pytest.mark.parametrize(
+    "epoch, batch, save_freq",
+    [
+        (0, 0, 2),
+        (1, 3, 7),
+        (2, 6, "epoch"),
+        *(
+            pytest.param(*kill, often, marks=pytest.mark.slow)
+            for kill in [(0, 0), (0, 6), (1, 3), (2, 6)]
+            for often in [2, 7, "epoch"]
+        ),
+    ],
+)
 def test_a_broken_run_goes_on_to_the_same_weights(epoch, batch, save_freq, unbroken, tmp_path):
     root = tmp_path / "backup"
     with pytest.raises(KeyboardInterrupt):
@@ -103,6 +114,7 @@ def test_a_broken_run_goes_on_to_the_same_weights(epoch, batch, save_freq, unbro
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_broken_again_and_again_goes_on(unbroken, tmp_path):
     root = tmp_path / "backup"
     for place in ((0, 4), (1, 1), (1, 3), (2, 5)):
@@ -149,6 +161,7 @@ def test_only_the_newest_backup_is_kept_and_where_asked_to_the_end(tmp_path):
     assert [folder.name for folder in root.iterdir()] == last
 
 
+@pytest.mark.slow
 def test_several_steps_an_execution_are_backed_up_when_enough_have_passed(unbroken, tmp_path):
     root = tmp_path / "backup"
     backup = training.BackupAndRestore(root, data=Data(), save_freq=3)
@@ -188,6 +201,7 @@ def test_a_backup_that_is_broken_off_leaves_the_one_before(tmp_path, monkeypatch
     assert [folder.name for folder in root.glob("backup-*")] == ["backup-000001-000000000"]
 
 
+@pytest.mark.slow
 def test_one_callback_serves_two_fits(tmp_path):
     backup = training.BackupAndRestore(tmp_path / "backup", data=Data(), save_freq=3)
     first, second = make(), make()
@@ -195,6 +209,7 @@ def test_one_callback_serves_two_fits(tmp_path):
     same_weights(second, first.get_weights())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch, batch", [(1, 3), (2, 6)])
 def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
     def run(watch):
@@ -220,7 +235,11 @@ def test_the_history_has_the_epochs_before_the_kill(epoch, batch, tmp_path):
 
 @pytest.mark.parametrize(
     "name, length",
-    [("latest.weights.h5", 99), ("latest.weights.h5", None), ("training_metadata.json", 99)],
+    [
+        ("latest.weights.h5", 99),
+        pytest.param("latest.weights.h5", None, marks=pytest.mark.slow),
+        pytest.param("training_metadata.json", 99, marks=pytest.mark.slow),
+    ],
 )
 def test_a_damaged_backup_is_named(name, length, tmp_path):
     with pytest.raises(KeyboardInterrupt):
@@ -234,6 +253,7 @@ def test_a_damaged_backup_is_named(name, length, tmp_path):
         fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2))
 
 
+@pytest.mark.slow
 def test_what_a_later_callback_logs_stays_in_its_epoch(tmp_path):
     data = Data()
     backup = training.BackupAndRestore(tmp_path, data=data, save_freq=2, delete_checkpoint=False)

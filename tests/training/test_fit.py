@@ -13,6 +13,8 @@ import pytest
 
 from keras_xfmr import training
 
+pytestmark = pytest.mark.slow
+
 FOLDER = pathlib.Path(__file__).parent
 PATHS = os.pathsep.join([str(FOLDER.parent.parent), str(FOLDER)])
 

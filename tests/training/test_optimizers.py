@@ -129,6 +129,7 @@ def test_the_config_makes_the_optimizer_again():
 # ---- accumulation and averaging
 
 
+@pytest.mark.slow
 def test_three_micro_batches_are_one_big_batch(rng):
     inputs, labels = copy_task(rng, 6)
     trained = []
@@ -184,6 +185,7 @@ def test_an_exponential_average_of_the_weights_is_left_after_fit(rng):
 # ---- half precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_a_fit_in_half_precision_falls_and_stays_finite(policy, rng):
     inputs, labels = copy_task(rng, 64)

@@ -325,7 +325,11 @@ def test_the_arguments_of_a_block_are_those_of_its_signature(kind):
 
 @pytest.mark.parametrize(
     "beams, length",
-    [(1, T), *(pytest.param(*two, marks=pytest.mark.slow) for two in [(1, 1), (1, S), (3, 1)]), (3, T)],
+    [
+        (1, T),
+        *(pytest.param(*two, marks=pytest.mark.slow) for two in [(1, 1), (1, S), (3, 1)]),
+        (3, T),
+    ],
 )
 def test_the_implicit_mask_of_the_targets_does_not_hide_the_cached_memory(rng, beams, length):
     block, memory = built(rng, DecoderBlock), normal(rng, B, S, D)

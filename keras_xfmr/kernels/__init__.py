@@ -27,6 +27,8 @@ empty = phrasing.empty
 layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
+replicas = phrasing.replicas
+sum_over_replicas = phrasing.sum_over_replicas
 uniform = phrasing.uniform
 validated = phrasing.validated
 write = phrasing.write
@@ -41,8 +43,10 @@ __all__ = [
     "layer_norm",
     "program",
     "projected_lstm",
+    "replicas",
     "rms_norm",
     "softmax",
+    "sum_over_replicas",
     "top_k",
     "uniform",
     "uniform_of_rows",

@@ -66,6 +66,16 @@ def validated(data, ranges):
     return data
 
 
+def replicas():
+    """1: a step on several devices is one program over the whole batch."""
+    return 1
+
+
+def sum_over_replicas(values):
+    """The tensor itself: there is one replica."""
+    return values
+
+
 def uniform(shape, seed):
     """float32 numbers in [0, 1). `seed` is an integer, a `keras.random.SeedGenerator`, or None."""
     return keras.random.uniform(shape, seed=seed)

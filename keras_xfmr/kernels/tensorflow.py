@@ -10,6 +10,11 @@ import tensorflow as tf
 
 from keras_xfmr.kernels import portable
 from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
+from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
+    replicas,
+    seed_of_replica,
+    sum_over_replicas,
+)
 
 
 def layer_norm(inputs, gamma, beta, epsilon):
@@ -243,7 +248,7 @@ def dropout(inputs, rate, seed):
     they draw is kept for the gradient. A hash is arithmetic that XLA fuses into what stands around
     it, forward and backward, so that it costs next to nothing.
     """
-    keep = _random_bits(inputs, seed) >= _word(min(round(rate * 2**32), 2**32 - 1))
+    keep = _random_bits(inputs, seed_of_replica(seed)) >= _word(min(round(rate * 2**32), 2**32 - 1))
     return tf.where(
         keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype)
     )

@@ -1,4 +1,4 @@
-"""Losses over tokens, padding left out.
+"""Losses over tokens, padding left out, and means over all replicas of a strategy.
 
 B batch, T length, V vocab_size
 """
@@ -6,11 +6,111 @@ B batch, T length, V vocab_size
 import keras
 from keras import ops
 
-from keras_xfmr import functional
+from keras_xfmr import functional, kernels
+from keras_xfmr.common.checks import check_choice
+
+MEAN = "mean_with_sample_weight"
+
+
+class _OverReplicas(keras.losses.Loss):
+    """A loss whose mean is that of all replicas of a `tf.distribute` strategy.
+
+    The mean over replicas of their own means would count a row by the rows beside it. Here replica
+    r of N has the loss
+
+        sum_all / weight_all, with the gradient of sum_r / weight_all,
+
+    so that the replicas' gradients, which the optimizer adds, are those of one process. `call`
+    gives the loss of each row or token.
+    """
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        replicas = kernels.replicas()
+        if replicas == 1 or self.reduction != MEAN:
+            return super().__call__(y_true, y_pred, sample_weight)
+        losses = self.call(*(ops.cast(functional.as_array(y), "float32") for y in (y_true, y_pred)))
+        sums = [
+            _Sum(values, dtype="float32")(y_true, y_pred, sample_weight)
+            for values in (losses, ops.ones_like(losses))
+        ]
+        total, weight = ops.unstack(kernels.sum_over_replicas(ops.stack(sums)))
+        own = ops.divide_no_nan(sums[0], weight)
+        # Keras multiplies what it reports by N: all its own losses are divided by it.
+        mean = ops.divide_no_nan(total, weight) / replicas
+        return own + ops.stop_gradient(mean - own)
+
+
+class _Sum(keras.losses.Loss):
+    """The weighted sum of given values, without what the implicit mask of `y_pred` hides."""
+
+    def __init__(self, values, **kwargs):
+        super().__init__(reduction="sum", **kwargs)
+        self._values = values
+
+    def call(self, y_true, y_pred):
+        return self._values
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class MaskedCrossEntropy(keras.losses.Loss):
+class GlobalMean(_OverReplicas):
+    """The weighted mean of a Keras loss over the rows of all replicas.
+
+        L = sum_i w_i l_i / sum_i w_i
+
+    Keras takes the mean of each replica and then the mean of these. The result is another one where
+    the replicas have unequal numbers of rows, as in a last batch, or of rows with the weight 0.
+    With one replica this is the loss with `reduction="mean_with_sample_weight"`.
+
+    `MaskedCrossEntropy` needs no `GlobalMean`; for a classifier it takes `pad_id=-1`.
+
+    Args:
+        loss: a `keras.losses.Loss` whose `call` gives a loss for each row.
+        reduction: `"mean_with_sample_weight"`, the default, or `"sum"`, which
+            `keras_xfmr.text.accumulate` needs.
+
+    Call arguments:
+        y_true, y_pred, sample_weight: as `loss` takes them.
+
+    Raises:
+        TypeError: `loss` is no `keras.losses.Loss`, such as a name or a function.
+        ValueError: another `reduction`.
+
+    Example:
+
+    >>> loss = GlobalMean(keras.losses.BinaryCrossentropy(from_logits=True))
+    >>> round(float(loss(np.array([[1.0]]), np.zeros((1, 1)))), 4)
+    0.6931
+    """
+
+    def __init__(self, loss, *, reduction=MEAN, name=None, **kwargs):
+        if not isinstance(loss, keras.losses.Loss):
+            raise TypeError(
+                "`loss` must be an object such as keras.losses.MeanSquaredError(). "
+                f"Received: {loss!r}."
+            )
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(name=name or loss.name, reduction=check_reduction(reduction), **kwargs)
+        self.wrapped = loss
+
+    def get_config(self):
+        return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.wrapped)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
+
+    def call(self, y_true, y_pred):
+        """The loss of each row."""
+        return self.wrapped.call(y_true, y_pred)
+
+
+def check_reduction(reduction):
+    """The reduction, if it is one over all replicas."""
+    return check_choice("reduction", reduction, (MEAN, "sum"))
+
+
+@keras.saving.register_keras_serializable("keras_xfmr")
+class MaskedCrossEntropy(_OverReplicas):
     """Cross-entropy with smoothed labels, the mean over the target tokens of a batch.
 
     With eps = `label_smoothing` and the target distribution (1 - eps) onehot(y) + eps / V
@@ -19,7 +119,8 @@ class MaskedCrossEntropy(keras.losses.Loss):
         logsumexp(z) - (1 - eps) z_y - eps mean(z),
 
     computed in float32. Tokens whose label is `pad_id` have no loss and do not count; a batch
-    without any target has the loss 0.
+    without any target has the loss 0. Under a `tf.distribute` strategy the mean is over the target
+    tokens of all replicas.
 
     Args:
         label_smoothing: eps, in [0, 1).
@@ -45,7 +146,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
     def __init__(self, label_smoothing=0.0, *, pad_id=0, name="masked_cross_entropy", **kwargs):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must lie in [0, 1). Received: {label_smoothing}.")
-        kwargs.setdefault("reduction", "mean_with_sample_weight")
+        kwargs.setdefault("reduction", MEAN)
         kwargs.setdefault("dtype", "float32")  # labels are cast to it too
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing

@@ -1,0 +1,33 @@
+"""What the replicas of a `tf.distribute.Strategy` have to know of each other."""
+
+import tensorflow as tf
+
+
+def _several():
+    """The context of a replica that is one of several, or None."""
+    context = tf.distribute.get_replica_context()  # None outside of `strategy.run`
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def replicas():
+    """How many replicas compute this step together."""
+    context = _several()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def sum_over_replicas(values):
+    """The sum over all replicas of a tensor; it has no gradient. Alone, the tensor itself."""
+    context = _several()
+    if context is None:
+        return values
+    return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
+
+
+def seed_of_replica(seed):
+    """The seed `[2]`, another one on each replica: their generators count alike."""
+    context = _several()
+    if context is None:
+        return seed
+    replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+    first, second = tf.unstack(tf.cast(seed, tf.int32))
+    return tf.stack([first, second + replica * 0x3C6EF35F])

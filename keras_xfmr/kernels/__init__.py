@@ -27,7 +27,9 @@ empty = phrasing.empty
 layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
+copies = phrasing.copies
 replicas = phrasing.replicas
+replicas_of = phrasing.replicas_of
 sum_over_replicas = phrasing.sum_over_replicas
 uniform = phrasing.uniform
 validated = phrasing.validated
@@ -37,6 +39,7 @@ __all__ = [
     "MASKED_SCORE",
     "attention",
     "build_training",
+    "copies",
     "tensor_from_array",
     "dropout",
     "empty",
@@ -44,6 +47,7 @@ __all__ = [
     "program",
     "projected_lstm",
     "replicas",
+    "replicas_of",
     "rms_norm",
     "softmax",
     "sum_over_replicas",

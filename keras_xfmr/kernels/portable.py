@@ -71,6 +71,16 @@ def replicas():
     return 1
 
 
+def replicas_of(model):
+    """1, as `replicas`."""
+    return 1
+
+
+def copies(variable):
+    """The variable alone."""
+    return (variable,)
+
+
 def sum_over_replicas(values):
     """The tensor itself: there is one replica."""
     return values

@@ -11,7 +11,9 @@ import tensorflow as tf
 from keras_xfmr.kernels import portable
 from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
+    copies,
     replicas,
+    replicas_of,
     seed_of_replica,
     sum_over_replicas,
 )

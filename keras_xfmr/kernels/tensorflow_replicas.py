@@ -31,3 +31,13 @@ def seed_of_replica(seed):
     replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
     first, second = tf.unstack(tf.cast(seed, tf.int32))
     return tf.stack([first, second + replica * 0x3C6EF35F])
+
+
+def replicas_of(model):
+    """Of the strategy in whose scope a model was made."""
+    return model.distribute_strategy.num_replicas_in_sync
+
+
+def copies(variable):
+    """A variable's copies on the replicas of this process, or the variable alone."""
+    return tf.distribute.get_strategy().experimental_local_results(variable)

@@ -5,6 +5,7 @@ Knows no model. Loaded when it is first used, because it needs tensorflow-text.
 
 from keras_xfmr.text.characters import sentence_markers, words_to_characters
 from keras_xfmr.text.checks import check_ids
+from keras_xfmr.text.data.accumulation import accumulate
 from keras_xfmr.text.data.bidirectional import BidirectionalLanguageModelDataset
 from keras_xfmr.text.data.documents import Documents
 from keras_xfmr.text.data.language_model import LanguageModelDataset
@@ -56,6 +57,7 @@ __all__ = [
     "WordPacker",
     "WordPieceTokenizer",
     "WordTokenizer",
+    "accumulate",
     "check_ids",
     "learn_bert_sentence_piece",
     "learn_bert_word_piece",

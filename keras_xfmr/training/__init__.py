@@ -1,18 +1,26 @@
 """What stands beside a model in `compile` and `fit`: losses, metrics, schedules, optimizers,
-callbacks."""
+callbacks, strategies."""
+
+import keras
 
 from keras_xfmr.training.callbacks import BackupAndRestore
-from keras_xfmr.training.losses import MaskedCrossEntropy
+from keras_xfmr.training.losses import GlobalMean, MaskedCrossEntropy
 from keras_xfmr.training.metrics import MaskedAccuracy, MaskedPerplexity
 from keras_xfmr.training.optimizers import AdamW
 from keras_xfmr.training.schedules import InverseSqrtSchedule, LinearWarmupDecay
 
+if keras.config.backend() == "tensorflow":
+    from keras_xfmr.training.distribution import MultiWorkerStrategy  # noqa: F401
+
 __all__ = [
     "AdamW",
     "BackupAndRestore",
+    "GlobalMean",
     "InverseSqrtSchedule",
     "LinearWarmupDecay",
     "MaskedAccuracy",
     "MaskedCrossEntropy",
     "MaskedPerplexity",
 ]
+if keras.config.backend() == "tensorflow":
+    __all__.append("MultiWorkerStrategy")

@@ -3,6 +3,8 @@
 import keras
 from absl import logging
 
+from keras_xfmr import kernels
+
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class AdamW(keras.optimizers.AdamW):
@@ -16,8 +18,8 @@ class AdamW(keras.optimizers.AdamW):
 
     With `gradient_accumulation_steps` a schedule counts batches, not updates, as with every
     optimizer of Keras: for 1,000 updates of 4 batches each, `total_steps` is 4,000. A mean over the
-    tokens of a batch, such as `MaskedCrossEntropy`, is taken in each batch alone; batches of fewer
-    tokens then count as much as the others.
+    tokens of a batch, such as `MaskedCrossEntropy`, is taken in each batch alone, so that batches
+    of fewer tokens count as much as the others. With `keras_xfmr.text.accumulate` they do not.
 
     Args:
         learning_rate: a number or a schedule.
@@ -68,8 +70,9 @@ class AdamW(keras.optimizers.AdamW):
             layers = variable.path.split("/")
             unused -= set(layers)
             factors = [f for name, f in self.learning_rate_factors.items() if name in layers]
-            # Updates come with the backend's variable on TensorFlow, with Keras' own elsewhere.
-            for key in (variable, variable.value):
+            # Updates come with the backend's variable on TensorFlow, under a strategy with its copy
+            # on a replica, and with Keras' own elsewhere.
+            for key in (variable, variable.value, *kernels.copies(variable.value)):
                 self._factor_of[id(key)] = factors[0] if factors else 1.0
 
         if unused:
@@ -80,10 +83,5 @@ class AdamW(keras.optimizers.AdamW):
 
     def update_step(self, gradient, variable, learning_rate):
         if self.learning_rate_factors:
-            if id(variable) not in self._factor_of:
-                raise ValueError(
-                    "`learning_rate_factors` cannot be used where the variables are copied to "
-                    f"replicas. Received: a copy of {variable.name!r}. Leave the factors out."
-                )
             learning_rate = learning_rate * self._factor_of[id(variable)]
         super().update_step(gradient, variable, learning_rate)

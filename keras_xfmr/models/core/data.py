@@ -136,6 +136,16 @@ class ValidatesData:
     def _refuse_unfit(self):
         if self.unfit:
             raise ValueError(self.unfit)
+        self._refuse_xla()
+
+    def _refuse_xla(self):
+        replicas = kernels.replicas_of(self)
+        if replicas > 1 and self.jit_compile:
+            raise ValueError(
+                "TensorFlow cannot compile a step of several replicas with XLA. Pass "
+                "jit_compile=False to `compile`, or leave it out. Received: jit_compile=True under "
+                f"a strategy of {replicas} replicas."
+            )
 
     def ignored_label(self, output=None):
         """The label that the loss of an output leaves out, or None."""
@@ -165,6 +175,7 @@ class ValidatesData:
         return super().evaluate(self._validated(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
+        self._refuse_xla()
         self.check_data(x)
         return super().predict(self._validated(x), *args, **kwargs)
 
@@ -180,6 +191,7 @@ class ValidatesData:
         return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict_on_batch(self, x):
+        self._refuse_xla()
         self.check_data(x)
         return super().predict_on_batch(x)
 

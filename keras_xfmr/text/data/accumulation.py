@@ -1,0 +1,115 @@
+"""Weights with which small batches are together one large batch."""
+
+import tensorflow as tf
+
+from keras_xfmr.common.checks import check_int
+
+
+def accumulate(data, steps, *, pad_id=0):
+    """Gives labels the weights with which `steps` batches have the gradient of one large batch.
+
+    Keras' `gradient_accumulation_steps=k` averages the gradients of k batches. A loss that is a
+    mean over the tokens of its own batch then counts a token by how many stand beside it. Here a
+    token of the batches 1 .. k has the weight
+
+        w_i k / sum_j w_j,  j over the tokens of all k batches,
+
+    so that with losses that are sums, the average over k batches is the mean over all their tokens.
+    The weights w are those of the data set, or 1. The tokens whose label is `pad_id` have none.
+
+    Where the last batches of an epoch are fewer than k, copies of the last one follow them, with
+    weights of 0: the next epoch begins with an update of its own. k batches are held in memory.
+
+    Args:
+        data: a `tf.data.Dataset` of `(inputs, labels)` or `(inputs, labels, weights)`; labels and
+            weights are tensors, or dictionaries or tuples of them alike.
+        steps: k, as `gradient_accumulation_steps` of the optimizer. For validation data 1, because
+            the loss is a sum there too.
+        pad_id: the label that is left out; -1 where labels are classes; for named labels perhaps a
+            dictionary of them.
+
+    Returns:
+        A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy Keras
+        divides its batches among replicas, and the loss is still that of one process.
+
+    Raises:
+        ValueError: `steps` below 1; elements that have no labels, or labels without a `pad_id`.
+
+    Example::
+
+        model.compile(
+            training.AdamW(1e-4, gradient_accumulation_steps=4),
+            training.MaskedCrossEntropy(reduction="sum"),
+        )
+        model.fit(text.accumulate(pairs.dataset(), 4), validation_data=text.accumulate(held_out, 1))
+    """
+    k = check_int("steps", steps, 1)
+    spec = data.element_spec
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise ValueError(
+            "Expected a data set of (inputs, labels) or (inputs, labels, weights). Received: "
+            f"elements {spec}."
+        )
+    ignored = _pad_ids(pad_id, spec[1])
+
+    def weigh(inputs, labels, weights=None):
+        ones = tf.nest.map_structure(
+            lambda y, pad: tf.cast(tf.not_equal(y, tf.cast(pad, y.dtype)), tf.float32),
+            labels,
+            ignored,
+        )
+        if weights is None:
+            return inputs, labels, ones
+        return inputs, labels, tf.nest.map_structure(_product, ones, weights)
+
+    def normalize(*window):
+        batches = tf.data.Dataset.zip(window)
+        zeros = tf.nest.map_structure(lambda _: tf.zeros([]), labels_spec)
+        totals = batches.reduce(
+            zeros,
+            lambda sums, batch: tf.nest.map_structure(
+                lambda total, weight: total + tf.reduce_sum(weight), sums, batch[2]
+            ),
+        )
+        count = batches.reduce(tf.constant(0, tf.int64), lambda n, _: n + 1)
+        last = batches.skip(count - 1).repeat().take(k - count)
+        return batches.map(lambda *batch: _scaled(batch, totals, k)).concatenate(
+            last.map(lambda *batch: _scaled(batch, totals, 0))
+        )
+
+    labels_spec = spec[1]
+    weighed = data.map(weigh, num_parallel_calls=tf.data.AUTOTUNE)
+    result = weighed.window(k).flat_map(normalize).prefetch(1)
+    length = data.cardinality()
+    if length >= 0:
+        result = result.apply(tf.data.experimental.assert_cardinality(-(-length // k) * k))
+    return result
+
+
+def _pad_ids(pad_id, labels):
+    """`pad_id` for each of the labels."""
+    if not isinstance(pad_id, dict):
+        return tf.nest.map_structure(lambda _: pad_id, labels)
+    if not isinstance(labels, dict) or set(labels) != set(pad_id):
+        named = sorted(labels) if isinstance(labels, dict) else "labels without names"
+        raise ValueError(
+            f"`pad_id` must be an integer, or one for each of the labels. Received: {pad_id}, for "
+            f"{named}."
+        )
+    return pad_id
+
+
+def _product(ones, weight):
+    """The weights `[B, ...]` of labels `[B, T]`, where `weight` has fewer axes, too."""
+    weight = tf.cast(weight, tf.float32)
+    while weight.shape.rank < ones.shape.rank:
+        weight = weight[..., None]
+    return ones * weight
+
+
+def _scaled(batch, totals, factor):
+    inputs, labels, weights = batch
+    weights = tf.nest.map_structure(
+        lambda weight, total: tf.math.divide_no_nan(weight * factor, total), weights, totals
+    )
+    return inputs, labels, weights

@@ -1,0 +1,67 @@
+"""Small batches that are together one large batch."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_xfmr import models, training
+from keras_xfmr.text import accumulate
+
+IDS = np.random.default_rng(3).integers(1, 13, size=(10, 7))
+LENGTHS = np.array([7, 1, 1, 2, 6, 1, 5, 3, 1, 7])
+LABELS = np.where(np.arange(7) < LENGTHS[:, None], IDS, -1)
+
+
+def trained(data, steps, validation):
+    """The weights and the history of a `Gpt` after two epochs."""
+    keras.utils.set_random_seed(5)
+    model = models.Gpt(
+        13, d_model=6, num_heads=3, ffn_dim=11, num_layers=1, max_length=7, dropout_rate=0.0,
+        attention_dropout_rate=0.0,
+    )  # fmt: skip
+    optimizer = training.AdamW(
+        1e-2, epsilon=1e-3, gradient_accumulation_steps=steps if steps > 1 else None
+    )
+    model.compile(optimizer, training.MaskedCrossEntropy(pad_id=-1, reduction="sum"))
+    history = model.fit(data, epochs=2, validation_data=validation, verbose=0, shuffle=False)
+    return model.get_weights(), history.history
+
+
+def test_small_batches_train_as_the_large_one_whatever_their_padding():
+    data = tf.data.Dataset.from_tensor_slices((IDS, LABELS))
+    whole = accumulate(data.batch(10), 1, pad_id=-1)
+    wanted, history = trained(whole, 1, whole)
+    for small, steps in ((2, 5), (3, 4), (4, 5)):  # the last two with copies of no weight
+        found, other = trained(accumulate(data.batch(small), steps, pad_id=-1), steps, whole)
+        for a, b in zip(wanted, found):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+        if small == 2:  # Keras weighs the loss of a batch by its rows
+            np.testing.assert_allclose(other["loss"], history["loss"], rtol=1e-6)
+        np.testing.assert_allclose(other["val_loss"], history["val_loss"], rtol=1e-6)
+
+
+def test_named_labels_have_weights_and_padding_of_their_own():
+    labels = {"mlm": np.array([[3, 0], [0, 0], [5, 7]]), "nsp": np.array([0, 1, 1])}
+    weights = {"mlm": np.array([1.0, 1.0, 3.0]), "nsp": np.array([2.0, 1.0, 0.0])}
+    data = tf.data.Dataset.from_tensor_slices((np.zeros([3, 1]), labels, weights)).batch(1)
+    rows = list(accumulate(data, 2, pad_id={"mlm": 0, "nsp": -1}))
+    found = {name: [row[2][name].numpy().ravel().tolist() for row in rows] for name in labels}
+    assert found == {
+        "mlm": [[2.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]],
+        "nsp": [[pytest.approx(4 / 3)], [pytest.approx(2 / 3)], [0.0], [0.0]],
+    }
+    assert int(accumulate(data, 2, pad_id=0).cardinality()) == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "pad_id", "steps", "complaint"),
+    [
+        (([1.0], [1]), 0, 0, "`steps` must be a positive integer"),
+        (([1.0], [1]), {"mlm": 0}, 2, "one for each of the labels"),
+        ([1.0], 0, 2, "a data set of"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(given, pad_id, steps, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        accumulate(tf.data.Dataset.from_tensor_slices(given).batch(1), steps, pad_id=pad_id)

@@ -21,16 +21,18 @@ else:
     from keras_xfmr.kernels import portable as phrasing
 
 build_training = phrasing.build_training
-tensor_from_array = phrasing.tensor_from_array
+copies = phrasing.copies
 dropout = phrasing.dropout
 empty = phrasing.empty
+is_chief = phrasing.is_chief
 layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
-copies = phrasing.copies
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
 sum_over_replicas = phrasing.sum_over_replicas
+sum_over_workers = phrasing.sum_over_workers
+tensor_from_array = phrasing.tensor_from_array
 uniform = phrasing.uniform
 validated = phrasing.validated
 write = phrasing.write
@@ -40,9 +42,9 @@ __all__ = [
     "attention",
     "build_training",
     "copies",
-    "tensor_from_array",
     "dropout",
     "empty",
+    "is_chief",
     "layer_norm",
     "program",
     "projected_lstm",
@@ -51,6 +53,8 @@ __all__ = [
     "rms_norm",
     "softmax",
     "sum_over_replicas",
+    "sum_over_workers",
+    "tensor_from_array",
     "top_k",
     "uniform",
     "uniform_of_rows",

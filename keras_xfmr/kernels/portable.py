@@ -81,6 +81,25 @@ def copies(variable):
     return (variable,)
 
 
+def is_chief(strategy=None):
+    """Whether this process is the first of several workers, which writes files; True if it is alone.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`; by default the one in whose scope this is called.
+
+    Example:
+
+    >>> keras_xfmr.training.is_chief()
+    True
+    """
+    return True
+
+
+def sum_over_workers(model, value):
+    """None: this process is alone."""
+    return None
+
+
 def sum_over_replicas(values):
     """The tensor itself: there is one replica."""
     return values

@@ -12,10 +12,12 @@ from keras_xfmr.kernels import portable
 from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     copies,
+    is_chief,
     replicas,
     replicas_of,
     seed_of_replica,
     sum_over_replicas,
+    sum_over_workers,
 )
 
 

@@ -1,4 +1,4 @@
-"""What the replicas of a `tf.distribute.Strategy` have to know of each other."""
+"""What the replicas, and the workers, of a `tf.distribute.Strategy` have to know of each other."""
 
 import tensorflow as tf
 
@@ -41,3 +41,31 @@ def replicas_of(model):
 def copies(variable):
     """A variable's copies on the replicas of this process, or the variable alone."""
     return tf.distribute.get_strategy().experimental_local_results(variable)
+
+
+def is_chief(strategy=None):
+    """Whether this process is the first of several workers, which writes files; True if it is alone.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`; by default the one in whose scope this is called.
+
+    Example:
+
+    >>> keras_xfmr.training.is_chief()
+    True
+    """
+    return (strategy or tf.distribute.get_strategy()).extended.should_checkpoint
+
+
+def sum_over_workers(model, value):
+    """The sum of an integer over all replicas of a model's workers, which wait for each other.
+
+    Returns:
+        It and the number of replicas, or None where this process is alone.
+    """
+    strategy = model.distribute_strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return None
+    values = strategy.run(lambda: tf.constant(value, tf.int32))
+    total = strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+    return int(total), strategy.num_replicas_in_sync

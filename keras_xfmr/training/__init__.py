@@ -3,6 +3,7 @@ callbacks, strategies."""
 
 import keras
 
+from keras_xfmr.kernels import is_chief
 from keras_xfmr.training.callbacks import BackupAndRestore
 from keras_xfmr.training.losses import GlobalMean, MaskedCrossEntropy
 from keras_xfmr.training.metrics import MaskedAccuracy, MaskedPerplexity
@@ -21,6 +22,7 @@ __all__ = [
     "MaskedAccuracy",
     "MaskedCrossEntropy",
     "MaskedPerplexity",
+    "is_chief",
 ]
 if keras.config.backend() == "tensorflow":
     __all__.append("MultiWorkerStrategy")

@@ -9,6 +9,9 @@ import re
 import keras
 import numpy as np
 
+from keras_xfmr import kernels
+from keras_xfmr.training import shared_folder
+
 WEIGHTS, METADATA = "latest.weights.h5", "training_metadata.json"
 BACKUP = re.compile(r"backup-(\d{6,})-(\d{9,})")  # of an epoch and a batch
 ASIDE = re.compile(r"writing-backup-\d+")  # of a process
@@ -35,6 +38,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     such as `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`: behind them it would back up the
     averages, and a resumed run would train on from these.
 
+    With several workers (`MultiWorkerStrategy`) the first one, the chief, writes the backups, and
+    all take them up. They need one folder that all of them see. Where a worker is lost the others
+    end with an error; start all of them again.
+
     Only what this class wrote is removed: the two files of a backup, and a folder where nothing
     else is in it. Other files and folders stay, wherever they lie.
 
@@ -52,7 +59,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
             without these methods; no folder (`""`, None), or one that is not local; from `fit`,
             epochs that are not as long as those of `data`; data of unknown length without XLA on
-            TensorFlow; a backup that is damaged, of another model or of data of another length.
+            TensorFlow; a folder that another worker does not see; a backup that is damaged, of another model or of data of another length.
 
     Example::
 
@@ -94,6 +101,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     def on_train_begin(self, logs=None):
         self._epochs = []  # of this run: {"epoch": 0, "logs": {"loss": 0.5}, "broken": False}
         self._batches = None  # batches of an epoch of `data`
+        shared_folder.check(self.model, self._root)
+        self._writes = kernels.is_chief(getattr(self.model, "distribute_strategy", None))
         if self._data is not None:
             self._check_length()
         newest = self.newest_backup()
@@ -103,6 +112,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self._check_backup(position)
             if position["batch"]:
                 self._finish_epoch(position["epoch"], position["batch"])
+                kernels.sum_over_workers(self.model, 0)  # the chief has written
                 self._restore(self.newest_backup())
         self._earlier = len(self._epochs)
 
@@ -246,10 +256,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         if earlier:
             _put_before(earlier, self.model.history)
         self.model._initial_epoch = None  # where Keras goes on: a later `fit` begins by itself
-        if self._delete:
+        if self._delete and self._writes:
             self.remove_backups()
 
     def _save(self, epoch, batch):
+        if not self._writes:
+            return
         final = self._root / f"backup-{epoch:06d}-{batch:09d}"
         aside = self._root / f"writing-backup-{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)

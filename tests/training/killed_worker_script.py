@@ -1,0 +1,70 @@
+"""One of several workers, which may kill itself, for test_distribution.py:
+python killed_worker_script.py folder backups kill_at"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_xfmr import models, training
+
+STEPS, EPOCHS = 5, 3
+
+
+class Data:
+    """Batches of an epoch, from where `seek` says."""
+
+    def __init__(self):
+        self._batch = 0
+
+    def seek(self, epoch, batch=0):
+        self._epoch, self._batch = epoch, batch
+
+    def dataset(self):
+        def batches():
+            for step in range(self._batch, STEPS):
+                ids = np.random.default_rng((self._epoch, step)).integers(0, 13, (4, 6))
+                yield ids[:, :-1], ids[:, 1:]
+
+        spec = tf.TensorSpec((4, 5), tf.int64)
+        data = tf.data.Dataset.from_generator(batches, output_signature=(spec, spec))
+        data = data.apply(tf.data.experimental.assert_cardinality(STEPS - self._batch))
+        options, policy = tf.data.Options(), tf.data.experimental.AutoShardPolicy.DATA
+        options.experimental_distribute.auto_shard_policy = policy
+        return data.with_options(options)
+
+
+def main(folder, backups, kill_at):
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    backups = backups.replace("INDEX", str(index))
+    strategy = training.MultiWorkerStrategy(timeout=60)
+    keras.utils.set_random_seed(5)
+    with strategy.scope():
+        model = models.Gpt(13, d_model=6, num_heads=3, ffn_dim=11, num_layers=1, max_length=7)
+        loss = training.MaskedCrossEntropy(pad_id=-1)
+        model.compile(training.AdamW(0.02), loss, metrics=[training.MaskedAccuracy(pad_id=-1)])
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            at = f"{index}, {self.epoch}, {batch}"
+            if at == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+    data = Data()
+    data.seek(0)
+    backup = training.BackupAndRestore(backups, data=data, save_freq=2)
+    model.fit(data.dataset(), epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[backup, Kill()])
+    np.savez(pathlib.Path(folder) / f"weights-{index}", *model.get_weights())
+    print("done", training.is_chief(strategy))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -82,7 +82,7 @@ def copies(variable):
 
 
 def is_chief(strategy=None):
-    """Whether this process is the first of several workers, which writes files; True if it is alone.
+    """Whether this process is the first of several workers, which writes files, or alone.
 
     Args:
         strategy: a `tf.distribute.Strategy`; by default the one in whose scope this is called.

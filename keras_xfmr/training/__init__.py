@@ -5,6 +5,7 @@ import keras
 
 from keras_xfmr.kernels import is_chief
 from keras_xfmr.training.callbacks import BackupAndRestore
+from keras_xfmr.training.layout import layout_map
 from keras_xfmr.training.losses import GlobalMean, MaskedCrossEntropy
 from keras_xfmr.training.metrics import MaskedAccuracy, MaskedPerplexity
 from keras_xfmr.training.optimizers import AdamW
@@ -23,6 +24,7 @@ __all__ = [
     "MaskedCrossEntropy",
     "MaskedPerplexity",
     "is_chief",
+    "layout_map",
 ]
 if keras.config.backend() == "tensorflow":
     __all__.append("MultiWorkerStrategy")

@@ -59,7 +59,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
             without these methods; no folder (`""`, None), or one that is not local; from `fit`,
             epochs that are not as long as those of `data`; data of unknown length without XLA on
-            TensorFlow; a folder that another worker does not see; a backup that is damaged, of another model or of data of another length.
+            TensorFlow; a folder that another worker does not see; a backup that is damaged, of
+            another model or of data of another length.
 
     Example::
 

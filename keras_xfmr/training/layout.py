@@ -1,0 +1,114 @@
+"""Which axis of each weight is split among devices, for `keras.distribution`."""
+
+import keras
+from absl import logging
+
+from keras_xfmr.layers import MultiHeadAttention, PositionWiseFFN, TokenEmbedding
+
+
+def layout_map(model, mesh, *, axis="model"):
+    """The `keras.distribution.LayoutMap` with which the weights of a model are split among devices.
+
+    As Megatron-LM splits them (Shoeybi et al. 2019, section 3), so that each block needs one sum
+    over the devices behind its attention and one behind its feed-forward network:
+
+    - queries, keys and values by their heads, the output of attention by the heads it reads;
+    - the feed-forward network by its inner units;
+    - tables of tokens, and the product that gives logits, by the rows of the vocabulary.
+
+    All other weights are on each device whole. So is an axis that the devices do not divide; a
+    warning then names a size that they would. The optimizer's slots lie as their weights.
+
+    Works on the JAX backend, where `keras.distribution.ModelParallel` does.
+
+    Args:
+        model: a model of this library, or one with layers of it. Only names and shapes of its
+            weights are read, so it may be made in `keras.StatelessScope(initialize_variables=False)`,
+            without memory for weights.
+        mesh: a `keras.distribution.DeviceMesh`.
+        axis: the axis of the mesh that weights are split along.
+
+    Returns:
+        A `keras.distribution.LayoutMap`, whose keys are paths of variables.
+
+    Raises:
+        ValueError: the mesh has no such axis.
+
+    Example::
+
+        mesh = keras.distribution.DeviceMesh((2, 4), ["batch", "model"])
+        with keras.StatelessScope(initialize_variables=False):
+            layouts = training.layout_map(models.Gpt.from_preset("gpt2"), mesh)
+        keras.distribution.set_distribution(
+            keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
+        )
+        model = models.Gpt.from_preset("gpt2")
+    """
+    if axis not in mesh.axis_names:
+        raise ValueError(f"The mesh must have an axis {axis!r}. Received: {mesh.axis_names}.")
+    devices = mesh.shape[mesh.axis_names.index(axis)]
+    layouts, whole, named = keras.distribution.LayoutMap(mesh), {}, set()
+    for layer in _layers_of(model, set()):
+        for weight, place in _split_axes(layer):
+            if weight.shape[place] % devices:
+                whole.setdefault((weight.shape[place], _counted(layer)), []).append(weight.path)
+            elif weight.path not in named:  # a `LayoutMap` says that it has all
+                named.add(weight.path)
+                names = [axis if i == place else None for i in range(len(weight.shape))]
+                layouts[weight.path] = tuple(names)
+    for (size, kind), paths in whole.items():
+        logging.warning(
+            "%d %s cannot be split among %d devices; each has them whole. %d can be. In: %s.",
+            size,
+            kind,
+            devices,
+            -(-size // devices) * devices,
+            ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else ""),
+        )
+    return layouts
+
+
+def _layers_of(thing, seen):
+    """A layer and all layers inside of it, each once."""
+    if isinstance(thing, (list, tuple)):
+        for each in thing:
+            yield from _layers_of(each, seen)
+    elif isinstance(thing, keras.Layer) and id(thing) not in seen:
+        seen.add(id(thing))
+        yield thing
+        yield from _layers_of(getattr(thing, "layers", []), seen)
+        for value in list(vars(thing).values()):
+            yield from _layers_of(value, seen)
+
+
+def _split_axes(layer):
+    """Pairs of a layer's weights and the axis by which they are split."""
+    if isinstance(layer, TokenEmbedding):
+        return [(weight, 0) for weight in layer.weights if weight.name == "embeddings"]
+    if isinstance(layer, MultiHeadAttention):
+        by_heads = (layer.query_dense, layer.key_dense, layer.value_dense)
+        return [*_columns(by_heads), *_rows(layer.output_dense)]
+    if isinstance(layer, PositionWiseFFN):
+        inner = [layer.inner_dense, *([layer.gate_dense] if hasattr(layer, "gate_dense") else [])]
+        return [*_columns(inner), *_rows(layer.output_dense)]
+    if isinstance(layer, keras.Model) and getattr(layer, "output_dense", None) is not None:
+        return _columns([layer.output_dense])
+    return []
+
+
+def _columns(layers):
+    """Kernels `[D, n, ...]` and biases `[n, ...]`, by n."""
+    places = {"kernel": 1, "bias": 0}
+    return [(w, places[w.name]) for layer in layers for w in layer.weights if w.name in places]
+
+
+def _rows(layer):
+    """The kernel `[n, ...]`, by n; its bias is added to the sum."""
+    return [(weight, 0) for weight in layer.weights if weight.name == "kernel"]
+
+
+def _counted(layer):
+    """What the axis of a layer counts, for a warning."""
+    if isinstance(layer, MultiHeadAttention):
+        return "heads"
+    return "inner units" if isinstance(layer, PositionWiseFFN) else "rows of the vocabulary"

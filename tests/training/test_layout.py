@@ -1,0 +1,56 @@
+"""Weights split among the devices of a mesh, on the JAX backend in a process of its own."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("layout_script.py")
+ROOT = SCRIPT.parent.parent.parent
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax"),
+]
+
+
+def run(*arguments):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "KERAS_BACKEND": "jax",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
+    command = [sys.executable, SCRIPT, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+@pytest.mark.parametrize("name", ["transformer", "gpt", "pretrainer"])
+def test_meshes_train_as_one_device_with_less_of_the_weights_on_each(name):
+    found, warnings = run(name, "--", "4", "8", "2x2", "1x4", "2x4", "1x8")
+    one = found[name]["1"]
+    for mesh, values in found[name].items():
+        assert values["loss"] == pytest.approx(one["loss"], rel=1e-5), mesh
+        assert values["evaluate"] == pytest.approx(one["evaluate"], rel=1e-5), mesh
+        parts = int(mesh.split("x")[1]) if "x" in mesh else 1
+        assert values["slots"] == 2 * values["weights"]  # of Adam
+        if parts == 1:
+            assert values["weights"] == one["weights"] and not values["split weights"]
+        else:
+            assert values["split slots"] == 2 * values["split weights"] > 0
+    weights = {mesh: values["weights"] for mesh, values in found[name].items()}
+    assert weights["2x2"] > weights["1x4"] == weights["2x4"] > weights["1x8"]
+    if name != "gpt":  # all sizes are multiples of 8; what is split is 1/2, 1/4, 1/8
+        split = 2 * (weights["1"] - weights["2x2"])
+        assert weights["1x4"] == weights["1"] - split * 3 // 4
+        assert weights["1x8"] == weights["1"] - split * 7 // 8
+        assert "cannot be split" not in warnings
+    else:
+        assert "2 heads cannot be split among 4 devices; each has them whole. 4 can be." in warnings

@@ -19,13 +19,15 @@ only TensorFlow. Results: benchmarks/RESULTS.md.
 
 import classifying
 import command_line
+import distributing
 import fine_tuning
 import keras
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import models
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(classifying)
 flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
@@ -51,7 +53,7 @@ def compile_model(model, steps):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     train, test, labels = classifying.load()
     tokenizer, model = fine_tuning.prepare(
@@ -76,4 +78,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

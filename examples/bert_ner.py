@@ -20,14 +20,16 @@ benchmarks/RESULTS.md.
 """
 
 import command_line
+import distributing
 import fine_tuning
 import keras
 import tagging
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import models, text
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(tagging)
 flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
@@ -42,7 +44,7 @@ flags.DEFINE_string("output", "runs/ner", "Folder for everything that is written
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = command_line.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     train, dev, test, labels = tagging.load(FLAGS.split)
     by_character = FLAGS.split == "characters"
@@ -70,4 +72,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -21,14 +21,16 @@ import collections
 import time
 
 import command_line
+import distributing
 import keras
 import numpy as np
 import resuming
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
 flags.DEFINE_list("validation_files", [], "Text files that are measured and not trained on.")
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
@@ -131,7 +133,7 @@ def compile_model(model, steps):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = command_line.output_folder(FLAGS.output, argv[0], WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     heading = None if FLAGS.heading == "none" else FLAGS.heading
     objective = None if FLAGS.objective == "none" else FLAGS.objective
@@ -223,4 +225,4 @@ def show_predictions(model, tokenizer, batches):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -14,14 +14,16 @@ import math
 import random
 
 import command_line
+import distributing
 import keras
 import resuming
 import seq2seq
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.DEFINE_string("data", None, "CSV with the columns Q and A.", required=True)
 flags.DEFINE_string("output", "runs/chatbot", "Folder for everything that is written.")
 flags.DEFINE_integer("held_out", 500, "Questions to measure on, never trained on.", lower_bound=1)
@@ -68,7 +70,7 @@ def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
     clock = seq2seq.Clock()
-    output = command_line.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     if resuming.resumes(output):  # its files and vocabulary stay as they are
         files = output / "train.tsv", output / "held_out.tsv"
@@ -112,4 +114,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -21,6 +21,7 @@ with scores, tested in a process that imports only TensorFlow. Results: benchmar
 
 import classifying
 import command_line
+import distributing
 import fine_tuning
 import keras
 import mixing
@@ -29,6 +30,7 @@ from absl import app, flags, logging
 from keras_xfmr import models
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(classifying)
 flags.adopt_module_key_flags(mixing)
 flags.DEFINE_enum(
@@ -53,7 +55,7 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     if FLAGS.text_pair:
         raise app.UsageError(f"An ELMo reads one text. Received: --text_pair={FLAGS.text_pair}.")
-    output = command_line.output_folder(FLAGS.output, argv[0], mixing.WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], mixing.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     train, test, labels = classifying.load()
     encoder, packer = mixing.prepare(FLAGS.split, FLAGS.max_length, FLAGS.dropout)
@@ -70,4 +72,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -22,16 +22,18 @@ Results: benchmarks/RESULTS.md.
 import pathlib
 
 import command_line
+import distributing
 import keras
 import numpy as np
 import resuming
 import tensorflow as tf
 import word_senses
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.DEFINE_list("files", None, "Text files, UTF-8, a sentence a line.", required=True)
 flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Lines that are left out.")
@@ -89,7 +91,12 @@ def make_model(tokenizer):
     if FLAGS.words == "ids":
         sizes |= {"vocab_size": tokenizer.vocab_size}
     encoder = models.Elmo.from_preset(FLAGS.preset, **sizes, dropout_rate=FLAGS.dropout)
-    return language_model(encoder, tokenizer, FLAGS.batch_size if FLAGS.stateful else None)
+    return language_model(encoder, tokenizer, state_rows() if FLAGS.stateful else None)
+
+
+def state_rows():
+    """Rows of a batch on each replica."""
+    return FLAGS.batch_size // distributing.replicas()
 
 
 def language_model(encoder, tokenizer, rows):
@@ -122,7 +129,7 @@ def tell_perplexity(model, data, name):
 
 def with_state(model, tokenizer):
     """The same weights: without a state where the model has one, with a state where it has none."""
-    rows = None if model.state_rows else FLAGS.batch_size
+    rows = None if model.state_rows else state_rows()
     other = language_model(model.encoder, tokenizer, rows)
     other.softmax.set_weights(model.softmax.get_weights())
     compile_model(other, 2)
@@ -147,7 +154,7 @@ def word_vectors(encoder, tokenizer):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = command_line.output_folder(FLAGS.output, argv[0], WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], WRITES)
     words = word_senses.read(FLAGS.senses)
     keras.utils.set_random_seed(FLAGS.seed)
     tokenizer = make_tokenizer(output)
@@ -188,4 +195,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -22,14 +22,16 @@ in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import command_line
+import distributing
 import keras
 import mixing
 import tagging
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import models
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(tagging)
 flags.adopt_module_key_flags(mixing)
 FLAGS.set_default("split", None)  # as the pretrained's
@@ -39,7 +41,7 @@ flags.DEFINE_string("output", "runs/elmo_ner", "Folder for everything that is wr
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = command_line.output_folder(FLAGS.output, argv[0], mixing.WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], mixing.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     encoder, packer = mixing.prepare(FLAGS.split, FLAGS.max_length, FLAGS.dropout)
     train, dev, test, labels = tagging.load(packer.split)
@@ -54,4 +56,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -21,16 +21,18 @@ Results: benchmarks/RESULTS.md.
 import math
 
 import command_line
+import distributing
 import fresh_process
 import keras
 import kneser_ney
 import numpy as np
 import resuming
-from absl import app, flags, logging
+from absl import flags, logging
 
 from keras_xfmr import models, serving, text, training, viz
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
 flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
@@ -157,7 +159,7 @@ def export_and_ask(model, tokenizer, output, beginnings):
 def main(argv):
     command_line.flags_alone(argv)
     logging.set_verbosity(logging.WARNING)
-    output = command_line.output_folder(FLAGS.output, argv[0], WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     tokenizer = make_tokenizer(output)
     train = blocks(FLAGS.files, tokenizer)
@@ -219,4 +221,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import distributing
 from absl import app, flags
 
 from keras_xfmr import training
@@ -13,10 +14,14 @@ FREE = ("output", "jit_compile", "beam_size")  # flags that may differ when a ru
 def resumes(output):
     """Whether a killed run of this command left a backup in `output`; notes the flags of a new one.
 
+    False for all workers but the chief, who make again what a run makes at its beginning.
+
     Raises:
         app.UsageError: the backup is of a run with other flags, whose data and vocabulary would
             silently stand in the place of those that were asked for.
     """
+    if not training.is_chief():
+        return False
     own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     given = {flag.name: flag.value for flag in own if flag.name not in FREE}
     file = output / "flags.json"
@@ -37,11 +42,13 @@ def resumes(output):
 def backup(output, data=None, save_freq="epoch"):
     """The callback for `fit`. It leaves its backup when training ends, for much can happen to a
     run before its model is saved and exported."""
+    folder = distributing.shared_folder(output) / "backup"
     return training.BackupAndRestore(
-        output / "backup", data=data, save_freq=save_freq, delete_checkpoint=False
+        folder, data=data, save_freq=save_freq, delete_checkpoint=False
     )
 
 
 def finish(output):
     """Removes the backup at the end of the job, so that the same command begins a new one."""
-    backup(output).remove_backups()
+    if training.is_chief():
+        backup(output).remove_backups()

@@ -18,6 +18,7 @@ it is started again. Results: benchmarks/RESULTS.md.
 
 import cldr_dates
 import command_line
+import distributing
 import keras
 import resuming
 import sacrebleu
@@ -27,6 +28,7 @@ from absl import app, flags, logging
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(distributing)
 flags.DEFINE_string("data", None, "TSV of source<TAB>target; further columns are left out.")
 flags.DEFINE_string("source", None, "Source sentences, one a line; needs --target.")
 flags.DEFINE_string("target", None, "Target sentences, line by line beside --source.")
@@ -122,7 +124,7 @@ def main(argv):
         raise app.UsageError("Pass --data=PAIRS.tsv, or --source=FILE with --target=FILE.")
     dates = not (FLAGS.data or FLAGS.source)
     chosen, clock = settings(), seq2seq.Clock()
-    output = command_line.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
+    output = distributing.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.precision)
 
@@ -160,4 +162,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    distributing.run(main)

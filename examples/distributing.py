@@ -1,0 +1,109 @@
+"""Runs an example on several devices (--distribute=mirrored) or workers (--distribute=workers).
+
+The whole example runs in the scope of a `tf.distribute` strategy. With workers each one runs the
+same command, and does the same; the first one, the chief, prints and writes to --output, the others
+write to a folder that they remove. --output has to lie where all workers see it. `TF_CONFIG` in the
+environment, or else the variables of Slurm, say which worker a process is; examples/distribute/ has
+a cluster of two on this machine, a file for Slurm and one for Kubeflow.
+
+--batch_size is that of all replicas together, so that N of them learn what one would, but for
+dropout.
+"""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+
+import command_line
+import tensorflow as tf
+from absl import app, flags, logging
+
+from keras_xfmr import training
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum(
+    "distribute", "none", ["none", "mirrored", "workers"],
+    "Train on one device, on all devices of this machine, or with the other workers of a cluster.",
+)  # fmt: skip
+flags.DEFINE_integer("replicas", 2, "mirrored without GPUs: devices that the CPU is divided into.")
+flags.DEFINE_float("timeout", 1800, "workers: seconds after which a worker that waits gives up.")
+
+
+def run(main):
+    """`app.run` of an example's `main`, in the scope of the strategy that the flags name."""
+    app.run(lambda argv: _distributed(main, argv))
+
+
+def _distributed(main, argv):
+    if FLAGS.distribute == "none":
+        return main(argv)
+    strategy = make_strategy()
+    if strategy.num_replicas_in_sync > 1 and FLAGS.jit_compile:
+        logging.warning("XLA cannot compile a step of several replicas: --jit_compile=false.")
+        FLAGS.jit_compile = False
+    with contextlib.ExitStack() as stack:
+        if not training.is_chief(strategy):
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(strategy.scope())
+        return main(argv)
+
+
+def make_strategy():
+    """The strategy that the flags name.
+
+    Raises:
+        app.UsageError: workers, and nothing in the environment tells of a cluster.
+    """
+    if FLAGS.distribute == "mirrored":
+        if tf.config.list_physical_devices("GPU"):
+            return tf.distribute.MirroredStrategy()
+        cpu, count = tf.config.list_physical_devices("CPU")[0], FLAGS.replicas
+        devices = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(cpu, devices)
+        return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
+    if os.environ.get("TF_CONFIG"):
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif "SLURM_STEP_NODELIST" in os.environ:
+        resolver = slurm_cluster()
+    else:
+        raise app.UsageError(
+            "--distribute=workers needs a cluster: `TF_CONFIG` in the environment, or a step of "
+            "Slurm (srun). Received: neither. See examples/distribute/."
+        )
+    return training.MultiWorkerStrategy(timeout=FLAGS.timeout, cluster_resolver=resolver)
+
+
+def slurm_cluster():
+    """The workers of a step of Slurm. Its resolver asks nvidia-smi, unless it is told otherwise."""
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.cluster_resolver.SlurmClusterResolver()
+    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])  # at least those of a node
+    return tf.distribute.cluster_resolver.SlurmClusterResolver(
+        gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+    )
+
+
+def replicas():
+    """How many replicas divide a batch among them."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def output_folder(path, script, writes):
+    """The folder of `command_line.output_folder` for the chief; for another worker one of its own,
+    which ends with the process."""
+    if training.is_chief():
+        return command_line.output_folder(path, script, writes)
+    aside = tempfile.TemporaryDirectory(prefix=f"{pathlib.Path(script).stem}-worker-")
+    own = pathlib.Path(aside.name)
+    _OWN[own] = aside, pathlib.Path(path)
+    return own
+
+
+def shared_folder(folder):
+    """The folder of the chief, where `output_folder` has made one of a worker's own."""
+    return _OWN[folder][1] if folder in _OWN else folder
+
+
+_OWN = {}  # folder of a worker -> what removes it, folder of the chief

@@ -120,6 +120,7 @@ class _Unpacked:
     def __init__(self, name):
         self._name, self._packed = name, b""
         self._unpack = zlib.decompressobj(GZIP_FORMAT)
+        self._empty, self._hidden = True, False  # this member so far; what TensorFlow does not see
 
     def read(self, file, size):
         """The next bytes, from 1 to `size`; none at the end.
@@ -134,13 +135,20 @@ class _Unpacked:
                 if not packed:
                     return b""
                 self._unpack = zlib.decompressobj(GZIP_FORMAT)
+                self._empty, self._hidden = True, self._hidden or self._empty
             try:
                 found = self._unpack.decompress(packed, size)
             except zlib.error as error:
                 raise self._damaged(error) from error
             ended = self._unpack.eof
             self._packed = self._unpack.unused_data if ended else self._unpack.unconsumed_tail
+            if found and self._hidden:
+                raise ValueError(
+                    f"{self._name} is packed by gzip, with an empty member in its middle, where "
+                    "TensorFlow's reader would end. Pack it again: gzip -dc < FILE | gzip > NEW.gz."
+                )
             if found:
+                self._empty = False
                 return found
             if not packed and not ended:
                 raise self._damaged("its end is missing")

@@ -173,6 +173,17 @@ def test_what_is_left_out_does_not_run():
         run("benchmarks.training_step", *flags, "--leave_out=KerasHub/GPU")
 
 
+def test_pipelines_are_read_to_their_end(tmp_path):
+    lines = [f"the {word} walks to the {other}" for word in "abcdefg" for other in "hijklmnopqr"]
+    (tmp_path / "a.txt").write_text("\n".join(lines), "utf8")
+    printed = run_as_command(
+        "-m", "benchmarks.pipelines", f"--files={tmp_path}/*.txt", "--lines=71", "--pieces=41",
+        "--words=23", "--length=29", "--batch_size=6", "--shards=2",
+    )  # fmt: skip
+    found = [line for line in printed.splitlines() if " lines/s, " in line]
+    assert [line.split(":")[0] for line in found] == ["pairs", "bert", "gpt", "elmo"]
+
+
 def test_pretraining_data_compares_making_with_training(tmp_path):
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
     pieces = [a + b for a in "bdfgklmnprst" for b in "aeiou"]

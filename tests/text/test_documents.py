@@ -1,6 +1,6 @@
 """`Documents`: which lines of which files stand together."""
 
-import gzip
+import bz2
 import re
 
 import pytest
@@ -169,8 +169,8 @@ def test_utf_16_and_packed_files_are_named(on_bad_line, file):
             path = file(content.encode(encoding))
             with pytest.raises(ValueError, match="a.txt looks like UTF-16.*iconv -f UTF-16"):
                 Documents(path, on_bad_line=on_bad_line)
-    with pytest.raises(ValueError, match="a.txt.gz is packed by gzip.*gunzip"):
-        Documents(file(gzip.compress(b"a\n"), "a.txt.gz"), on_bad_line=on_bad_line)
+    with pytest.raises(ValueError, match="a.txt.bz2 is packed by bzip2.*bunzip2"):
+        Documents(file(bz2.compress(b"a\n"), "a.txt.bz2"), on_bad_line=on_bad_line)
 
 
 def test_arguments_that_do_not_fit_are_refused(file, tmp_path):

@@ -1,13 +1,13 @@
 """Vocabularies are learned from text, all of it; without any there is an error."""
 
-import gzip
+import bz2
 import re
 
 import pytest
 import tensorflow as tf
 
 from keras_xfmr import text
-from keras_xfmr.text.tokenizers import learning as module
+from keras_xfmr.text.tokenizers import sampling as module
 
 LEARN = {
     "word_piece": lambda texts: text.learn_word_piece(texts, 40),
@@ -176,9 +176,9 @@ def test_what_the_advice_says_leaves_bad_lines_out(tmp_path):
 
 
 def test_a_packed_file_and_a_folder_are_named(tmp_path):
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"a text\n" * 9))
-    with pytest.raises(ValueError, match="a.txt.gz is packed by gzip.*gunzip"):
-        text.learn_characters(tmp_path / "a.txt.gz")
+    (tmp_path / "a.txt.bz2").write_bytes(bz2.compress(b"a text\n" * 9))
+    with pytest.raises(ValueError, match="a.txt.bz2 is packed by bzip2.*bunzip2"):
+        text.learn_characters(tmp_path / "a.txt.bz2")
     with pytest.raises(FileNotFoundError, match="No text file at .*Received: a folder"):
         text.learn_characters(tmp_path)
 

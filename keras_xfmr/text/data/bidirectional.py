@@ -51,7 +51,7 @@ class BidirectionalLanguageModelDataset(BlockDataset):
         files: text files, as `Documents` reads them.
         tokenizer: a `WordTokenizer`. It divides lines into words, and its ids are the labels.
         block_length: T.
-        batch_size: B.
+        batch_size: B, the rows of all workers together.
         characters: whether inputs are characters, not ids.
         max_characters: C, at least 3.
         contiguous: whether rows go on in the next batch.
@@ -121,8 +121,8 @@ class BidirectionalLanguageModelDataset(BlockDataset):
         pairs = tf.stack([words.values, tf.gather(words.values, backward)], axis=1)
         return words.with_values(pairs)
 
-    def _fill(self, windows):
-        windows = self._full(windows)
+    def _fill(self, windows, shard):
+        windows = self._full(windows, shard)
         words, labels = windows[:, :-1], windows[:, 1:]
         inside = tf.not_equal(labels, NOTHING)
         words = tf.where(inside, words, NOTHING)

@@ -3,15 +3,14 @@
 B batch, T block length, `...` the axes of a token
 """
 
-import functools
-
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int, check_seed
 from keras_xfmr.text.checks import check_shuffle_buffer
 from keras_xfmr.text.data.blocks import NOTHING, Blocks
 from keras_xfmr.text.data.documents import Documents
-from keras_xfmr.text.data.streaming import Epochs, rows_where
+from keras_xfmr.text.data.epochs import Epochs
+from keras_xfmr.text.data.streaming import rows_where
 
 CHUNK = 128  # parts of documents that are tokenized by one call
 SHUFFLED = 10_000  # blocks
@@ -20,7 +19,8 @@ SHUFFLED = 10_000  # blocks
 class BlockDataset(Epochs):
     """Text files -> documents -> tokens -> `Blocks` -> shuffle -> batches of static shapes.
 
-    A subclass defines `_tokens`, from texts to tokens, and `_fill`, from windows to an element.
+    A subclass defines `_tokens`, from texts to tokens, and `_fill`, from windows `[b, T + 1, ...]`,
+    b at most B, to an element.
 
     Args:
         files: text files, as `Documents` reads them.
@@ -49,9 +49,8 @@ class BlockDataset(Epochs):
         parts=None,
         **reading,
     ):
-        super().__init__()
+        super().__init__(batch_size)
         check_int("block_length", block_length, 1)
-        check_int("batch_size", batch_size, 1)
         if shuffle_buffer is None:
             shuffle_buffer = 0 if contiguous else SHUFFLED
         check_shuffle_buffer(shuffle_buffer)
@@ -63,7 +62,7 @@ class BlockDataset(Epochs):
             )
         self._documents = Documents(files, sentence_split=False, halve=False, **reading)
         self._separator, self._parts = separator, parts
-        self._length, self._batch_size = block_length, batch_size
+        self._length = block_length
         self._contiguous, self._shuffle_buffer, self._seed = contiguous, shuffle_buffer, seed
         rows = batch_size if contiguous else 1
         self._nothing = nothing
@@ -74,10 +73,6 @@ class BlockDataset(Epochs):
 
     def _tokens(self, texts):
         """Strings `[N]` to ragged tokens `[N, (T), ...]`, without start and end."""
-        raise NotImplementedError
-
-    def _fill(self, windows):
-        """Windows `[b, T + 1, ...]`, b at most B, to an element of the data set."""
         raise NotImplementedError
 
     # ---- what a run knows about its data
@@ -95,26 +90,10 @@ class BlockDataset(Epochs):
 
     # ---- the pipeline
 
-    def dataset(self):
-        """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
-        return self._each_epoch(self._epoch, self._reset)
-
     def _reset(self):
         self._documents.reset()
         self._empty.assign(0)
         self._bytes.assign(0)
-
-    def _epoch(self, place):
-        # `skip` of an output of `tf.unstack` ends the process in TensorFlow 2.21.
-        batches = self._batches(place[0]).skip(place[1])
-        return batches.map(self._fill, num_parallel_calls=tf.data.AUTOTUNE)
-
-    @functools.cached_property
-    def _batches(self):
-        """An epoch -> its batches; one graph, for it takes long to make."""
-        signature = [tf.TensorSpec([], tf.int64)]
-        make = tf.function(self._make_batches, input_signature=signature, autograph=False)
-        return make.get_concrete_function()
 
     def _make_batches(self, epoch):
         """The windows of an epoch, `[B, T + 1, ...]`; the last batch may be smaller."""
@@ -163,14 +142,11 @@ class BlockDataset(Epochs):
         self._empty.assign_add(tf.reduce_sum(tf.cast(tf.equal(counts, 0), tf.int64)))
         return tokens.values, *rows_where(counts > 0, counts, document)
 
-    def _full(self, windows):
-        """Windows `[b, T + 1, ...]` as `[B, T + 1, ...]`; counts those that are no padding."""
-        missing = self._batch_size - tf.shape(windows)[0]
-        inner = windows.shape[2:]
-        paddings = [[0, missing], [0, 0], *([0, 0] for _ in inner)]
-        windows = tf.pad(windows, paddings, constant_values=self._nothing)
-        windows = tf.ensure_shape(windows, [self._batch_size, self._length + 1, *inner])
+    def _full(self, windows, shard):
+        """The shard of windows `[b, T + 1, ...]`, filled up; counts those that are no padding."""
+        windows = shard.take(windows, self._nothing)
+        windows = tf.ensure_shape(windows, [shard.size, self._length + 1, *windows.shape[2:]])
         # The first token of a row's last block is the last one of the block before.
-        begun = tf.reshape(tf.not_equal(windows[:, 1], self._nothing), [self._batch_size, -1])
+        begun = tf.reshape(tf.not_equal(windows[:, 1], self._nothing), [shard.size, -1])
         self._rows.assign_add(tf.reduce_sum(tf.cast(begun[:, 0], tf.int64)))
         return windows

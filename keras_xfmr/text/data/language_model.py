@@ -41,7 +41,7 @@ class LanguageModelDataset(BlockDataset):
         files: text files, as `Documents` reads them.
         tokenizer: a `keras_xfmr.text.Tokenizer`.
         block_length: T.
-        batch_size: B.
+        batch_size: B, the rows of all workers together.
         document_ids: whether there are `document_ids`.
         contiguous: whether rows go on in the next batch.
         separator: what stands between the lines of a document. A vocabulary of characters has
@@ -102,8 +102,8 @@ class LanguageModelDataset(BlockDataset):
     def _tokens(self, texts):
         return self._tokenizer.tokenize(texts)
 
-    def _fill(self, windows):
-        windows = self._full(windows)
+    def _fill(self, windows, shard):
+        windows = self._full(windows, shard)
         ids, labels = windows[:, :-1], windows[:, 1:]
         inside = labels >= 0
         start, end = self._tokenizer.start_id, self._tokenizer.end_id

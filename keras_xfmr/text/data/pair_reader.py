@@ -11,15 +11,8 @@ from numbers import Integral
 
 import tensorflow as tf
 
-from keras_xfmr.text.data.streaming import (
-    NO_TEXT,
-    is_blank,
-    is_text,
-    read_lines,
-    rows_where,
-    strip_lines,
-    text_files,
-)
+from keras_xfmr.text.data.files import TextFiles
+from keras_xfmr.text.data.streaming import NO_TEXT, is_blank, is_text, rows_where, strip_lines
 
 CHUNK = 512  # rows that are parsed and tokenized by one call
 REASONS = ("blank", "fields", "utf8", "empty", "too_long")
@@ -57,10 +50,10 @@ class PairReader:
             raise ValueError(f"`columns` must be two indices from 0. Received: {columns!r}.")
         if on_bad_row not in ("raise", "skip"):
             raise ValueError(f"`on_bad_row` must be 'raise' or 'skip'. Received: {on_bad_row!r}.")
-        self._sources = text_files(source)
-        if not self._sources:
+        self._sources = TextFiles(source)
+        if not len(self._sources):
             raise ValueError("`source` names no file.")
-        self._targets = None if target is None else text_files(target)
+        self._targets = None if target is None else TextFiles(target)
         if self._targets is not None and len(self._sources) != len(self._targets):
             raise ValueError(
                 "Each source file needs a target file. Received: "
@@ -69,7 +62,7 @@ class PairReader:
         self._columns = tuple(columns)
         self._skip_header = skip_header
         self._on_bad_row = on_bad_row
-        self._fields = [self._count_fields(path) for path in self._sources]
+        self._fields = [self._count_fields(reader) for reader in self._sources.readers()]
         with tf.device("CPU"):
             self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
 
@@ -91,15 +84,14 @@ class PairReader:
         Lines are numbered and joined a chunk at a time: a function called for each line would cost
         more than all the rest.
         """
-        sources, targets = (tf.constant(names) for names in (self._sources, self._targets or [""]))
 
         def read(index):
-            lines = read_lines(sources[index])
+            lines = self._sources.dataset(index)
             if self._targets is None:
                 chunks = lines.batch(CHUNK).map(lambda chunk: (chunk, tf.fill(tf.shape(chunk), "")))
             else:
                 end = tf.data.Dataset.from_tensors(END_OF_FILE).repeat()
-                both = (lines.concatenate(end), read_lines(targets[index]).concatenate(end))
+                both = (lines.concatenate(end), self._targets.dataset(index).concatenate(end))
                 chunks = tf.data.Dataset.zip(*both).batch(CHUNK).map(_before_the_end)
                 chunks = chunks.take_while(lambda chunk, others: tf.size(chunk) > 0)
             return chunks.enumerate().map(lambda number, pair: number_lines(index, number, *pair))
@@ -187,7 +179,7 @@ class PairReader:
     def _complaint(self, had, offences, file, number):
         """`pairs.tsv:17: expected 2 fields ...` for one row."""
         targets = self._targets or self._sources
-        names = [targets if offence.in_target else self._sources for offence in offences]
+        names = [(targets if o.in_target else self._sources).names for o in offences]
         words = [o.complaint(file) if callable(o.complaint) else o.complaint for o in offences]
         first = tf.argmax(tf.cast(had, tf.int32))
         name = tf.gather_nd(tf.constant(names), [first, tf.cast(file, first.dtype)])
@@ -195,27 +187,26 @@ class PairReader:
         advice = ". Mend the row, or pass on_bad_row='skip' to leave such rows out and count them."
         return tf.strings.join([name, ":", tf.strings.as_string(number), ": ", words, advice])
 
-    def _count_fields(self, path):
+    def _count_fields(self, reader):
         """Fields that most of a file's first rows have, blank ones aside, and all others must."""
         counts = collections.Counter()
-        with tf.io.gfile.GFile(path, "rb") as file:
-            for number, line in enumerate(file):
-                line = line if number else line.removeprefix(codecs.BOM_UTF8)
-                if self._skip_header and number == 0:
-                    continue
-                if line.decode("utf8", errors="replace").strip():
-                    if self._targets is not None:
-                        return 1
-                    counts[line.rstrip(b"\r\n").count(b"\t") + 1] += 1
-                if counts.total() == FIRST_ROWS:
-                    break
+        for number, line in enumerate(reader):
+            line = line if number else line.removeprefix(codecs.BOM_UTF8)
+            if self._skip_header and number == 0:
+                continue
+            if line.decode("utf8", errors="replace").strip():
+                if self._targets is not None:
+                    return 1
+                counts[line.rstrip(b"\r\n").count(b"\t") + 1] += 1
+            if counts.total() == FIRST_ROWS:
+                break
         if not counts:
-            raise ValueError(f"{path} has no rows.")
+            raise ValueError(f"{reader.name} has no rows.")
         [(count, _)] = counts.most_common(1)
         if count <= max(self._columns):
             raise ValueError(
-                f"{path}: expected at least {max(self._columns) + 1} tab-separated fields for "
-                f"columns={self._columns}. Received: {count} in most of the first rows."
+                f"{reader.name}: expected at least {max(self._columns) + 1} tab-separated fields "
+                f"for columns={self._columns}. Received: {count} in most of the first rows."
             )
         return count
 

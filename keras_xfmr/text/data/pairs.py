@@ -3,16 +3,16 @@
 B batch, S source, T target
 """
 
-import functools
 from collections.abc import Iterable
 from numbers import Integral
 
 import tensorflow as tf
 
-from keras_xfmr.common.checks import check_int, check_seed
+from keras_xfmr.common.checks import check_seed
 from keras_xfmr.text.checks import check_shuffle_buffer
+from keras_xfmr.text.data.epochs import Epochs
 from keras_xfmr.text.data.pair_reader import Fault, PairReader
-from keras_xfmr.text.data.streaming import Epochs, rows_where, untuned
+from keras_xfmr.text.data.streaming import rows_where, untuned
 
 
 class PairDataset(Epochs):
@@ -31,11 +31,13 @@ class PairDataset(Epochs):
 
     Args:
         source: a TSV file (or several) with `columns`, or, with `target`, the source sentences.
+            Files may be packed by gzip, and named by patterns, as `Documents` takes them.
         source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each, of no more ids than
             the model's tables have rows; `keras_xfmr.text.check_ids` makes sure of a model that was
             not built from their `vocab_size`. A `Transformer` needs two that pad with the same id.
-        target: file (or several) with the target sentences, line by line beside `source`.
-        batch_size: rows of a batch.
+        target: file (or several) with the target sentences, line by line beside `source`. The
+            files of patterns are paired in the order of their names.
+        batch_size: rows of a batch, of all workers together.
         buckets: shapes of the batches, rising: lengths, or pairs (source length, target length). A
             pair of sentences goes to the first bucket that holds both its id sequences; the last
             one is the longest. Each costs one compilation.
@@ -54,7 +56,7 @@ class PairDataset(Epochs):
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: arguments that do not fit, files that have nothing, are in UTF-16, packed by
-            gzip or have lines ended by `\\r`.
+            something else than gzip, damaged, or have lines ended by `\\r`.
         tf.errors.InvalidArgumentError: from the iterator, a bad row.
 
     Example::
@@ -80,14 +82,12 @@ class PairDataset(Epochs):
         seed=0,
         on_bad_row="raise",
     ):
-        super().__init__()
+        super().__init__(batch_size)
         self.buckets = _rising_pairs(buckets)
-        check_int("batch_size", batch_size, 1)
         check_shuffle_buffer(shuffle_buffer)
         check_seed(seed)
         self._reader = PairReader(source, target, columns, skip_header, on_bad_row)
         self._tokenizers = (source_tokenizer, target_tokenizer)
-        self._batch_size = batch_size
         self._shuffle_buffer = shuffle_buffer
         self._seed = seed
 
@@ -100,19 +100,8 @@ class PairDataset(Epochs):
 
     # ---- the pipeline
 
-    def dataset(self):
-        """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
-        return self._each_epoch(self._batches, self._reader.start_counting)
-
-    @functools.cached_property
-    def _batches(self):
-        """(epoch, batch) -> the batches from there on; one graph, for it takes a second to make."""
-        make = tf.function(
-            lambda place: self._epoch(place[0]).skip(place[1]),
-            input_signature=[tf.TensorSpec([2], tf.int64)],
-            autograph=False,
-        )
-        return make.get_concrete_function()
+    def _reset(self):
+        self._reader.start_counting()
 
     @tf.autograph.experimental.do_not_convert
     def pairs(self):
@@ -129,7 +118,7 @@ class PairDataset(Epochs):
         """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
         return self.pairs().map(lambda *pair: pair[side])
 
-    def _epoch(self, epoch):
+    def _make_batches(self, epoch):
         lines = self._reader.lines()
         if self._shuffle_buffer:
             # Local to this data set's graph: otherwise a global seed would enter the order.
@@ -137,12 +126,11 @@ class PairDataset(Epochs):
             seed = tf.constant(_far_apart(self._seed), tf.int64) + epoch
             lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
         rows = self._reader.parsed(lines).map(self._tokenize, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = rows.unbatch().group_by_window(
+        return rows.unbatch().group_by_window(
             key_func=lambda source, target, bucket: bucket,
             reduce_func=lambda bucket, same: same.batch(self._batch_size),
             window_size=self._batch_size,
         )
-        return batches.map(self._shape, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _tokenize(self, source, target, *where):
         source_ids = self._tokenizers[0].encode(source)
@@ -153,7 +141,6 @@ class PairDataset(Epochs):
             "more ids than the last bucket holds: {} of source, {} of target".format(*longest)
         )
         keep = self._reader.reject([Fault("too_long", tf.logical_not(fits), complaint)], where)
-        self._rows.assign_add(tf.reduce_sum(tf.cast(keep, tf.int64)))
         bucket = self._bucket(source_ids.row_lengths(), target_ids.row_lengths())
         # Dense rows, all as long as the last bucket: ragged ones are slow to take apart.
         source_ids, target_ids = (
@@ -175,15 +162,13 @@ class PairDataset(Epochs):
         fits = tf.stack([self._fits(source_length, target_length, b) for b in self.buckets])
         return tf.argmax(tf.cast(fits, tf.int32), axis=0)
 
-    def _shape(self, source_ids, target_ids, bucket):
-        """Cuts the padding down to the bucket's lengths, and fills the batch up to its size."""
+    def _fill(self, batch, shard):
+        """Cuts the padding down to the bucket's lengths."""
+        source_ids, target_ids, bucket = batch
+        self._rows.assign_add(shard.count(source_ids))
         source_length, target_length = tf.unstack(tf.constant(self.buckets)[bucket[0]])
-        missing = [[0, self._batch_size - tf.shape(source_ids)[0]], [0, 0]]
         source_ids, target_ids = (
-            tf.ensure_shape(
-                tf.pad(ids[:, :length], missing, constant_values=tokenizer.pad_id),
-                [self._batch_size, None],
-            )
+            shard.take(ids[:, :length], tokenizer.pad_id)
             for ids, length, tokenizer in zip(
                 (source_ids, target_ids), (source_length, target_length + 1), self._tokenizers
             )

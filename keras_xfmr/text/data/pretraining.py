@@ -3,7 +3,6 @@
 B batch, T max_length, P max_predictions, V vocab_size
 """
 
-import functools
 import math
 
 import numpy as np
@@ -12,6 +11,7 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_int, check_seed
 from keras_xfmr.text.checks import check_shuffle_buffer
 from keras_xfmr.text.data.documents import Documents
+from keras_xfmr.text.data.epochs import Epochs
 from keras_xfmr.text.data.instances import (
     Chunk,
     make_instances,
@@ -22,7 +22,7 @@ from keras_xfmr.text.data.instances import (
     truncate,
 )
 from keras_xfmr.text.data.masking import mask_tokens
-from keras_xfmr.text.data.streaming import Epochs, rows_where
+from keras_xfmr.text.data.streaming import rows_where
 from keras_xfmr.text.ragged import owners
 
 CHUNK = 128  # documents whose instances are made by one call
@@ -63,7 +63,7 @@ class PretrainingDataset(Epochs):
         tokenizer: a `keras_xfmr.text.Tokenizer` with a `mask_id`. Its `start_id` stands for [CLS],
             its `end_id` for [SEP].
         max_length: T, at least 5.
-        batch_size: B.
+        batch_size: B, the rows of all workers together.
         max_predictions: P; `mask_rate * max_length` rounded up by default, 20 for 128.
         mask_rate: share of the tokens to predict, in (0, 1].
         whole_word: whether the pieces of a word are chosen together.
@@ -107,7 +107,7 @@ class PretrainingDataset(Epochs):
         seed=0,
         **reading,
     ):
-        super().__init__()
+        super().__init__(batch_size)
         if not 0 < mask_rate <= 1 or not 0 <= short_rate <= 1:
             raise ValueError(
                 "`mask_rate` must lie in (0, 1] and `short_rate` in [0, 1]. "
@@ -116,7 +116,6 @@ class PretrainingDataset(Epochs):
         if objective not in STEPS:
             raise ValueError(f"`objective` must be 'nsp', 'sop' or None. Received: {objective!r}.")
         check_int("max_length", max_length, 5)
-        check_int("batch_size", batch_size, 1)
         if max_predictions is None:
             max_predictions = math.ceil(mask_rate * max_length)
         check_int("max_predictions", max_predictions, 1)
@@ -129,7 +128,7 @@ class PretrainingDataset(Epochs):
             )
         self._documents = Documents(files, **reading)
         self._tokenizer = tokenizer
-        self._max_length, self._batch_size = max_length, batch_size
+        self._max_length = max_length
         self._max_predictions, self._mask_rate = max_predictions, mask_rate
         self._objective, self._short_rate = objective, short_rate
         self._shuffle_buffer, self._seed = shuffle_buffer, seed
@@ -150,30 +149,15 @@ class PretrainingDataset(Epochs):
 
     # ---- the pipeline
 
-    def dataset(self):
-        """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named."""
-        return self._each_epoch(self._epoch, self._reset)
-
     def _reset(self):
         self._documents.reset()
         self._empty.assign(0)
 
-    def _epoch(self, place):
-        # `skip` of an output of `tf.unstack` ends the process in TensorFlow 2.21.
-        epoch, first = place[0], place[1]
+    def _batches_of(self, epoch):
         if self._count is None:
-            batches = self._batches(epoch)
-        else:
-            both = tf.data.Dataset.range(epoch, epoch + 2)
-            batches = both.flat_map(self._batches).take(self._count)
-        return batches.skip(first).map(self._fill, num_parallel_calls=tf.data.AUTOTUNE)
-
-    @functools.cached_property
-    def _batches(self):
-        """An epoch -> its batches; one graph, for it takes seconds to make."""
-        signature = [tf.TensorSpec([], tf.int64)]
-        make = tf.function(self._make_batches, input_signature=signature, autograph=False)
-        return make.get_concrete_function()
+            return self._batches(epoch)
+        both = tf.data.Dataset.range(epoch, epoch + 2)
+        return both.flat_map(self._batches).take(self._count)
 
     def _make_batches(self, epoch):
         """The instances of an epoch; their last batch may be smaller."""
@@ -255,18 +239,12 @@ class PretrainingDataset(Epochs):
         with tf.control_dependencies([check]):
             return chunk._replace(document=tf.identity(chunk.document))
 
-    def _fill(self, rows):
-        """A batch of its full size, as Keras takes it."""
-        missing = self._batch_size - tf.shape(rows["token_ids"])[0]
-        self._rows.assign_add(tf.cast(self._batch_size - missing, tf.int64))
+    def _fill(self, rows, shard):
+        self._rows.assign_add(shard.count(rows["token_ids"]))
         pad_id = self._tokenizer.pad_id
 
         def fill(name):
-            values = rows[name]
-            empty = pad_id if name in ("token_ids", "mlm") else 0
-            paddings = [[0, missing], *([[0, 0]] * (values.shape.rank - 1))]
-            values = tf.pad(values, paddings, constant_values=empty)
-            return tf.ensure_shape(values, [self._batch_size, *values.shape[1:]])
+            return shard.take(rows[name], pad_id if name in ("token_ids", "mlm") else 0)
 
         inputs = ("token_ids", "segment_ids", "attention_mask", "masked_positions")
         labels = {"mlm": fill("mlm"), "nsp": fill("nsp")}

@@ -2,10 +2,9 @@
 
 Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. Those
 for BERT go on with the mask token, id 4; those of bytes have one token for all roles, id 0. They
-are learned from at most `SAMPLE_LINES` of a text.
+are learned from a `sampling.Sample` of the text.
 """
 
-import codecs
 import collections
 import functools
 import heapq
@@ -17,7 +16,7 @@ import re
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice, check_int
-from keras_xfmr.text.data.streaming import NO_TEXT, text_files, untuned
+from keras_xfmr.text.data.streaming import untuned
 from keras_xfmr.text.tokenizers.base import (
     SPECIAL_TOKENS,
     CharacterTokenizer,
@@ -26,140 +25,59 @@ from keras_xfmr.text.tokenizers.base import (
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS, BertTokenizer, bert_special_ids
 from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET, byte_pairs_of
+from keras_xfmr.text.tokenizers.sampling import Sample
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.tokenizers.words import WordTokenizer
 
-# Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
-SAMPLE_LINES = 1_000_000
-LINES = 4096  # lines that are read and checked together
 LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
 WORD_LINES = 512  # that are cut into words by one call, each of at most `LONGEST`
 MODEL_TYPES = ("unigram", "bpe", "word", "char")
 
 
-def _sample(texts):
-    """A function that gives the lines to learn from, in lists of bytes, as often as it is called.
-
-    Args:
-        texts: names of files, or a data set of strings.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: there is no text in it, or something else than text.
-    """
-    texts = texts if isinstance(texts, tf.data.Dataset) else text_files(texts)
-    if isinstance(texts, tf.data.Dataset) and texts.element_spec != tf.TensorSpec([], tf.string):
-        raise ValueError(
-            "Expected a data set of single strings; `unbatch` or `map` it to such. Received: "
-            f"elements {texts.element_spec}."
-        )
-    # All of it is looked at first: a trainer would hide the error in one of its own.
-    if not any([any(line.strip() for line in lines) for lines in _checked(texts)]):
-        raise _no_text(texts)
-    return functools.partial(_checked, texts)
-
-
-def _no_text(texts):
-    what = "the data set" if isinstance(texts, tf.data.Dataset) else f"{texts!r}"
-    return ValueError(f"Expected text to learn a vocabulary from. Received: none, in {what}.")
-
-
-def _checked(texts):
-    """The first `SAMPLE_LINES` lines, in lists.
-
-    Raises:
-        ValueError: one is not UTF-8 or has a NUL character, with its file and number.
-    """
-    left = SAMPLE_LINES
-    for place, number, lines in _numbered(texts):
-        lines = lines[:left]
-        if not _is_text(b"\n".join(lines)):
-            number += [_is_text(line) for line in lines].index(False)
-            raise ValueError(
-                f"{place}:{number}: {NO_TEXT}. Mend the line, or learn from "
-                "`keras_xfmr.text.Documents(files, on_bad_line='skip').sentences()`, which leaves "
-                "such lines out and counts them."
-            )
-        yield lines
-        left -= len(lines)
-        if not left:
-            break
-
-
-def _is_text(content):
-    """Whether bytes are UTF-8 without NUL characters; as `streaming.is_text`, but at once."""
-    try:
-        content.decode("utf8")
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in content
-
-
-def _numbered(texts):
-    """(where it is from, number of its first line, lines) of every stretch of a text."""
-    if not isinstance(texts, tf.data.Dataset):
-        yield from _in_turn(texts)
-        return
-    batches = untuned(texts.take(SAMPLE_LINES).batch(LINES)).as_numpy_iterator()
-    for index, lines in enumerate(batches):
-        yield "the data set", 1 + index * LINES, lines.tolist()
-
-
-def _in_turn(names):
-    """The next lines of each file in turn, so that a long one does not keep others out of a sample.
-
-    Only the file that is read is open, for there may be thousands.
-    """
-    size = max(min(LINES, SAMPLE_LINES // (len(names) or 1)), 1)
-    waiting = collections.deque((name, 1, 0) for name in names)
-    while waiting:
-        name, number, offset = waiting.popleft()
-        with tf.io.gfile.GFile(name, "rb") as file:
-            file.seek(offset)
-            lines = list(itertools.islice(file, size))
-            offset = file.tell()
-        if lines:
-            # A file that was joined from several has byte order marks in its middle too.
-            unmarked = [line.removeprefix(codecs.BOM_UTF8) for line in lines]
-            yield name, number, [line.rstrip(b"\r\n") for line in unmarked]
-            waiting.append((name, number + len(lines), offset))
-
-
-def learn_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
+def learn_sentence_piece(
+    texts, vocab_size, *, model_type="unigram", lowercase=False, sample=None, seed=0
+):
     """A `SentencePieceTokenizer` learned from text (Kudo and Richardson 2018).
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: an equal share of each file, or the first million of a data set.
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+            `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
+            file, or the first million of a data set.
         vocab_size: size of the vocabulary. When the text is too small for it, the largest size
             that it allows is taken instead.
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
         lowercase: whether to fold case.
+        sample: number of lines to draw from the whole text with equal odds, where its beginnings
+            do not stand for it. That reads all of it once, and holds the lines drawn.
+        seed: of that drawing, which gives the same lines each time.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
-    return SentencePieceTokenizer(_largest_model(texts, vocab_size, model_type, lowercase))
+    lines = functools.partial(Sample, texts, sample, seed)
+    return SentencePieceTokenizer(_largest_model(lines, vocab_size, model_type, lowercase))
 
 
-def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowercase=False):
+def learn_bert_sentence_piece(
+    texts, vocab_size, *, model_type="unigram", lowercase=False, sample=None, seed=0
+):
     """A `SentencePieceTokenizer` learned from text for BERT, as KoBERT has one.
 
     The special tokens have BERT's names, `[PAD] [UNK] [CLS] [SEP] [MASK]`, ids 0 to 4.
 
     Args:
-        texts, vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
+        texts, vocab_size, model_type, lowercase, sample, seed: as `learn_sentence_piece` has them.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -167,17 +85,19 @@ def learn_bert_sentence_piece(texts, vocab_size, *, model_type="unigram", lowerc
     """
     pad, unknown, start, end, mask = BERT_TOKENS.values()
     names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
+    lines = functools.partial(Sample, texts, sample, seed)
     proto = _largest_model(
-        texts, vocab_size, model_type, lowercase, control_symbols=[mask], **names
+        lines, vocab_size, model_type, lowercase, control_symbols=[mask], **names
     )
     return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
 
 
-def _largest_model(texts, vocab_size, model_type, lowercase, **names):
+def _largest_model(lines, vocab_size, model_type, lowercase, **names):
     """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows.
 
     Args:
-        texts, vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
+        lines: returns a `Sample`.
+        vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
         **names: of the special tokens, as SentencePiece's trainer takes them.
     """
     import sentencepiece
@@ -186,7 +106,7 @@ def _largest_model(texts, vocab_size, model_type, lowercase, **names):
     check_choice("model_type", model_type, MODEL_TYPES)
     if hasattr(sentencepiece, "set_min_log_level"):
         sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
-    sample = _sample(texts)
+    sample = lines()
 
     def train(size):
         model = io.BytesIO()
@@ -206,7 +126,7 @@ def _largest_model(texts, vocab_size, model_type, lowercase, **names):
         return train(vocab_size)
     except RuntimeError as error:
         if "all_chars_count" in str(error):  # text, but nothing visible in it
-            raise _no_text(texts) from error
+            raise sample.nothing() from error
         # "Vocabulary size too high (8000). Please set it to a value <= 3121."
         largest = str(error).rpartition("<=")[2].strip(" .\n")
         # "Vocabulary size is smaller than required_chars. 20 vs 44. Increase vocab_size or ..."
@@ -236,29 +156,32 @@ def _parts(lines):
         yield line[start:]
 
 
-def learn_word_piece(texts, vocab_size, *, lowercase=False):
+def learn_word_piece(texts, vocab_size, *, lowercase=False, sample=None, seed=0):
     """A `WordPieceTokenizer` learned from text (Schuster and Nakajima 2012).
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: an equal share of each file, or the first million of a data set.
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+            `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
+            file, or the first million of a data set.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
         lowercase: whether to lower and strip accents, in the tokenizer too.
+        sample, seed: as `learn_sentence_piece` takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
         tokenizer = learn_word_piece(["corpus.txt"], vocab_size=8000)
     """
-    vocabulary = _pieces(texts, vocab_size, SPECIAL_TOKENS, WordPieceTokenizer, lowercase=lowercase)
+    lines = functools.partial(Sample, texts, sample, seed)
+    vocabulary = _pieces(lines, vocab_size, SPECIAL_TOKENS, WordPieceTokenizer, lowercase=lowercase)
     return WordPieceTokenizer(vocabulary, lowercase=lowercase)
 
 
-def learn_bert_word_piece(texts, vocab_size, **config):
+def learn_bert_word_piece(texts, vocab_size, *, sample=None, seed=0, **config):
     """A `BertTokenizer` learned from text; `[PAD] [UNK] [CLS] [SEP] [MASK]` have the ids 0 to 4.
 
     The trainer of keras-nlp looks at every part of every word. Languages of long words with many
@@ -267,15 +190,17 @@ def learn_bert_word_piece(texts, vocab_size, **config):
     `learn_bert_sentence_piece` is the better choice.
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: an equal share of each file, or the first million of a data set.
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+            `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
+            file, or the first million of a data set.
         vocab_size: the size to aim at; the trainer may stop a little away from it.
+        sample, seed: as `learn_sentence_piece` takes them.
         **config: arguments of `BertTokenizer`: `lowercase`, `strip_accents`, `split_cjk`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -283,11 +208,12 @@ def learn_bert_word_piece(texts, vocab_size, **config):
     """
     # Its defaults, and its errors before hours of work.
     config = BertTokenizer(BERT_TOKENS.values(), **config).get_config()
-    vocabulary = _pieces(texts, vocab_size, BERT_TOKENS.values(), BertTokenizer, **config)
+    lines = functools.partial(Sample, texts, sample, seed)
+    vocabulary = _pieces(lines, vocab_size, BERT_TOKENS.values(), BertTokenizer, **config)
     return BertTokenizer(vocabulary, **config)
 
 
-def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
+def _pieces(lines, vocab_size, special_tokens, tokenizer_class, **config):
     """Word pieces of the words that a tokenizer of this class will see.
 
     The trainer's own words are normalized in another order, and take Hangul that is later
@@ -297,37 +223,40 @@ def _pieces(texts, vocab_size, special_tokens, tokenizer_class, **config):
 
     check_int("vocab_size", vocab_size, len(special_tokens) + 1)
     split = functools.partial(tokenizer_class.split, **config)
-    lines = tf.data.Dataset.from_generator(
-        _sample(texts), output_signature=tf.TensorSpec([None], tf.string)
+    sample = lines()
+    data = tf.data.Dataset.from_generator(
+        sample, output_signature=tf.TensorSpec([None], tf.string)
     )
     try:
         return keras_nlp.tokenizers.compute_word_piece_vocabulary(
-            untuned(lines.map(split)),
+            untuned(data.map(split)),
             vocab_size,
             split=False,
             reserved_tokens=list(special_tokens),
         )
     except StopIteration as error:  # text, but no word in it
-        raise _no_text(texts) from error
+        raise sample.nothing() from error
 
 
-def learn_byte_pair(texts, vocab_size, *, min_count=2):
+def learn_byte_pair(texts, vocab_size, *, min_count=2, sample=None, seed=0):
     """A `BytePairTokenizer` learned from text (Radford et al. 2019), by the `tokenizers` package.
 
     `<|endoftext|>`, id 0, is start, end and padding; the 256 bytes come next, then the merges. The
     same text gives the same vocabulary.
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: an equal share of each file, or the first million of a data set.
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+            `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
+            file, or the first million of a data set.
         vocab_size: size of the vocabulary, at least 257; smaller where the text allows no more.
         min_count: pairs that the text has fewer times are not merged.
+        sample, seed: as `learn_sentence_piece` takes them.
 
     Raises:
         ImportError: `tokenizers` is not installed.
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
 
     Example::
 
@@ -341,7 +270,7 @@ def learn_byte_pair(texts, vocab_size, *, min_count=2):
         raise ImportError(
             "`learn_byte_pair` needs the tokenizers package: pip install 'tokenizers>=0.20'"
         ) from error
-    sample = _sample(texts)
+    lines = Sample(texts, sample, seed)
     learner = tokenizers.Tokenizer(tokenizers.models.BPE())
     learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner.encode_special_tokens = True
@@ -352,30 +281,32 @@ def learn_byte_pair(texts, vocab_size, *, min_count=2):
         initial_alphabet=list(ALPHABET),
         show_progress=False,
     )
-    lines = itertools.chain.from_iterable(sample())
+    lines = itertools.chain.from_iterable(lines())
     learner.train_from_iterator((line.decode("utf8") for line in lines), trainer)
     return BytePairTokenizer(*byte_pairs_of(json.loads(learner.to_str())))
 
 
-def learn_characters(texts, *, min_count=1):
+def learn_characters(texts, *, min_count=1, sample=None, seed=0):
     """A `CharacterTokenizer` of all characters that stand at least `min_count` times in the text.
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: an equal share of each file, or the first million of a data set.
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+            `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
+            file, or the first million of a data set.
         min_count: rarer characters become the unknown token.
+        sample, seed: as `learn_sentence_piece` takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, or no character that stands so often.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, or no character that stands so often.
 
     Example::
 
         tokenizer = learn_characters(["corpus.txt"])
     """
     counts = collections.Counter()
-    for lines in _sample(texts)():
+    for lines in Sample(texts, sample, seed)():
         counts.update(b"\n".join(lines).decode("utf8"))
     counts.pop("\n", None)
     kept = [character for character, count in counts.items() if count >= min_count]
@@ -387,22 +318,25 @@ def learn_characters(texts, *, min_count=1):
     return CharacterTokenizer([*SPECIAL_TOKENS, *sorted(kept)])
 
 
-def learn_words(texts, vocab_size, *, split="bert"):
+def learn_words(texts, vocab_size, *, split="bert", sample=None, seed=0):
     """A `WordTokenizer` of the most frequent words, with the most frequent one first.
 
     Words that are equally frequent stand in the order of their code points. A word that is spelled
     like a special token is left out.
 
     Args:
-        texts: names of text files, or a `tf.data.Dataset` of strings. At most a million lines are
-            read: an equal share of each file, or the first million of a data set.
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+            `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
+            file, or the first million of a data set.
         vocab_size: size of the vocabulary, at least 5; smaller where the text has fewer words.
         split: how texts are divided into words, as `WordTokenizer` takes it.
+        sample, seed: as `learn_sentence_piece` takes them.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a file packed by gzip or with lines
-            ended by `\\r`, a `vocab_size` that is no integer or too small, an unknown `split`.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
+            lines ended by `\\r`, a `vocab_size` that is no integer or too small, an unknown
+            `split`.
 
     Example::
 
@@ -416,13 +350,14 @@ def learn_words(texts, vocab_size, *, split="bert"):
         autograph=False,
     ).get_concrete_function()
     counts = collections.Counter()
-    parts = _parts(itertools.chain.from_iterable(_sample(texts)()))
+    sample = Sample(texts, sample, seed)
+    parts = _parts(itertools.chain.from_iterable(sample()))
     while lines := list(itertools.islice(parts, WORD_LINES)):
         counts.update(cut(tf.constant(lines)).numpy().tolist())
     for token in SPECIAL_TOKENS:
         counts.pop(token.encode(), None)
     if not counts:  # text, but no word in it
-        raise _no_text(texts)
+        raise sample.nothing()
     # The bytes of UTF-8 are ordered as the code points are.
     words = heapq.nsmallest(
         vocab_size - len(SPECIAL_TOKENS), counts, key=lambda word: (-counts[word], word)

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import tempfile
 
 import keras
 import numpy as np
@@ -261,21 +262,26 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self.remove_backups()
 
     def _save(self, epoch, batch):
-        if not self._writes:
+        if not self._writes:  # what Keras does meanwhile may have to be done by all workers
+            with tempfile.TemporaryDirectory() as aside:
+                self._write(pathlib.Path(aside), epoch, batch)
             return
         final = self._root / f"backup-{epoch:06d}-{batch:09d}"
         aside = self._root / f"writing-backup-{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
-        self.model.save_weights(aside / WEIGHTS)
-        seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]
-        metadata = {"epoch": epoch, "batch": batch, "seeds": seeds, "epochs": self._epochs}
-        metadata["length"] = self._batches
-        (aside / METADATA).write_text(json.dumps(metadata), "utf8")
+        self._write(aside, epoch, batch)
         final.mkdir(exist_ok=True)
         (final / METADATA).unlink(missing_ok=True)  # of a backup at the same place
         for name in (WEIGHTS, METADATA):
             os.replace(aside / name, final / name)
         self._remove_all_but(final)
+
+    def _write(self, folder, epoch, batch):
+        self.model.save_weights(folder / WEIGHTS)
+        seeds = [keras.ops.convert_to_numpy(state).tolist() for state in self._seed_states()]
+        metadata = {"epoch": epoch, "batch": batch, "seeds": seeds, "epochs": self._epochs}
+        metadata["length"] = self._batches
+        (folder / METADATA).write_text(json.dumps(metadata), "utf8")
 
 
 def _remove(folder):

@@ -61,7 +61,10 @@ def main(folder, backups, kill_at):
     data = Data()
     data.seek(0)
     backup = training.BackupAndRestore(backups, data=data, save_freq=2)
-    model.fit(data.dataset(), epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[backup, Kill()])
+    with strategy.scope():  # where Keras makes a variable when it saves weights
+        model.fit(
+            data.dataset(), epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[backup, Kill()]
+        )
     np.savez(pathlib.Path(folder) / f"weights-{index}", *model.get_weights())
     print("done", training.is_chief(strategy))
 

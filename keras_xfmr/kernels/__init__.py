@@ -30,6 +30,7 @@ program = phrasing.program
 projected_lstm = phrasing.projected_lstm
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
+strategy_replicas = phrasing.strategy_replicas
 sum_over_replicas = phrasing.sum_over_replicas
 sum_over_workers = phrasing.sum_over_workers
 tensor_from_array = phrasing.tensor_from_array
@@ -52,6 +53,7 @@ __all__ = [
     "replicas_of",
     "rms_norm",
     "softmax",
+    "strategy_replicas",
     "sum_over_replicas",
     "sum_over_workers",
     "tensor_from_array",

@@ -71,6 +71,11 @@ def replicas():
     return 1
 
 
+def strategy_replicas():
+    """1, as `replicas`."""
+    return 1
+
+
 def replicas_of(model):
     """1, as `replicas`."""
     return 1

@@ -16,6 +16,7 @@ from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     replicas,
     replicas_of,
     seed_of_replica,
+    strategy_replicas,
     sum_over_replicas,
     sum_over_workers,
 )

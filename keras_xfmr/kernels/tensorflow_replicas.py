@@ -33,6 +33,11 @@ def seed_of_replica(seed):
     return tf.stack([first, second + replica * 0x3C6EF35F])
 
 
+def strategy_replicas():
+    """How many replicas the strategy has in whose scope this is called."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def replicas_of(model):
     """Of the strategy in whose scope a model was made."""
     return model.distribute_strategy.num_replicas_in_sync

@@ -23,8 +23,8 @@ def layout_map(model, mesh, *, axis="model"):
 
     Args:
         model: a model of this library, or one with layers of it. Only names and shapes of its
-            weights are read, so it may be made in `keras.StatelessScope(initialize_variables=False)`,
-            without memory for weights.
+            weights are read. Made in `keras.StatelessScope(initialize_variables=False)` it takes no
+            memory for them.
         mesh: a `keras.distribution.DeviceMesh`.
         axis: the axis of the mesh that weights are split along.
 

@@ -81,7 +81,23 @@ class AdamW(keras.optimizers.AdamW):
                 ", ".join(sorted(unused)),
             )
 
+    def apply(self, grads, trainable_variables=None):
+        """As Keras'; under a `tf.distribute` strategy what is clipped is the sum over all replicas.
+
+        Keras clips what each replica has before it adds them up, so that several replicas would
+        learn something else than one.
+        """
+        if self._clips_sums():
+            grads = [None if g is None else kernels.sum_over_replicas(g) for g in grads]
+        return super().apply(grads, trainable_variables)
+
+    def _clips_sums(self):
+        clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
+        return any(clips) and kernels.strategy_replicas() > 1
+
     def update_step(self, gradient, variable, learning_rate):
+        if self._clips_sums():  # Keras has added up the sums
+            gradient = gradient / kernels.strategy_replicas()
         if self.learning_rate_factors:
             learning_rate = learning_rate * self._factor_of[id(variable)]
         super().update_step(gradient, variable, learning_rate)

@@ -68,7 +68,8 @@ def train(name, mesh):
 
 def main(*arguments):
     names, meshes = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
-    print(json.dumps({name: {mesh: train(name, mesh) for mesh in ("1", *meshes)} for name in names}))
+    found = {name: {mesh: train(name, mesh) for mesh in ("1", *meshes)} for name in names}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

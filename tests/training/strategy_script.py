@@ -89,7 +89,11 @@ def train(name, strategy, epochs, policy):
         model, loss, measured, data = MAKERS[name]()
         factors = {layer.name: 0.5 for layer in model.layers if layer.weights}
         optimizer = training.AdamW(
-            0.02, epsilon=1e-2, weight_decay=1e-3, learning_rate_factors=factors
+            0.02,
+            weight_decay=1e-3,
+            epsilon=1e-2,
+            global_clipnorm=0.3,
+            learning_rate_factors=factors,
         )
         kind = "metrics" if len(data) == 2 else "weighted_metrics"
         model.compile(optimizer, loss, **{kind: measured})

@@ -5,6 +5,7 @@ import functools
 import gzip
 import pathlib
 
+import forked
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,6 +138,40 @@ def test_pairs_of_packed_files(tmp_path):
     (tmp_path / "a.tsv").write_bytes(gzip.compress(rows))
     pairs = text.PairDataset(tmp_path / "a.tsv", tokenizer, tokenizer, batch_size=5)
     assert len(list(pairs.dataset())) == 1 and pairs.rows == 2
+
+
+MEASURE = """
+import resource, sys
+from keras_xfmr import text
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+list(text.Documents(sys.argv[1]).parts())
+text.learn_words(sys.argv[1], 11, sample=101)
+before = peak()
+for _ in text.Documents(sys.argv[2]).parts():
+    pass
+text.learn_words(sys.argv[2], 11, sample=101)
+print(before, peak())
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_what_was_packed(tmp_path):
+    line = b"the same words again and again\n"
+    for name, count in (("few", 10_007), ("many", 2_000_003)):
+        with gzip.open(tmp_path / name, "wb", compresslevel=1) as file:
+            for _ in range(count // 1000):
+                file.write(line * 1000)
+    assert (tmp_path / "many").stat().st_size < 2e6  # 62 MB of text
+    root = pathlib.Path(__file__).parents[2]
+    run = forked.run(
+        "-c", MEASURE, tmp_path / "few", tmp_path / "many", PYTHONPATH=str(root)
+    )
+    assert run.returncode == 0, run.stderr
+    before, after = map(int, run.stdout.split())
+    assert after - before < 40, f"{before} MB before, {after} MB after"
 
 
 # ---- patterns

@@ -39,7 +39,7 @@ class Documents:
     Args:
         files: a text file or several, UTF-8, plain or packed by gzip, or patterns such as
             `"corpus/*.txt"`, whose files are taken in the order of their names. A packed file is
-            unpacked once before, to see that it is whole: 4 s for a GB of text. A byte order mark
+            unpacked once before, to see that it is whole: 5 s for a GB of text. A byte order mark
             and CRLF are taken off. A carriage return inside a line is refused where a file's first
             MiB has one; later ones are dropped by TensorFlow's reader.
         heading: None or `"wikitext"`.

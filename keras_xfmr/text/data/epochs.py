@@ -65,13 +65,18 @@ class Epochs:
         With `shard=(index, count)` each of `count` workers has an equal, contiguous part of the
         rows of every batch; `batch_size` is the number of rows of all of them. They then train on
         exactly the batches of one worker, in the same order, and each has the same number of steps
-        of the same shapes. Every worker reads and tokenizes the whole text, and only makes its own
-        rows into tensors; where that is too slow, `epochs` and the `tf.data` service share the work
-        out. `skipped`, and `bytes` where there is one, count the whole text.
+        of the same shapes. Rows that go on in the next batch do so in the same worker.
+
+        Every worker reads and tokenizes the whole text, because lengths decide what is in a batch;
+        only padding, ids of characters and labels are made for its own rows alone. So a shard gives
+        about as many lines a second as the whole. Where training takes more of them, `epochs` and
+        the `tf.data` service share the work out. `skipped`, and `bytes` where there is one, count
+        the whole text.
 
         `fit` inside a strategy's scope needs no shard: the data set's policy is
         `AutoShardPolicy.DATA`, by which `tf.distribute` gives each worker the same part of the
-        rows. There `rows` counts those of all workers.
+        rows. There `rows` counts those of all workers. `training.BackupAndRestore(data=...)` calls
+        `dataset()` without a shard, which is right for such a `fit` only.
 
         Args:
             shard: None, a pair (index, count), or the `tf.distribute.InputContext` that
@@ -99,9 +104,10 @@ class Epochs:
         """The `tf.data.Dataset` of some epochs, one after the other, each iteration the same ones.
 
         It neither has nor moves a position, so it can be copied to other processes, as the
-        `tf.data` service does. With `processing_mode="distributed_epoch"` its workers take whole
-        epochs in turn, and no row is lost or comes twice. They read copies: nothing is counted in
-        this process.
+        `tf.data` service does. (A copy of `dataset()` would give the same epoch each time.) With
+        `processing_mode="distributed_epoch"` the workers of the service take whole epochs in turn.
+        No row is lost or comes twice; batches of epochs that are made at the same time come in any
+        order. Nothing is counted in this process.
 
         Args:
             first: the first epoch, from 0.
@@ -113,7 +119,8 @@ class Epochs:
             service = tf.data.experimental.service.distribute(
                 processing_mode="distributed_epoch", service="grpc://dispatcher:5050"
             )
-            model.fit(pairs.epochs(0, 10).apply(service), shuffle=False)
+            data = pairs.epochs(0, 10).apply(service)
+            model.fit(data, epochs=10, steps_per_epoch=pairs.count(), shuffle=False)
         """
         check_int("first", first, 0)
         check_int("count", count, 1)
@@ -123,17 +130,24 @@ class Epochs:
         length = None if self._count is None else self._count * count
         return self._finish(data, part, length, shard is not None)
 
+    @tf.autograph.experimental.do_not_convert
     def count(self):
         """Batches of an epoch, found by one pass over the files; the progress bar then knows.
 
-        Each shard has as many. Keras on TensorFlow without XLA counts a step too many, for the
-        optimizer and its schedule, at the end of each epoch whose length it does not know.
+        Each shard has as many. The pass tokenizes all of the text. Keras on TensorFlow without XLA
+        counts a step too many, for the optimizer and its schedule, at the end of each epoch whose
+        length it does not know.
         """
         if self._count is None:
-            position = self._position.numpy()
-            self.seek(0)
-            self._count = sum(1 for _ in self.dataset())
-            self._position.assign(position)
+            whole = Shard.of(None, self._batch_size)
+
+            def one(*batch):
+                self._fill_shard(whole, *batch)  # counts the rows; no more of it is computed
+                return 1
+
+            data = tf.data.Dataset.range(1).map(self._place)
+            data = data.flat_map(lambda place: self._batches_of(place[0]).map(one))
+            self._count = int(untuned(data).reduce(0, lambda counted, one: counted + one))
         return self._count
 
     # ---- how

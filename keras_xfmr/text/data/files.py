@@ -30,7 +30,7 @@ class TextFiles:
 
     A file that begins as gzip's do is unpacked while it is read. That it is whole is found out
     here, by unpacking it once, all files at the same time: TensorFlow's reader takes one that was
-    cut off for a shorter one. (4 s for a GB of text on one core, once in a process.)
+    cut off for a shorter one. (5 s for a GB of text on one core, once in a process.)
 
     Args:
         paths: a file or several, or patterns such as `"corpus/*.txt"`, whose files are taken in

@@ -7,7 +7,9 @@ its matrices is decided in `layers/projections.py`.)
 import keras
 
 from keras_xfmr.kernels.portable import (
+    BLOCK,
     MASKED_SCORE,
+    Seen,
     attention,
     rms_norm,
     softmax,
@@ -20,6 +22,7 @@ if keras.config.backend() == "tensorflow":
 else:
     from keras_xfmr.kernels import portable as phrasing
 
+blockwise_attention = phrasing.blockwise_attention
 build_training = phrasing.build_training
 tensor_from_array = phrasing.tensor_from_array
 dropout = phrasing.dropout
@@ -27,13 +30,17 @@ empty = phrasing.empty
 layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
+recompute = phrasing.recompute
 uniform = phrasing.uniform
 validated = phrasing.validated
 write = phrasing.write
 
 __all__ = [
+    "BLOCK",
     "MASKED_SCORE",
+    "Seen",
     "attention",
+    "blockwise_attention",
     "build_training",
     "tensor_from_array",
     "dropout",
@@ -41,6 +48,7 @@ __all__ = [
     "layer_norm",
     "program",
     "projected_lstm",
+    "recompute",
     "rms_norm",
     "softmax",
     "top_k",

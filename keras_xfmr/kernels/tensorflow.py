@@ -9,7 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.kernels import portable
+from keras_xfmr.kernels.tensorflow_attention import blockwise_attention  # noqa: F401
 from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
+from keras_xfmr.kernels.tensorflow_random import dropout, uniform  # noqa: F401
+from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 
 
 def layer_norm(inputs, gamma, beta, epsilon):
@@ -222,49 +225,3 @@ def _assert_range(name, values, size, advice, ignored, whole=True):
         tf.boolean_mask(values, outside)[:5],
     )
     return tf.debugging.Assert(tf.logical_not(tf.reduce_any(outside)), [message])
-
-
-def uniform(shape, seed):
-    """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
-    if isinstance(seed, keras.random.SeedGenerator):
-        seed = seed.next()
-    elif seed is None:  # drawn in the graph, anew at every call of a compiled function
-        seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
-    else:
-        seed = (seed, 0)
-    bits = tf.bitwise.right_shift(_random_bits(tf.zeros(shape), seed), _word(8))
-    return tf.cast(tf.bitcast(bits, tf.int32), tf.float32) * 2.0**-24
-
-
-def dropout(inputs, rate, seed):
-    """Dropout whose random bits are a hash of the element's index and the seed.
-
-    The generators of `tf.random.stateless_*` compile to loops of their own under XLA:CPU, and what
-    they draw is kept for the gradient. A hash is arithmetic that XLA fuses into what stands around
-    it, forward and backward, so that it costs next to nothing.
-    """
-    keep = _random_bits(inputs, seed) >= _word(min(round(rate * 2**32), 2**32 - 1))
-    return tf.where(
-        keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype)
-    )
-
-
-def _random_bits(like, seed):
-    """32 random bits for each element of `like`, from its index and a seed of two integers.
-
-    SplitMix (Steele et al. 2014) with MurmurHash3's 32-bit finalizer, the second word of the seed
-    joined between its rounds.
-    """
-    first, second = tf.unstack(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32))
-    index = tf.reshape(tf.cast(tf.range(tf.size(like)), tf.uint32), tf.shape(like))
-    bits = _shift_xor(index * _word(0x9E3779B9) + first, 16) * _word(0x85EBCA6B)
-    bits = _shift_xor(tf.bitwise.bitwise_xor(bits, second * _word(0x9E3779B9)), 13)
-    return _shift_xor(bits * _word(0xC2B2AE35), 16)
-
-
-def _shift_xor(bits, shift):
-    return tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _word(shift)))
-
-
-def _word(value):
-    return tf.constant(value, tf.uint32)

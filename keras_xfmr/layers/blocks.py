@@ -221,6 +221,7 @@ class EncoderBlock(_Block):
         use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
             of a decoder-only model, and a call with `cache`, of `init_cache`, returns the new cache
             last.
+        document_ids: integers `[B, T]` of packed documents, see `MultiHeadAttention`.
         products: the products of `projections()`, see `Prepared`, for a loop of calls.
 
     Returns:
@@ -265,6 +266,7 @@ class EncoderBlock(_Block):
         cache=None,
         cache_index=None,
         products=None,
+        document_ids=None,
     ):
         _check_cache(cache, cache_index)
         mask, extras = mask_of_positions("mask", mask, inputs.shape), []
@@ -283,6 +285,7 @@ class EncoderBlock(_Block):
                 cache=cache,
                 cache_index=cache_index,
                 products=products,
+                document_ids=document_ids,
             )
 
         x = self.residual("self_attention", inputs, attend, training)

@@ -264,13 +264,12 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     def encode(self, token_ids, attention_mask, document_ids, training=None):
         """The vectors of every position, which `logits` takes, `[B, T, D]`."""
         documents = document_ids * ops.cast(ops.not_equal(attention_mask, 0), document_ids.dtype)
-        mask = functional.document_mask(documents)  # [B, T, T]
         x = self.token_embedding(token_ids, validate=False)
         if self.position_embedding is not None:
             x = self.position_embedding(x, positions=functional.document_positions(documents))
         x = self.embeddings_dropout(x, training=training)
         for block in self.decoder_blocks:
-            x = block(x, attention_mask=mask, use_causal_mask=True, training=training)
+            x = block(x, document_ids=documents, use_causal_mask=True, training=training)
         return self._normalized(x)
 
     def _normalized(self, x):

@@ -154,6 +154,20 @@ CASES = [
         name="MultiHeadAttention, grouped and rotary",
     ),  # fmt: skip
     Case(
+        layers.MultiHeadAttention,
+        {
+            "num_heads": 4,
+            "key_dim": H,
+            "num_key_value_heads": 2,
+            "sliding_window": 4,
+            "blockwise": True,
+        },
+        ((B, T, D), (B, S, D)),
+        optional={"return_attention_scores": True},
+        subclasses=(StrictPast,),
+        name="MultiHeadAttention, in blocks",
+    ),  # fmt: skip
+    Case(
         layers.MaskedLMTransform,
         {"activation": "gelu_new", "epsilon": 1e-3, "kernel_initializer": "normal"},
         ((B, T, D),),

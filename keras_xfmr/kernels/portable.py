@@ -268,10 +268,13 @@ def _seen(part, seen, first, count, source):
 
 
 def recompute(function):
-    """The function of tensors to a list of tensors, computed again in the backward pass.
+    """The function of (state, inputs) to a list of tensors, computed again in the backward pass.
 
     What it computes on the way to its outputs is not kept for the gradient. On JAX this is
     `jax.checkpoint`; other backends than JAX and TensorFlow keep what they always keep.
+
+    Args:
+        function: of two lists of tensors: weights and seeds, and what it reads.
     """
     if keras.config.backend() != "jax":
         return function

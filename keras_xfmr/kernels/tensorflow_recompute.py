@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def recompute(function):
-    """The function of tensors to a list of tensors, computed again in the backward pass.
+    """See `portable.recompute`.
 
     `tf.recompute_grad` does it where TensorFlow executes eagerly, and it is used there. In a graph
     it takes no booleans, and XLA sees through its dependence on the gradients from above: both
@@ -14,11 +14,12 @@ def recompute(function):
     graph of its own. `function` must hold no model either: what it needs are its arguments.
     """
 
-    def run(*tensors):
-        tensors = [tf.convert_to_tensor(x) for x in tensors]
+    def run(state, inputs):
+        count, tensors = len(state), [tf.convert_to_tensor(x) for x in (*state, *inputs)]
+        of_tensors = lambda *x: function(list(x[:count]), list(x[count:]))  # noqa: E731
         if tf.executing_eagerly():
-            return _eager(function, tensors)
-        return tf.function(_recomputed(function), autograph=False)(*tensors)
+            return _eager(of_tensors, tensors)
+        return list(tf.function(_recomputed(of_tensors, count), autograph=False)(*tensors))
 
     return run
 
@@ -33,13 +34,18 @@ def _eager(function, tensors):
     return tf.recompute_grad(of_floats)(*(x for x, f in zip(tensors, floats) if f))
 
 
-def _recomputed(function):
+def _recomputed(function, count):
     @tf.custom_gradient
     def run(*tensors):
         outputs = function(*tensors)
 
         def gradient(*upstream):
-            later = _behind(upstream, tensors)
+            zero = _later_zero(upstream)
+            # Weights need not wait: what is made of them alone is small.
+            later = [
+                x if i < count and x.dtype.is_floating else _wait(x, zero)
+                for i, x in enumerate(tensors)
+            ]
             sources = [x for x in later if x.dtype.is_floating]
             with tf.GradientTape() as tape:
                 tape.watch(sources)
@@ -56,20 +62,19 @@ def _recomputed(function):
     return run
 
 
-def _behind(upstream, tensors):
-    """The tensors with their values, by operations that wait for the gradients from above.
+def _later_zero(upstream):
+    """An int32 that is 0 once the gradients from above are there.
 
-    They add a zero that is one because a square is 0 or 1 modulo 4, which no compiler of graphs
-    knows. Without it XLA would join the second computation with the first, or begin it at once.
+    A square is 0 or 1 modulo 4, so that its second bit is 0. No compiler of graphs knows: it would
+    join the second computation with the first, or begin it at once.
     """
     first = next(x for x in upstream if x is not None and x.dtype.is_floating)
     number = tf.bitcast(tf.cast(tf.reshape(first, [-1])[:1], tf.float32), tf.int32)[0]
-    zero = tf.bitwise.bitwise_and(number * number, 2)
+    return tf.bitwise.bitwise_and(number * number, 2)
 
-    def wait(x):
-        if x.dtype.is_bool:
-            return tf.logical_or(x, tf.cast(zero, tf.bool))
-        return x + tf.cast(zero, x.dtype)
 
-    return [wait(x) if x.dtype.is_bool or x.dtype.is_floating or x.dtype.is_integer else x
-            for x in tensors]
+def _wait(x, zero):
+    """The tensor with its values."""
+    if x.dtype.is_bool:
+        return tf.logical_or(x, tf.cast(zero, tf.bool))
+    return x + tf.cast(zero, x.dtype)

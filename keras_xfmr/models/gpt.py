@@ -82,6 +82,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         pad_id: the padding of the tokenizer; None, the default, where it has none of its own. An id
             that is also the start or the end hides nothing.
         start_id, end_id: by default the last id, as in GPT-2.
+        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+            inside them again in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -133,6 +135,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         pad_id=None,
         start_id=None,
         end_id=None,
+        rematerialize=False,
         dtype=None,
         name=None,
         **kwargs,
@@ -147,7 +150,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             embedding_dropout_rate=embedding_dropout_rate, activation=activation, norm=norm,
             norm_first=norm_first, use_bias=use_bias, epsilon=epsilon, tie_output=tie_output,
             initializer_range=initializer_range, initializer=saved_initializer(initializer),
-            pad_id=pad_id, start_id=start_id, end_id=end_id,
+            pad_id=pad_id, start_id=start_id, end_id=end_id, rematerialize=bool(rematerialize),
             dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
@@ -213,6 +216,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             norm=config["norm"],
             norm_first=config["norm_first"],
             epsilon=config["epsilon"],
+            rematerialize=config["rematerialize"],
             self_attention=MultiHeadAttention(
                 config["num_heads"],
                 config["d_model"] // config["num_heads"],

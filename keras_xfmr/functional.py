@@ -202,11 +202,22 @@ def document_positions(document_ids):
     >>> document_positions(np.array([[1, 1, 2, 2, 2, 0]])).numpy().tolist()
     [[0, 1, 0, 1, 2, 0]]
     """
-    mask = document_mask(document_ids)
-    index = ops.cumsum(ops.ones_like(document_ids, dtype="int32"), axis=1) - 1
-    # Of padding, which sees nothing, the first place is its own.
-    seen = ops.where(mask, ops.expand_dims(index, 1), ops.expand_dims(index, 2))
-    return index - ops.min(seen, axis=-1)
+    visible = ops.not_equal(document_ids, 0)
+    count = ops.cumsum(ops.cast(visible, "int32"), axis=1)
+    index = ops.cumsum(ops.ones_like(count), axis=1) - 1
+    last = index[:, -1:] + 1  # behind every place
+    # The tokens that are not padding, side by side, then the others.
+    places = ops.sort(ops.where(visible, index, index + last), axis=1)
+    inside = places < last
+    ids = ops.take_along_axis(document_ids, ops.where(inside, places, places - last), axis=1)
+    begins = ops.concatenate([ops.ones_like(inside[:, :1]), ids[:, 1:] != ids[:, :-1]], axis=1)
+    begins = ops.logical_and(begins, inside)
+    # Where the first document begins, the second, ...; and the number of each token's document.
+    starts = ops.sort(ops.where(begins, places, last), axis=1)
+    number = ops.cumsum(ops.cast(begins, "int32"), axis=1) - 1
+    number = ops.take_along_axis(number, ops.maximum(count - 1, 0), axis=1)
+    start = ops.take_along_axis(starts, ops.maximum(number, 0), axis=1)
+    return ops.where(visible, index - start, 0)
 
 
 def combine_masks(*masks):

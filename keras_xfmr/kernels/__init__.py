@@ -7,7 +7,9 @@ its matrices is decided in `layers/projections.py`.)
 import keras
 
 from keras_xfmr.kernels.portable import (
+    BLOCK,
     MASKED_SCORE,
+    Seen,
     attention,
     rms_norm,
     softmax,
@@ -20,6 +22,7 @@ if keras.config.backend() == "tensorflow":
 else:
     from keras_xfmr.kernels import portable as phrasing
 
+blockwise_attention = phrasing.blockwise_attention
 build_training = phrasing.build_training
 copies = phrasing.copies
 dropout = phrasing.dropout
@@ -28,6 +31,7 @@ is_chief = phrasing.is_chief
 layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
+recompute = phrasing.recompute
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
 strategy_replicas = phrasing.strategy_replicas
@@ -39,8 +43,11 @@ validated = phrasing.validated
 write = phrasing.write
 
 __all__ = [
+    "BLOCK",
     "MASKED_SCORE",
+    "Seen",
     "attention",
+    "blockwise_attention",
     "build_training",
     "copies",
     "dropout",
@@ -51,6 +58,7 @@ __all__ = [
     "projected_lstm",
     "replicas",
     "replicas_of",
+    "recompute",
     "rms_norm",
     "softmax",
     "strategy_replicas",

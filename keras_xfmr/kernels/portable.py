@@ -4,6 +4,9 @@ B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, 
 D last axis
 """
 
+import functools
+import typing
+
 import keras
 import numpy as np
 from keras import ops
@@ -11,6 +14,29 @@ from keras import ops
 # The float32 score of what must not be seen: below every score of a query and a key, and finite, as
 # a row of it alone must not become NaN.
 MASKED_SCORE = float(np.finfo("float32").min)
+BLOCK = 256  # queries, and keys, whose scores are in memory together
+
+
+class Seen(typing.NamedTuple):
+    """Who sees whom, so that it can be computed for some queries and keys at a time.
+
+    Attributes:
+        mask: boolean, of rank 4, broadcastable to `[B, N, T, S]`, or None.
+        query_mask, source_mask: boolean `[B, T]` and `[B, S]`, or None.
+        query_documents, source_documents: integers `[B, T]` and `[B, S]`; a query sees the keys of
+            its number, and none where that is 0. Or None.
+        position: of the first query among the keys, an integer or a scalar tensor.
+        behind, ahead: how many keys before and after its own position a query sees; None is all.
+    """
+
+    mask: typing.Any = None
+    query_mask: typing.Any = None
+    source_mask: typing.Any = None
+    query_documents: typing.Any = None
+    source_documents: typing.Any = None
+    position: typing.Any = 0
+    behind: int | None = None
+    ahead: int | None = None
 
 
 def layer_norm(inputs, gamma, beta, epsilon):
@@ -200,6 +226,105 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
     weights = ops.cast(weights, value.dtype)
     dropped = weights if drop is None else drop(weights)
     return _weights_value_product(dropped, value), weights
+
+
+def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=None, block=None):
+    """`attention` that holds the scores of some queries at a time, forward and backward.
+
+    Rabe and Staats (2021), with all keys for each block of queries: the scores in memory are
+    `[B, N, block, S]`, and the backward pass computes them again where `recompute` does.
+
+    Args:
+        query, key, value: as of `attention`.
+        seen: who sees whom, a `Seen`.
+        bias, scale: as of `attention`.
+        dropout: a rate and a seed of two integers, or None.
+        block: queries of a block.
+
+    Returns:
+        `[B, T, N, V]`.
+    """
+    block, target, source = block or BLOCK, ops.shape(query)[1], ops.shape(key)[1]
+    count = -(-target // block)
+    rest = count * block - target
+
+    def cut(x, axis, wanted=True):
+        """The blocks of an axis in front, where there is such an axis; else the tensor as it is."""
+        if x is None or not wanted or x.shape[axis] == 1:
+            return x
+        widths = [(0, rest if i == axis else 0) for i in range(len(x.shape))]
+        x, shape = ops.pad(x, widths), list(ops.shape(x))
+        shape[axis : axis + 1] = [count, block]
+        return ops.moveaxis(ops.reshape(x, shape), axis, 0)
+
+    moving = {"query": cut(query, 1), "index": ops.arange(count, dtype="int32")}
+    whole = {"key": key, "value": value}
+    rows = {"query_mask": 1, "query_documents": 1, "mask": 2}
+    given = {**{name: getattr(seen, name) for name in rows}, "bias": bias}
+    for name, axis in {**rows, "bias": 2}.items():
+        if given[name] is not None:
+            fixed = given[name].shape[axis] == 1 and target != 1
+            (whole if fixed else moving)[name] = given[name] if fixed else cut(given[name], axis)
+    for name in ("source_mask", "source_documents"):
+        if getattr(seen, name) is not None:
+            whole[name] = getattr(seen, name)
+
+    def attend(whole, part):
+        part = {**whole, **part}
+        mask = _seen(part, seen, part["index"] * block, block, source)
+        drop = None
+        if dropout is not None:
+            rate, seed = dropout
+            of_block = ops.cast(ops.stack([0 * part["index"], part["index"]]), "uint32")
+            seed = ops.cast(seed, "uint32") + of_block
+            drop = lambda w: keras.random.dropout(w, rate, seed=seed)  # noqa: E731
+        heads = part["query"], part["key"], part["value"]
+        return attention(*heads, mask, part.get("bias"), scale, drop)[0]
+
+    once = recompute(attend)
+    _, blocks = ops.scan(lambda carry, part: (carry, once(whole, part)), ops.zeros(()), moving)
+    output = ops.moveaxis(blocks, 0, 1)
+    shape = ops.shape(output)
+    return ops.reshape(output, (shape[0], count * block, *shape[3:]))[:, :target]
+
+
+def _seen(part, seen, first, count, source):
+    """The mask of `count` queries from the one at `first` on, or None where they see all keys."""
+    masks, index = [], ops.arange(source, dtype="int32")
+    if seen.behind is not None or seen.ahead is not None:
+        rows = ops.arange(count, dtype="int32") + first + ops.cast(seen.position, "int32")
+        ahead = index - ops.expand_dims(rows, 1)
+        if seen.ahead is not None:
+            masks.append(ahead <= seen.ahead)
+        if seen.behind is not None:
+            masks.append(ahead >= -seen.behind)
+    if "query_mask" in part:
+        masks.append(part["query_mask"][:, None, :, None])
+    if "source_mask" in part:
+        masks.append(part["source_mask"][:, None, None, :])
+    if "query_documents" in part:
+        documents = part["source_documents"][:, None, None, :]
+        same = ops.equal(part["query_documents"][:, None, :, None], documents)
+        masks.append(ops.logical_and(same, ops.not_equal(documents, 0)))
+    if "mask" in part:
+        masks.append(part["mask"])
+    return functools.reduce(ops.logical_and, masks) if masks else None
+
+
+def recompute(function):
+    """The function of (state, inputs) to a list of tensors, computed again in the backward pass.
+
+    What it computes on the way to its outputs is not kept for the gradient. On JAX this is
+    `jax.checkpoint`; other backends than JAX and TensorFlow keep what they always keep.
+
+    Args:
+        function: of two lists of tensors: weights and seeds, and what it reads.
+    """
+    if keras.config.backend() != "jax":
+        return function
+    from keras_xfmr.kernels.jax import checkpoint
+
+    return checkpoint(function)
 
 
 def _add_bias(scores, bias, mask):

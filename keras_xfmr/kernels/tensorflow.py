@@ -9,13 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.kernels import portable
+from keras_xfmr.kernels.tensorflow_attention import blockwise_attention  # noqa: F401
 from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
+from keras_xfmr.kernels.tensorflow_random import dropout, uniform  # noqa: F401
+from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     copies,
     is_chief,
     replicas,
     replicas_of,
-    seed_of_replica,
     strategy_replicas,
     sum_over_replicas,
     sum_over_workers,

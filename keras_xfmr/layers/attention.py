@@ -8,8 +8,9 @@ import math
 import keras
 from keras import ops
 
-from keras_xfmr import functional
+from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.layers import blockwise as blocks
 from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
@@ -49,6 +50,12 @@ class MultiHeadAttention(keras.layers.Layer):
             2023), each read by N / K query heads without being repeated in memory.
         rotary: a `RotaryEmbedding` (or any layer called as `layer(x, offset=...)`) applied to the
             projected queries and keys.
+        blockwise: whether the scores of some queries and keys at a time are computed, and computed
+            again in the backward pass, so that memory grows with T and S and not with T x S (Rabe
+            and Staats 2021, Milakov and Gimelshein 2018). The result is exact. None, the default:
+            where T x S is known and at least 2^20; True: for all lengths; False: never. A call
+            that returns scores, and a subclass with a `compute_attention` or a
+            `compute_mask_for_scores` of its own, have all scores at once in any case.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             activity_regularizer, kernel_constraint, bias_constraint: of the projections.
 
@@ -78,6 +85,8 @@ class MultiHeadAttention(keras.layers.Layer):
         position: of the first query, by default 0, where `cache` is the keys and values: for rotary
             positions, causal and sliding masks.
         products: the products of `projections()`, see `Prepared`, for a loop of calls.
+        document_ids: integers `[B, T]`, for self-attention without a cache: a token sees those of
+            its own number, and one of number 0 sees nothing. See `functional.document_mask`.
 
     Returns:
         `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` last the new
@@ -117,6 +126,7 @@ class MultiHeadAttention(keras.layers.Layer):
         *,
         num_key_value_heads=None,
         rotary=None,
+        blockwise=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -139,6 +149,12 @@ class MultiHeadAttention(keras.layers.Layer):
             raise ValueError(f"`dropout` must lie in [0, 1]. Received: {dropout}.")
         if flash_attention:
             raise ValueError("`flash_attention=True` is not supported here. Leave it out.")
+        if blockwise not in (None, True, False):
+            raise ValueError(
+                "`blockwise` must be True, False, or None, which decides by the length. "
+                f"Received: {blockwise!r}."
+            )
+        self.blockwise = blockwise
         self.dropout = dropout
         self.use_bias = use_bias
         self.sliding_window = (
@@ -165,7 +181,7 @@ class MultiHeadAttention(keras.layers.Layer):
         config = super().get_config()
         for name in ("num_heads", "key_dim", "value_dim", "dropout", "use_bias", "sliding_window"):
             config[name] = getattr(self, name)
-        for name in ("flash_attention", "use_gate", "seed", "num_key_value_heads"):
+        for name in ("flash_attention", "use_gate", "seed", "num_key_value_heads", "blockwise"):
             config[name] = getattr(self, name)
         config["output_shape"] = self._output_axes
         config["attention_axes"] = self._attention_axes
@@ -360,13 +376,18 @@ class MultiHeadAttention(keras.layers.Layer):
         cache_index=None,
         position=None,
         products=None,
+        document_ids=None,
     ):
         reads_cache = cache is not None and cache_index is None
         sources = () if reads_cache else (value.shape, (value if key is None else key).shape)
         _check_shapes(query.shape, *sources)
         folded = self._folds(query.shape)
-        if folded and (cache is not None or attention_bias is not None):
-            raise ValueError("`cache` and `attention_bias` need inputs [batch, length, features].")
+        if folded and any(x is not None for x in (cache, attention_bias, document_ids)):
+            raise ValueError(
+                "`cache` and `attention_bias` need inputs [batch, length, features], and so do "
+                "`document_ids`."
+            )
+        document_ids = _documents(document_ids, query.shape, sources, cache)
         position_masks = query_mask, value_mask, key_mask
         if not folded:  # of other axes it depends on which axis attends
             shapes = query.shape, *(sources or ((None,) * 3,) * 2)
@@ -390,13 +411,15 @@ class MultiHeadAttention(keras.layers.Layer):
         if cache is not None:
             key, value = _from_cache(cache)
         heads = query, key, value
-        masks = dict(query_mask=query_mask, source_masks=(value_mask, key_mask))
+        masks = dict(attention_mask=attention_mask, query_mask=query_mask)
+        masks.update(source_masks=(value_mask, key_mask), document_ids=document_ids)
         masks.update(position=position, use_causal_mask=use_causal_mask)
+        wanted = dict(training=training, scores=return_attention_scores)
         if folded:
-            output, weights = self._folded_attention(heads, attention_mask, masks, training)
+            output, weights = self._folded_attention(heads, masks, **wanted)
         else:
             attend = self._attend_shared if reads_cache else self._attend
-            output, weights = attend(heads, attention_mask, attention_bias, masks, training)
+            output, weights = attend(heads, attention_bias, masks, **wanted)
         if gate is not None:
             output = output * gate
         results = [project(self.output_dense, output, products)]
@@ -406,13 +429,37 @@ class MultiHeadAttention(keras.layers.Layer):
             results.append(cache)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _attend(self, heads, attention_mask, bias, masks, training):
+    def _attend(self, heads, bias, masks, training, scores):
+        """The output, and the weights or None, which they may be where `scores` is False."""
+        if not scores and self._attends_in_blocks(*heads[:2]):
+            return self._attend_in_blocks(heads, bias, masks, training), None
+        masks = dict(masks)
+        limits, documents = [masks.pop("attention_mask")], masks.pop("document_ids")
+        if documents is not None:
+            limits.append(functional.document_mask(documents))
         mask = self.compute_mask_for_scores(
-            ops.shape(heads[0])[1], ops.shape(heads[1])[1], masks=[attention_mask], **masks
+            ops.shape(heads[0])[1], ops.shape(heads[1])[1], masks=limits, **masks
         )
         return self.compute_attention(*heads, mask, bias, training)
 
-    def _attend_shared(self, heads, attention_mask, bias, masks, training):
+    def _attends_in_blocks(self, query, key):
+        steps = "compute_attention", "compute_mask_for_scores"
+        if self.blockwise is False or blocks.is_symbolic(query):
+            return False
+        if self.dropout == 1 or blocks.overrides(self, MultiHeadAttention, steps):
+            return False
+        return bool(self.blockwise) or blocks.is_long(query, key)
+
+    def _attend_in_blocks(self, heads, bias, masks, training):
+        query, key, value = heads
+        scores = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])
+        seen = blocks.who_sees_whom(masks, self.sliding_window, scores)
+        drops, scale = self.dropout and training, 1.0 / math.sqrt(self.key_dim)
+        dropout = (self.dropout, self.dropout_layer.seed_generator.next()) if drops else None
+        bias = blocks.as_bias(bias, scores)
+        return kernels.blockwise_attention(query, key, value, seen, bias, scale, dropout)
+
+    def _attend_shared(self, heads, bias, masks, **wanted):
         """Attention of queries, several of which may read one row of the keys and values."""
         query, key, value = heads
         rows = SharedRows(query, ops.shape(key)[0])
@@ -422,12 +469,12 @@ class MultiHeadAttention(keras.layers.Layer):
                 "known when the call is traced: rows that share keys have no order among them. "
                 f"Received: {query.shape[0]} rows for a cache of {key.shape[0]}."
             )
+        masks = {**masks, "attention_mask": rows.group_mask(masks["attention_mask"])}
         if masks["query_mask"] is not None:
-            masks = {**masks, "query_mask": rows.group(masks["query_mask"])}
-        attention_mask, bias = rows.group_mask(attention_mask), rows.group_mask(bias)
+            masks["query_mask"] = rows.group(masks["query_mask"])
         heads = rows.group(query), key, value
-        output, weights = self._attend(heads, attention_mask, bias, masks, training)
-        return rows.ungroup(output), rows.ungroup_weights(weights)
+        output, weights = self._attend(heads, rows.group_mask(bias), masks, **wanted)
+        return rows.ungroup(output), None if weights is None else rows.ungroup_weights(weights)
 
     # ---- attention over other axes than the second of three
 
@@ -435,7 +482,7 @@ class MultiHeadAttention(keras.layers.Layer):
         axes = self._attention_axes
         return len(query_shape) != 3 or axes not in (None, (1,), (-2,))
 
-    def _folded_attention(self, heads, attention_mask, masks, training):
+    def _folded_attention(self, heads, masks, **wanted):
         folding = AxisFolding(heads, self._attention_axes)
         if (masks["use_causal_mask"] or self.sliding_window) and len(folding.axes) > 1:
             raise ValueError(
@@ -452,14 +499,12 @@ class MultiHeadAttention(keras.layers.Layer):
         query, key, value = (x.shape[:-1] for x in heads)  # of the rank of the inputs
         positions = _position_masks(positions, (query, value, key))
         query_mask, *source_masks = map(folding.fold_positions, positions)
-        mask = self.compute_mask_for_scores(
-            folding.target_length,
-            folding.source_length,
-            masks=[folding.fold_mask(attention_mask)],
-            **{**masks, "query_mask": query_mask, "source_masks": source_masks},
-        )
-        output, weights = self.compute_attention(*folding.heads, mask, None, training)
-        return folding.unfold_output(output), folding.unfold_weights(weights)
+        attention_mask = folding.fold_mask(masks["attention_mask"])
+        masks = {**masks, "attention_mask": attention_mask, "query_mask": query_mask}
+        masks["source_masks"] = source_masks
+        output, weights = self._attend(folding.heads, None, masks, **wanted)
+        weights = None if weights is None else folding.unfold_weights(weights)
+        return folding.unfold_output(output), weights
 
 
 def _position(cache, cache_index, position):
@@ -479,6 +524,20 @@ def _position(cache, cache_index, position):
             f"cache=None, cache_index={cache_index!r}."
         )
     return cache_index
+
+
+def _documents(document_ids, query_shape, sources, cache):
+    """The numbers of the tokens' documents, seen to be those of a self-attention."""
+    if document_ids is None:
+        return None
+    lengths = [shape[1] for shape in (query_shape, *sources)]
+    if cache is not None or not functional.shapes_agree(lengths[:1], lengths[1:2]):
+        raise ValueError(
+            "`document_ids` are those of queries and keys, which must be the same positions, "
+            f"without a cache. Received: {lengths[0]} queries, cache={_given(cache)}"
+            f"{'' if cache is not None else f', {lengths[1]} keys'}. Pass `attention_mask`."
+        )
+    return mask_of_positions("document_ids", document_ids, query_shape)
 
 
 # A cache has the layout that the two products of a step read, keys [B, K, H, S] and values

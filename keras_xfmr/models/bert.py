@@ -81,6 +81,8 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         pooler: whether there is a dense layer with tanh on position 0; without it `outputs[1]` is
             position 0 as it is.
         initializer: of the embeddings and the blocks, by default the truncated normal.
+        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+            inside them again in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -124,6 +126,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         initializer_range=0.02,
         pooler=True,
         initializer=None,
+        rematerialize=False,
         dtype=None,
         name=None,
         **kwargs,
@@ -136,7 +139,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate,
             hidden_act=hidden_act, layer_norm_eps=layer_norm_eps, pad_token_id=pad_token_id,
             initializer_range=initializer_range, pooler=pooler,
-            initializer=saved_initializer(initializer),
+            initializer=saved_initializer(initializer), rematerialize=bool(rematerialize),
             dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
@@ -170,6 +173,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
                 activation=self.activation,
                 epsilon=layer_norm_eps,
                 kernel_initializer=self._encoder_initializer(),
+                rematerialize=config["rematerialize"],
                 dtype=policy,
                 name=f"encoder_{i}",
             )

@@ -82,6 +82,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         pad_id: the padding of the tokenizer; None, the default, where it has none of its own. An id
             that is also the start or the end hides nothing.
         start_id, end_id: by default the last id, as in GPT-2.
+        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+            inside them again in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -133,6 +135,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         pad_id=None,
         start_id=None,
         end_id=None,
+        rematerialize=False,
         dtype=None,
         name=None,
         **kwargs,
@@ -147,7 +150,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             embedding_dropout_rate=embedding_dropout_rate, activation=activation, norm=norm,
             norm_first=norm_first, use_bias=use_bias, epsilon=epsilon, tie_output=tie_output,
             initializer_range=initializer_range, initializer=saved_initializer(initializer),
-            pad_id=pad_id, start_id=start_id, end_id=end_id,
+            pad_id=pad_id, start_id=start_id, end_id=end_id, rematerialize=bool(rematerialize),
             dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
@@ -213,6 +216,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             norm=config["norm"],
             norm_first=config["norm_first"],
             epsilon=config["epsilon"],
+            rematerialize=config["rematerialize"],
             self_attention=MultiHeadAttention(
                 config["num_heads"],
                 config["d_model"] // config["num_heads"],
@@ -264,13 +268,12 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     def encode(self, token_ids, attention_mask, document_ids, training=None):
         """The vectors of every position, which `logits` takes, `[B, T, D]`."""
         documents = document_ids * ops.cast(ops.not_equal(attention_mask, 0), document_ids.dtype)
-        mask = functional.document_mask(documents)  # [B, T, T]
         x = self.token_embedding(token_ids, validate=False)
         if self.position_embedding is not None:
             x = self.position_embedding(x, positions=functional.document_positions(documents))
         x = self.embeddings_dropout(x, training=training)
         for block in self.decoder_blocks:
-            x = block(x, attention_mask=mask, use_causal_mask=True, training=training)
+            x = block(x, document_ids=documents, use_causal_mask=True, training=training)
         return self._normalized(x)
 
     def _normalized(self, x):

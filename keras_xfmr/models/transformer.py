@@ -66,6 +66,8 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         scale_embeddings: whether embeddings are multiplied by sqrt(D), as in the paper, so that
             sinusoids do not drown them. Learned positions can do without.
         pad_id, start_id, end_id: of the tokenizers, by default 0, 2 and 3. They may be equal.
+        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+            inside them again in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 
     Inputs of the call: `{"source_ids": [B, S], "target_ids": [B, T]}`, integers.
@@ -105,6 +107,7 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         pad_id=0,
         start_id=2,
         end_id=3,
+        rematerialize=False,
         dtype=None,
         name=None,
         **kwargs,
@@ -117,7 +120,8 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
             dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate,
             activation=activation, norm=norm, norm_first=norm_first, positions=positions,
             max_length=max_length, scale_embeddings=scale_embeddings, pad_id=pad_id,
-            start_id=start_id, end_id=end_id, dtype=keras.dtype_policies.serialize(policy),
+            start_id=start_id, end_id=end_id, rematerialize=bool(rematerialize),
+            dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         source_vocab_size, target_vocab_size, d_model = map(
             config.get, ("source_vocab_size", "target_vocab_size", "d_model")
@@ -311,7 +315,10 @@ def _positions(config, policy, name):
 
 
 def _blocks(kind, name, count, config, policy):
-    shared = ("dropout_rate", "attention_dropout_rate", "activation", "norm", "norm_first")
+    shared = (
+        "dropout_rate", "attention_dropout_rate", "activation", "norm", "norm_first",
+        "rematerialize",
+    )  # fmt: skip
     arguments = {key: config[key] for key in shared}
     return [
         kind(config["num_heads"], config["ffn_dim"], dtype=policy, name=f"{name}_{i}", **arguments)

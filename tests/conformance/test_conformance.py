@@ -92,6 +92,7 @@ CASES = [
             "norm_first": True,
             "epsilon": 1e-3,
             "kernel_initializer": "he_normal",
+            "rematerialize": True,
         },
         ((B, T, D), (B, S, D)),
         optional={"return_attention_scores": True},
@@ -106,6 +107,7 @@ CASES = [
             "activation": ops.gelu,
             "self_attention": layers.MultiHeadAttention(2, 4, rotary=layers.RotaryEmbedding()),
             "feed_forward": keras.layers.Dense(D, activation="tanh"),
+            "rematerialize": True,
         },
         ((B, T, D),),
         optional={"return_attention_scores": True},
@@ -152,6 +154,20 @@ CASES = [
         optional={"return_attention_scores": True},
         subclasses=(StrictPast,),
         name="MultiHeadAttention, grouped and rotary",
+    ),  # fmt: skip
+    Case(
+        layers.MultiHeadAttention,
+        {
+            "num_heads": 4,
+            "key_dim": H,
+            "num_key_value_heads": 2,
+            "sliding_window": 4,
+            "blockwise": True,
+        },
+        ((B, T, D), (B, S, D)),
+        optional={"return_attention_scores": True},
+        subclasses=(StrictPast,),
+        name="MultiHeadAttention, in blocks",
     ),  # fmt: skip
     Case(
         layers.MaskedLMTransform,

@@ -1,0 +1,62 @@
+"""Random numbers that are a hash of their place, the same in graphs and under XLA."""
+
+import keras
+import tensorflow as tf
+
+from keras_xfmr.kernels.tensorflow_replicas import seed_of_replica
+
+
+def uniform(shape, seed):
+    """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
+    if isinstance(seed, keras.random.SeedGenerator):
+        seed = seed.next()
+    elif seed is None:  # drawn in the graph, anew at every call of a compiled function
+        seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
+    else:
+        seed = (seed, 0)
+    bits = tf.bitwise.right_shift(random_bits(_places(tf.zeros(shape)), seed), _word(8))
+    return tf.cast(tf.bitcast(bits, tf.int32), tf.float32) * 2.0**-24
+
+
+def dropout(inputs, rate, seed):
+    """Dropout whose random bits are a hash of the element's index and the seed.
+
+    The generators of `tf.random.stateless_*` compile to loops of their own under XLA:CPU, and what
+    they draw is kept for the gradient. A hash is arithmetic that XLA fuses into what stands around
+    it, forward and backward, so that it costs next to nothing.
+    """
+    keep = random_bits(_places(inputs), seed) >= threshold(rate)
+    return tf.where(
+        keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype)
+    )
+
+
+def threshold(rate):
+    """The random bits of a share `rate` lie below it."""
+    return _word(min(round(rate * 2**32), 2**32 - 1))
+
+
+def random_bits(index, seed):
+    """32 random bits for each place, a tensor of uint32, from it and a seed of two integers.
+
+    SplitMix (Steele et al. 2014) with MurmurHash3's 32-bit finalizer, the second word of the seed
+    joined between its rounds. Each replica has other bits.
+    """
+    seed = seed_of_replica(tf.cast(seed, tf.int32))
+    first, second = tf.unstack(tf.bitcast(seed, tf.uint32))
+    bits = _shift_xor(index * _word(0x9E3779B9) + first, 16) * _word(0x85EBCA6B)
+    bits = _shift_xor(tf.bitwise.bitwise_xor(bits, second * _word(0x9E3779B9)), 13)
+    return _shift_xor(bits * _word(0xC2B2AE35), 16)
+
+
+def _places(like):
+    """0, 1, 2, ... in the shape of a tensor."""
+    return tf.reshape(tf.cast(tf.range(tf.size(like)), tf.uint32), tf.shape(like))
+
+
+def _shift_xor(bits, shift):
+    return tf.bitwise.bitwise_xor(bits, tf.bitwise.right_shift(bits, _word(shift)))
+
+
+def _word(value):
+    return tf.constant(value, tf.uint32)

@@ -1,0 +1,67 @@
+"""When attention is computed in blocks, and who sees whom there.
+
+B batch, T target, S source, N heads
+"""
+
+import keras
+from keras import ops
+
+from keras_xfmr import functional
+from keras_xfmr.kernels import Seen
+
+LONG = 2**20  # T x S, from which on blocks are chosen: 1,024 queries of as many keys
+
+
+def is_long(query, key):
+    """Whether T x S is known and at least `LONG`."""
+    target, source = query.shape[1], key.shape[1]
+    return target is not None and source is not None and target * source >= LONG
+
+
+def is_symbolic(x):
+    """Whether only a shape is wanted, which is that of the plain way."""
+    return isinstance(x, keras.KerasTensor)
+
+
+def overrides(layer, base, names):
+    """Whether a subclass, or the layer itself, has methods of its own in the place of these."""
+    methods = (getattr(getattr(layer, name), "__func__", None) for name in names)
+    return any(method is not getattr(base, name) for method, name in zip(methods, names))
+
+
+def who_sees_whom(masks, window, scores):
+    """The masks of a call as a `kernels.Seen`, from which each block makes its own.
+
+    Args:
+        masks: `attention_mask`, of rank 3 or 4; `query_mask`, `source_masks`, `document_ids`,
+            `position` and `use_causal_mask`, as `compute_mask_for_scores` takes them.
+        window: `sliding_window` of the layer, or None.
+        scores: `(B, N, T, S)`, None where not known.
+    """
+    mask = functional.combine_masks(masks["attention_mask"])
+    if mask is not None:
+        mask = ops.expand_dims(mask, 1) if len(mask.shape) == 3 else mask
+        functional.check_broadcast("mask", mask.shape, scores)
+    source = [ops.cast(x, "bool") for x in masks["source_masks"] if x is not None]
+    query, documents = masks["query_mask"], masks["document_ids"]
+    ahead = None if window is None else window - 1
+    return Seen(
+        mask=mask,
+        query_mask=None if query is None else ops.cast(query, "bool"),
+        source_mask=ops.logical_and(*source) if len(source) == 2 else next(iter(source), None),
+        query_documents=documents,
+        source_documents=documents,
+        position=masks["position"],
+        behind=ahead,
+        ahead=0 if masks["use_causal_mask"] else ahead,
+    )
+
+
+def as_bias(bias, scores):
+    """A bias of rank 4, or None."""
+    if bias is None:
+        return None
+    functional.check_broadcast("bias", bias.shape, scores)
+    while len(bias.shape) < 4:
+        bias = ops.expand_dims(bias, 0)
+    return bias

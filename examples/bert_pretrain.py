@@ -116,9 +116,7 @@ def compile_model(model, steps):
     metrics = {"mlm": [training.MaskedAccuracy(pad_id=model.bert.pad_token_id)]}
     weighted = {}
     if model.nsp_dense is not None:
-        losses["nsp"] = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        )
+        losses["nsp"] = training.MaskedCrossEntropy(pad_id=-1)
         weighted["nsp"] = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     schedule = training.LinearWarmupDecay(FLAGS.learning_rate, max(steps // 10, 1), steps)
     model.compile(

@@ -27,7 +27,7 @@ import keras
 import mixing
 from absl import app, flags, logging
 
-from keras_xfmr import models
+from keras_xfmr import models, training
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
@@ -44,7 +44,7 @@ def compile_model(model, steps):
     rate = FLAGS.learning_rate or (1e-3 if FLAGS.train_encoder else 1e-2)
     model.compile(
         fine_tuning.optimizer(rate, steps),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        training.MaskedCrossEntropy(pad_id=-1),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=FLAGS.jit_compile,
     )

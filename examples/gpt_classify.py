@@ -48,7 +48,7 @@ def compile_model(model, steps):
     model.compile(
         fine_tuning.optimizer(rate, steps),
         loss={
-            "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "classes": training.MaskedCrossEntropy(pad_id=-1),
             "lm": training.MaskedCrossEntropy(pad_id=-1),
         },
         loss_weights={"lm": FLAGS.lm_weight},

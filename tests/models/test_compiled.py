@@ -103,6 +103,12 @@ def binary_crossentropy(y_true, y_pred):
     return losses.binary_crossentropy(y_true, keras.ops.sigmoid(y_pred))
 
 
+def test_a_loss_over_all_replicas_is_read_as_what_it_wraps(heads):
+    probabilities = training.GlobalMean(losses.BinaryCrossentropy())
+    refused(heads, "multi_label", probabilities, r"GlobalMean\(BinaryCrossentropy\(from_logits=Fa")
+    accepted(heads, "multi_label", training.GlobalMean(binary()))
+
+
 # ---- probabilities
 
 

@@ -85,6 +85,10 @@ def named_in(room):
 
 
 def _read_object(given, room):
+    wrapped = getattr(given, "wrapped", None)
+    if isinstance(wrapped, keras.losses.Loss):  # of `training.GlobalMean`
+        found = read(wrapped, room)
+        return found and _renamed(found, f"{type(given).__name__}({found.title})")
     names = ("from_logits", *IGNORING)  # a user's class may have no configuration
     attributes = {name: getattr(given, name) for name in names if hasattr(given, name)}
     try:

@@ -135,6 +135,22 @@ def test_lstm_times_sides_of_which_two_compute_the_same():
     assert len(re.findall("^best settings .* as fast as Keras", printed, re.M)) == 2
 
 
+def test_long_rows_measures_blocks_where_all_scores_are_left_out():
+    sizes = ("--num_heads=2", "--head_dim=3", "--lengths=37,401", "--limit_mb=1")
+    printed = run_as_command("-m", "benchmarks.long_rows", *sizes, "--short_length=7", "--rounds=2")
+    assert re.search(r"37 tokens: .* all at once: +\d+ MB .* in blocks: +\d+ MB", printed)
+    assert re.search(r"401 tokens: .* all at once: left out; in blocks: +\d+ MB", printed)
+    assert len(re.findall(r"^7 tokens x 8 rows, .*: [\d.]+ s$", printed, re.M)) == 2
+
+
+def test_rematerialize_gives_the_losses_of_kept_activations():
+    sizes = ("--num_layers=1", "--d_model=64", "--batch_size=2", "--length=7", "--rounds=2")
+    printed = run_as_command("-m", "benchmarks.rematerialize", *sizes)
+    losses = re.findall(r"peak [\d,]+ MB, .* above a single row; loss ([\d.]+)$", printed, re.M)
+    assert len(losses) == 2 and losses[0] == losses[1]
+    assert re.search(r"^computed again takes [\d.]+ times as long$", printed, re.M)
+
+
 @pytest.mark.parametrize("name, case", [
     ("training_step", "training step, dropout 0"),
     ("decoding", "greedy, batch 1"),

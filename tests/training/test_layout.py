@@ -32,9 +32,14 @@ def run(*arguments):
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-@pytest.mark.parametrize("name", ["transformer", "gpt", "pretrainer"])
+# All models and meshes: PROVE_ALL=1 python -m pytest -m slow tests/training
+PROVE_ALL = bool(os.environ.get("PROVE_ALL"))
+MESHES = ("4", "8", "2x2", "1x4", "2x4", "1x8") if PROVE_ALL else ("8", "2x2", "1x4")
+
+
+@pytest.mark.parametrize("name", ["transformer", "gpt", "pretrainer"] if PROVE_ALL else ["gpt"])
 def test_meshes_train_as_one_device_with_less_of_the_weights_on_each(name):
-    found, warnings = run(name, "--", "4", "8", "2x2", "1x4", "2x4", "1x8")
+    found, warnings = run(name, "--", *MESHES)
     one = found[name]["1"]
     for mesh, values in found[name].items():
         assert values["loss"] == pytest.approx(one["loss"], rel=1e-5), mesh
@@ -46,7 +51,8 @@ def test_meshes_train_as_one_device_with_less_of_the_weights_on_each(name):
         else:
             assert values["split slots"] == 2 * values["split weights"] > 0
     weights = {mesh: values["weights"] for mesh, values in found[name].items()}
-    assert weights["2x2"] > weights["1x4"] == weights["2x4"] > weights["1x8"]
+    assert weights["1"] > weights["2x2"] > weights["1x4"]
+    assert weights.get("2x4", weights["1x4"]) == weights["1x4"] > weights.get("1x8", 0)
     if name != "gpt":  # all sizes are multiples of 8; what is split is 1/2, 1/4, 1/8
         split = 2 * (weights["1"] - weights["2x2"])
         assert weights["1x4"] == weights["1"] - split * 3 // 4

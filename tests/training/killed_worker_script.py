@@ -1,5 +1,5 @@
-"""One of several workers, which may kill itself, for test_distribution.py:
-python killed_worker_script.py folder backups kill_at"""
+"""One of several workers, which may kill or stop itself, for test_distribution.py:
+python killed_worker_script.py folder backups kill_at [plain or timeout]"""
 
 import json
 import os
@@ -39,10 +39,13 @@ class Data:
         return data.with_options(options)
 
 
-def main(folder, backups, kill_at):
+def main(folder, backups, kill_at, kind="60"):
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     backups = backups.replace("INDEX", str(index))
-    strategy = training.MultiWorkerStrategy(timeout=60)
+    if kind == "plain":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        strategy = training.MultiWorkerStrategy(timeout=float(kind))
     keras.utils.set_random_seed(5)
     with strategy.scope():
         model = models.Gpt(13, d_model=6, num_heads=3, ffn_dim=11, num_layers=1, max_length=7)
@@ -53,7 +56,7 @@ def main(folder, backups, kill_at):
         def on_train_batch_end(self, batch, logs=None):
             at = f"{index}, {self.epoch}, {batch}"
             if at == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL if kind == "60" else signal.SIGSTOP)
 
         def on_epoch_begin(self, epoch, logs=None):
             self.epoch = epoch

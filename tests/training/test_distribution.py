@@ -167,3 +167,21 @@ def test_folders_of_their_own_are_refused_on_all_workers(tmp_path):
         assert worker.returncode == 1
         assert "1 of 2 replicas do not see what the first worker has written" in output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_keras_still_needs_the_strategy(tmp_path):
+    """When this fails, TensorFlow's own strategy has become enough: `reduce` can go."""
+    workers = start_workers(2, tmp_path, tmp_path / "b", "", "plain", script=KILLED)
+    outputs = [worker.communicate()[0] for worker in workers]
+    assert all(worker.returncode for worker in workers), outputs[0][-3000:]
+    assert any("PerReplica" in output for output in outputs), outputs[0][-3000:]
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_ends_the_others_with_an_error_that_names_it(tmp_path):
+    first, second = start_workers(2, tmp_path, tmp_path / "b", "1, 0, 2", "15", script=KILLED)
+    output = first.communicate()[0]
+    second.kill()
+    second.communicate()
+    assert first.returncode and "task:1" in output, output[-3000:]

@@ -85,11 +85,6 @@ def slurm_cluster():
     )
 
 
-def replicas():
-    """How many replicas divide a batch among them."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
 def output_folder(path, script, writes):
     """The folder of `command_line.output_folder` for the chief; for another worker one of its own,
     which ends with the process."""

@@ -48,7 +48,9 @@ flags.DEFINE_integer("epochs", 8, "Passes over the files.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 2e-3, "Highest rate.")
 flags.DEFINE_float("dropout", 0.3, "Rate; small corpora are learned by heart without.")
 flags.DEFINE_integer("num_sampled", None, "Words of a sampled softmax in training.")
-flags.DEFINE_bool("stateful", False, "Rows go on in the next block, and the state with them.")
+flags.DEFINE_bool(
+    "stateful", False, "Rows go on in the next block, and the state with them; on one device."
+)
 flags.DEFINE_string(
     "senses", str(pathlib.Path(__file__).with_name("word_senses_en.tsv")), "TSV, see above."
 )
@@ -91,12 +93,7 @@ def make_model(tokenizer):
     if FLAGS.words == "ids":
         sizes |= {"vocab_size": tokenizer.vocab_size}
     encoder = models.Elmo.from_preset(FLAGS.preset, **sizes, dropout_rate=FLAGS.dropout)
-    return language_model(encoder, tokenizer, state_rows() if FLAGS.stateful else None)
-
-
-def state_rows():
-    """Rows of a batch on each replica."""
-    return FLAGS.batch_size // distributing.replicas()
+    return language_model(encoder, tokenizer, FLAGS.batch_size if FLAGS.stateful else None)
 
 
 def language_model(encoder, tokenizer, rows):
@@ -129,7 +126,7 @@ def tell_perplexity(model, data, name):
 
 def with_state(model, tokenizer):
     """The same weights: without a state where the model has one, with a state where it has none."""
-    rows = None if model.state_rows else state_rows()
+    rows = None if model.state_rows else FLAGS.batch_size
     other = language_model(model.encoder, tokenizer, rows)
     other.softmax.set_weights(model.softmax.get_weights())
     compile_model(other, 2)
@@ -184,7 +181,8 @@ def main(argv):
     model.save(output / "model.keras")
     encoder.save(output / "elmo.keras")
     encoder.save_pretrained(output / "hub")
-    for one in (model, with_state(model, tokenizer)):
+    alone = FLAGS.distribute == "none"  # a state is that of one replica
+    for one in (model, with_state(model, tokenizer)) if alone else (model,):
         tell_perplexity(one, held, "with the state before" if one.state_rows else "blocks alone")
     matrices = word_senses.report(words, word_vectors(encoder, tokenizer))
     viz.similarity_maps(

@@ -9,7 +9,7 @@ import types
 import keras
 from keras import ops
 
-from keras_xfmr import functional
+from keras_xfmr import functional, kernels
 from keras_xfmr.checkpoints.families.elmo import softmax_size
 from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.models.core.bidirectional import DIRECTIONS, ResetState, RowState
@@ -43,8 +43,8 @@ class ElmoLanguageModel(OverPublished, Head):
             with the state behind the batch before. The state is a weight that is not trained. `fit`
             begins each epoch with zeros, and does not shuffle; `evaluate` and `predict` begin with
             zeros, and put back what was there. A call and the methods for one batch go on with the
-            state and change it: see `reset_state`. Under a distribution strategy B is the rows of a
-            replica. None, the default: each row begins with zeros.
+            state and change it: see `reset_state`. A strategy of several replicas is refused. None,
+            the default: each row begins with zeros.
 
     Inputs of the call, with sentence markers among the words:
 
@@ -223,7 +223,14 @@ class ElmoLanguageModel(OverPublished, Head):
         return given
 
     def _check_rows(self, data, batch_size):
-        """Raises ValueError where a batch of arrays or of a data set would have other rows."""
+        """Raises ValueError where a batch of arrays or of a data set would have other rows, and
+        where several replicas would share the state of one."""
+        replicas = kernels.replicas_of(self)
+        if replicas > 1:
+            raise ValueError(
+                "A model with `state_rows` is trained by one replica, whose state it keeps. Leave "
+                f"`state_rows` out under a strategy of several replicas. Received: {replicas}."
+            )
         rows, found = self.state_rows, self.state_rows
         named = self.declared_inputs.named(data)
         if isinstance(named, dict):

@@ -244,40 +244,48 @@ def embed(work, settings, serve):
             texts, bad, blank = parse(path, first, held)
             kept = tf.io.gfile.exists(f"{settings.output}/rows/{name}")
             if not kept:
-                bad += write_block(name, texts, bad, settings, serve)
+                write_block(name, texts, bad, settings, serve)
+            wrong = count_lines(f"{settings.output}/bad/{name}")
             yield {
                 "blocks": 1,
                 "lines": len(held),
                 "blank": blank,
-                "bad": len(bad),
-                "kept" if kept else "rows": len(held) - blank - len(bad),
+                "bad": wrong,
+                "kept" if kept else "rows": len(held) - blank - wrong,
                 "milliseconds": round(1000 * (time.monotonic() - begun)),
             }
 
 
 def write_block(name, texts, bad, settings, serve):
-    """Writes a block's files; returns the lines that the model has no answer for."""
-    rows, refused = [], []
-    found = serve([text for _, text in texts])
-    for (where, text), answer in zip(texts, found):
+    """Writes a block's files: bad lines, to which those without an answer belong, and rows."""
+    rows, bad = [], list(bad)
+    for (where, text), answer in zip(texts, serve([text for _, text in texts])):
         if isinstance(answer, str):
-            refused.append(bad_line(where, text, answer))
+            bad.append(bad_line(where, text, answer))
         else:
             rows.append({**where, **answer})
-    if bad or refused:
-        in_order = sorted([*bad, *refused], key=lambda one: one["line"])
-        write_whole(settings.output, f"bad/{name}", in_order)
+    if bad:
+        bad.sort(key=lambda one: one["line"])
+        write_whole(settings.output, f"bad/{name}", bad)
     write_whole(settings.output, f"rows/{name}", rows)  # last: it says that the block is done
-    return refused
 
 
 def write_whole(output, name, rows):
     """Writes lines of JSON aside, and renames the file when it is whole."""
     aside = f"{output}/aside/{uuid.uuid4().hex}"
     with tf.io.gfile.GFile(aside, "wb") as file:
+        file.write(b"")  # makes the file: a block may have no rows
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     tf.io.gfile.rename(aside, f"{output}/{name}", overwrite=True)
+
+
+def count_lines(path):
+    """Of a file, which may not be there."""
+    if not tf.io.gfile.exists(path):
+        return 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(CHUNK), b""))
 
 
 # ---- who does the blocks

@@ -209,7 +209,8 @@ class Service:
         except tf.errors.InvalidArgumentError as error:
             if len(texts) > 1:  # one of them is at fault, not its neighbours
                 return [answer for text in texts for answer in self._ask([text])]
-            return [f"the model refuses it: {error.message}"]
+            lines = [line for line in error.message.split("\n") if "{{node" not in line]
+            return [f"the model refuses it: {lines[-1]}"]  # those before are of the graph
         return [_row(dict(zip(values, row))) for row in zip(*values.values())]
 
 

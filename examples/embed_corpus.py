@@ -210,7 +210,8 @@ class Service:
             if len(texts) > 1:  # one of them is at fault, not its neighbours
                 return [answer for text in texts for answer in self._ask([text])]
             lines = [line for line in error.message.split("\n") if "{{node" not in line]
-            return [f"the model refuses it: {lines[-1]}"]  # those before are of the graph
+            reason = (lines or [error.message])[-1]  # those before are of the graph
+            return [f"the model refuses it: {reason}"]
         return [_row(dict(zip(values, row))) for row in zip(*values.values())]
 
 

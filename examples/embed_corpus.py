@@ -36,7 +36,11 @@ part of a file under a final name, and the same command goes on with the blocks 
 Beam's `RunInference` does not do this: its rows are written behind a shuffle, so that a killed job
 has nothing, and its TensorFlow handler loads models by `keras.models.load_model`, which reads no
 SavedModel in Keras 3. Here a `DoFn` has its model by `apache_beam.utils.shared`, once a process.
-Results: benchmarks/RESULTS.md.
+
+Time: 40,000 lines of NSMC, an embedder of 1 M weights, on 2 cores that others used too, one thread a
+process: the loop 1,160 sentences/s, Beam with one process 1,180, with two 940, of which 10 s are
+their start: 1,180 to 1,360 between the first block and the last. The rows of the loop and of Beam
+are the same bytes with the same number of threads.
 """
 
 import base64

@@ -1,13 +1,17 @@
 """What a run of embed_corpus.py reads and writes: files, a model, a folder that knows its job."""
 
+import collections
 import hashlib
 import json
+import os
+import sys
+import threading
 
 import tensorflow as tf
 from absl import app
 
 DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-WRITES = "rows", "bad", "aside", "job.json", "done.json"
+WRITES = "rows", "bad", "job.json", "done.json"
 
 
 def find_files(patterns):
@@ -48,8 +52,12 @@ def describe(files, settings):
     }
 
 
-def begin(output, job):
-    """Makes the folder, or finds that of the same job; returns the counters of one that is done.
+def digest(job):
+    return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
+
+
+def before(output, job):
+    """The counters of the job if the folder says that it is done, else None.
 
     Raises:
         app.UsageError: the folder has files of another job.
@@ -57,16 +65,15 @@ def begin(output, job):
     here = [name for name in WRITES if tf.io.gfile.exists(f"{output}/{name}")]
     if "job.json" in here:
         with tf.io.gfile.GFile(f"{output}/job.json", "r") as file:
-            before = json.load(file)
-        other = sorted(name for name in job if before.get(name) != job[name])
+            begun = json.load(file)
+        other = sorted(name for name in job if begun.get(name) != job[name])
         if other:
             raise app.UsageError(
                 f"{output} has rows of another job: its {', '.join(other)} differ. Give another "
                 "--output, or remove that folder."
             )
-    elif set(here) - {"aside"}:
+    elif here:
         raise app.UsageError(f"{output} has {', '.join(here)} of others. Give another --output.")
-    tf.io.gfile.makedirs(f"{output}/aside")
     if "done.json" in here:
         with tf.io.gfile.GFile(f"{output}/done.json", "r") as file:
             return json.load(file)
@@ -93,6 +100,24 @@ def beam_options(runner, given):
         if unknown := sorted(set(named) - set(known)):
             raise app.UsageError(f"Neither this example nor Beam has a flag {', '.join(unknown)}.")
     return PipelineOptions([f"--runner={DIRECT if direct else runner}", *given])
+
+
+def totals(counters):
+    """Name -> number, of the counters of a Beam job. Some runners have None where it is 0."""
+    return collections.Counter({one.key.metric.name: one.result or 0 for one in counters})
+
+
+def end_without_worker(failed):
+    """Ends this process where one of the direct runner's has died, for which Beam would wait.
+
+    Such as one that had too little memory. It is a `threading.excepthook`: Beam's thread that began
+    the process raises, and nobody looks at it.
+    """
+    threading.__excepthook__(failed)
+    if "Worker subprocess exited" in str(failed.exc_value):
+        print("A process of Beam's direct runner has died. The same command goes on with the job.",
+              file=sys.stderr, flush=True)  # fmt: skip
+        os._exit(1)  # the main thread waits for an answer that never comes
 
 
 def report(total, seconds, output):

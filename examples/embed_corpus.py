@@ -3,15 +3,15 @@
 Beam: Akidau et al. 2015, "The Dataflow Model", https://doi.org/10.14778/2824032.2824076
 
     python examples/embed_corpus.py --model=runs/similarity/saved_model --files="corpus/*.txt"
-    python examples/embed_corpus.py --model=... --files=a.txt,b.txt.gz --direct_num_workers=2 \
-        --direct_running_mode=multi_processing --threads=1
-    python examples/embed_corpus.py --model=... --files=... --runner=loop
+    python examples/embed_corpus.py --model=... --files=a.txt,b.txt.gz --runner=loop
+    python examples/embed_corpus.py --model=... --files=... --threads=1 --direct_num_workers=2
+    --direct_running_mode=multi_processing
 
-DIR of --model is what `serving.export_encoder` writes: its `serving_default` reads `text` (an
-embedder, a classifier, a regression, a tagger). Nothing here imports keras_xfmr; a worker needs
-tensorflow and tensorflow_text. Needs `pip install "keras_xfmr[beam]"`, except --runner=loop. Flags
-that are not named below are Beam's, as --name=value: --runner=DataflowRunner, FlinkRunner, ... The
-default is Beam's direct runner in Python, FnApiRunner.
+--model is a folder that `serving.export_encoder` writes, whose `serving_default` reads `text`: an
+embedder, a classifier, a regression, a tagger. Nothing here imports keras_xfmr; a worker needs
+tensorflow and tensorflow_text. All but --runner=loop needs `pip install "keras_xfmr[beam]"`. Flags
+that are not named below are Beam's, as --name=value, such as --runner=FlinkRunner. The default is
+Beam's direct runner in Python, FnApiRunner.
 
 A corpus is divided into blocks of --block_lines lines; a block is what a worker does at once, its
 lines in batches of similar lengths. A file that gzip packed is read by one worker. Written to
@@ -31,16 +31,18 @@ Each block has one row file. It is written aside and renamed when it is whole, a
 lines; which block has which lines depends on the corpus alone. So a worker that does a block again
 (Beam does not promise to call a `DoFn` once) replaces a file by its equal, a killed job leaves no
 part of a file under a final name, and the same command goes on with the blocks that are missing.
-`ls rows | wc -l` shows the progress on any runner.
+Processes that a killed job leaves behind finish their share, which does no harm. One job at a time
+may have an --output. `ls rows | wc -l` shows the progress on any runner.
 
-Beam's `RunInference` does not do this: its rows are written behind a shuffle, so that a killed job
-has nothing, and its TensorFlow handler loads models by `keras.models.load_model`, which reads no
-SavedModel in Keras 3. Here a `DoFn` has its model by `apache_beam.utils.shared`, once a process.
+Beam's `WriteToText` names its files when the whole job is done, so that a killed job has nothing,
+and the TensorFlow handler of `RunInference` loads by `keras.models.load_model`, which reads no
+SavedModel in Keras 3. Here a `DoFn` does a block from its lines to its files. It has its model by
+`apache_beam.utils.shared`, once a process.
 
-Time: 40,000 lines of NSMC, an embedder of 1 M weights, on 2 cores that others used too, one thread a
+Time: 40,000 lines of NSMC, an embedder of 1 M weights, 2 cores that others used too, one thread a
 process: the loop 1,160 sentences/s, Beam with one process 1,180, with two 940, of which 10 s are
-their start: 1,180 to 1,360 between the first block and the last. The rows of the loop and of Beam
-are the same bytes with the same number of threads.
+their start: 1,180 to 1,360 between the first block and the last. A process takes 1 GB. The rows of
+the loop and of Beam are the same bytes with the same number of threads.
 """
 
 import base64
@@ -50,6 +52,7 @@ import gzip
 import itertools
 import json
 import math
+import threading
 import time
 import types
 import uuid
@@ -272,18 +275,18 @@ def write_block(name, texts, bad, settings, serve):
             rows.append({**where, **answer})
     if bad:
         bad.sort(key=lambda one: one["line"])
-        write_whole(settings.output, f"bad/{name}", bad)
-    write_whole(settings.output, f"rows/{name}", rows)  # last: it says that the block is done
+        write_whole(settings, f"bad/{name}", bad)
+    write_whole(settings, f"rows/{name}", rows)  # last: it says that the block is done
 
 
-def write_whole(output, name, rows):
+def write_whole(settings, name, rows):
     """Writes lines of JSON aside, and renames the file when it is whole."""
-    aside = f"{output}/aside/{uuid.uuid4().hex}"
+    aside = f"{settings.aside}/{uuid.uuid4().hex}"
     with tf.io.gfile.GFile(aside, "wb") as file:
         file.write(b"")  # makes the file: a block may have no rows
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    tf.io.gfile.rename(aside, f"{output}/{name}", overwrite=True)
+    tf.io.gfile.rename(aside, f"{settings.output}/{name}", overwrite=True)
 
 
 def count_lines(path):
@@ -333,12 +336,14 @@ def run_beam(files, settings, options):
         | "to all who embed" >> beam.Reshuffle()
         | "embed" >> beam.ParDo(Embed())
     )
+    threading.excepthook = corpus_job.end_without_worker
     result = pipeline.run()
     state = result.wait_until_finish()
+    threading.excepthook = threading.__excepthook__
     if state != beam.runners.runner.PipelineState.DONE:
         raise RuntimeError(f"Beam's job ended as {state}. The same command goes on with it.")
     found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace("embed_corpus"))
-    return collections.Counter({one.key.metric.name: one.result for one in found["counters"]})
+    return corpus_job.totals(found["counters"])
 
 
 def main(argv):
@@ -361,18 +366,21 @@ def main(argv):
     )
     names = corpus_job.find_files(FLAGS.files)
     job = corpus_job.describe(names, settings)
-    done = corpus_job.begin(output, job)
+    done = corpus_job.before(output, job)
     if done:
         print(f"{output} was done by an earlier run.")
         return corpus_job.report(collections.Counter(done), 0, output)
-    write_whole(output, "job.json", [job])  # first: a killed run is known by it
+    # Processes that a killed run left behind, of another job, find no such folder.
+    settings.aside = f"{output}/aside-{corpus_job.digest(job)}"
+    tf.io.gfile.makedirs(settings.aside)
+    write_whole(settings, "job.json", [job])  # first: a killed run is known by it
     for name in ("rows", "bad"):
         tf.io.gfile.makedirs(f"{output}/{name}")
     files, begun = list(enumerate(names)), time.monotonic()
     total = run_beam(files, settings, options) if options else run_loop(files, settings)
     seconds = time.monotonic() - begun
-    write_whole(output, "done.json", [dict(total)])
-    tf.io.gfile.rmtree(f"{output}/aside")
+    write_whole(settings, "done.json", [dict(total)])
+    tf.io.gfile.rmtree(settings.aside)
     return corpus_job.report(total, seconds, output)
 
 

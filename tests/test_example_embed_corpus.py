@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -159,14 +160,15 @@ def test_a_job_that_fails_goes_on_and_writes_the_same(service, tmp_path, monkeyp
             loop(service, corpus, tmp_path / "out")
     there = {path.name: path.read_bytes() for path in (tmp_path / "out/rows").iterdir()}
     assert len(there) == 7 and there.items() <= expected.items()
-    assert list((tmp_path / "out/aside").iterdir())
+    (aside,) = (tmp_path / "out").glob("aside-*")
+    assert list(aside.iterdir())
     (tmp_path / "out/rows/00000-000002.jsonl").unlink()
     printed = loop(service, corpus, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out/rows").iterdir()} == expected
     kept = sum(there[name].count(b"\n") for name in there if name != "00000-000002.jsonl")
     assert f" {16 - kept} rows, {kept} of an earlier run, 10 blank, 25 bad" in printed
     assert read(tmp_path / "out/bad") == read(tmp_path / "whole/bad")
-    assert not (tmp_path / "out/aside").exists()
+    assert not aside.exists()
 
 
 def test_a_folder_knows_its_job(service, tmp_path):
@@ -182,6 +184,14 @@ def test_a_folder_knows_its_job(service, tmp_path):
     (output / "job.json").unlink()
     with pytest.raises(app.UsageError, match="has .*rows.* of others"):
         loop(service, corpus, output)
+
+
+def test_a_process_of_another_job_cannot_write(example, tmp_path):
+    (tmp_path / "rows").mkdir()
+    left_behind = settings(output=str(tmp_path), aside=str(tmp_path / "aside-0"))
+    with pytest.raises(Exception, match="aside-0"):
+        example.write_whole(left_behind, "rows/a.jsonl", [{}])
+    assert not list((tmp_path / "rows").iterdir())
 
 
 def test_what_cannot_be_read_is_refused(service, tmp_path):
@@ -211,6 +221,16 @@ def test_flags_of_beam_need_beam(service, tmp_path, monkeypatch):
         with pytest.raises(app.UsageError, match=r"not installed: pip install .*\[beam\]"):
             example.main(["embed_corpus"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_runner_may_count_nothing_as_none(example, capsys):
+    names = types.SimpleNamespace
+    counters = [
+        names(key=names(metric=names(name=name)), result=count)
+        for name, count in {"lines": 7, "rows": 7, "bad": None, "blank": None}.items()
+    ]
+    example.corpus_job.report(example.corpus_job.totals(counters), 2.0, "out")
+    assert "7 rows, 0 of an earlier run, 0 blank, 0 bad\n4 sentences/s" in capsys.readouterr().out
 
 
 def test_a_worker_needs_no_keras_xfmr():
@@ -251,15 +271,19 @@ def command(model, folder, output, *given):
     )  # fmt: skip
 
 
+TWO = "--direct_num_workers=2", "--direct_running_mode=multi_processing", "--threads=1"
+PORTABLE = "--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["vectors", "labels"])
 def test_beam_gives_what_the_loop_gives(model, exported, tmp_path):
     pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
-    two = "--direct_num_workers=2", "--direct_running_mode=multi_processing", "--threads=1"
-    for name, given in (("loop", ["--runner=loop"]), ("one", []), ("two", two)):
+    jobs = {"loop": ["--runner=loop"], "one": [], "two": TWO, "portable": PORTABLE}
+    for name, given in jobs.items():
         printed = run_as_command(*command(model, exported, tmp_path / name, *given))
         assert "211 lines in 17 blocks: 208 rows, 0 of an earlier run, 1 blank, 2 bad" in printed
-    loop, *others = (read(tmp_path / name / "rows") for name in ("loop", "one", "two"))
+    loop, *others = (read(tmp_path / name / "rows") for name in jobs)
     for rows in others:
         assert read(tmp_path / "loop" / "bad") == read(tmp_path / "one" / "bad")
         for name in ("file", "line", "offset", "truncated", *({"label"} & set(loop[0]))):
@@ -274,29 +298,35 @@ def test_beam_gives_what_the_loop_gives(model, exported, tmp_path):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_job_goes_on(processes, exported, tmp_path):
-    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
-    mode = {1: "in_memory", 2: "multi_processing"}[processes]
-    given = (
-        f"--direct_num_workers={processes}", f"--direct_running_mode={mode}", "--block_lines=1",
-        "--threads=1",
-    )  # fmt: skip
-    job = command("vectors", exported, tmp_path / "out", *given)
-    killed = subprocess.Popen(
-        [sys.executable, *map(str, job)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    rows = tmp_path / "out" / "rows"
-    while killed.poll() is None and not (rows.is_dir() and len(list(rows.iterdir())) > 2):
+def begun(job, rows):
+    """The process of a job that has written a few of its blocks."""
+    with open(rows.parent.parent / "errors", "wb") as errors:
+        process = subprocess.Popen([sys.executable, *map(str, job)], stdout=errors, stderr=errors)
+    while process.poll() is None and not (rows.is_dir() and len(list(rows.iterdir())) > 2):
         time.sleep(0.005)
+    return process
+
+
+def children(pid):
+    """The processes that a process began, and those that they began."""
+    tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    own = [int(child) for task in tasks for child in task.read_text().split()]
+    return own + [one for child in own for one in children(child)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [("--threads=1",), TWO], ids=["one", "two"])
+def test_a_killed_job_goes_on(given, exported, tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+    rows = tmp_path / "out" / "rows"
+    job = command("vectors", exported, tmp_path / "out", "--block_lines=1", *given)
+    killed = begun(job, rows)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     there = {path: path.read_bytes() for path in rows.iterdir()}
     assert 2 < len(there) < 211 and not (tmp_path / "out" / "done.json").exists()
     for content in there.values():  # each is whole
-        assert content.endswith(b"\n") or not content
-        assert [json.loads(line) for line in content.splitlines()] or not content
+        assert not content or (content.endswith(b"\n") and json.loads(content))
     printed = run_as_command(*job)
     assert "211 lines in 211 blocks: " in printed and ", 1 blank, 2 bad" in printed
     assert ", 0 of an earlier run" not in printed
@@ -305,6 +335,22 @@ def test_a_killed_job_goes_on(processes, exported, tmp_path):
     assert len(places) == len(set(places)) == 208
     assert len(read(tmp_path / "out" / "bad")) == 2
     assert "done by an earlier run" in run_as_command(*job)
+
+
+@pytest.mark.slow
+def test_a_job_ends_when_one_of_its_processes_dies(exported, tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+    job = command("vectors", exported, tmp_path / "out", "--block_lines=1", *TWO)
+    process = begun(job, tmp_path / "out" / "rows")
+    others = children(process.pid)
+    os.kill(max(others), signal.SIGKILL)
+    try:
+        assert process.wait(timeout=120) == 1  # it would wait without end
+    finally:
+        process.kill()
+        process.wait()
+    assert b"direct runner has died" in (tmp_path / "errors").read_bytes()
+    assert not (tmp_path / "out" / "done.json").exists()
 
 
 @pytest.mark.slow

@@ -100,9 +100,10 @@ def test_as_many_pairs_are_held_out_as_asked_and_no_source_is_on_both_sides(
     )
 
 
-@pytest.mark.parametrize(
-    "name", sorted(p.stem for p in ROOT.glob("examples/*.py") if "app.run(" in p.read_text("utf8"))
-)
+EXAMPLES = sorted(p.stem for p in ROOT.glob("examples/*.py") if ".run(main)" in p.read_text("utf8"))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_what_is_no_flag_is_refused(name):
     with imported(name) as example, pytest.raises(app.UsageError, match="Received: b.txt False"):
         example.main([name, "b.txt", "False"])
@@ -379,6 +380,7 @@ def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():
     assert seen.astype(int).tolist()[3:5] == [[1, 0, 1, 1, 0, 0], [1, 0, 0, 1, 1, 0]]
 
 
+@pytest.mark.slow
 def test_sources_longer_than_trained_for_are_answered_too(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import seq2seq

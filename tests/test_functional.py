@@ -159,6 +159,7 @@ def run(function, how, *tensors):
     return tf.function(function, jit_compile=how == "xla")(*tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("low", LOW.values(), ids=LOW)
 @pytest.mark.parametrize("dtype", ROUNDED)

@@ -75,6 +75,7 @@ def assert_same(found, expected, tolerance=1e-4):
     np.testing.assert_allclose(found["scores"], expected["scores"], rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [
     {}, LEARNED, {**LEARNED, "seed": 37, "pad_id": 1, "start_id": 3, "end_id": 4},
     {**LEARNED, "seed": 42, "start_id": 3}, {**LEARNED, "seed": 35, "start_id": 0},

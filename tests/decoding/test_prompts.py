@@ -217,6 +217,7 @@ def test_a_step_function_takes_no_padding():
         decoding.greedy_search(step, PROMPT, lengths=LENGTHS, end_id=3, max_length=L)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt, options", [
     (None, {}), ([[5, 7, 9], [], [8]], {"search": "beam", "beam_size": 2, "num_return": 2}),
 ])  # fmt: skip

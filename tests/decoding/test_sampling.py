@@ -110,6 +110,7 @@ def compiled(function):
     return tf.function(function, jit_compile=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature, options", [
     *((temperature, {}) for temperature in (1e-9, 1e-20, 1e-38, 1e-45, 5e-324)),
     (1e-45, {"top_k": 3}), (1e-45, {"top_p": 0.9}),

@@ -106,6 +106,7 @@ def padded(ids, fill=PAD):
     return [*ids, *[fill] * (L - len(ids))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
 def test_penalties_change_what_is_chosen_and_not_its_score(rng, name):
     table, penalties = Table(rng), PENALTIES[name]
@@ -131,6 +132,7 @@ def test_penalties_are_those_of_transformers(rng, name):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["repetition", "pairs", "length", "all"])
 def test_a_beam_search_penalizes_log_probabilities(rng, name):
     table, penalties = Table(rng, end_bias=1.0), PENALTIES[name]

@@ -86,6 +86,7 @@ def test_keras_layer_gives_the_same_numbers(rng, arguments, inputs):
     np.testing.assert_allclose(as_numpy(output), as_numpy(expected), **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [
     {"use_causal_mask": True}, {"attention_mask": (B, T, S)}, {"attention_mask": (1, T, S)},
     {"attention_mask": (T, S)}, {"attention_mask": (1, S)}, {"attention_mask": (T, 1)},

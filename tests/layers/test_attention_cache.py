@@ -100,6 +100,7 @@ def test_beams_share_the_cache_of_their_source(rng, factor, rotary):
     assert cache[0].shape == (B, N, H, S) and cache[1].shape == (B, N, S, V)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotary", [None, RotaryEmbedding()])
 @pytest.mark.parametrize("rows, heads", [(6, 1), (6, N), (2, N), (1, 1)])
 @pytest.mark.parametrize("length", [1, T])

@@ -183,6 +183,7 @@ def test_sublayers_passed_in_take_the_place_of_the_default_ones(rng):
     assert built(rng, DecoderBlock, cross_attention=cross).cross_attention is cross
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("causal", [False, True])
 def test_keras_attention_serves_in_a_block(rng, causal):
     x, memory, tokens = normal(rng, B, T, D), normal(rng, B, S, D), np.ones((B, S), bool)

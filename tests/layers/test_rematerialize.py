@@ -72,7 +72,7 @@ def trained(policy, rematerialize, **options):
 
 @pytest.mark.portable
 @pytest.mark.parametrize("policy, options", [
-    pytest.param("float32", {"jit_compile": False}, marks=on_tensorflow),
+    pytest.param("float32", {"jit_compile": False}, marks=[on_tensorflow, pytest.mark.slow]),
     pytest.param("mixed_bfloat16", {"jit_compile": False}, marks=[on_tensorflow, pytest.mark.slow]),
     pytest.param("float32", {"jit_compile": True}, marks=pytest.mark.slow),
     pytest.param("mixed_bfloat16", {"jit_compile": True}, marks=pytest.mark.slow),

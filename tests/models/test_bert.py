@@ -228,6 +228,7 @@ def test_low_rank_updates_train_alone_and_are_merged_on_save(tmp_path):
     np.testing.assert_allclose(numpy_of(plain(make_ids())), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_updates_of_a_file_without_any_are_drawn(tmp_path):
     """Where A and B are both 0, neither has a gradient."""
     models.BertClassifier(make_deep(), 2).save_weights(tmp_path / "plain.weights.h5")
@@ -256,6 +257,7 @@ def freeze_by_keras(bert):
     bert.encoder_blocks[0].trainable = bert.pooler.trainable = False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     lambda bert: bert.freeze(1),
     lambda bert: bert.freeze(2, embeddings=False),
@@ -304,6 +306,7 @@ def test_freezing_trains_all_of_the_other_blocks():
     assert all(weight.trainable for weight in bert.encoder_blocks[1].weights)
 
 
+@pytest.mark.slow
 def test_freezing_and_low_rank_updates_do_not_undo_each_other():
     def trained(*calls):
         bert = make_deep()
@@ -493,6 +496,7 @@ def test_labels_in_arrays_are_looked_at():
         pretrainer.fit(inputs, {"mlm": np.array([[5], [6]]), "nsp": labels + 1})
 
 
+@pytest.mark.slow
 def test_an_input_more_changes_no_other():
     """Keras would take the values of a dictionary in the order of their names."""
     ids = make_ids()
@@ -628,6 +632,7 @@ def test_labels_in_data_sets_are_looked_at():
     fit_with()(batches(make_ids(), np.eye(2, dtype="float32")))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.function")
 @pytest.mark.parametrize("replicas", [False, True])
 @pytest.mark.parametrize("train", ["fit", "train_on_batch"])
@@ -654,6 +659,7 @@ def test_a_step_is_traced_once(train, replicas):
     assert np.abs(numpy_of(model.classifier.kernel) - before).max() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.function")
 @pytest.mark.parametrize("arrays", [True, False])
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -777,6 +783,7 @@ def test_models_with_a_constructor_of_their_own(tmp_path):
     assert OwnClassifier.from_pretrained(tmp_path, extra=7).num_classes == 4
 
 
+@pytest.mark.slow
 def test_heads_have_the_encoder_s_precision(tmp_path):
     for name, compute in (("mixed_bfloat16", "bfloat16"), ("bfloat16", "bfloat16")):
         for head in (models.BertClassifier, models.BertPretrainer):

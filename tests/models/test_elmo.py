@@ -307,6 +307,7 @@ def test_a_data_set_has_batches_of_one_size():
         model.evaluate(data.batch(3, drop_remainder=True))
 
 
+@pytest.mark.slow
 def test_a_prediction_begins_with_zeros_and_leaves_the_state():
     model = compiled(draw_weights(language_model(state_rows=B)))
     inputs, labels = stream(T)
@@ -416,6 +417,7 @@ def test_training_samples_and_evaluation_does_not(jit):
     assert model(inputs, training=True)["forward"].shape == (B, T, P)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["eager", "generator", "reloaded"])
 def test_a_sampled_model_trains_wherever_its_metrics_are_not_built(how, tmp_path):
     eager = dict(run_eagerly=True, jit_compile=False) if how == "eager" else {}

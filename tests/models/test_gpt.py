@@ -186,6 +186,7 @@ STREAMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", STREAMS)
 def test_a_stream_hands_out_what_generate_finds(options):
     model = make(**VARIANTS["modern"], max_length=17)

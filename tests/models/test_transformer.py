@@ -302,6 +302,7 @@ def test_unknown_arguments_are_refused():
     assert tiny(num_layers=np.int64(1)).get_config()["num_layers"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 def test_several_threads_generate_at_once():
     model = tiny()
@@ -424,6 +425,7 @@ def test_ragged_sources_are_padded_with_the_padding_of_the_model():
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 def test_a_search_sees_low_rank_updates_and_other_special_ids():
     model, options = tiny(), {"max_length": 5, "jit_compile": False}

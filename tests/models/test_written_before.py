@@ -42,6 +42,7 @@ def train(model, inputs, labels, **options):
     model.fit(inputs, labels, batch_size=2, shuffle=False, verbose=0, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_answers_and_trains_on(name, files, cases):
     folder, answers = files

@@ -202,6 +202,7 @@ def test_tensorflow_alone_answers(path):
     assert found["words"] == words
 
 
+@pytest.mark.slow
 def test_a_server_without_xla_answers_as_python(path, loader):
     expected = ask(path, text=TEXTS)
     found = cpp_loader.ask(loader, path, "serving_default", {"text": TEXTS})

@@ -72,6 +72,7 @@ def test_a_classifier_answers_labels_with_scores(packer, tmp_path):
     assert_no_answers_to_no_texts(path)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_several_labels_answers_each_by_itself(packer):
     model = make("BertClassifier", num_classes=3, multi_label=True, labels=LABELS)
     service = in_memory(serving.export_encoder, model, packer)
@@ -98,6 +99,7 @@ def test_a_pair_classifier_reads_two_texts(packer):
     np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_regression_answers_a_value(packer):
     model = make("BertClassifier", num_classes=1)
     service = in_memory(serving.export_encoder, model, packer)
@@ -105,6 +107,7 @@ def test_a_regression_answers_a_value(packer):
     np.testing.assert_allclose(ask(service, text=TEXTS)["value"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_embedder_answers_vectors_through_the_c_loader(packer, loader, tmp_path):
     model = make("BertEmbedder")
     with unchecked():
@@ -120,6 +123,7 @@ def test_an_embedder_answers_vectors_through_the_c_loader(packer, loader, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_ids_are_read_up_to_their_lengths(packer):
     model = make("BertEmbedder")
     service = in_memory(serving.export_encoder, model, packer)
@@ -141,6 +145,7 @@ def test_ids_are_read_up_to_their_lengths(packer):
     assert_no_answers_to_no_texts(service)
 
 
+@pytest.mark.slow
 def test_ids_of_no_width_are_an_empty_text(packer):
     service = in_memory(serving.export_encoder, make("BertClassifier"), packer)
     nothing = ask(service, "ids", token_ids=np.zeros((2, 0), "int32"), lengths=[0, 0])

@@ -213,6 +213,7 @@ def test_a_sample_depends_on_its_own_inputs_alone(service):
     assert len(set(together)) == 4  # of the first and the last the seed alone differs
 
 
+@pytest.mark.slow
 def test_cold_samples_are_the_greedy_continuation(service, expected):
     for rows in (dict(temperature=[1e-20] * 5, top_p=[1.0] * 5),
                  dict(temperature=[1.0] * 5, top_p=[1e-9] * 5)):  # fmt: skip
@@ -298,6 +299,7 @@ def test_the_tokenizer_lies_beside_the_model(folder, tokenizer):
     assert again.encode(TEXTS).to_list() == tokenizer.encode(TEXTS).to_list()
 
 
+@pytest.mark.slow
 def test_the_loader_of_a_server_answers_the_same(loader, folder, expected, prompts):
     answer = cpp_loader.ask(loader, folder, "serving_default", {"text": TEXTS})
     assert answer["output_text"]["values"] == [value.decode() for value in expected["text"]]

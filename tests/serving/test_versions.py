@@ -188,6 +188,7 @@ class Owner(keras.Model):
         return self.source_embedding(source_ids)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_functional_is_exported_and_each_weight_written_once(model, tmp_path):
     owner = Owner(model)
     owner(tf.constant([[4, 5, 3]]))
@@ -199,6 +200,7 @@ def test_a_model_that_is_not_functional_is_exported_and_each_weight_written_once
     assert sorted(shapes) == sorted(tuple(weight.shape) for weight in model.weights)
 
 
+@pytest.mark.slow
 def test_several_hypotheses_are_the_second_axis(model):
     service = signatures(model, search="beam", beam_size=3, num_return=2)
     answer = ask(service, "abc", "gg", "")

@@ -28,6 +28,7 @@ def trained(data, steps, validation):
     return model.get_weights(), history.history
 
 
+@pytest.mark.slow
 def test_small_batches_train_as_the_large_one_whatever_their_padding():
     data = tf.data.Dataset.from_tensor_slices((IDS, LABELS))
     whole = accumulate(data.batch(10), 1, pad_id=-1)
@@ -39,6 +40,15 @@ def test_small_batches_train_as_the_large_one_whatever_their_padding():
         if small == 2:  # Keras weighs the loss of a batch by its rows
             np.testing.assert_allclose(other["loss"], history["loss"], rtol=1e-6)
         np.testing.assert_allclose(other["val_loss"], history["val_loss"], rtol=1e-6)
+
+
+def test_weights_count_the_tokens_of_all_batches_of_an_update():
+    data = tf.data.Dataset.from_tensor_slices((IDS, LABELS)).batch(4)
+    rows = list(accumulate(data, 2, pad_id=-1))
+    counts = [LENGTHS[:8].sum()] * 2 + [LENGTHS[8:].sum()] * 2
+    inside = [*np.split(LABELS[:8] >= 0, 2), LABELS[8:] >= 0, np.zeros([2, 7])]
+    for (_, _, weights), count, shown in zip(rows, counts, inside, strict=True):
+        np.testing.assert_allclose(weights, shown * 2 / count)
 
 
 def test_named_labels_have_weights_and_padding_of_their_own():

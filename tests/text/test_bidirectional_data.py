@@ -113,6 +113,7 @@ def test_characters_by_hand(tokenizer, tmp_path):
     assert batch["backward"].tolist() == [[1, 1, 2, -1, 1], [2, *[-1] * 4], [-1] * T]
 
 
+@pytest.mark.slow
 def test_an_epoch_has_the_blocks_of_the_streams_shuffled(sentences, file, tokenizer, monkeypatch):
     monkeypatch.setattr(block_dataset, "CHUNK", 7)
     data = data_of(file, tokenizer, characters=False, seed=5)
@@ -165,6 +166,7 @@ def test_contiguous_rows_go_on_in_the_next_batch(sentences, file, tokenizer, mon
     assert rows_of(read(data), names) == rows_of(batches, names)[3 * B :]
 
 
+@pytest.mark.slow
 def test_a_long_line_is_several_sentences(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(documents_module, "PART", 7)
     monkeypatch.setattr(documents_module, "WORDS", 2)

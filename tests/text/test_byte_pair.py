@@ -225,6 +225,7 @@ def test_continuations_begin_without_a_blank(tokenizer):
 # ---- files
 
 
+@pytest.mark.slow
 def test_a_saved_tokenizer_is_read_by_us_and_by_others(tokenizer, peer, tmp_path):
     tokenizer.save(tmp_path, max_length=53)
     for load in (text.load_tokenizer, text.load_pretrained_tokenizer):
@@ -248,6 +249,7 @@ def test_a_tokenizer_of_another_kind_may_follow_in_the_folder(tokenizer, tmp_pat
     assert type(text.load_pretrained_tokenizer(tmp_path)) is text.BertTokenizer
 
 
+@pytest.mark.slow
 def test_published_folders(folder, tokenizer, peer, tmp_path):
     peer.Tokenizer.from_file(str(folder / "tokenizer.json")).model.save(str(tmp_path))
     for path in (folder, tmp_path):  # tokenizer.json; vocab.json and merges.txt

@@ -204,6 +204,7 @@ def test_a_text_that_spells_a_special_token_is_text():
     assert strings(tokenizer.detokenize(tokenizer.encode(tensor(["</s>"])))) == ["</s>"]
 
 
+@pytest.mark.slow
 def test_a_batch_inside_a_pipeline(tokenizer):
     data = tf.data.Dataset.from_tensor_slices(list(CASES)).batch(5).map(tokenizer.tokenize)
     rows = [row for batch in data for row in batch.to_list()]
@@ -230,6 +231,7 @@ def test_offsets_are_those_of_the_peer(content, peer, texts, tmp_path):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_offsets_of_what_was_normalized_put_before_or_left_out():
     vocabulary = [*TINY, "k", "g", "가", "é"]
 
@@ -306,6 +308,7 @@ def test_other_forms_of_the_same_file(content, tokenizer, tmp_path):
     assert text.load_pretrained_tokenizer(tmp_path).get_config() == tokenizer.get_config()
 
 
+@pytest.mark.slow
 def test_a_saved_tokenizer_is_read_by_us_and_by_others(tokenizer, peer, texts, tmp_path):
     tokenizer.save(tmp_path, max_length=53)
     for load in (text.load_tokenizer, text.load_pretrained_tokenizer):

@@ -68,6 +68,7 @@ def test_white_space_of_unicode_is_a_blank_line(file):
     assert documents.skipped["blank"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"sentence_split": False}, {"line_documents": True}], ids=str
 )

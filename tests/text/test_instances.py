@@ -200,6 +200,7 @@ def test_half_of_the_pairs_are_random():
     assert abs(labels.mean() - 0.5) < 0.03  # more than four standard deviations of a fair coin
 
 
+@pytest.mark.slow
 def test_lengths_of_short_instances():
     rows = inner_instances(sentence_order, 199, size=11, short_rate=0.25)
     lengths = [b - a + d - c for a, b, c, d, *_ in rows]
@@ -208,6 +209,7 @@ def test_lengths_of_short_instances():
     np.testing.assert_allclose(shares, [0, 0] + [0.025] * 9 + [0.775], atol=0.008)  # 5 deviations
 
 
+@pytest.mark.slow
 def test_a_is_any_beginning_of_what_is_in_hand():
     rows = inner_instances(sentence_order, 41, size=7, short_rate=0.0)
     one = [d - c if label else b - a for a, b, c, d, label, _ in rows]

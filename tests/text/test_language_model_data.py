@@ -102,6 +102,7 @@ def test_blocks_by_hand(tmp_path):
     assert data.rows == 2 and data.bytes == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, chunk, part", [("one", 128, 32 * 1024), ("two", 3, 13)])
 def test_blocks_are_those_of_the_stream(name, chunk, part, documents, file, monkeypatch):
     monkeypatch.setattr(block_dataset, "CHUNK", chunk)
@@ -151,6 +152,7 @@ def test_contiguous_rows_go_on_in_the_next_batch(documents, file, monkeypatch):
     assert rows_of(read(data)) == rows_of(batches)[3 * B :]
 
 
+@pytest.mark.slow
 def test_a_long_document_is_divided_among_contiguous_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(documents_module, "PART", 11)
     monkeypatch.setattr(language_model, "PARTS", 2)
@@ -166,6 +168,7 @@ def test_a_long_document_is_divided_among_contiguous_rows(tmp_path, monkeypatch)
     assert sorted("".join(found).split()) == lines
 
 
+@pytest.mark.slow
 def test_lines_that_are_documents_stay_whole(tmp_path):
     (tmp_path / "a.txt").write_text("a  b cd\nd\n", "utf8")
     tokenizer = TOKENIZERS["one"]

@@ -124,6 +124,7 @@ def test_without_a_shuffle_buffer_the_order_is_the_files(many):
     assert flat(read(pairs_of(many, buckets=(17,), batch_size=13))) == ROWS
 
 
+@pytest.mark.slow
 def test_the_order_is_a_function_of_seed_and_epoch(many):
     def order(seed, epoch):
         pairs = pairs_of(many, seed=seed, shuffle_buffer=2003, buckets=(7, 17), batch_size=101)

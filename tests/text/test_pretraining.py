@@ -112,6 +112,7 @@ def test_everything_is_a_function_of_seed_and_epoch(file):
             assert np.mean(one[0][name] == other[0][name]) < 0.6
 
 
+@pytest.mark.slow
 def test_documents_are_in_another_order_in_each_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining_module, "CHUNK", 7)  # instances are shuffled inside one
     file = write(tmp_path / "a.txt", documents_of([[3]] * 59))
@@ -121,6 +122,7 @@ def test_documents_are_in_another_order_in_each_epoch(tmp_path, monkeypatch):
     assert len(set(epochs[0][:7]) & set(epochs[1][:7])) < 4
 
 
+@pytest.mark.slow
 def test_masks_and_pairs_are_new_in_each_epoch(file):
     data = data_of(file, shuffle_buffer=0, short_rate=0.0)  # so that the first A is the same
     data.seek(0)
@@ -182,6 +184,7 @@ def test_after_counting_every_epoch_has_one_length(file):
 # ---- training
 
 
+@pytest.mark.slow
 def test_fit_takes_labels_and_weights_by_name(file):
     def loss(name):
         return keras.losses.SparseCategoricalCrossentropy(

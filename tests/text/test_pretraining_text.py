@@ -37,6 +37,7 @@ def file(documents, tmp_path):
 # ---- pairs
 
 
+@pytest.mark.slow
 def test_pairs_are_real_stretches_of_the_corpus(file, documents):
     owner = {t: i for i, d in enumerate(documents) for segment in d for t in segment}
     begins = {segment[0] for document in documents for segment in document}
@@ -99,6 +100,7 @@ def test_segments_longer_than_an_instance_are_cut(tmp_path):
     assert found == list(range(FIRST, FIRST + 2 + 1009 + 101 + 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 5, 7])
 def test_no_document_is_lost_at_the_end(count, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 3)
@@ -116,6 +118,7 @@ def test_a_segment_without_tokens_is_counted(tmp_path):
     assert data.skipped == {"blank": 2, "heading": 0, "utf8": 0, "empty": 3}
 
 
+@pytest.mark.slow
 def test_options_of_documents_reach_them(tmp_path):
     content = b"= One =\n5 6. 7\n\n= = Part = =\n8\n\xff\n= Two =\n9\n"
     (tmp_path / "a.txt").write_bytes(content)

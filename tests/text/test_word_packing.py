@@ -61,6 +61,7 @@ def test_rows_without_words_are_padding(texts, tokenizer):
     assert packed["token_ids"].shape == (len(texts), 1)
 
 
+@pytest.mark.slow
 def test_shapes_are_static_where_all_rows_are_filled(tokenizer):
     signature = [tf.TensorSpec([None], tf.string)]
     for config in ({"max_characters": C}, {"tokenizer": tokenizer}):

@@ -126,6 +126,7 @@ def test_a_run_that_is_broken_again_and_again_goes_on(unbroken, tmp_path):
     same_weights(model, unbroken)
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights_is_taken_up_again(tmp_path):
     weights = []
     for places in ((), ((1, 3),)):
@@ -270,6 +271,7 @@ def test_what_a_later_callback_logs_stays_in_its_epoch(tmp_path):
     np.testing.assert_array_equal(history["of_epoch"], [np.nan, np.nan, 2.0])
 
 
+@pytest.mark.slow
 def test_after_a_run_resumed_in_its_last_epoch_the_data_begin_the_next(tmp_path):
     root = tmp_path / "backup"
     with pytest.raises(KeyboardInterrupt):
@@ -325,6 +327,7 @@ def test_data_of_unknown_length_are_refused_where_keras_counts_a_step_too_many(t
         make().fit(data.dataset(), verbose=0, shuffle=False, callbacks=[backup])
 
 
+@pytest.mark.slow
 def test_a_fit_after_a_resumed_one_begins_by_itself(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2), Watch(1, 3))

@@ -80,6 +80,7 @@ def assert_alike(wanted, found, tolerance=1e-5):
     assert found[0].get("generate") == reported.get("generate")
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one(tmp_path):
     finish(start("both", tmp_path, 1, "float32", "gpt"))
     assert_alike(read(tmp_path, "gpt", "one", 1), read(tmp_path, "gpt", "mirrored", 2))

@@ -104,6 +104,7 @@ def test_no_decay_survives_saving_and_loading(rng, tmp_path):
         np.testing.assert_allclose(new, old * factor, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_goes_on_as_the_one_in_memory(rng, tmp_path):
     model = regression()
     schedule = training.LinearWarmupDecay(0.1, 2, 101)
@@ -162,6 +163,7 @@ def test_a_schedule_counts_the_batches_that_are_accumulated():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_exponential_average_of_the_weights_is_left_after_fit(rng):
     class Record(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

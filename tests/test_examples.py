@@ -483,7 +483,7 @@ def test_readme_commands_name_what_is_there():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", "utf8")
     extras = set(re.findall(r"-e \"\.\[(\w+)\]\"", readme))
-    assert extras == {"examples", "test"} <= set(setup["options.extras_require"])
+    assert extras == {"beam", "examples", "test"} <= set(setup["options.extras_require"])
     scripts = set(re.findall(r"examples/\w+\.py", readme))
     assert "examples/translate.py" in scripts
     assert all((ROOT / script).is_file() for script in scripts)

@@ -14,8 +14,8 @@ LONG = 2**20  # T x S, from which on blocks are chosen: 1,024 queries of as many
 
 def is_long(query, key):
     """Whether T x S is known and at least `LONG`."""
-    target, source = query.shape[1], key.shape[1]
-    return target is not None and source is not None and target * source >= LONG
+    sizes = query.shape[1], key.shape[1]  # JAX has symbols where a length is not known
+    return all(isinstance(size, int) for size in sizes) and sizes[0] * sizes[1] >= LONG
 
 
 def is_symbolic(x):

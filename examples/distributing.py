@@ -6,8 +6,8 @@ write to a folder that they remove. --output has to lie where all workers see it
 environment, or else the variables of Slurm, say which worker a process is; examples/distribute/ has
 a cluster of two on this machine, a file for Slurm and one for Kubeflow.
 
---batch_size is that of all replicas together, so that N of them learn what one would, but for
-dropout.
+--batch_size counts the rows of all replicas together: without dropout N of them learn what one
+would.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ def uniform(shape, seed):
     """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
     if isinstance(seed, keras.random.SeedGenerator):
         seed = seed.next()
-    elif seed is None:  # drawn in the graph, anew at every call of a compiled function
+    elif seed is None:  # drawn in the graph, another one at each call of a compiled function
         seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
     else:
         seed = (seed, 0)

@@ -198,7 +198,7 @@ class Epochs:
         if first is not None:
             message = tf.strings.format(
                 f"This data set was made to begin at batch {first}, and has the length for that. "
-                "Call `dataset()` anew after `seek`. Received: batch {} as the next one.",
+                "Call `dataset()` again after `seek`. Received: batch {} as the next one.",
                 place[1],
             )
             check = tf.debugging.Assert(tf.equal(place[1], first), [message])

@@ -34,6 +34,7 @@ projected_lstm = phrasing.projected_lstm
 recompute = phrasing.recompute
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
+step_memory = phrasing.step_memory
 strategy_replicas = phrasing.strategy_replicas
 sum_over_replicas = phrasing.sum_over_replicas
 sum_over_workers = phrasing.sum_over_workers
@@ -61,6 +62,7 @@ __all__ = [
     "recompute",
     "rms_norm",
     "softmax",
+    "step_memory",
     "strategy_replicas",
     "sum_over_replicas",
     "sum_over_workers",

@@ -112,6 +112,25 @@ def copies(variable):
     return (variable,)
 
 
+def step_memory(loss, *arguments):
+    """The most bytes that a loss and its gradients hold at once, and how many operations they are.
+
+    Operations are gone through in their order. What one makes lives until the last that reads it;
+    arguments and gradients of weights do not count.
+
+    Args:
+        loss: a function of the groups of `arguments`, lists of tensors, differentiated by the first.
+        *arguments: groups of `(shape, dtype)` pairs.
+
+    Returns:
+        Bytes and operations.
+    """
+    raise NotImplementedError(
+        "The memory of a step is read from TensorFlow's graph of it. Set KERAS_BACKEND=tensorflow. "
+        f"Received: KERAS_BACKEND={keras.config.backend()}."
+    )
+
+
 def is_chief(strategy=None):
     """Whether this process is the first of several workers, which writes files, or alone.
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_xfmr.kernels import portable
 from keras_xfmr.kernels.tensorflow_attention import blockwise_attention  # noqa: F401
 from keras_xfmr.kernels.tensorflow_lstm import projected_lstm  # noqa: F401
+from keras_xfmr.kernels.tensorflow_memory import step_memory  # noqa: F401
 from keras_xfmr.kernels.tensorflow_random import dropout, uniform  # noqa: F401
 from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401

@@ -7,6 +7,7 @@ from keras_xfmr.kernels import is_chief
 from keras_xfmr.training.callbacks import BackupAndRestore
 from keras_xfmr.training.layout import layout_map
 from keras_xfmr.training.losses import GlobalMean, MaskedCrossEntropy
+from keras_xfmr.training.memory import memory_estimate
 from keras_xfmr.training.metrics import MaskedAccuracy, MaskedPerplexity
 from keras_xfmr.training.optimizers import AdamW
 from keras_xfmr.training.schedules import InverseSqrtSchedule, LinearWarmupDecay
@@ -25,6 +26,7 @@ __all__ = [
     "MaskedPerplexity",
     "is_chief",
     "layout_map",
+    "memory_estimate",
 ]
 if keras.config.backend() == "tensorflow":
     __all__.append("MultiWorkerStrategy")

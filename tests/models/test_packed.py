@@ -143,6 +143,18 @@ def test_loss_and_gradients_are_those_of_a_batch_of_documents(classifiers):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_long_rows_of_many_documents():
+    """Of so many positions that attention is computed in blocks."""
+    length, size = 1031, 7
+    numbers_of = np.arange(length) // size + 1
+    ids = 2 + np.arange(length) % (size * 4)
+    plain, packed = (bert(max_length=length, packed=packed) for packed in (False, True))
+    found = numbers(packed({"token_ids": ids[None], "document_ids": numbers_of[None]})[0])[0]
+    whole = length // size * size
+    expected = numbers(plain(ids[:whole].reshape(-1, size))[0]).reshape(whole, D)
+    np.testing.assert_allclose(found[:whole], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_an_encoder_without_pooler_gives_the_first_vectors():
     encoder = bert(pooler=False, packed=True)
     model = draw_weights(models.Classifier(encoder, C))

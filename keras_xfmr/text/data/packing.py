@@ -45,9 +45,10 @@ def pack_documents(data, rows, length, *, documents=None, pad_id=0):
         one integer is -1, which `MaskedCrossEntropy(pad_id=-1)` leaves out; other labels are 0, and
         need weights, which are 0 there.
 
-        The number of batches is not known, and depends on the order of `data`. Where that is
-        another one in each epoch, let `fit` read a stream: `data.repeat()` before the packing, and
-        `steps_per_epoch`.
+        The number of batches is not known, and depends on the order of `data`. Where that differs
+        from epoch to epoch, let `fit` read a stream: `data.repeat()` before the packing, and
+        `steps_per_epoch`. Otherwise count them once, and pass on the number by
+        `tf.data.experimental.assert_cardinality`.
 
     Raises:
         ValueError: elements of another form; sizes below 1.

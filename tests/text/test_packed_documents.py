@@ -119,7 +119,7 @@ def test_inputs_alone_without_a_mask():
     (inputs,) = batches_of(text.pack_documents(data, 1, 17, pad_id=PAD))
     assert sorted(inputs) == ["attention_mask", "document_ids", "document_starts", "token_ids"]
     assert inputs["document_ids"].tolist() == [[1] * 4 + [2] * 3 + [0] * 10]
-    assert inputs["document_starts"].shape == (2, 2)  # a place for eight positions
+    assert inputs["document_starts"].shape == (4, 2)  # a place for four positions
 
 
 def test_no_documents_give_no_batches():

@@ -34,7 +34,7 @@ def pack_documents(data, rows, length, *, documents=None, pad_id=0):
         rows: B, rows of a batch that is made.
         length: T, at least that of the longest document: the `max_length` of the packer.
         documents: N, places for documents in a batch; a batch with as many is full. By default one
-            for eight positions.
+            for four positions.
         pad_id: `token_ids` behind the documents of a row.
 
     Returns:
@@ -64,7 +64,7 @@ def pack_documents(data, rows, length, *, documents=None, pad_id=0):
     check_int("rows", rows, 1)
     check_int("length", length, 1)
     if documents is None:
-        documents = rows * max(1, length // 8)
+        documents = rows * max(1, length // 4)
     check_int("documents", documents, 1)
     spec = data.element_spec
     alone = isinstance(spec, dict)

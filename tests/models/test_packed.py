@@ -219,8 +219,10 @@ def test_starts_that_are_no_places_are_refused(starts, message, classifiers):
 
 
 def test_inputs_of_a_packed_model_are_unknown_to_others(encoders, classifiers):
-    with pytest.raises(ValueError, match="Expected `token_ids`, and perhaps `segment_ids`"):
+    with pytest.raises(ValueError, match="document_ids is an input of encoders with packed=True"):
         encoders[0](ROWS)
+    with pytest.raises(ValueError, match="document_starts is an input of a Classifier over"):
+        models.Tagger(encoders[1])(PACKED)
     with pytest.raises(ValueError, match="`document_ids` must have the shape of `token_ids`"):
         encoders[1]({**ROWS, "document_ids": ROWS["document_ids"][:, :7]})
 

@@ -162,7 +162,7 @@ def test_elements_of_another_form_are_refused():
 @pytest.fixture(scope="module")
 def pretraining(tmp_path_factory):
     """Documents of one segment, and what packs them."""
-    lengths = [[int(n)] for n in np.random.default_rng(5).integers(1, 12, 149)]
+    lengths = [[int(n)] for n in np.random.default_rng(5).integers(1, 12, 127)]
     documents = documents_of(lengths)
     file = write(tmp_path_factory.mktemp("packed") / "a.txt", documents)
     options = dict(objective=None, document_ids=True, short_rate=0.0)
@@ -174,7 +174,7 @@ def test_masked_rows_hold_each_document_once(pretraining):
     batches = read(data)
     assert {batch["token_ids"].shape for batch in batches} == {(ROWS, LENGTH)}
     rows, found = rows_of(batches), []
-    assert data.rows == len(rows) < 0.5 * len(documents)
+    assert data.rows == len(rows) < min(0.5 * len(documents), ROWS * len(batches))
     for row in rows:
         for number in range(1, 1 + row["document_ids"].max()):
             ids = row["original"][row["document_ids"] == number]

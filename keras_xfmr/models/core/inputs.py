@@ -11,11 +11,13 @@ from keras import ops
 
 from keras_xfmr import functional
 
-# What others call inputs.
-TRANSFORMERS_INPUTS = {
+# What others call inputs, and what some models alone have.
+FOREIGN_INPUTS = {
     "input_ids": "`token_ids` here",
     "token_type_ids": "`segment_ids` here",
     "position_ids": "not an input here: positions count from 0 in each row",
+    "document_ids": "an input of encoders with packed=True, and of a Gpt",
+    "document_starts": "an input of a Classifier over an encoder with packed=True",
 }
 # What the packers of `keras_xfmr.text` give besides inputs.
 PACKED = ("row", "truncated", "word_positions")
@@ -222,8 +224,8 @@ class Inputs:
     def _check_names(self, inputs):
         unknown = sorted(set(inputs) - {*self._declared, *PACKED})
         if unknown or not set(self._needed) <= set(inputs):
-            foreign = [name for name in unknown if name in TRANSFORMERS_INPUTS]
-            hints = [f" {name} is {TRANSFORMERS_INPUTS[name]}." for name in foreign]
+            foreign = [name for name in unknown if name in FOREIGN_INPUTS]
+            hints = [f" {name} is {FOREIGN_INPUTS[name]}." for name in foreign]
             optional = [name for name in self._declared if name not in self._needed]
             listed = (" and ".join(f"`{n}`" for n in names) for names in (self._needed, optional))
             raise ValueError(

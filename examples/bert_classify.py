@@ -10,21 +10,25 @@ The files are TSVs with a header; --text and --label name the columns (NSMC, e9t
 `document` and `label`), --text_pair that of a second text, where there is one. DIR is a Hugging
 Face BERT folder (KoBERT, MiniLM) or the --output of bert_pretrain.py; without it the model is
 trained from scratch with a learned vocabulary (for Korean and its kin take
---vocabulary=sentence_piece, which is learned in a minute). --baseline adds the accuracy of a
-logistic regression over character n-grams: what a model has to beat. Written to --output:
+--vocabulary=sentence_piece, which is learned in a minute). --packed puts several texts into a row:
+a step then has about as many texts in fewer rows. --baseline adds the accuracy of a logistic
+regression over character n-grams: what a model has to beat. Written to --output:
 learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained, and
 saved_model/, which takes raw text and returns labels with scores, tested in a process that imports
 only TensorFlow. Results: benchmarks/RESULTS.md.
 """
+
+import functools
 
 import classifying
 import command_line
 import distributing
 import fine_tuning
 import keras
-from absl import flags, logging
+import tensorflow as tf
+from absl import app, flags, logging
 
-from keras_xfmr import models, training
+from keras_xfmr import models, text, training
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
@@ -35,6 +39,7 @@ flags.DEFINE_enum(
     "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
 )
 flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
+flags.DEFINE_bool("packed", False, "Several texts a row; --batch_size counts texts, about.")
 flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 5e-4, pretrained: 1e-4.")
 flags.DEFINE_string("output", "runs/classify", "Folder for everything that is written.")
 
@@ -45,13 +50,33 @@ def compile_model(model, steps):
     model.compile(
         fine_tuning.optimizer(rate, steps),
         training.MaskedCrossEntropy(pad_id=-1),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        metrics=[training.MaskedAccuracy(pad_id=-1)],
         jit_compile=FLAGS.jit_compile,
+    )
+
+
+def packing(packer, texts):
+    """A function that packs the rows of a data set; about --batch_size texts are a batch."""
+    mask = packer(*map(list, zip(*texts[:4096])))["attention_mask"]
+    share = float(tf.reduce_mean(tf.cast(mask, tf.float32)))
+    rows = max(1, round(share * FLAGS.batch_size))
+    print(f"{1 - share:.1%} of the positions are padding without packing; {rows} rows a batch")
+    return functools.partial(
+        text.pack_documents,
+        rows=rows,
+        length=FLAGS.max_length,
+        documents=2 * FLAGS.batch_size,
+        pad_id=packer.tokenizer.pad_id,
     )
 
 
 def main(argv):
     command_line.flags_alone(argv)
+    if FLAGS.packed and FLAGS.distribute != "none":
+        raise app.UsageError(
+            "--packed rows are not divided among replicas. Received: "
+            f"--distribute={FLAGS.distribute}."
+        )
     logging.set_verbosity(logging.WARNING)
     output = distributing.output_folder(FLAGS.output, argv[0], fine_tuning.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
@@ -66,11 +91,17 @@ def main(argv):
         vocabulary=FLAGS.vocabulary,
         vocab_size=FLAGS.vocab_size,
         max_length=FLAGS.max_length,
+        packed=FLAGS.packed,
     )
     packer = classifying.make_packer(tokenizer, train[0])
     compile_model(model, fine_tuning.count_steps(train[0], FLAGS.batch_size, FLAGS.epochs))
     measures = classifying.fit(
-        model, lambda texts, classes: (packer(*texts), classes), train, test, output
+        model,
+        lambda texts, classes: (packer(*texts), classes),
+        train,
+        test,
+        output,
+        packing(packer, train[0]) if FLAGS.packed else None,
     )
     print(f"{model.count_params():,} weights, test accuracy {measures['accuracy']:.2%}")
     fine_tuning.save(model, tokenizer, output)

@@ -10,10 +10,11 @@ A vocabulary is learned from the files; instances are made while the model train
 each epoch. The log has the loss and the accuracy of either task, of --validation_files too, the
 picture their curves; beside them stands what always naming the most frequent word would reach.
 Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
-each line is one (reviews, tweets). Lines that belong to no document take --objective=none.
-Everything is written to --output: vocabulary, checkpoints, TensorBoard logs, learning_curve.png,
-model.keras and hub/, a folder of weights and tokenizer for `Bert.from_pretrained` and for
-`transformers`. A run that was killed goes on where it stopped.
+each line is one (reviews, tweets). Lines that belong to no document take --objective=none, and
+--packed, which puts several of them into a row. Everything is written to --output: vocabulary,
+checkpoints, TensorBoard logs, learning_curve.png, model.keras and hub/, a folder of weights and
+tokenizer for `Bert.from_pretrained` and for `transformers`. A run that was killed goes on where it
+stopped.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -25,7 +26,7 @@ import distributing
 import keras
 import numpy as np
 import resuming
-from absl import flags, logging
+from absl import app, flags, logging
 
 from keras_xfmr import models, text, training, viz
 
@@ -36,6 +37,7 @@ flags.DEFINE_list("validation_files", [], "Text files that are measured and not 
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
 flags.DEFINE_bool("line_documents", False, "Each line is a document.")
 flags.DEFINE_enum("objective", "nsp", ["nsp", "sop", "none"], "The task beside masked words.")
+flags.DEFINE_bool("packed", False, "Several instances a row; takes --objective=none.")
 flags.DEFINE_enum("vocabulary", "word_piece", ["word_piece", "sentence_piece"], "Kind of pieces.")
 flags.DEFINE_integer("vocab_size", 8000, "Pieces.")
 flags.DEFINE_bool("lowercase", True, "Lower case and no accents (word pieces).")
@@ -134,6 +136,11 @@ def main(argv):
     output = distributing.output_folder(FLAGS.output, argv[0], WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
     heading = None if FLAGS.heading == "none" else FLAGS.heading
+    if FLAGS.packed and FLAGS.objective != "none":
+        raise app.UsageError(
+            "--packed rows have no label of their own: take --objective=none. Received: "
+            f"--objective={FLAGS.objective}."
+        )
     objective = None if FLAGS.objective == "none" else FLAGS.objective
     reading = {"heading": heading, "line_documents": FLAGS.line_documents}
     tokenizer = make_tokenizer(output, text.Documents(FLAGS.files, **reading).sentences())
@@ -146,6 +153,7 @@ def main(argv):
             batch_size=FLAGS.batch_size,
             whole_word=FLAGS.whole_word,
             objective=objective,
+            document_ids=FLAGS.packed,
             **reading,
             seed=FLAGS.seed,
         )
@@ -158,7 +166,8 @@ def main(argv):
         validation = unseen.dataset().take(measured)
     batches = data.count()
     steps = batches * FLAGS.epochs
-    print(f"{tokenizer.vocab_size} pieces; {data.rows} instances an epoch, {steps} steps")
+    made = "rows" if FLAGS.packed else "instances"
+    print(f"{tokenizer.vocab_size} pieces; {data.rows} {made} an epoch, {steps} steps")
     print(f"lines left out: {data.skipped}")
     tokens, words, pairs = look(data.dataset(), batches)
     print(
@@ -173,6 +182,7 @@ def main(argv):
         pad_token_id=tokenizer.pad_id,
         dropout_rate=FLAGS.dropout,
         attention_dropout_rate=FLAGS.dropout,
+        packed=FLAGS.packed,
     )
     model = models.BertPretrainer(bert, next_sentence=objective is not None)
     compile_model(model, steps)

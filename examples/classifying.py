@@ -109,16 +109,19 @@ def tell_cut(divide, texts, room):
     print(f"{cut / len(texts):.2%} of the texts are cut to {FLAGS.max_length}")
 
 
-def batches(pack, data, shuffle):
+def batches(pack, data, shuffle, endless=False):
     """Batches of one shape; the last one of an epoch of training is left out.
 
     Args:
         pack: from a column of texts, or two, and the classes to a model's inputs and labels.
         data: texts, one or two a row, and their classes.
+        endless: whether epochs follow each other without an end.
     """
     rows = tf.data.Dataset.from_tensor_slices(data)
     if shuffle:
         rows = rows.shuffle(len(data[0]), seed=FLAGS.seed)
+    if endless:
+        rows = rows.repeat()
     rows = rows.batch(FLAGS.batch_size, drop_remainder=shuffle)
     rows = rows.map(
         lambda texts, classes: pack(tf.unstack(texts, axis=1), classes),
@@ -127,10 +130,18 @@ def batches(pack, data, shuffle):
     return rows.prefetch(tf.data.AUTOTUNE)
 
 
-def fit(model, pack, train, test, output):
-    """Trains a compiled model; its measures on the test texts."""
-    data = batches(pack, train, shuffle=True)
-    history = model.fit(data, epochs=FLAGS.epochs, shuffle=False).history
+def fit(model, pack, train, test, output, pack_rows=None):
+    """Trains a compiled model; its measures on the test texts.
+
+    Args:
+        pack: see `batches`.
+        pack_rows: from batches to batches of packed rows, whose number differs from epoch to epoch:
+            these go on from one to the next. None for rows of one text, as those of the test are.
+    """
+    data, steps = batches(pack, train, shuffle=True, endless=bool(pack_rows)), None
+    if pack_rows:
+        data, steps = pack_rows(data), len(train[0]) // FLAGS.batch_size
+    history = model.fit(data, epochs=FLAGS.epochs, steps_per_epoch=steps, shuffle=False).history
     viz.learning_curve(history, output / "learning_curve.png")
     return model.evaluate(batches(pack, test, shuffle=False), verbose=0, return_dict=True)
 

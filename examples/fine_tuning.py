@@ -36,6 +36,7 @@ def prepare(
     vocabulary,
     vocab_size,
     max_length,
+    **options,
 ):
     """The tokenizer and the model, published or from scratch.
 
@@ -48,12 +49,14 @@ def prepare(
         vocabulary: kind of pieces, from scratch, one of `LEARN`.
         preset, vocab_size: sizes, from scratch.
         max_length: of the rows that the model will read; from scratch its positions.
+        **options: further arguments of the model.
     """
     arguments = {
         "num_classes": len(labels),
         "labels": labels,
         "dropout_rate": dropout,
         "attention_dropout_rate": dropout,
+        **options,
     }
     if pretrained:
         folder = own = pathlib.Path(pretrained)

@@ -200,6 +200,21 @@ def test_pipelines_are_read_to_their_end(tmp_path):
     assert [line.split(":")[0] for line in found] == ["pairs", "bert", "gpt", "elmo"]
 
 
+def test_packing_compares_rows_of_one_text_with_rows_of_several(tmp_path):
+    words = ["cats", "dogs", "sleep", "run", "far", "away", "today"]
+    rows = [" ".join(words[i % 5 : i % 5 + 1 + i % 3]) + f"\t{i % 2}" for i in range(97)]
+    (tmp_path / "a.tsv").write_text("\n".join(["document\tlabel", *rows]) + "\n")
+    printed = run_as_command(
+        "-m", "benchmarks.packing", f"--file={tmp_path / 'a.tsv'}", "--pieces=41", "--lengths=23",
+        "--batch_size=5", "--num_layers=1", "--d_model=64", "--rounds=2", "--batches=2",
+    )  # fmt: skip
+    padding = dict(re.findall(r"^23 positions, (\w+): ([\d.]+)% padding", printed, re.M))
+    assert list(padding) == ["padded", "longest", "packed"]
+    assert float(padding["packed"]) < 0.5 * float(padding["padded"])
+    assert len(re.findall(r"median step .* tokens/s$", printed, re.M)) == 2
+    assert "packed rows train" in printed
+
+
 def test_pretraining_data_compares_making_with_training(tmp_path):
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
     pieces = [a + b for a in "bdfgklmnprst" for b in "aeiou"]

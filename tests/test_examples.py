@@ -153,6 +153,20 @@ def test_rows_longer_than_the_positions_of_a_published_model_are_refused():
             fine_tuning.check_length(model, 48)
 
 
+def test_packed_rows_are_not_divided_and_have_no_label_of_their_own(tmp_path):
+    (tmp_path / "train.tsv").write_text("document\tlabel\ngood\t1\nbad\t0\n")
+    arguments = [f"--{name}={tmp_path / 'train.tsv'}" for name in ("train", "test")]
+    with imported("bert_classify") as example:
+        flags.FLAGS(["bert_classify", *arguments, "--packed", "--distribute=workers"])
+        with pytest.raises(app.UsageError, match="not divided.*Received: --distribute=workers"):
+            example.main(["bert_classify"])
+    with imported("bert_pretrain") as example:
+        flags.FLAGS(["bert_pretrain", f"--files={tmp_path / 'train.tsv'}", "--packed"])
+        flags.FLAGS.output = str(tmp_path / "out")
+        with pytest.raises(app.UsageError, match="take --objective=none. Received: .*=nsp"):
+            example.main(["bert_pretrain"])
+
+
 @pytest.mark.parametrize("held_out", ["long", "short"])
 def test_a_corpus_of_which_nothing_fits_is_said_to_be_so(held_out, tmp_path):
     rows = {"long": f"{'a ' * 99}\t{'b ' * 99}\n", "short": "a\tb\n"}
@@ -631,6 +645,10 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     given += ("--text_pair=who",)
     given += (f"--pretrained={tmp_path / 'bert'}", "--max_length=16", "--nojit_compile")
     given += ("--batch_size=16", "--epochs=6", "--learning_rate=3e-3")
+    printed = run("bert_classify", *given, "--packed", f"--output={tmp_path / 'packed'}")
+    assert re.search(r"\d\d\.\d% of the positions are padding.*; \d+ rows a batch", printed)
+    assert float(re.search(r"test accuracy (\d+\.\d\d)%", printed)[1]) > 90
+    assert "answered in a fresh process" in printed
     printed = run("bert_classify", *given, f"--output={tmp_path / 'classify'}")
     assert "1 left out" in printed and "2 missing: classifier.weight, classifier.bias" in printed
     accuracy = re.search(r"test accuracy (\d+\.\d\d)%", printed)

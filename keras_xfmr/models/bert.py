@@ -8,6 +8,7 @@ import math
 import keras
 from keras import ops
 
+from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.initializers import copy_initializer
@@ -15,7 +16,7 @@ from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.core.arguments import check_sizes
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.core.encoder import Encoder, one_document
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
@@ -83,6 +84,9 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         initializer: of the embeddings and the blocks, by default the truncated normal.
         rematerialize: whether training keeps the inputs of the blocks alone and computes what is
             inside them again in the backward pass, by default False; see `EncoderBlock`.
+        packed: whether a row may hold several documents, by default False: the model then has the
+            input `document_ids`, and a head over it may have `document_starts`. The weights, and
+            the vectors of tokens in rows of one document, are those of a model without.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -90,7 +94,10 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     - `token_ids`: integers `[B, T]`;
     - `segment_ids`: integers `[B, T]`, by default zeros;
     - `attention_mask`: `[B, T]`, 1 = a token, 0 = padding; by default `token_ids != pad_token_id`.
-      Where its values are known, one that hides the tokens and shows the padding gives a warning.
+      Where its values are known, one that hides the tokens and shows the padding gives a warning;
+    - `document_ids`, of a `packed` model alone: integers `[B, T]`, 1, 2, ... for packed documents,
+      0 = padding; by default one document. A token attends within its document, whose positions
+      begin at 0. `text.pack_documents` makes them.
 
     Returns:
         A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`.
@@ -127,6 +134,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         pooler=True,
         initializer=None,
         rematerialize=False,
+        packed=False,
         dtype=None,
         name=None,
         **kwargs,
@@ -140,7 +148,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             hidden_act=hidden_act, layer_norm_eps=layer_norm_eps, pad_token_id=pad_token_id,
             initializer_range=initializer_range, pooler=pooler,
             initializer=saved_initializer(initializer), rematerialize=bool(rematerialize),
-            dtype=keras.dtype_policies.serialize(policy),
+            packed=bool(packed), dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
         vocab_size, max_length, type_vocab_size = map(
@@ -148,6 +156,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         )
 
         # ---- layers
+        self.packed = config["packed"]
         self.pad_token_id, self.d_model = config["pad_token_id"], config["d_model"]
         self.dropout_rate = dropout_rate
         self.activation = HIDDEN_ACTS[hidden_act]
@@ -198,6 +207,10 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             ),
             Input("attention_mask", "`attention_mask`", default=self._mask, like="token_ids"),
         )  # fmt: skip
+        if self.packed:
+            self.declared_inputs = self.declared_inputs.and_also(
+                Input("document_ids", "`document_ids`", default=one_document, like="token_ids")
+            )
         inputs = self.declared_inputs.symbolic()
         sequence = self.encode(**inputs)
         super().__init__(
@@ -255,16 +268,24 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     # ---- the two halves
 
-    def encode(self, token_ids, segment_ids, attention_mask, training=None):
-        """The vectors of every position, `[B, T, D]`; all three inputs are `[B, T]`."""
+    def encode(
+        self, token_ids, segment_ids, attention_mask, document_ids=None, training=None
+    ):
+        """The vectors of every position, `[B, T, D]`; all inputs are `[B, T]`."""
         x = self.token_embedding(token_ids, validate=False)
         x = x + self.segment_embedding(segment_ids, validate=False)
-        x = self.embeddings_norm(self.position_embedding(x))
-        x = self.embeddings_dropout(x, training=training)
         mask = mask_of_positions("attention_mask", attention_mask, x.shape, None)
-        mask = ops.expand_dims(ops.cast(mask, "bool"), 1)
+        mask = ops.cast(mask, "bool")
+        if document_ids is None:
+            positions, seen = None, {"attention_mask": ops.expand_dims(mask, 1)}
+        else:
+            documents = ops.where(mask, document_ids, 0)
+            positions = functional.document_positions(documents)
+            seen = {"document_ids": documents}
+        x = self.embeddings_norm(self.position_embedding(x, positions=positions))
+        x = self.embeddings_dropout(x, training=training)
         for block in self.encoder_blocks:
-            x = block(x, attention_mask=mask, training=training)
+            x = block(x, training=training, **seen)
         return x
 
     def embedding_layers(self):

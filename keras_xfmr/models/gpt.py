@@ -26,7 +26,7 @@ from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.causal import Causal
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.core.encoder import Encoder, one_document
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
@@ -193,7 +193,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         self.declared_inputs = Inputs(
             Input("token_ids", "Token ids", vocab_size, longest=max_length),
             Input("attention_mask", "`attention_mask`", default=self._mask, like="token_ids"),
-            Input("document_ids", "`document_ids`", default=_one_document, like="token_ids"),
+            Input("document_ids", "`document_ids`", default=one_document, like="token_ids"),
         )
         inputs = self.declared_inputs.symbolic()
         logits = self.logits(self.encode(**inputs))
@@ -350,10 +350,6 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             longest=self.max_length,
             products=Prepared([*tied, *projections], rows),
         )
-
-
-def _one_document(inputs):
-    return ops.ones_like(inputs["token_ids"], dtype="int32")
 
 
 def _position_layer(positions, max_length, initializer, policy):

@@ -10,6 +10,7 @@ from keras_xfmr.text.data.bidirectional import BidirectionalLanguageModelDataset
 from keras_xfmr.text.data.documents import Documents
 from keras_xfmr.text.data.language_model import LanguageModelDataset
 from keras_xfmr.text.data.masking import mask_tokens
+from keras_xfmr.text.data.packing import pack_documents
 from keras_xfmr.text.data.pairs import PairDataset
 from keras_xfmr.text.data.pretraining import PretrainingDataset
 from keras_xfmr.text.packers.next_tokens import next_token_labels
@@ -70,6 +71,7 @@ __all__ = [
     "load_tokenizer",
     "mask_tokens",
     "next_token_labels",
+    "pack_documents",
     "sentence_markers",
     "spread_word_labels",
     "words_to_characters",

@@ -46,6 +46,7 @@ ALONE = {"token_ids": IDS}
 PAIR = {"token_ids": IDS, "segment_ids": SEGMENTS}
 PLACES = {"masked_positions": np.array([[1, 4], [3, 1]], "int32")}
 TEXT = {"token_ids": IDS, "document_ids": DOCUMENTS}
+NUMBERED = {**PAIR, "document_ids": DOCUMENTS}
 BOTH = {"source_ids": IDS, "target_ids": TARGETS}
 LETTERS = np.random.default_rng(4).integers(1, 262, (B, S, 5), "int32") * (IDS != PAD)[..., None]
 SPELLED = {"character_ids": LETTERS}
@@ -211,6 +212,10 @@ def bert(**options):
     return models.Bert(**{**BERT, **options})
 
 
+def packed_bert(**options):
+    return bert(packed=True, **options)
+
+
 def gpt(**options):
     return models.Gpt(**{**GPT, **options})
 
@@ -231,7 +236,11 @@ NAMES = dict(num_classes=C, labels=["O", "B-X", "I-X"])
 PLAIN = dict(pooling="cls", normalize=False)
 CASES = [
     Case(models.Bert, BERT, PAIR, SEQUENCES, loss="mse"),
+    Case(
+        models.Bert, {**BERT, "packed": True}, NUMBERED, SEQUENCES, loss="mse", name="Bert, packed"
+    ),
     Case(models.BertClassifier, {**NAMES, "dropout_rate": 0.0}, PAIR, CLASSES, bert),
+    Case(models.Classifier, NAMES, NUMBERED, CLASSES, packed_bert, name="Classifier, packed"),
     Case(models.BertEmbedder, PLAIN, PAIR, VECTORS, bert, loss="mse", half="float32"),
     Case(models.BertPretrainer, {}, {**PAIR, **PLACES}, WORDS, bert),
     Case(models.BertSpanPredictor, {}, PAIR, SPANS, bert),

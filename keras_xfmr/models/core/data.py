@@ -11,6 +11,8 @@ from keras_xfmr import kernels
 from keras_xfmr.models.core import compiled
 from keras_xfmr.models.core.inputs import check_range, refuse_texts, refuse_unpacked
 
+BATCHES = "batches, such as those of a `tf.data.Dataset`, or `train_on_batch` and its kin"
+
 
 class ValidatesData:
     """A mixin of models over token ids, to stand before `keras.Model`.
@@ -46,6 +48,8 @@ class ValidatesData:
                 outside their table, ragged ids, texts.
         """
         completed = self.declared_inputs.complete(inputs)
+        if kernels.replicas() > 1:
+            self._refuse_pairs(inputs, "one replica")
         self.declared_inputs.check(completed)
         if isinstance(inputs, dict):
             self.warn_of({name: completed[name] for name in inputs if name in completed})
@@ -138,6 +142,13 @@ class ValidatesData:
             raise ValueError(self.unfit)
         self._refuse_xla()
 
+    def _refuse_pairs(self, inputs, way_out):
+        for name in self.declared_inputs.pairs_in(inputs):
+            raise ValueError(
+                f"`{name}` counts documents, and the other inputs count rows: they cannot be "
+                f"divided alike. Expected {way_out}. Received: inputs {sorted(inputs)}."
+            )
+
     def _refuse_xla(self):
         replicas = kernels.replicas_of(self)
         if replicas > 1 and self.jit_compile:
@@ -156,6 +167,7 @@ class ValidatesData:
 
     def fit(self, x=None, y=None, *args, **kwargs):
         self._refuse_unfit()
+        self._refuse_pairs(x, BATCHES)
         self.check_data(x, y)
         kernels.build_training(self, x, y)
         given = inspect.signature(super().fit).bind(self._validated(x), y, *args, **kwargs)
@@ -171,11 +183,13 @@ class ValidatesData:
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         self._refuse_unfit()
+        self._refuse_pairs(x, BATCHES)
         self.check_data(x, y)
         return super().evaluate(self._validated(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         self._refuse_xla()
+        self._refuse_pairs(x, BATCHES)
         self.check_data(x)
         return super().predict(self._validated(x), *args, **kwargs)
 

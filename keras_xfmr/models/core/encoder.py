@@ -1,13 +1,15 @@
 """What a head needs of an encoder.
 
-B batch, T length, D d_model
+B batch, T length, N documents, D d_model
 """
 
 import math
 
 import keras
+from keras import ops
 
 from keras_xfmr.layers import ScalarMix
+from keras_xfmr.models.core.inputs import Input
 
 
 class Encoder:
@@ -29,6 +31,9 @@ class Encoder:
         causal: whether a position sees those before it alone; by default False.
         mixes: whether heads mix the vectors of several layers (`vectors`), each by a `ScalarMix`
             of its own; by default False.
+        packed: whether a row may hold several documents, which an input `document_ids` numbers and
+            whose first positions `pool` reads; by default False. A `Classifier` then has the input
+            `document_starts`.
         words_input: the name of the input that has a row's tokens or words, by default
             `"token_ids"`.
         declared_inputs: its `Inputs`; one of them is `words_input`, one `attention_mask`.
@@ -44,6 +49,7 @@ class Encoder:
     pooler = None
     causal = False
     mixes = False
+    packed = False
     words_input = "token_ids"
 
     def encode(self, **inputs):
@@ -102,7 +108,11 @@ def reading_of(encoder, pooled):
     """
     inputs = encoder.declared_inputs.symbolic()
     outputs = list(encoder.vectors(**inputs))
-    if pooled and not encoder.mixes:
+    if pooled and encoder.packed:
+        starts = inputs["document_starts"] = document_starts(encoder).symbolic()
+        # Each first position is a row of its own.
+        outputs.append(encoder.pool(_vectors_at(outputs[0], starts, inputs["attention_mask"])))
+    elif pooled and not encoder.mixes:
         outputs.append(encoder.pool(outputs[0], inputs["attention_mask"]))
     place = {id(weight): i for i, weight in enumerate(encoder.weights)}
 
@@ -115,6 +125,39 @@ def reading_of(encoder, pooled):
     model = kind(layers, inputs, outputs, encoder.name)
     model.dtype_policy = encoder.dtype_policy
     return model
+
+
+def one_document(inputs):
+    """The numbers of documents where each row is one."""
+    return ops.ones_like(inputs["token_ids"], dtype="int32")
+
+
+def document_starts(encoder):
+    """The `Input` of a head over an encoder of packed rows: (row, first position) `[N, 2]`.
+
+    By default each row is one document.
+    """
+
+    def default(inputs):
+        first = ops.ones_like(inputs[encoder.words_input][:, :1], dtype="int32")
+        return ops.concatenate([ops.cumsum(first, axis=0) - 1, first - 1], axis=1)
+
+    return Input(
+        "document_starts",
+        "`document_starts`",
+        size=encoder.words_input,
+        default=default,
+        pairs=True,
+    )
+
+
+def _vectors_at(sequence, places, attention_mask):
+    """The vectors `[N, 1, D]` of `sequence [B, T, D]` at (row, position) `[N, 2]`."""
+    # T, which a symbolic shape does not know.
+    length = ops.max(ops.sum(ops.ones_like(attention_mask, dtype="int32"), axis=1), initial=0)
+    flat = ops.reshape(sequence, (-1, sequence.shape[-1]))
+    rows, positions = ops.split(places, 2, axis=1)
+    return ops.take(flat, rows * length + positions, axis=0)
 
 
 def without_pooler(config):

@@ -11,18 +11,20 @@ from keras import ops
 
 from keras_xfmr import functional
 
-# What others call inputs.
-TRANSFORMERS_INPUTS = {
+# What others call inputs, and what some models alone have.
+FOREIGN_INPUTS = {
     "input_ids": "`token_ids` here",
     "token_type_ids": "`segment_ids` here",
     "position_ids": "not an input here: positions count from 0 in each row",
+    "document_ids": "an input of encoders with packed=True, and of a Gpt",
+    "document_starts": "an input of a Classifier over an encoder with packed=True",
 }
 # What the packers of `keras_xfmr.text` give besides inputs.
 PACKED = ("row", "truncated", "word_positions")
 
 
 class Input(typing.NamedTuple):
-    """An input of integers `[B, T]`, or `[B, T, width]`.
+    """An input of integers `[B, T]`, or `[B, T, width]`, or pairs `[N, 2]`.
 
     Attributes:
         name: its key.
@@ -35,6 +37,7 @@ class Input(typing.NamedTuple):
         like: name of an input whose rows and positions it has.
         nonempty: whether a row has one position at least.
         width: the numbers of a position, where there are several.
+        pairs: whether it is pairs of a row of the input `size` and a position in that row.
     """
 
     name: str
@@ -46,11 +49,18 @@ class Input(typing.NamedTuple):
     like: str | None = None
     nonempty: bool = False
     width: int | None = None
+    pairs: bool = False
 
     @property
     def shape(self):
         """Without the batch."""
+        if self.pairs:
+            return (2,)
         return (None,) if self.width is None else (None, self.width)
+
+    def symbolic(self):
+        """Its `keras.Input`."""
+        return keras.Input(self.shape, dtype="int32", name=self.name)
 
 
 class Range(typing.NamedTuple):
@@ -93,7 +103,7 @@ class Inputs:
 
     def symbolic(self):
         """name -> `keras.Input`."""
-        return {one.name: keras.Input(one.shape, dtype="int32", name=one.name) for one in self}
+        return {one.name: one.symbolic() for one in self}
 
     def named(self, given):
         """The inputs by their names: one alone, or several in their order, get them here.
@@ -111,6 +121,11 @@ class Inputs:
     def are_in(self, inputs):
         """Whether all needed inputs are there."""
         return all(inputs.get(name) is not None for name in self._needed)
+
+    def pairs_in(self, given):
+        """The names of inputs of pairs that were given; what they count is not rows."""
+        given = given if isinstance(given, dict) else {}
+        return [one.name for one in self if one.pairs and given.get(one.name) is not None]
 
     def complete(self, given):
         """All inputs as tensors, those that were left out by their defaults; nothing is checked.
@@ -159,6 +174,11 @@ class Inputs:
                     f"`{one.name}` must have the shape [B, T, {one.width}]. "
                     f"Received: shape {shape}."
                 )
+            if one.pairs and not functional.shapes_agree(shape, (None, 2)):
+                raise ValueError(
+                    f"`{one.name}` must be pairs of a row and a position, [N, 2]. "
+                    f"Received: shape {shape}."
+                )
             like = tuple(inputs[one.like].shape)[: len(one.shape) + 1] if one.like else shape
             if not functional.shapes_agree(shape, like):
                 raise ValueError(
@@ -187,16 +207,25 @@ class Inputs:
     def _values(self, inputs):
         for one in self:
             values, size = inputs.get(one.name), one.size
-            if isinstance(size, str):
-                size = inputs[size].shape[-1] if inputs.get(size) is not None else None
-            if values is not None and size is not None:
-                yield Range(one.title, values, size, one.advice)
+            of = inputs.get(size) if isinstance(size, str) else None
+            if values is None or (isinstance(size, str) and of is None):
+                continue
+            parts = [(one.title, values, of.shape[-1] if isinstance(size, str) else size)]
+            if one.pairs:
+                rows, positions = of.shape[:2]
+                parts = [
+                    (f"Rows of {one.title}", values[:, 0], rows),
+                    (f"Positions of {one.title}", values[:, 1], positions),
+                ]
+            for title, part, known in parts:
+                if known is not None:
+                    yield Range(title, part, known, one.advice)
 
     def _check_names(self, inputs):
         unknown = sorted(set(inputs) - {*self._declared, *PACKED})
         if unknown or not set(self._needed) <= set(inputs):
-            foreign = [name for name in unknown if name in TRANSFORMERS_INPUTS]
-            hints = [f" {name} is {TRANSFORMERS_INPUTS[name]}." for name in foreign]
+            foreign = [name for name in unknown if name in FOREIGN_INPUTS]
+            hints = [f" {name} is {FOREIGN_INPUTS[name]}." for name in foreign]
             optional = [name for name in self._declared if name not in self._needed]
             listed = (" and ".join(f"`{n}`" for n in names) for names in (self._needed, optional))
             raise ValueError(

@@ -1,6 +1,6 @@
 """Classes: of a whole row, and of each of its positions.
 
-B batch, T length, C classes
+B batch, T length, N documents, C classes
 """
 
 import keras
@@ -71,13 +71,23 @@ class Classifier(ClassHead):
         multi_label: whether a text may have several classes, or none: each logit is then that of
             its own yes or no (`BinaryCrossentropy(from_logits=True)`), and labels are `[B, C]`.
 
+    Inputs of the call: those of the encoder; where that is `packed`, also `document_starts`,
+    integers `[N, 2]`: the row and the first position of each document. By default each row is one
+    document. `text.pack_documents` makes them, padded with (0, 0), which has the label -1: pass
+    `MaskedCrossEntropy(pad_id=-1)` and `MaskedAccuracy(pad_id=-1)`.
+
+    `fit`, `evaluate` and `predict` take them in the batches of a data set, because Keras would cut
+    arrays of documents and of rows alike. Several replicas of a `tf.distribute` strategy are
+    refused for the same reason.
+
     Returns:
-        Logits `[B, C]`. With one class `[B, 1]`: a value where the loss is that of a regression, a
-        logit where it is `BinaryCrossentropy(from_logits=True)`. What cannot be meant for logits,
-        or leaves out a class, is refused, see `compile`.
+        Logits `[B, C]`, or `[N, C]` of documents. With one class `[B, 1]`: a value where the loss
+        is that of a regression, a logit where it is `BinaryCrossentropy(from_logits=True)`. What
+        cannot be meant for logits, or leaves out a class, is refused, see `compile`.
 
     Raises:
-        ValueError: `num_classes` is not positive, or `labels` is no list of so many names.
+        ValueError: `num_classes` is not positive, or `labels` is no list of so many names;
+            `document_starts` outside the rows, or arrays of them that Keras would cut.
 
     Example:
 

@@ -23,7 +23,7 @@ class Embedder(Head):
         `[B, D]`.
 
     Raises:
-        ValueError: an unknown pooling.
+        ValueError: an unknown pooling; an encoder of packed rows.
 
     Example:
 
@@ -31,6 +31,8 @@ class Embedder(Head):
     >>> Embedder(encoder)(np.array([[2, 5, 7, 3]])).shape
     (1, 16)
     """
+
+    one_a_row = "one vector"
 
     def __init__(self, encoder, *, pooling="mean", normalize=True, name=None, **kwargs):
         if pooling not in ("mean", "cls"):

@@ -6,7 +6,12 @@ import keras
 
 from keras_xfmr.models.core.arguments import NamedArguments
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder, reading_of, without_pooler
+from keras_xfmr.models.core.encoder import (
+    Encoder,
+    document_starts,
+    reading_of,
+    without_pooler,
+)
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
 
 
@@ -20,6 +25,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
     pooled = False  # whether the head reads the pooled vector
     further_inputs = ()  # `Input`s, besides the encoder's
     argument = "encoder"  # how the constructor names the encoder
+    one_a_row = ""  # what it gives for a row, if rows of several documents are refused
 
     def _over(self, encoder):
         """Takes the encoder."""
@@ -27,6 +33,12 @@ class Head(NamedArguments, ValidatesData, keras.Model):
             raise TypeError(
                 f"`{self.argument}` must be an encoder, such as a keras_xfmr.models.Bert. "
                 f"Received: {encoder!r}."
+            )
+        if encoder.packed and self.one_a_row:
+            raise ValueError(
+                f"{type(self).__name__} gives {self.one_a_row} for each row, and rows of a packed "
+                "encoder may hold several documents. Make the encoder with packed=False; the "
+                "weights are the same. Received: an encoder with packed=True."
             )
         # Held by what Keras does not look into, or the head would own the encoder's pooler.
         self._held = types.SimpleNamespace(encoder=encoder)
@@ -52,9 +64,12 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         """Builds the functional graph `outputs_of(sequence, pooled, inputs)`."""
         self.refuse_unknown(kwargs)
         encoder = self.encoder
-        self.declared_inputs = encoder.declared_inputs.and_also(*self.further_inputs)
+        read = encoder.declared_inputs
+        if encoder.packed and self.pooled:
+            read = read.and_also(document_starts(encoder))
+        self.declared_inputs = read.and_also(*self.further_inputs)
         inputs = self.declared_inputs.symbolic()
-        read = {one.name: inputs[one.name] for one in encoder.declared_inputs}
+        read = {one.name: inputs[one.name] for one in read}
         outputs = outputs_of(*self._vectors(inputs, self._reading(read)), inputs)
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
         self.dtype_policy = encoder.dtype_policy

@@ -18,7 +18,8 @@ class MaskedLanguageModel(Head):
 
     Args:
         encoder: an `Encoder`, such as a `Bert`, to whose token table the words are tied.
-        next_sentence: whether there is a second task on the pooled vector.
+        next_sentence: whether there is a second task on the pooled vector; False over an encoder
+            of packed rows.
 
     Inputs of the call: those of the encoder, and `masked_positions`, integers `[B, P]`: where to
     predict, padded with anything whose label is the padding id.
@@ -45,6 +46,12 @@ class MaskedLanguageModel(Head):
                 "The words of a masked language model are tied to a token table, and the encoder "
                 f"must read them from both sides at once. Received: a {type(encoder).__name__}; "
                 "train it by a `keras_xfmr.models.ElmoLanguageModel`."
+            )
+        if next_sentence and getattr(encoder, "packed", False):
+            raise ValueError(
+                "Next sentences are predicted for whole rows, and rows of a packed encoder may "
+                "hold several documents. Pass next_sentence=False. Received: next_sentence=True "
+                "over an encoder with packed=True."
             )
         self._over(encoder)
         self.mlm_transform = MaskedLMTransform(

@@ -32,6 +32,8 @@ class SpanPredictor(Head):
     (1, 4)
     """
 
+    one_a_row = "one answer"
+
     def __init__(self, encoder, *, name=None, **kwargs):
         self._over(encoder)
         self.span_dense = self._dense(2, "span_dense")

@@ -22,10 +22,12 @@ from keras_xfmr.text.data.instances import (
     truncate,
 )
 from keras_xfmr.text.data.masking import mask_tokens
+from keras_xfmr.text.data.packing import pack_documents
 from keras_xfmr.text.data.streaming import rows_where
 from keras_xfmr.text.ragged import owners
 
 CHUNK = 128  # documents whose instances are made by one call
+ROWS = ("token_ids", "segment_ids", "attention_mask")  # what a row has before it is masked
 STEPS = {"nsp": next_sentence, "sop": sentence_order, None: one_sequence}
 
 
@@ -70,6 +72,9 @@ class PretrainingDataset(Epochs):
         objective: `"nsp"`, next sentence prediction (0: B follows A, 1: B is from another
             document); `"sop"`, sentence order prediction (1: A and B are swapped), its label under
             the name `nsp` too; None, one sequence of whole segments and no such label.
+        document_ids: whether several instances share a row where they fit, as `pack_documents`
+            packs them; inputs then have `document_ids` `[B, T]`, 1, 2, ... and 0 for padding, for a
+            model with `packed=True`. `objective` must be None. P predictions are those of a row.
         short_rate: share of instances with a random length, in [0, 1].
         shuffle_buffer: documents (parts, of long ones) to shuffle among, at most 10^8; 0 keeps the
             order of the files.
@@ -102,6 +107,7 @@ class PretrainingDataset(Epochs):
         mask_rate=0.15,
         whole_word=False,
         objective="nsp",
+        document_ids=False,
         short_rate=0.1,
         shuffle_buffer=5_000,
         seed=0,
@@ -115,6 +121,11 @@ class PretrainingDataset(Epochs):
             )
         if objective not in STEPS:
             raise ValueError(f"`objective` must be 'nsp', 'sop' or None. Received: {objective!r}.")
+        if document_ids and objective is not None:
+            raise ValueError(
+                "Rows of several documents have no label of their own: `document_ids` needs "
+                f"objective=None. Received: objective={objective!r}."
+            )
         check_int("max_length", max_length, 5)
         if max_predictions is None:
             max_predictions = math.ceil(mask_rate * max_length)
@@ -131,6 +142,7 @@ class PretrainingDataset(Epochs):
         self._max_length = max_length
         self._max_predictions, self._mask_rate = max_predictions, mask_rate
         self._objective, self._short_rate = objective, short_rate
+        self._document_ids = document_ids
         self._shuffle_buffer, self._seed = shuffle_buffer, seed
         self._size = max_length - (2 if objective is None else 3)  # tokens of text
         self._continuations = np.asarray(tokenizer.continuations()) if whole_word else None
@@ -174,10 +186,44 @@ class PretrainingDataset(Epochs):
             lambda index, chunk: self._instances(*chunk, tf.random.fold_in(seed, index)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return rows.rebatch(self._batch_size)
+        if not self._document_ids:
+            return rows.rebatch(self._batch_size)
+        size, length = self._batch_size, self._max_length
+        rows = pack_documents(
+            rows, size, length, documents=size * length, pad_id=self._tokenizer.pad_id
+        )
+        mask = tf.random.split(seed, 3)[2]
+        return rows.enumerate().map(
+            lambda index, rows: self._mask_packed(rows, tf.random.fold_in(mask, index)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    def _mask_packed(self, rows, seed):
+        """A batch of packed instances, masked; rows without any, at the end of an epoch, go."""
+        begun = rows["document_ids"][:, 0] > 0
+        rows = {name: tf.boolean_mask(rows[name], begun) for name in (*ROWS, "document_ids")}
+        return {**rows, **self._mask(rows["token_ids"], rows["attention_mask"] > 0, seed)}
+
+    def _mask(self, token_ids, is_text, seed):
+        """The inputs that a masked row has other than before, and the labels."""
+        continues = None
+        if self._continuations is not None:
+            continues = tf.gather(tf.constant(self._continuations), token_ids)
+        token_ids, positions, labels = mask_tokens(
+            token_ids,
+            is_text & ~tf.gather(tf.constant(self._is_special), token_ids),
+            seed,
+            mask_id=self._tokenizer.mask_id,
+            replacements=np.flatnonzero(~self._is_special),
+            max_predictions=self._max_predictions,
+            mask_rate=self._mask_rate,
+            continues=continues,
+            pad_id=self._tokenizer.pad_id,
+        )
+        return {"token_ids": token_ids, "masked_positions": positions, "mlm": labels}
 
     def _instances(self, segments, lengths, document, seed):
-        """A chunk of documents to masked instances."""
+        """A chunk of documents to instances, masked unless they are packed afterwards."""
         where, cut, mask, order = tf.unstack(tf.random.split(seed, 4))
         chunk = self._tokenize(segments, lengths, document)
         ranges = make_instances(
@@ -191,29 +237,11 @@ class PretrainingDataset(Epochs):
         token_ids, segment_ids, inside, is_text = pack(
             chunk.tokens, ranges, self._max_length, **ids
         )
-        continues = None
-        if self._continuations is not None:
-            continues = tf.gather(tf.constant(self._continuations), token_ids)
-        token_ids, positions, labels = mask_tokens(
-            token_ids,
-            is_text & ~tf.gather(tf.constant(self._is_special), token_ids),
-            mask,
-            mask_id=self._tokenizer.mask_id,
-            replacements=np.flatnonzero(~self._is_special),
-            max_predictions=self._max_predictions,
-            mask_rate=self._mask_rate,
-            continues=continues,
-            pad_id=self._tokenizer.pad_id,
-        )
-        return {
-            "token_ids": token_ids,
-            "segment_ids": segment_ids,
-            "attention_mask": inside,
-            "masked_positions": positions,
-            "mlm": labels,
-            "nsp": ranges.label,
-            "counts": ranges.counts,
-        }
+        rows = dict(zip(ROWS, (token_ids, segment_ids, inside)))
+        if self._document_ids:
+            return rows
+        rows.update(self._mask(token_ids, is_text, mask))
+        return {**rows, "nsp": ranges.label, "counts": ranges.counts}
 
     def _tokenize(self, segments, lengths, document):
         """The `Chunk` of these documents; segments longer than an instance are cut."""
@@ -246,14 +274,11 @@ class PretrainingDataset(Epochs):
         def fill(name):
             return shard.take(rows[name], pad_id if name in ("token_ids", "mlm") else 0)
 
-        inputs = ("token_ids", "segment_ids", "attention_mask", "masked_positions")
-        labels = {"mlm": fill("mlm"), "nsp": fill("nsp")}
-        weights = {
-            "mlm": tf.cast(tf.not_equal(labels["mlm"], pad_id), tf.float32),
-            "nsp": tf.cast(fill("counts"), tf.float32),
-        }
-        if self._objective is None:
-            labels.pop("nsp"), weights.pop("nsp")
+        inputs = (*ROWS, "masked_positions", *(["document_ids"] if self._document_ids else []))
+        labels = {"mlm": fill("mlm")}
+        weights = {"mlm": tf.cast(tf.not_equal(labels["mlm"], pad_id), tf.float32)}
+        if self._objective is not None:
+            labels["nsp"], weights["nsp"] = fill("nsp"), tf.cast(fill("counts"), tf.float32)
         return {name: fill(name) for name in inputs}, labels, weights
 
 

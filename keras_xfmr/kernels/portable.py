@@ -119,7 +119,7 @@ def step_memory(loss, *arguments):
     arguments and gradients of weights do not count.
 
     Args:
-        loss: a function of the groups of `arguments`, lists of tensors, differentiated by the first.
+        loss: a function of the groups of `arguments`, lists of tensors; the first are the weights.
         *arguments: groups of `(shape, dtype)` pairs.
 
     Returns:

@@ -121,7 +121,8 @@ def _shape(one, rows, length):
     """The shape of an input."""
     if one.name == "masked_positions":
         length = max(1, round(MASKED * length))
-    shape = (rows, length, *one.shape[2:])[: len(one.shape)]
+    known = (rows, length, *one.shape[2:])[: len(one.shape)]
+    shape = tuple(size or of_call for size, of_call in zip(one.shape, known))
     if None in shape:
         raise ValueError(
             f"Expected inputs [B, T, ...] whose further axes are known. Received: `{one.name}` of "

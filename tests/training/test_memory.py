@@ -1,4 +1,4 @@
-"""`memory_estimate`: counted bytes exactly, activations by their properties; slow: real processes."""
+"""`memory_estimate`: what is counted, exactly; activations, by properties; slow: real processes."""
 
 import json
 import subprocess

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from keras_xfmr.kernels import portable
 from keras_xfmr.kernels.tensorflow_blocks import Blocks, hidden
+from keras_xfmr.kernels.tensorflow_replicas import seed_of_replica
 
 
 def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=None, block=None):
@@ -34,7 +35,8 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
         "query_documents": seen.query_documents, "source_documents": seen.source_documents,
         "position": tf.cast(seen.position, tf.int32),
     }  # fmt: skip
-    rate, tensors["seed"] = (0.0, None) if dropout is None else dropout
+    rate, seed = (0.0, None) if dropout is None else dropout
+    tensors["seed"] = None if seed is None else seed_of_replica(seed)  # `_function` has no replica
     tensors = {name: tf.convert_to_tensor(x) for name, x in tensors.items() if x is not None}
     for name in {"mask", "bias"} & tensors.keys():
         tensors[name] = _whole_axes(tensors[name], query, key)

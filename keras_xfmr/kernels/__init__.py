@@ -32,6 +32,7 @@ layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
 recompute = phrasing.recompute
+refusing_uneven = phrasing.refusing_uneven
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
 strategy_replicas = phrasing.strategy_replicas
@@ -56,9 +57,10 @@ __all__ = [
     "layer_norm",
     "program",
     "projected_lstm",
+    "recompute",
+    "refusing_uneven",
     "replicas",
     "replicas_of",
-    "recompute",
     "rms_norm",
     "softmax",
     "strategy_replicas",

@@ -16,6 +16,7 @@ from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     copies,
     is_chief,
+    refusing_uneven,
     replicas,
     replicas_of,
     strategy_replicas,

@@ -1,5 +1,8 @@
 """What the replicas, and the workers, of a `tf.distribute.Strategy` have to know of each other."""
 
+import contextlib
+import re
+
 import tensorflow as tf
 
 
@@ -46,6 +49,24 @@ def replicas_of(model):
 def copies(variable):
     """A variable's copies on the replicas of this process, or the variable alone."""
     return tf.distribute.get_strategy().experimental_local_results(variable)
+
+
+@contextlib.contextmanager
+def refusing_uneven(model):
+    """ValueError where Keras averages a first batch that its replicas have unequal parts of."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        replicas, found = replicas_of(model), str(error)
+        if replicas == 1 or "AddN" not in found or "must have the same size and shape" not in found:
+            raise
+        parts = " and ".join(re.findall(r"\[[\d,]*\]", found))
+        raise ValueError(
+            "Keras averages the first batch over the replicas of this `tf.distribute` strategy, so "
+            f"its rows must be a multiple of the {replicas} replicas. Pass such a batch size, not "
+            "larger than the data; the last batch may have any rows. Or leave the strategy out. "
+            f"Received: parts of shapes {parts}."
+        ) from error
 
 
 def is_chief(strategy=None):

@@ -15,6 +15,7 @@ from keras_xfmr import training
 
 SCRIPT = pathlib.Path(__file__).with_name("strategy_script.py")
 KILLED = SCRIPT.with_name("killed_worker_script.py")
+REPLICAS = SCRIPT.with_name("replica_script.py")
 ROOT = SCRIPT.parent.parent.parent
 # All models in clusters of two and three, which takes half an hour on two cores:
 # PROVE_ALL=1 python -m pytest -m slow tests/training
@@ -112,6 +113,13 @@ def test_workers_train_in_half_precision_alike(tmp_path):
         np.testing.assert_allclose(
             found[0]["history"]["loss"], wanted[0]["history"]["loss"], rtol=0.02
         )
+
+
+@pytest.mark.slow
+def test_workers_take_a_first_batch_whose_rows_do_not_divide():
+    for output in finish(*start_workers(2, "uneven", script=REPLICAS)):
+        found = json.loads(output.splitlines()[-1])["uneven"]
+        assert found.keys() == {"5 rows", "1 rows"} and max(found.values()) < 1e-5
 
 
 def test_a_timeout_is_positive():

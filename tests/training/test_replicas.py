@@ -19,3 +19,11 @@ def ask(*names):
 def test_each_replica_draws_its_own_dropout():
     found = ask("dropout")["dropout"]
     assert found == dict.fromkeys(("whole", "blocks", "again", "eager"), [False, False])
+
+
+def test_a_first_batch_whose_rows_do_not_divide_is_refused():
+    found = ask("refused")["refused"]
+    assert found.keys() == {"fit", "evaluate"}
+    for message in found.values():
+        assert "its rows must be a multiple of the 2 replicas" in message
+        assert message.endswith("Received: parts of shapes [3,7] and [2,7].")

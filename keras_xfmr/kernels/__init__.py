@@ -32,9 +32,11 @@ layer_norm = phrasing.layer_norm
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
 recompute = phrasing.recompute
+refuse_branches = phrasing.refuse_branches
 refusing_uneven = phrasing.refusing_uneven
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
+slope = phrasing.slope
 strategy_replicas = phrasing.strategy_replicas
 sum_over_replicas = phrasing.sum_over_replicas
 sum_over_workers = phrasing.sum_over_workers
@@ -58,10 +60,12 @@ __all__ = [
     "program",
     "projected_lstm",
     "recompute",
+    "refuse_branches",
     "refusing_uneven",
     "replicas",
     "replicas_of",
     "rms_norm",
+    "slope",
     "softmax",
     "strategy_replicas",
     "sum_over_replicas",

@@ -108,6 +108,15 @@ def replicas_of(model):
     return 1
 
 
+def refuse_branches(optimizer, strategy=None):
+    """Nothing: a step on several devices is one program."""
+
+
+def slope(function, values):
+    """Needed by several replicas alone."""
+    raise NotImplementedError
+
+
 def refusing_uneven(model):
     """Nothing: there is one replica."""
     return contextlib.nullcontext()

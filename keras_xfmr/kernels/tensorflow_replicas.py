@@ -26,6 +26,14 @@ def sum_over_replicas(values):
     return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
 
 
+def slope(function, values):
+    """The sum of the derivatives of a function by its values."""
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = function(values)
+    return tf.reduce_sum(tape.gradient(result, values))
+
+
 def seed_of_replica(seed):
     """The seed `[2]`, another one on each replica: their generators count alike."""
     context = _several()
@@ -67,6 +75,34 @@ def refusing_uneven(model):
             "larger than the data; the last batch may have any rows. Or leave the strategy out. "
             f"Received: parts of shapes {parts}."
         ) from error
+
+
+def refuse_branches(optimizer, strategy=None):
+    """ValueError where an optimizer does something at some steps only, and variables have copies.
+
+    Keras puts that into a branch, in which TensorFlow cannot write the copies of the replicas.
+
+    Args:
+        optimizer: one of Keras.
+        strategy: that of its variables; by default the one in whose scope this is called.
+    """
+    kinds = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    if not isinstance(strategy or tf.distribute.get_strategy(), kinds):
+        return
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for name, advice in (
+        ("gradient_accumulation_steps", "Take a larger batch, on more replicas or with "
+         "rematerialize=True"),
+        ("ema_overwrite_frequency", "Leave it out: with use_ema=True the averages become the "
+         "weights at the end, or use keras.callbacks.SwapEMAWeights"),
+    ):  # fmt: skip
+        value = getattr(optimizer, name, None)
+        if value:
+            raise ValueError(
+                f"Keras cannot use `{name}` under a `tf.distribute` strategy whose replicas have "
+                f"copies of the weights. {advice}; or train on one device. Received: "
+                f"{name}={value}."
+            )
 
 
 def is_chief(strategy=None):

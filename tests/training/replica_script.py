@@ -36,13 +36,13 @@ def dropout():
     return {**{name: drawn(*way) for name, way in ways.items()}, "eager": drawn(True, eager=True)}
 
 
-def gpt(strategy, loss=None, **arguments):
+def gpt(strategy, loss=None, optimizer=None, **arguments):
     keras.utils.set_random_seed(5)
     with strategy.scope():
         model = models.Gpt(V, d_model=D, num_heads=N, ffn_dim=11, num_layers=1, max_length=T,
                            dropout_rate=0.0, attention_dropout_rate=0.0, **arguments)  # fmt: skip
         loss = loss or training.MaskedCrossEntropy(pad_id=-1)
-        model.compile(training.AdamW(0.02), loss)
+        model.compile(optimizer() if optimizer else training.AdamW(0.02, epsilon=1e-2), loss)
     return model
 
 
@@ -58,14 +58,17 @@ def rows(count, size):
 
 
 def apart(make, train):
-    """How far the weights, and what is reported, are from those of one device."""
+    """How far the weights, and what is reported, are from those of one device, relatively."""
     found = []
     for strategy in (ONE, SEVERAL):
         model = make(strategy)
         reported = train(model)
         reported = tf.nest.flatten(getattr(reported, "history", reported))
         found.append([*model.get_weights(), np.array(reported)])
-    return max(float(np.abs(one - other).max()) for one, other in zip(*found, strict=True))
+    return max(
+        float(np.abs(one - other).max() / max(1.0, np.abs(one).max()))
+        for one, other in zip(*found, strict=True)
+    )
 
 
 def uneven():
@@ -81,14 +84,52 @@ def fit(model, data, held_out=None):
     return model.fit(data, validation_data=held_out, verbose=0, epochs=2)
 
 
+def said(function):
+    """The message of its ValueError."""
+    try:
+        function()
+    except ValueError as error:
+        return str(error)
+
+
 def refused():
-    """What is said of them where Keras cannot take them."""
-    found = {}
-    for name in ("fit", "evaluate"):
-        try:
-            getattr(gpt(SEVERAL), name)(rows(5, 6), verbose=0)
-        except ValueError as error:
-            found[name] = str(error)
+    """What is said of what Keras cannot do."""
+    found = {
+        name: said(lambda name=name: getattr(gpt(SEVERAL), name)(rows(5, 6), verbose=0))
+        for name in ("fit", "evaluate")
+    }
+    for make in (training.AdamW, keras.optimizers.Adam):
+        for given in ({"gradient_accumulation_steps": 2},
+                      {"use_ema": True, "ema_overwrite_frequency": 3}):  # fmt: skip
+            model = gpt(SEVERAL, optimizer=lambda make=make, given=given: make(**given))
+            name = f"{make.__module__.split('.')[0]} {list(given)[-1]}"
+            found[name] = said(lambda model=model: fit(model, rows(4, 4)))
+    return found
+
+
+def losses():
+    """How far what is trained and reported is from one device, by losses."""
+    classes = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    makers = {
+        "own mask": lambda: training.GlobalMean(classes),
+        "sum": lambda: training.MaskedCrossEntropy(pad_id=-1, reduction="sum"),
+        "sum of own mask": lambda: training.GlobalMean(classes, reduction="sum"),
+    }
+    found = {
+        name: apart(
+            lambda strategy, make=make: gpt(strategy, make()),
+            lambda model: [
+                *fit(model, rows(9, 6)).history["loss"], model.evaluate(rows(9, 6), verbose=0)
+            ],
+        )
+        for name, make in makers.items()
+    }  # fmt: skip
+    weights = np.random.default_rng(2).uniform(size=(9, 1))  # of rows, for losses of tokens
+    data = tf.data.Dataset.zip(rows(9, 9).unbatch(), tf.data.Dataset.from_tensor_slices(weights))
+    data = data.map(lambda batch, weight: (*batch, weight)).batch(6)
+    found["weights of fewer axes"] = apart(
+        lambda strategy: gpt(strategy, training.GlobalMean(classes)), lambda model: fit(model, data)
+    )
     return found
 
 

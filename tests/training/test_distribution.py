@@ -137,7 +137,10 @@ def test_a_wrapped_loss_comes_back_and_takes_objects_and_means_alone():
     with pytest.raises(TypeError, match="`loss` must be an object such as"):
         training.GlobalMean("binary_crossentropy")
     with pytest.raises(ValueError, match="`reduction` must be one of"):
-        training.GlobalMean(loss, reduction="mean")
+        training.GlobalMean(loss.wrapped, reduction="mean")
+    for whole in (loss, training.MaskedCrossEntropy()):
+        with pytest.raises(ValueError, match="must not define `__call__`.* Received: a (Gl|Mask)"):
+            training.GlobalMean(whole)
 
 
 def last_weights(folder, index):

@@ -29,8 +29,8 @@ def accumulate(data, steps, *, pad_id=0):
             dictionary of them.
 
     Returns:
-        A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy Keras
-        divides its batches among replicas, and the loss is still that of one process.
+        A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy of
+        several replicas Keras accumulates no gradients; there only `steps=1` is of use.
 
     Raises:
         ValueError: `steps` below 1; elements that have no labels, or labels without a `pad_id`.

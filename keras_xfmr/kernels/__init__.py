@@ -29,6 +29,7 @@ dropout = phrasing.dropout
 empty = phrasing.empty
 is_chief = phrasing.is_chief
 layer_norm = phrasing.layer_norm
+of_chief = phrasing.of_chief
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
 recompute = phrasing.recompute
@@ -57,6 +58,7 @@ __all__ = [
     "empty",
     "is_chief",
     "layer_norm",
+    "of_chief",
     "program",
     "projected_lstm",
     "recompute",

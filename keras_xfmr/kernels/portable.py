@@ -146,6 +146,11 @@ def sum_over_workers(model, value):
     return None
 
 
+def of_chief(model, value):
+    """The value: this process is alone."""
+    return value
+
+
 def sum_over_replicas(values):
     """The tensor itself: there is one replica."""
     return values

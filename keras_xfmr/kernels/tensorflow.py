@@ -16,6 +16,7 @@ from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     copies,
     is_chief,
+    of_chief,
     refuse_branches,
     refusing_uneven,
     replicas,

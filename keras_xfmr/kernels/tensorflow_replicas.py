@@ -128,6 +128,22 @@ def sum_over_workers(model, value):
     strategy = model.distribute_strategy
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return None
-    values = strategy.run(lambda: tf.constant(value, tf.int32))
-    total = strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-    return int(total), strategy.num_replicas_in_sync
+    return _sum(strategy, lambda: tf.constant(value, tf.int32)), strategy.num_replicas_in_sync
+
+
+def of_chief(model, value):
+    """The integer that the first of a model's workers has; they wait for each other."""
+    strategy = model.distribute_strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return value
+
+    def own():  # the chief may have several replicas
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        return tf.where(first, tf.constant(value, tf.int32), 0)
+
+    return _sum(strategy, own)
+
+
+def _sum(strategy, of_replica):
+    values = strategy.run(of_replica)
+    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))

@@ -197,12 +197,12 @@ def _backward(blocks, output, largest, shares, upstream):
 
 
 def _whole_axes(x, query, key):
-    """A mask or bias of rank 4 whose axes are known to be 1, or else are B, T and S."""
-    wanted = {0: tf.shape(query)[0], 2: tf.shape(query)[1], 3: tf.shape(key)[1]}
-    if all(x.shape[axis] is not None for axis in wanted):
+    """A mask or bias of rank 4 whose axes are known to be 1, or else are B, N, T and S."""
+    if x.shape.is_fully_defined():
         return x
-    sizes = [1 if x.shape[axis] == 1 else wanted.get(axis, x.shape[axis]) for axis in range(4)]
-    return tf.broadcast_to(x, sizes)
+    (batch, target), source = tf.unstack(tf.shape(query)[:2]), tf.shape(key)[1]
+    wanted = batch, query.shape[2], target, source
+    return tf.broadcast_to(x, [1 if n == 1 else size for n, size in zip(x.shape, wanted)])
 
 
 def _array(shape, dtype):

@@ -76,13 +76,22 @@ def make_strategy():
 
 
 def slurm_cluster():
-    """The workers of a step of Slurm. Its resolver asks nvidia-smi, unless it is told otherwise."""
-    if tf.config.list_physical_devices("GPU"):
-        return tf.distribute.cluster_resolver.SlurmClusterResolver()
+    """The workers of a step of Slurm, each of which sees its own GPUs of a node, where there are.
+
+    The resolver asks nvidia-smi how many there are, and sets `CUDA_VISIBLE_DEVICES`. TensorFlow
+    reads that when it looks for GPUs first, which must not be before.
+    """
+    make = tf.distribute.cluster_resolver.SlurmClusterResolver
+    if os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):  # the user hides them
+        try:
+            resolver = make()
+            if resolver.num_accelerators()["GPU"]:  # for each task of a node
+                resolver.cluster_spec()
+                return resolver
+        except (OSError, RuntimeError):  # no nvidia-smi, or one that finds nothing
+            logging.info("Slurm: nvidia-smi finds no GPU.")
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])  # at least those of a node
-    return tf.distribute.cluster_resolver.SlurmClusterResolver(
-        gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
-    )
+    return make(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
 
 
 def output_folder(path, script, writes):

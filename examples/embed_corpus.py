@@ -22,10 +22,11 @@ lines in batches of similar lengths. A file that gzip packed is read by one work
     job.json               the corpus and the model; another job is refused
     done.json              counters; it is there when all is done
 
-A line is bad if it is not UTF-8, has a NUL, is longer than --longest_line bytes, or the model
-refuses it or returns a number that is not finite. Blank lines are counted and have no row. A line
-that the model reads only in part has a row, whose "truncated" is true. `line` counts from 1, and
-`offset` is the byte where it begins (of a packed file, after unpacking).
+A line is bad if it is not UTF-8, has a NUL or a carriage return inside, is longer than
+--longest_line bytes, or the model refuses it or returns a number that is not finite. So is the rest
+of a packed file from where it is damaged, as one line. Blank lines are counted and have no row. A
+line that the model reads only in part has a row, whose "truncated" is true. `line` counts from 1,
+and `offset` is the byte where it begins (of a packed file, after unpacking).
 
 Each block has one row file. It is written aside and renamed when it is whole, after its file of bad
 lines; which block has which lines depends on the corpus alone. So a worker that does a block again
@@ -52,6 +53,7 @@ import gzip
 import itertools
 import json
 import math
+import re
 import threading
 import time
 import types
@@ -86,9 +88,20 @@ SHOWN = 200  # bytes of a bad line that are kept
 
 
 def lines_of(file, longest, offset=0):
-    """(offset, bytes) of each line, without its end; None for the bytes of one that is too long."""
+    """(offset, bytes) of each line, without its end; None for the bytes of one that is too long.
+
+    A damaged file ends with a line whose bytes are a string, the reason.
+    """
     rest, dropped = b"", 0
-    while chunk := file.read(CHUNK):
+    read = getattr(file, "read1", file.read)  # of gzip: what is unpacked before it fails
+    while True:
+        try:
+            chunk = read(CHUNK)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            yield offset, f"the file is packed by gzip, and damaged from here on: {error}"
+            return
+        if not chunk:
+            break
         *ended, rest = (rest + chunk).split(b"\n")
         for line in ended:
             yield offset, None if dropped or len(line) > longest else line
@@ -118,10 +131,7 @@ def opened(path, offset=0):
     with tf.io.gfile.GFile(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0 if packed else offset)
-        try:
-            yield gzip.GzipFile(fileobj=file) if packed else file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is packed by gzip, and damaged: {error}") from error
+        yield gzip.GzipFile(fileobj=file) if packed else file
 
 
 def divide(file, settings):
@@ -140,11 +150,11 @@ def parse(path, line, held):
     texts, bad, blank = [], [], 0
     for number, (offset, content) in enumerate(held, line):
         where = {"file": path, "line": number, "offset": offset}
-        if offset == 0 and content:
+        if offset == 0 and isinstance(content, bytes):
             content = content.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
         reason = why_bad(content)
         if reason:
-            bad.append(bad_line(where, content or b"", reason))
+            bad.append(bad_line(where, content if isinstance(content, bytes) else b"", reason))
         elif content.decode().strip():
             texts.append((where, content.removesuffix(b"\r")))
         else:
@@ -156,6 +166,10 @@ def why_bad(content):
     """Why a line is no text; None if it is one."""
     if content is None:
         return "longer than --longest_line"
+    if isinstance(content, str):
+        return content
+    if inside := re.search(rb"\r[^\r]", content):  # whose lines may end with it
+        return f"carriage return at byte {inside.start()}"
     if b"\0" in content:
         return f"NUL at byte {content.index(0)}"
     try:

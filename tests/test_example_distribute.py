@@ -1,6 +1,7 @@
 """Examples on several devices and workers, and the files that start a cluster."""
 
 import json
+import os
 import re
 
 import pytest
@@ -32,6 +33,21 @@ def test_a_step_of_slurm_is_a_cluster_without_gpus(distributing, monkeypatch):
     addresses = [f"node{node}:{port}" for node in ("07", "08") for port in (8888, 8889)]
     assert resolver.cluster_spec().as_dict() == {"worker": addresses}
     assert resolver.get_task_info() == ("worker", 3)
+
+
+def test_a_task_of_slurm_sees_its_own_gpu(distributing, monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: H'\necho 'GPU 1: H'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # is restored
+    step = {"STEP_NODELIST": "node[07-08]", "STEP_NUM_TASKS": "4", "STEP_TASKS_PER_NODE": "2(x2)"}
+    for name, value in {**step, "PROCID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert distributing.slurm_cluster().num_accelerators() == {"GPU": 1}  # they are hidden
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert distributing.slurm_cluster().num_accelerators() == {"GPU": 1}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"  # before TensorFlow looks for GPUs
 
 
 @pytest.mark.parametrize("name", ["gpt_lm.sbatch", "gpt_lm_kubeflow.yaml"])

@@ -29,12 +29,16 @@ dropout = phrasing.dropout
 empty = phrasing.empty
 is_chief = phrasing.is_chief
 layer_norm = phrasing.layer_norm
+of_chief = phrasing.of_chief
 program = phrasing.program
 projected_lstm = phrasing.projected_lstm
 recompute = phrasing.recompute
+refuse_branches = phrasing.refuse_branches
+refusing_uneven = phrasing.refusing_uneven
 replicas = phrasing.replicas
 replicas_of = phrasing.replicas_of
 step_memory = phrasing.step_memory
+slope = phrasing.slope
 strategy_replicas = phrasing.strategy_replicas
 sum_over_replicas = phrasing.sum_over_replicas
 sum_over_workers = phrasing.sum_over_workers
@@ -55,12 +59,16 @@ __all__ = [
     "empty",
     "is_chief",
     "layer_norm",
+    "of_chief",
     "program",
     "projected_lstm",
+    "recompute",
+    "refuse_branches",
+    "refusing_uneven",
     "replicas",
     "replicas_of",
-    "recompute",
     "rms_norm",
+    "slope",
     "softmax",
     "step_memory",
     "strategy_replicas",

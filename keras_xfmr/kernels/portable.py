@@ -4,6 +4,7 @@ B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, 
 D last axis
 """
 
+import contextlib
 import functools
 import typing
 
@@ -107,6 +108,20 @@ def replicas_of(model):
     return 1
 
 
+def refuse_branches(optimizer, strategy=None):
+    """Nothing: a step on several devices is one program."""
+
+
+def slope(function, values):
+    """Needed by several replicas alone."""
+    raise NotImplementedError
+
+
+def refusing_uneven(model):
+    """Nothing: there is one replica."""
+    return contextlib.nullcontext()
+
+
 def copies(variable):
     """The variable alone."""
     return (variable,)
@@ -148,6 +163,11 @@ def is_chief(strategy=None):
 def sum_over_workers(model, value):
     """None: this process is alone."""
     return None
+
+
+def of_chief(model, value):
+    """The value: this process is alone."""
+    return value
 
 
 def sum_over_replicas(values):

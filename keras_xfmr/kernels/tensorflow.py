@@ -17,8 +17,12 @@ from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     copies,
     is_chief,
+    of_chief,
+    refuse_branches,
+    refusing_uneven,
     replicas,
     replicas_of,
+    slope,
     strategy_replicas,
     sum_over_replicas,
     sum_over_workers,
@@ -123,8 +127,13 @@ def build_training(model, data, labels=None):
     Args:
         model: a functional model.
         data, labels: what it is fitted with.
+
+    Raises:
+        ValueError: an optimizer that the replicas of the model cannot have.
     """
     optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        refuse_branches(optimizer, model.distribute_strategy)
     if optimizer is None or optimizer.built:
         return
     with model.distribute_strategy.scope():

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from keras_xfmr.kernels import portable
 from keras_xfmr.kernels.tensorflow_blocks import Blocks, hidden
+from keras_xfmr.kernels.tensorflow_replicas import seed_of_replica
 
 
 def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=None, block=None):
@@ -34,7 +35,8 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
         "query_documents": seen.query_documents, "source_documents": seen.source_documents,
         "position": tf.cast(seen.position, tf.int32),
     }  # fmt: skip
-    rate, tensors["seed"] = (0.0, None) if dropout is None else dropout
+    rate, seed = (0.0, None) if dropout is None else dropout
+    tensors["seed"] = None if seed is None else seed_of_replica(seed)  # `_function` has no replica
     tensors = {name: tf.convert_to_tensor(x) for name, x in tensors.items() if x is not None}
     for name in {"mask", "bias"} & tensors.keys():
         tensors[name] = _whole_axes(tensors[name], query, key)
@@ -195,12 +197,12 @@ def _backward(blocks, output, largest, shares, upstream):
 
 
 def _whole_axes(x, query, key):
-    """A mask or bias of rank 4 whose axes are known to be 1, or else are B, T and S."""
-    wanted = {0: tf.shape(query)[0], 2: tf.shape(query)[1], 3: tf.shape(key)[1]}
-    if all(x.shape[axis] is not None for axis in wanted):
+    """A mask or bias of rank 4 whose axes are known to be 1, or else are B, N, T and S."""
+    if x.shape.is_fully_defined():
         return x
-    sizes = [1 if x.shape[axis] == 1 else wanted.get(axis, x.shape[axis]) for axis in range(4)]
-    return tf.broadcast_to(x, sizes)
+    (batch, target), source = tf.unstack(tf.shape(query)[:2]), tf.shape(key)[1]
+    wanted = batch, query.shape[2], target, source
+    return tf.broadcast_to(x, [1 if n == 1 else size for n, size in zip(x.shape, wanted)])
 
 
 def _array(shape, dtype):

@@ -14,7 +14,8 @@ def uniform(shape, seed):
         seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
     else:
         seed = (seed, 0)
-    bits = tf.bitwise.right_shift(random_bits(_places(tf.zeros(shape)), seed), _word(8))
+    bits = random_bits(_places(tf.zeros(shape)), seed_of_replica(seed))
+    bits = tf.bitwise.right_shift(bits, _word(8))
     return tf.cast(tf.bitcast(bits, tf.int32), tf.float32) * 2.0**-24
 
 
@@ -25,7 +26,7 @@ def dropout(inputs, rate, seed):
     they draw is kept for the gradient. A hash is arithmetic that XLA fuses into what stands around
     it, forward and backward, so that it costs next to nothing.
     """
-    keep = random_bits(_places(inputs), seed) >= threshold(rate)
+    keep = random_bits(_places(inputs), seed_of_replica(seed)) >= threshold(rate)
     return tf.where(
         keep, inputs * tf.cast(1.0 / (1.0 - rate), inputs.dtype), tf.zeros((), inputs.dtype)
     )
@@ -40,10 +41,10 @@ def random_bits(index, seed):
     """32 random bits for each place, a tensor of uint32, from it and a seed of two integers.
 
     SplitMix (Steele et al. 2014) with MurmurHash3's 32-bit finalizer, the second word of the seed
-    joined between its rounds. Each replica has other bits.
+    joined between its rounds. The seed is that of a replica (`seed_of_replica`) already: a function
+    that is traced once for all replicas does not know which of them calls it.
     """
-    seed = seed_of_replica(tf.cast(seed, tf.int32))
-    first, second = tf.unstack(tf.bitcast(seed, tf.uint32))
+    first, second = tf.unstack(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32))
     bits = _shift_xor(index * _word(0x9E3779B9) + first, 16) * _word(0x85EBCA6B)
     bits = _shift_xor(tf.bitwise.bitwise_xor(bits, second * _word(0x9E3779B9)), 13)
     return _shift_xor(bits * _word(0xC2B2AE35), 16)

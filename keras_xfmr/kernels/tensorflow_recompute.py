@@ -66,10 +66,12 @@ def _later_zero(upstream):
     """An int32 that is 0 once the gradients from above are there.
 
     A square is 0 or 1 modulo 4, so that its second bit is 0. No compiler of graphs knows: it would
-    join the second computation with the first, or begin it at once.
+    join the second computation with the first, or begin it at once. The sum is over one number, or
+    none: a replica may have no rows.
     """
     first = next(x for x in upstream if x is not None and x.dtype.is_floating)
-    number = tf.bitcast(tf.cast(tf.reshape(first, [-1])[:1], tf.float32), tf.int32)[0]
+    bits = tf.bitcast(tf.cast(tf.reshape(first, [-1])[:1], tf.float32), tf.int32)
+    number = tf.reduce_sum(bits)
     return tf.bitwise.bitwise_and(number * number, 2)
 
 

@@ -1,5 +1,8 @@
 """What the replicas, and the workers, of a `tf.distribute.Strategy` have to know of each other."""
 
+import contextlib
+import re
+
 import tensorflow as tf
 
 
@@ -21,6 +24,14 @@ def sum_over_replicas(values):
     if context is None:
         return values
     return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
+
+
+def slope(function, values):
+    """The sum of the derivatives of a function by its values."""
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        result = function(values)
+    return tf.reduce_sum(tape.gradient(result, values))
 
 
 def seed_of_replica(seed):
@@ -48,6 +59,52 @@ def copies(variable):
     return tf.distribute.get_strategy().experimental_local_results(variable)
 
 
+@contextlib.contextmanager
+def refusing_uneven(model):
+    """ValueError where Keras averages a first batch that its replicas have unequal parts of."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        replicas, found = replicas_of(model), str(error)
+        if replicas == 1 or "AddN" not in found or "must have the same size and shape" not in found:
+            raise
+        parts = " and ".join(re.findall(r"\[[\d,]*\]", found))
+        raise ValueError(
+            "Keras averages the first batch over the replicas of this `tf.distribute` strategy, so "
+            f"its rows must be a multiple of the {replicas} replicas. Pass such a batch size, not "
+            "larger than the data; the last batch may have any rows. Or leave the strategy out. "
+            f"Received: parts of shapes {parts}."
+        ) from error
+
+
+def refuse_branches(optimizer, strategy=None):
+    """ValueError where an optimizer does something at some steps only, and variables have copies.
+
+    Keras puts that into a branch, in which TensorFlow cannot write the copies of the replicas.
+
+    Args:
+        optimizer: one of Keras.
+        strategy: that of its variables; by default the one in whose scope this is called.
+    """
+    kinds = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    if not isinstance(strategy or tf.distribute.get_strategy(), kinds):
+        return
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for name, advice in (
+        ("gradient_accumulation_steps", "Take a larger batch, on more replicas or with "
+         "rematerialize=True"),
+        ("ema_overwrite_frequency", "Leave it out: with use_ema=True the averages become the "
+         "weights at the end, or use keras.callbacks.SwapEMAWeights"),
+    ):  # fmt: skip
+        value = getattr(optimizer, name, None)
+        if value:
+            raise ValueError(
+                f"Keras cannot use `{name}` under a `tf.distribute` strategy whose replicas have "
+                f"copies of the weights. {advice}; or train on one device. Received: "
+                f"{name}={value}."
+            )
+
+
 def is_chief(strategy=None):
     """Whether this process is the first of several workers, which writes files, or alone.
 
@@ -71,6 +128,22 @@ def sum_over_workers(model, value):
     strategy = model.distribute_strategy
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return None
-    values = strategy.run(lambda: tf.constant(value, tf.int32))
-    total = strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-    return int(total), strategy.num_replicas_in_sync
+    return _sum(strategy, lambda: tf.constant(value, tf.int32)), strategy.num_replicas_in_sync
+
+
+def of_chief(model, value):
+    """The integer that the first of a model's workers has; they wait for each other."""
+    strategy = model.distribute_strategy
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return value
+
+    def own():  # the chief may have several replicas
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        return tf.where(first, tf.constant(value, tf.int32), 0)
+
+    return _sum(strategy, own)
+
+
+def _sum(strategy, of_replica):
+    values = strategy.run(of_replica)
+    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None))

@@ -82,7 +82,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         pooler: whether there is a dense layer with tanh on position 0; without it `outputs[1]` is
             position 0 as it is.
         initializer: of the embeddings and the blocks, by default the truncated normal.
-        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+        rematerialize: whether training keeps only the inputs of the blocks and computes what is
             inside them again in the backward pass, by default False; see `EncoderBlock`.
         packed: whether a row may hold several documents, by default False: the model then has the
             input `document_ids`, and a head over it may have `document_starts`. The weights, and

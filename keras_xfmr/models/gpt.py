@@ -82,7 +82,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         pad_id: the padding of the tokenizer; None, the default, where it has none of its own. An id
             that is also the start or the end hides nothing.
         start_id, end_id: by default the last id, as in GPT-2.
-        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+        rematerialize: whether training keeps only the inputs of the blocks and computes what is
             inside them again in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 

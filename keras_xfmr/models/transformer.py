@@ -66,7 +66,7 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         scale_embeddings: whether embeddings are multiplied by sqrt(D), as in the paper, so that
             sinusoids do not drown them. Learned positions can do without.
         pad_id, start_id, end_id: of the tokenizers, by default 0, 2 and 3. They may be equal.
-        rematerialize: whether training keeps the inputs of the blocks alone and computes what is
+        rematerialize: whether training keeps only the inputs of the blocks and computes what is
             inside them again in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 

@@ -107,15 +107,13 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._writes = kernels.is_chief(getattr(self.model, "distribute_strategy", None))
         if self._data is not None:
             self._check_length()
-        newest = self.newest_backup()
-        if newest is not None:
-            position = self._restore(newest)
+        position = self._restore_newest()
+        if position is not None:
             self._epochs = position.get("epochs", [])
             self._check_backup(position)
             if position["batch"]:
                 self._finish_epoch(position["epoch"], position["batch"])
-                kernels.sum_over_workers(self.model, 0)  # the chief has written
-                self._restore(self.newest_backup())
+                self._restore_newest()
         self._earlier = len(self._epochs)
 
     def _check_length(self):
@@ -149,6 +147,26 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 "size, that it was made with, or remove it to begin anew. Received: epochs of "
                 f"{self._batches} batches, for {length}."
             )
+
+    def _restore_newest(self):
+        """On all workers the backup that the chief finds newest, before it can write or remove one.
+
+        Returns:
+            What `_save` noted about it, or None where there is none.
+        """
+        newest = self.newest_backup()
+        place = (0, 0) if newest is None else map(int, BACKUP.fullmatch(newest.name).groups())
+        own = newest is not None, *place
+        # A worker that comes late would find what the chief has written meanwhile.
+        found, *place = (kernels.of_chief(self.model, int(number)) for number in own)
+        if not found:
+            return None
+        position = self._restore(self._folder(*place))
+        kernels.sum_over_workers(self.model, 0)  # all have read it
+        return position
+
+    def _folder(self, epoch, batch):
+        return self._root / f"backup-{epoch:06d}-{batch:09d}"
 
     def _restore(self, folder):
         """Lets Keras' own callback load one backup and tell `fit` where to go on.
@@ -266,7 +284,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             with tempfile.TemporaryDirectory() as aside:
                 self._write(pathlib.Path(aside), epoch, batch)
             return
-        final = self._root / f"backup-{epoch:06d}-{batch:09d}"
+        final = self._folder(epoch, batch)
         aside = self._root / f"writing-backup-{os.getpid()}"
         aside.mkdir(parents=True, exist_ok=True)
         self._write(aside, epoch, batch)

@@ -8,7 +8,8 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
     Keras gives `reduce` a whole nest of values, and `axis=0` with scalars, which TensorFlow's
     strategy refuses (keras-team/keras#20585). This one reduces each value of a nest, and scalars
-    without an axis. Tried with Keras 3.15 and TensorFlow 2.21.
+    without an axis. Of the first batch Keras only reads the shapes: it is not reduced, so that
+    workers may have different numbers of its rows. Tried with Keras 3.15 and TensorFlow 2.21.
 
     Each worker runs the same script. `TF_CONFIG` in its environment, or a cluster resolver, says
     which one it is. A model that is made in `scope` has the same weights on all workers, and `fit`
@@ -48,13 +49,22 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         )
 
     def reduce(self, reduce_op, value, axis=None):
-        """As TensorFlow's, of each value of a nest; `axis` of scalars is left out."""
+        """As TensorFlow's, of each value of a nest; `axis` of scalars is left out.
+
+        The mean of a nest without an axis is what Keras wants of the first batch, whose shapes it
+        builds a model for. It gives the values of the first replica here.
+        """
+        if reduce_op in ("MEAN", tf.distribute.ReduceOp.MEAN) and axis is None:
+            if tf.nest.is_nested(value):
+                return tf.nest.map_structure(self._first_local, value)
 
         def reduce_one(one):
-            local = self.experimental_local_results(one)[0]
-            scalar = not tf.convert_to_tensor(local).shape.rank
+            scalar = not tf.convert_to_tensor(self._first_local(one)).shape.rank
             return super(MultiWorkerStrategy, self).reduce(
                 reduce_op, one, axis=None if scalar else axis
             )
 
         return tf.nest.map_structure(reduce_one, value)
+
+    def _first_local(self, value):
+        return self.experimental_local_results(value)[0]

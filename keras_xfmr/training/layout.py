@@ -51,18 +51,19 @@ def layout_map(model, mesh, *, axis="model"):
     for layer in _layers_of(model, set()):
         for weight, place in _split_axes(layer):
             if weight.shape[place] % devices:
-                whole.setdefault((weight.shape[place], _counted(layer)), []).append(weight.path)
+                counted = _counted(layer, weight.shape[place], devices)
+                whole.setdefault((weight.shape[place], *counted), []).append(weight.path)
             elif weight.path not in named:  # a `LayoutMap` says that it has all
                 named.add(weight.path)
                 names = [axis if i == place else None for i in range(len(weight.shape))]
                 layouts[weight.path] = tuple(names)
-    for (size, kind), paths in whole.items():
+    for (size, kind, possible), paths in whole.items():
         logging.warning(
-            "%d %s cannot be split among %d devices; each has them whole. %d can be. In: %s.",
+            "%d %s cannot be split among %d devices; each has them whole. %s can be. In: %s.",
             size,
             kind,
             devices,
-            -(-size // devices) * devices,
+            possible,
             ", ".join(paths[:3]) + (" ..." if len(paths) > 3 else ""),
         )
     return layouts
@@ -107,8 +108,14 @@ def _rows(layer):
     return [(weight, 0) for weight in layer.weights if weight.name == "kernel"]
 
 
-def _counted(layer):
-    """What the axis of a layer counts, for a warning."""
-    if isinstance(layer, MultiHeadAttention):
-        return "heads"
-    return "inner units" if isinstance(layer, PositionWiseFFN) else "rows of the vocabulary"
+def _counted(layer, size, devices):
+    """For a warning, what an axis of a layer counts, and a number that the devices divide."""
+    up = lambda number: -(-number // devices) * devices  # noqa: E731
+    if not isinstance(layer, MultiHeadAttention):
+        kind = "inner units" if isinstance(layer, PositionWiseFFN) else "rows of the vocabulary"
+        return kind, str(up(size))
+    heads = up(layer.num_heads)
+    if size == layer.num_heads:
+        return "heads", str(heads)
+    divisors = (n for n in range(up(size), heads + 1, devices) if heads % n == 0)
+    return "key/value heads", f"{next(divisors)} of {heads} heads"

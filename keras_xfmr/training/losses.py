@@ -20,31 +20,40 @@ class _OverReplicas(keras.losses.Loss):
 
         sum_all / weight_all, with the gradient of sum_r / weight_all,
 
-    so that the replicas' gradients, which the optimizer adds, are those of one process. `call`
-    gives the loss of each row or token.
+    so that the replicas' gradients, which the optimizer adds, are those of one process. With
+    `reduction="sum"` it has the loss sum_all, with the gradient of sum_r. `call` gives the loss of
+    each row or token.
     """
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         replicas = kernels.replicas()
-        if replicas == 1 or self.reduction != MEAN:
+        if replicas == 1 or self.reduction not in (MEAN, "sum"):
             return super().__call__(y_true, y_pred, sample_weight)
         losses = self.call(*(ops.cast(functional.as_array(y), "float32") for y in (y_true, y_pred)))
-        sums = [
-            _Sum(values, dtype="float32")(y_true, y_pred, sample_weight)
-            for values in (losses, ops.ones_like(losses))
-        ]
-        total, weight = ops.unstack(kernels.sum_over_replicas(ops.stack(sums)))
-        own = ops.divide_no_nan(sums[0], weight)
-        # Keras multiplies what it reports by N: all its own losses are divided by it.
-        mean = ops.divide_no_nan(total, weight) / replicas
-        return own + ops.stop_gradient(mean - own)
+
+        def reduced(reduction, values):
+            return _Given(values, reduction)(y_true, y_pred, sample_weight)
+
+        own = reduced("sum", losses)
+        if self.reduction == MEAN:
+            # Both are linear in the losses. Their slopes, sum w_i and sum w_i / (N weight_r), tell
+            # by which weight Keras divides, with all masks and weights of fewer axes.
+            weights = kernels.slope(lambda x: reduced("sum", x), losses)
+            weight = replicas * kernels.slope(lambda x: reduced(MEAN, x), losses)
+            weight = ops.divide_no_nan(weights, weight)
+            total, weight = ops.unstack(kernels.sum_over_replicas(ops.stack([own, weight])))
+            total, own = (ops.divide_no_nan(x, weight) for x in (total, own))
+        else:
+            total = kernels.sum_over_replicas(own)
+        # Keras multiplies what it reports by N: all its own means are divided by it.
+        return own + ops.stop_gradient(total / replicas - own)
 
 
-class _Sum(keras.losses.Loss):
-    """The weighted sum of given values, without what the implicit mask of `y_pred` hides."""
+class _Given(keras.losses.Loss):
+    """Given values, reduced, without what their own mask or that of `y_pred` hides."""
 
-    def __init__(self, values, **kwargs):
-        super().__init__(reduction="sum", **kwargs)
+    def __init__(self, values, reduction):
+        super().__init__(reduction=reduction, dtype="float32")
         self._values = values
 
     def call(self, y_true, y_pred):
@@ -64,7 +73,8 @@ class GlobalMean(_OverReplicas):
     `MaskedCrossEntropy` needs no `GlobalMean`; for a classifier it takes `pad_id=-1`.
 
     Args:
-        loss: a `keras.losses.Loss` whose `call` gives a loss for each row.
+        loss: a `keras.losses.Loss` whose `call` gives a loss for each row, and that has no
+            `__call__` of its own.
         reduction: `"mean_with_sample_weight"`, the default, or `"sum"`, which
             `keras_xfmr.text.accumulate` needs.
 
@@ -73,7 +83,7 @@ class GlobalMean(_OverReplicas):
 
     Raises:
         TypeError: `loss` is no `keras.losses.Loss`, such as a name or a function.
-        ValueError: another `reduction`.
+        ValueError: another `reduction`; a loss that defines `__call__`, which would be skipped.
 
     Example:
 
@@ -88,8 +98,16 @@ class GlobalMean(_OverReplicas):
                 "`loss` must be an object such as keras.losses.MeanSquaredError(). "
                 f"Received: {loss!r}."
             )
+        check_reduction(reduction)
+        if type(loss).__call__ is not keras.losses.Loss.__call__:
+            raise ValueError(
+                "`loss` must not define `__call__`, which `GlobalMean` would skip. Pass "
+                "MaskedCrossEntropy or a GlobalMean to `compile` as it is: it is such a mean "
+                "already. In a loss of your own, define `call` alone. Received: a "
+                f"{type(loss).__name__}."
+            )
         kwargs.setdefault("dtype", "float32")
-        super().__init__(name=name or loss.name, reduction=check_reduction(reduction), **kwargs)
+        super().__init__(name=name or loss.name, reduction=reduction, **kwargs)
         self.wrapped = loss
 
     def get_config(self):

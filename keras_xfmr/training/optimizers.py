@@ -20,6 +20,8 @@ class AdamW(keras.optimizers.AdamW):
     optimizer of Keras: for 1,000 updates of 4 batches each, `total_steps` is 4,000. A mean over the
     tokens of a batch, such as `MaskedCrossEntropy`, is taken in each batch alone, so that batches
     of fewer tokens count as much as the others. With `keras_xfmr.text.accumulate` they do not.
+    Keras accumulates no gradients under `MirroredStrategy` and `MultiWorkerMirroredStrategy`, and
+    has no `ema_overwrite_frequency` there: both are refused when the optimizer is built.
 
     Args:
         learning_rate: a number or a schedule.
@@ -29,6 +31,9 @@ class AdamW(keras.optimizers.AdamW):
             from `Bert.layer_learning_rates`; other variables have the factor 1. The decay of
             weights keeps the whole rate.
         **kwargs: of `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: when it is built in the scope of a strategy that cannot have it, see above.
 
     Example:
 
@@ -63,6 +68,7 @@ class AdamW(keras.optimizers.AdamW):
         }
 
     def build(self, variables):
+        kernels.refuse_branches(self)
         super().build(variables)
         self._factor_of = {}
         unused = set(self.learning_rate_factors)

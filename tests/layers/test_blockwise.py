@@ -163,6 +163,23 @@ def test_graphs_and_lengths_that_are_not_known(rng, jit_compile):
     assert_close([compiled(*tensors, bias)], [expected])
 
 
+@on_tensorflow
+@pytest.mark.parametrize("heads", [1, N])
+def test_heads_of_masks_and_biases_that_are_not_known(rng, heads):
+    import tensorflow as tf
+
+    tensors = drawn_heads(rng)
+    mask, bias = draw(rng, B, heads, T, S), normal(rng, B, heads, 1, S)
+    whole, unknown = tf.TensorSpec([None] * 4, tf.bool), tf.TensorSpec([None] * 4)
+
+    @tf.function(input_signature=[whole, unknown])
+    def found(mask, bias):
+        return gradients(in_blocks(Seen(mask=mask)), [*tensors, bias], tf.ones((B, T, N, V)))
+
+    expected = gradients(at_once(Seen(mask=mask)), [*tensors, bias], tf.ones((B, T, N, V)))
+    assert_close(found(mask, bias), expected)
+
+
 # ---- the layer
 
 ARGUMENTS = {

@@ -115,6 +115,24 @@ def test_xla_does_not_join_the_second_computation_with_the_first():
 
 
 @on_tensorflow
+@pytest.mark.parametrize("known", [True, False])
+def test_a_batch_without_rows_has_gradients_of_zeros(known):
+    """As the one of a replica may be that gets none of the last rows."""
+    import tensorflow as tf
+
+    def step(weights, x):
+        inner = lambda state, inputs: [tf.tanh(tf.matmul(inputs[0], state[0]))]  # noqa: E731
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = tf.reduce_sum(kernels.recompute(inner)([weights], [x])[0])
+        return tape.gradient(loss, weights)
+
+    specs = tf.TensorSpec((D, D)), tf.TensorSpec((0 if known else None, D))
+    found = tf.function(step, input_signature=specs)(tf.ones((D, D)), tf.ones((0, D)))
+    np.testing.assert_array_equal(found, np.zeros((D, D)))
+
+
+@on_tensorflow
 def test_a_block_that_is_gone_leaves_no_weights_behind():
     import tensorflow as tf
 

@@ -64,11 +64,30 @@ def test_named_labels_have_weights_and_padding_of_their_own():
     assert int(accumulate(data, 2, pad_id=0).cardinality()) == 4
 
 
+@pytest.mark.parametrize("axes", [(5, 7, 1), (5, 7), (5, 1), (5,)])
+def test_weights_have_the_axes_that_losses_take(axes):
+    given = np.random.default_rng(4).uniform(size=axes)
+    data = tf.data.Dataset.from_tensor_slices((IDS[:5], LABELS[:5], given)).batch(5)
+    ((_, _, weights),) = accumulate(data, 1, pad_id=-1)
+    expected = np.where(LABELS[:5] < 0, 0, given.reshape(5, -1))
+    np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-6)
+
+
+def test_a_label_of_an_unsigned_type_is_not_the_padding_that_it_cannot_be():
+    labels = np.array([0, 255, 3], "uint8")
+    data = tf.data.Dataset.from_tensor_slices((np.zeros(3), labels)).batch(3)
+    ((_, _, weights),) = accumulate(data, 1, pad_id=-1)
+    np.testing.assert_allclose(weights, [1 / 3] * 3)
+
+
 @pytest.mark.parametrize(
     ("given", "pad_id", "steps", "complaint"),
     [
         (([1.0], [1]), 0, 0, "`steps` must be a positive integer"),
         (([1.0], [1]), {"mlm": 0}, 2, "one for each of the labels"),
+        (([1.0], ([1], [2])), (0, -1), 2, r"`pad_id` must be .* Received: \(0, -1\)"),
+        (([1.0], {"mlm": [1]}), {"mlm": 0.5}, 2, "mlm.* must be .* Received: 0.5"),
+        (([1.0], [1], [[[1.0]]]), 0, 2, r"\[B, T, 1\].* Received: weights of shape \(None, 1, 1\)"),
         ([1.0], 0, 2, "a data set of"),
     ],
 )

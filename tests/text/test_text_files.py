@@ -46,6 +46,12 @@ def test_a_packed_file_has_the_lines_of_the_plain_one(piece, tmp_path, monkeypat
     assert lines_of([tmp_path / "plain", packed]) == [*LINES, *LINES, "", "a"]
 
 
+def test_a_file_that_is_named_twice_is_taken_once(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).write_text(f"{name}\n")
+    assert lines_of([tmp_path / "b", tmp_path / "*", tmp_path / "b"]) == ["b", "a"]
+
+
 @pytest.mark.parametrize(
     "damage, what",
     [

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import json
+import pathlib
 
 import keras
 import numpy as np
 import pytest
 
-from keras_xfmr import training
+from keras_xfmr import kernels, training
 
 pytestmark = pytest.mark.portable
 
@@ -85,6 +86,31 @@ def unbroken(tmp_path_factory):
 def same_weights(model, expected):
     for weight, found, value in zip(model.weights, model.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(found, value, err_msg=weight.path)
+
+
+def test_a_late_worker_takes_up_what_the_chief_found_and_all_wait_before_it_writes(
+    tmp_path, monkeypatch
+):
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=3), Watch(0, 3))
+    (tmp_path / "backup-000001-000000000").mkdir()  # the chief has written it meanwhile
+    (tmp_path / "backup-000001-000000000" / "training_metadata.json").write_text("{}")
+    of_chief, model, events = [1, 0, 3], make(), []
+
+    def noting(name, function):
+        def run(*args, **kwargs):
+            events.append(pathlib.Path(args[0]).parent.name if name == "load" else name)
+            return function(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(kernels, "of_chief", lambda m, x: of_chief.pop(0) if of_chief else x)
+    monkeypatch.setattr(kernels, "sum_over_workers", noting("wait", lambda *_: None))
+    for name in ("load", "save"):
+        function = getattr(model, f"{name}_weights")
+        monkeypatch.setattr(model, f"{name}_weights", noting(name, lambda p, f=function: f(p)))
+    fit(model, training.BackupAndRestore(tmp_path, data=Data(), save_freq=3))
+    assert events[1:4] == ["backup-000000-000000003", "wait", "save"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from keras_xfmr import training
 
 SCRIPT = pathlib.Path(__file__).with_name("strategy_script.py")
 KILLED = SCRIPT.with_name("killed_worker_script.py")
+REPLICAS = SCRIPT.with_name("replica_script.py")
 ROOT = SCRIPT.parent.parent.parent
 # All models in clusters of two and three, which takes half an hour on two cores:
 # PROVE_ALL=1 python -m pytest -m slow tests/training
@@ -114,6 +115,13 @@ def test_workers_train_in_half_precision_alike(tmp_path):
         )
 
 
+@pytest.mark.slow
+def test_workers_take_a_first_batch_whose_rows_do_not_divide():
+    for output in finish(*start_workers(2, "uneven", script=REPLICAS)):
+        found = json.loads(output.splitlines()[-1])["uneven"]
+        assert found.keys() == {"5 rows", "1 rows"} and max(found.values()) < 1e-5
+
+
 def test_a_timeout_is_positive():
     with pytest.raises(ValueError, match="`timeout` must be more than 0 seconds. Received: 0"):
         training.MultiWorkerStrategy(timeout=0)
@@ -129,7 +137,10 @@ def test_a_wrapped_loss_comes_back_and_takes_objects_and_means_alone():
     with pytest.raises(TypeError, match="`loss` must be an object such as"):
         training.GlobalMean("binary_crossentropy")
     with pytest.raises(ValueError, match="`reduction` must be one of"):
-        training.GlobalMean(loss, reduction="mean")
+        training.GlobalMean(loss.wrapped, reduction="mean")
+    for whole in (loss, training.MaskedCrossEntropy()):
+        with pytest.raises(ValueError, match="must not define `__call__`.* Received: a (Gl|Mask)"):
+            training.GlobalMean(whole)
 
 
 def last_weights(folder, index):

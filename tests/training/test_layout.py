@@ -4,18 +4,19 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import keras
 import pytest
+
+from keras_xfmr import layers, training
 
 SCRIPT = pathlib.Path(__file__).with_name("layout_script.py")
 ROOT = SCRIPT.parent.parent.parent
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax"),
-]
+needs_jax = pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs jax")
 
 
 def run(*arguments):
@@ -37,6 +38,23 @@ PROVE_ALL = bool(os.environ.get("PROVE_ALL"))
 MESHES = ("4", "8", "2x2", "1x4", "2x4", "1x8") if PROVE_ALL else ("8", "2x2", "1x4")
 
 
+def test_numbers_of_heads_are_named_that_a_model_can_have(monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    mesh = keras.distribution.DeviceMesh((1, 4), ["batch", "model"], [f"cpu:{i}" for i in range(4)])
+    for heads, kv_heads in ((6, 2), (20, 5), (6, 6)):
+        layer = layers.MultiHeadAttention(heads, 4, num_key_value_heads=kv_heads)
+        layer.build((None, None, 7), (None, None, 7))
+        training.layout_map(layer, mesh)
+    found = [re.search(r"(.*) cannot be split .* whole\. (.*) can be", each) for each in said]
+    assert [match.groups() for match in found] == [
+        ("6 heads", "8"), ("2 key/value heads", "4 of 8 heads"),
+        ("5 key/value heads", "20 of 20 heads"), ("6 heads", "8"),
+    ]  # fmt: skip
+
+
+@needs_jax
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "gpt", "pretrainer"] if PROVE_ALL else ["gpt"])
 def test_meshes_train_as_one_device_with_less_of_the_weights_on_each(name):
     found, warnings = run(name, "--", *MESHES)
@@ -59,4 +77,5 @@ def test_meshes_train_as_one_device_with_less_of_the_weights_on_each(name):
         assert weights["1x8"] == weights["1"] - split * 7 // 8
         assert "cannot be split" not in warnings
     else:
-        assert "2 heads cannot be split among 4 devices; each has them whole. 4 can be." in warnings
+        message = "2 key/value heads cannot be split among 4 devices; each has them whole. 4 of 8 "
+        assert message + "heads can be." in warnings

@@ -236,3 +236,16 @@ def test_one_name_that_does_not_decay_is_no_list_of_letters():
     optimizer.apply([np.zeros(1, "float32")] * 2, [decays, stays])
     assert float(decays[0]) < 1.0 == float(stays[0])
     assert optimizer.get_config()["no_decay"] == ("bias",)
+
+
+@pytest.mark.requires_tensorflow
+@pytest.mark.parametrize("given", [
+    {"gradient_accumulation_steps": 2}, {"use_ema": True, "ema_overwrite_frequency": 3},
+], ids=str)  # fmt: skip
+def test_what_keras_cannot_do_at_some_steps_of_a_strategy_is_refused(given):
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        optimizer, weight = training.AdamW(**given), keras.Variable([1.0])
+        with pytest.raises(ValueError, match=f"Keras cannot use `{list(given)[-1]}` under a `tf"):
+            optimizer.build([weight])

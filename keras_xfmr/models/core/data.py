@@ -179,13 +179,15 @@ class ValidatesData:
             )
         if "validation_data" in given.arguments:
             given.arguments["validation_data"] = self._validated(given.arguments["validation_data"])
-        return super().fit(*given.args, **given.kwargs)
+        with kernels.refusing_uneven(self):
+            return super().fit(*given.args, **given.kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         self._refuse_unfit()
         self._refuse_pairs(x, BATCHES)
         self.check_data(x, y)
-        return super().evaluate(self._validated(x), y, *args, **kwargs)
+        with kernels.refusing_uneven(self):
+            return super().evaluate(self._validated(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         self._refuse_xla()

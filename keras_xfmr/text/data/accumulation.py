@@ -29,11 +29,12 @@ def accumulate(data, steps, *, pad_id=0):
             dictionary of them.
 
     Returns:
-        A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy Keras
-        divides its batches among replicas, and the loss is still that of one process.
+        A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy of
+        several replicas Keras accumulates no gradients; there only `steps=1` is of use.
 
     Raises:
-        ValueError: `steps` below 1; elements that have no labels, or labels without a `pad_id`.
+        ValueError: `steps` below 1; elements that have no labels, or labels without a `pad_id`; a
+            `pad_id` that is no integer; weights with more axes than the labels.
 
     Example::
 
@@ -53,11 +54,7 @@ def accumulate(data, steps, *, pad_id=0):
     ignored = _pad_ids(pad_id, spec[1])
 
     def weigh(inputs, labels, weights=None):
-        ones = tf.nest.map_structure(
-            lambda y, pad: tf.cast(tf.not_equal(y, tf.cast(pad, y.dtype)), tf.float32),
-            labels,
-            ignored,
-        )
+        ones = tf.nest.map_structure(_inside, labels, ignored)
         if weights is None:
             return inputs, labels, ones
         return inputs, labels, tf.nest.map_structure(_product, ones, weights)
@@ -89,8 +86,11 @@ def accumulate(data, steps, *, pad_id=0):
 def _pad_ids(pad_id, labels):
     """`pad_id` for each of the labels."""
     if not isinstance(pad_id, dict):
+        pad_id = check_int("pad_id", pad_id)
         return tf.nest.map_structure(lambda _: pad_id, labels)
-    if not isinstance(labels, dict) or set(labels) != set(pad_id):
+    if isinstance(labels, dict) and set(labels) == set(pad_id):
+        pad_id = {name: check_int(f"pad_id[{name!r}]", value) for name, value in pad_id.items()}
+    else:
         named = sorted(labels) if isinstance(labels, dict) else "labels without names"
         raise ValueError(
             f"`pad_id` must be an integer, or one for each of the labels. Received: {pad_id}, for "
@@ -99,9 +99,23 @@ def _pad_ids(pad_id, labels):
     return pad_id
 
 
+def _inside(labels, pad):
+    """1.0 for each label that is not `pad`, which the labels' type may be too small for."""
+    if labels.dtype.is_integer:
+        labels = tf.cast(labels, tf.int64)
+    return tf.cast(tf.not_equal(labels, tf.cast(pad, labels.dtype)), tf.float32)
+
+
 def _product(ones, weight):
-    """The weights `[B, ...]` of labels `[B, T]`, where `weight` has fewer axes, too."""
+    """The weights of labels `[B, T]`, where `weight` has fewer axes, or one more of size 1."""
     weight = tf.cast(weight, tf.float32)
+    if weight.shape.rank == ones.shape.rank + 1 and weight.shape[-1] == 1:
+        weight = weight[..., 0]
+    if weight.shape.rank > ones.shape.rank:
+        raise ValueError(
+            "Weights must have the shape [B, T], [B, 1], [B] or [B, T, 1] of labels [B, T]. "
+            f"Received: weights of shape {weight.shape}, labels of shape {ones.shape}."
+        )
     while weight.shape.rank < ones.shape.rank:
         weight = weight[..., None]
     return ones * weight

@@ -34,7 +34,7 @@ class TextFiles:
 
     Args:
         paths: a file or several, or patterns such as `"corpus/*.txt"`, whose files are taken in
-            the order of their names.
+            the order of their names. Each file is taken once, also where several of them name it.
 
     Raises:
         FileNotFoundError: one is missing, or no file: a folder, a pipe that is empty once read; no
@@ -46,7 +46,7 @@ class TextFiles:
     def __init__(self, paths):
         one = isinstance(paths, (str, os.PathLike))
         named = [os.fspath(path) for path in ([paths] if one else paths)]
-        self.names = [name for path in named for name in _matching(path)]
+        self.names = list(dict.fromkeys(name for path in named for name in _matching(path)))
         self._packed = [_check(name) for name in self.names]
         packed = [name for name, is_packed in zip(self.names, self._packed) if is_packed]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:

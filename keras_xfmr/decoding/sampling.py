@@ -16,6 +16,7 @@ from keras_xfmr.decoding.reading import Reading, as_prompt
 
 # float32 has no smaller normal numbers to divide by.
 LOWEST_TEMPERATURE = 1.2e-38
+ROUNDING = 1e-6  # of sums of probabilities
 
 
 def sample(
@@ -186,8 +187,11 @@ def choose_token(logits, draw, *, top_k=None, top_p=None):
     cumulative = ops.cumsum(probs, axis=-1)
     total = cumulative[:, -1:]
     if top_p is not None:
-        # A token is kept while the mass before it is below p; the first always is.
-        inside = ops.cast(cumulative - probs < top_p * total, "float32")
+        # A token is kept while the mass before it is below p; the first always is. Sums that equal
+        # p differ from it by some roundings.
+        before = (cumulative - probs) / total
+        inside = ops.logical_or(before < top_p - ROUNDING, ops.equal(top_p, 1.0))
+        inside = ops.cast(inside, "float32")
         total = ops.max(cumulative * inside, axis=-1, keepdims=True)
     # Tokens whose cumulative mass has not reached the drawn mass come before the chosen one.
     position = ops.sum(ops.cast(cumulative <= draw * total, "int32"), axis=-1)

@@ -373,10 +373,10 @@ def _add_bias(scores, bias, mask):
     alone, what the mask hides would weigh as much as they do.
     """
     scores = scores + ops.cast(bias, "float32")
-    seen = ops.not_equal(scores, -np.inf)
+    # Below it is -inf alone. A constant -inf would stop `tf.debugging.enable_check_numerics`.
+    seen = ops.logical_not(scores < MASKED_SCORE)
     seen = seen if mask is None else ops.logical_and(seen, mask)
-    largest = ops.max(ops.where(seen, scores, -np.inf), axis=-1, keepdims=True)
-    largest = ops.where(ops.equal(largest, -np.inf), 0.0, largest)  # inf - inf would be NaN
+    largest = ops.max(ops.where(seen, scores, MASKED_SCORE), axis=-1, keepdims=True)
     return scores - ops.stop_gradient(largest), seen
 
 

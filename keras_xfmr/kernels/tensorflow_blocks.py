@@ -125,7 +125,7 @@ class Blocks:
         seen = self._seen(i, j)
         if self.biases is not None:
             scores = scores + tf.cast(_pair_of(self.biases, i, j), tf.float32)
-            finite = tf.not_equal(scores, -float("inf"))
+            finite = tf.logical_not(scores < portable.MASKED_SCORE)  # -inf alone is below
             seen = finite if seen is None else seen & finite
         return hidden(scores, seen, portable.MASKED_SCORE), seen
 

@@ -74,7 +74,7 @@ def memory_estimate(
 
     Example:
 
-    >>> model = models.Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+    >>> model = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
     >>> found = memory_estimate(model, 8, 64)
     >>> found.weights == 4 * model.count_params(), found.optimizer == 2 * found.gradients
     (True, True)

@@ -5,6 +5,8 @@ from absl import logging
 
 from keras_xfmr import kernels
 
+NO_DECAY = ("bias", "gamma", "beta", "scale")
+
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class AdamW(keras.optimizers.AdamW):
@@ -26,7 +28,9 @@ class AdamW(keras.optimizers.AdamW):
     Args:
         learning_rate: a number or a schedule.
         weight_decay: the factor above; by default 0.01, as for BERT (Keras' default is 0.004).
-        no_decay: variables whose name contains one of these (or this, a string) do not decay.
+        no_decay: variables whose name contains one of these (or this, a string) do not decay. The
+            name is the variable's own (`"kernel"`, `"gamma"`), whatever its layer or model is
+            called. One of yours that is in no name gives a warning.
         learning_rate_factors: name of a layer -> factor of the learning rate of its variables, as
             from `Bert.layer_learning_rates`; other variables have the factor 1. The decay of
             weights keeps the whole rate.
@@ -47,16 +51,14 @@ class AdamW(keras.optimizers.AdamW):
         learning_rate=0.001,
         weight_decay=0.01,
         *,
-        no_decay=("bias", "gamma", "beta", "scale"),
+        no_decay=NO_DECAY,
         learning_rate_factors=None,
         name="adamw",
         **kwargs,
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.no_decay = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
-        if self.no_decay:
-            self.exclude_from_weight_decay(var_names=list(self.no_decay))
-
+        self._excluded = False  # by a call of Keras' method
         self.learning_rate_factors = dict(learning_rate_factors or {})
 
     def get_config(self):
@@ -67,8 +69,18 @@ class AdamW(keras.optimizers.AdamW):
             "learning_rate_factors": factors,
         }
 
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """As Keras'; takes the place of `no_decay`, and is not saved."""
+        self._excluded = True
+        super().exclude_from_weight_decay(var_list, var_names)
+
     def build(self, variables):
         kernels.refuse_branches(self)
+        if not self._excluded:
+            kept = [v for v in variables if any(name in v.name for name in self.no_decay)]
+            super().exclude_from_weight_decay(kept)
+            own = set(self.no_decay) - set(NO_DECAY)
+            _warn("no_decay", {name for name in own if not any(name in v.name for v in kept)})
         super().build(variables)
         self._factor_of = {}
         unused = set(self.learning_rate_factors)
@@ -81,11 +93,7 @@ class AdamW(keras.optimizers.AdamW):
             for key in (variable, variable.value, *kernels.copies(variable.value)):
                 self._factor_of[id(key)] = factors[0] if factors else 1.0
 
-        if unused:
-            logging.warning(
-                "`learning_rate_factors` names what is not trained, or not there: %s.",
-                ", ".join(sorted(unused)),
-            )
+        _warn("learning_rate_factors", unused)
 
     def apply(self, grads, trainable_variables=None):
         """As Keras'; under a `tf.distribute` strategy what is clipped is the sum over all replicas.
@@ -107,3 +115,10 @@ class AdamW(keras.optimizers.AdamW):
         if self.learning_rate_factors:
             learning_rate = learning_rate * self._factor_of[id(variable)]
         super().update_step(gradient, variable, learning_rate)
+
+
+def _warn(argument, names):
+    if names:
+        logging.warning(
+            "`%s` names what is not trained, or not there: %s.", argument, ", ".join(sorted(names))
+        )

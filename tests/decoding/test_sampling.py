@@ -64,6 +64,12 @@ def test_top_p_keeps_the_smallest_set_of_that_mass(table, top_p):
     assert_frequencies(draw(table, top_p=top_p).token_ids[:, 0], expected)
 
 
+def test_top_p_that_equals_a_sum_takes_no_token_more():
+    probs = np.array([0.5, 0.3, 0.1, 0.1, 1e-30, 1e-30, 1e-30], "float32")
+    found = draw(np.tile(np.log(probs), (V, 1)), rows=2003, top_p=0.8)
+    assert set(found.token_ids[:, 0]) == {0, 1}
+
+
 def test_temperature_comes_first_then_top_k_then_top_p(table):
     probs = oracles.top_k_filter(softmax(table[0] / 2.0), 5)
     expected = oracles.top_p_filter(probs, 0.7)

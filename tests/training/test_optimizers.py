@@ -87,6 +87,35 @@ def test_which_variables_do_not_decay_can_be_said(rng):
         assert kept == (["embeddings"] if no_decay else [])
 
 
+def test_no_decay_looks_at_the_name_of_a_variable_and_not_of_its_layer(rng):
+    layer = keras.layers.Dense(3, name="multi_scale")
+    model = keras.Sequential([keras.Input((5,)), layer], name="unbiased")
+    before = keras.ops.convert_to_numpy(layer.kernel)
+    layer.bias.assign([1.0, 2.0, 3.0])
+    optimizer = training.AdamW(0.1, weight_decay=0.5)
+    optimizer.apply([keras.ops.zeros((5, 3)), keras.ops.zeros((3,))], model.trainable_variables)
+    np.testing.assert_allclose(layer.kernel, before * 0.95, rtol=1e-6)
+    np.testing.assert_array_equal(layer.bias, [1.0, 2.0, 3.0])
+
+
+def test_a_no_decay_that_is_in_no_name_warns(rng, monkeypatch):
+    said = []
+    monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
+    training.AdamW(0.1).build(variables(rng)[:1])  # the default is for models of all kinds
+    training.AdamW(0.1, no_decay=("bias", "LayerNorm")).build(variables(rng))
+    assert said == ["`no_decay` names what is not trained, or not there: LayerNorm."]
+
+
+def test_keras_own_exclusion_takes_the_place_of_no_decay(rng):
+    trained = variables(rng)
+    before = [keras.ops.convert_to_numpy(v) for v in trained]
+    optimizer = training.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=trained[:1])
+    optimizer.apply([keras.ops.zeros((3, 5)) for _ in NAMES], trained)
+    same = [(keras.ops.convert_to_numpy(v) == old).all() for v, old in zip(trained, before)]
+    assert same == [True] + [False] * (len(NAMES) - 1)
+
+
 def test_no_decay_survives_saving_and_loading(rng, tmp_path):
     model = regression()
     model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])

@@ -16,7 +16,7 @@ from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.core.arguments import check_sizes
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder, one_document
+from keras_xfmr.models.core.encoder import Encoder, one_document, run_block
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
@@ -269,9 +269,15 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     # ---- the two halves
 
     def encode(
-        self, token_ids, segment_ids, attention_mask, document_ids=None, training=None
+        self,
+        token_ids,
+        segment_ids,
+        attention_mask,
+        document_ids=None,
+        training=None,
+        run=run_block,
     ):
-        """The vectors of every position, `[B, T, D]`; all inputs are `[B, T]`."""
+        """The vectors of every position, `[B, T, D]`; all inputs are `[B, T]`; see `Encoder`."""
         x = self.token_embedding(token_ids, validate=False)
         x = x + self.segment_embedding(segment_ids, validate=False)
         mask = mask_of_positions("attention_mask", attention_mask, x.shape, None)
@@ -285,7 +291,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         x = self.embeddings_norm(self.position_embedding(x, positions=positions))
         x = self.embeddings_dropout(x, training=training)
         for block in self.encoder_blocks:
-            x = block(x, training=training, **seen)
+            x = run(block, x, training=training, **seen)
         return x
 
     def embedding_layers(self):

@@ -26,7 +26,7 @@ from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.causal import Causal
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder, one_document
+from keras_xfmr.models.core.encoder import Encoder, one_document, run_block
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
@@ -265,7 +265,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
     # ---- the graph's two parts
 
-    def encode(self, token_ids, attention_mask, document_ids, training=None):
+    def encode(self, token_ids, attention_mask, document_ids, training=None, run=run_block):
         """The vectors of every position, which `logits` takes, `[B, T, D]`."""
         documents = document_ids * ops.cast(ops.not_equal(attention_mask, 0), document_ids.dtype)
         x = self.token_embedding(token_ids, validate=False)
@@ -273,7 +273,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             x = self.position_embedding(x, positions=functional.document_positions(documents))
         x = self.embeddings_dropout(x, training=training)
         for block in self.decoder_blocks:
-            x = block(x, document_ids=documents, use_causal_mask=True, training=training)
+            x = run(block, x, document_ids=documents, use_causal_mask=True, training=training)
         return self._normalized(x)
 
     def _normalized(self, x):

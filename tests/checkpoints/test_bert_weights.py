@@ -101,6 +101,23 @@ def test_outputs_equal_those_of_pytorch(form, act, tmp_path):
     assert model.pad_token_id == 1
 
 
+@needs_torch
+def test_states_and_attention_weights_equal_those_of_pytorch(tmp_path):
+    peer = make_torch(pad_token_id=1, attn_implementation="eager")
+    peer.config.output_hidden_states = peer.config.output_attentions = True
+    save_as(peer, tmp_path / "hub", "safetensors")
+    model, expected = models.Bert.from_pretrained(tmp_path / "hub"), answers_of_torch(peer)
+    for found, wanted in zip(model.hidden_states(example()), expected.hidden_states, strict=True):
+        assert_equal(found, wanted)
+    real = example()["attention_mask"].astype(bool)[:, None, :, None]
+    for found, wanted in zip(
+        model.attention_weights(example()), expected.attentions, strict=True
+    ):
+        np.testing.assert_allclose(
+            numpy_of(found) * real, wanted.numpy() * real, rtol=1e-5, atol=1e-5
+        )
+
+
 HEADS = [
     ("BertForSequenceClassification", models.BertClassifier, {"num_labels": 3}),
     ("BertForTokenClassification", models.BertTokenClassifier, {"num_labels": 5}),

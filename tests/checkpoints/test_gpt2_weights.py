@@ -111,6 +111,15 @@ def test_a_model_with_its_head_there_and_back(published, folder):
     np.testing.assert_allclose(logits_of(again.eval()), published[1], rtol=1e-5, atol=1e-5)
 
 
+def test_states_equal_those_of_transformers(published, folder):
+    model = models.Gpt.from_pretrained(folder)
+    with torch.no_grad():
+        ids = torch.tensor(IDS.astype("int64"))
+        wanted = published[0](input_ids=ids, output_hidden_states=True).hidden_states
+    for found, expected in zip(model.hidden_states(IDS), wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=2e-5)
+
+
 def test_names_without_a_prefix_and_other_files(published, tmp_path):
     peer, logits = published
     peer.transformer.save_pretrained(tmp_path / "bare")

@@ -3,6 +3,7 @@
 B batch, T length, N documents, D d_model
 """
 
+import inspect
 import math
 
 import keras
@@ -56,13 +57,76 @@ class Encoder:
         """The vectors of every position, `[B, T, D]`. Where this `mixes`, heads do not call it.
 
         Args:
-            **inputs: the declared inputs by their names, `[B, T]` each.
+            **inputs: the declared inputs by their names, `[B, T]` each; perhaps `training`; and
+                `run`, by which each block is called (`run(block, x, ...)`), see `run_block`.
         """
         raise NotImplementedError
 
     def vectors(self, **inputs):
         """The vectors of each layer that a head reads: by default those of `encode` alone."""
         return [self.encode(**inputs)]
+
+    def hidden_states(self, inputs):
+        """The vectors of every layer, without dropout.
+
+        Args:
+            inputs: as the model is called with.
+
+        Returns:
+            A list of `[B, T, D]`: what the first block reads, what each further one reads, and last
+            what `encode` gives; as `hidden_states` of Hugging Face's models. An `Elmo` gives its
+            `vectors`.
+
+        Raises:
+            ValueError: inputs that the model refuses.
+
+        Example:
+
+        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=3)
+        >>> len(bert.hidden_states(np.array([[2, 5, 7, 3]])))
+        4
+        """
+        inputs = self.validated_inputs(inputs)
+        if self.mixes:
+            return list(self.vectors(**inputs, training=False))
+        watched = self._watched(inputs)
+        return [*watched.states, watched.last]
+
+    def attention_weights(self, inputs):
+        """The attention weights of every block, without dropout.
+
+        Args:
+            inputs: as the model is called with.
+
+        Returns:
+            A list of `[B, N, T, T]`, one for each block: how much each position (the third axis)
+            takes from each other. `keras_xfmr.viz.attention_map` draws them.
+
+        Raises:
+            ValueError: inputs that the model refuses; an encoder without attention.
+
+        Example:
+
+        >>> bert = Bert(100, d_model=16, num_heads=2, ffn_dim=32, num_layers=1)
+        >>> tuple(bert.attention_weights(np.array([[2, 5, 7, 3]]))[0].shape)
+        (1, 2, 4, 4)
+        """
+        if self.mixes:
+            raise ValueError(
+                f"Expected an encoder with attention, such as a Bert or a Gpt. Received: "
+                f"{type(self).__name__}, which has none."
+            )
+        return self._watched(self.validated_inputs(inputs), weights=True).weights
+
+    def _watched(self, inputs, weights=False):
+        if "run" not in inspect.signature(self.encode).parameters:
+            raise NotImplementedError(
+                "Expected an encoder whose `encode` takes `run`, and calls its blocks by "
+                f"`run(block, x, ...)`. Received: {type(self).__name__}."
+            )
+        watched = Watched(weights)
+        watched.last = self.encode(**inputs, training=False, run=watched)
+        return watched
 
     def scalar_mix(self):
         """The layer by which a head mixes `vectors`, a new one for each, where this `mixes`."""
@@ -84,6 +148,35 @@ class Encoder:
     def embedding_layers(self):
         """The layers below the blocks, which `freeze` and the rates of layers count as one."""
         return (self.token_embedding,)
+
+
+def run_block(block, x, **arguments):
+    """The output of a block."""
+    return block(x, **arguments)
+
+
+class Watched:
+    """Runs blocks as `run_block` does, and keeps what each read, or its attention weights.
+
+    Args:
+        weights: whether to keep the weights.
+
+    Attributes:
+        states: what the blocks read.
+        weights: attention weights of each block.
+        last: what `encode` gave.
+    """
+
+    def __init__(self, weights=False):
+        self._wanted, self.states, self.weights, self.last = weights, [], [], None
+
+    def __call__(self, block, x, **arguments):
+        self.states.append(x)
+        if not self._wanted:
+            return block(x, **arguments)
+        output, weights = block(x, return_attention_scores=True, **arguments)
+        self.weights.append(weights)
+        return output
 
 
 class Reading(keras.Model):

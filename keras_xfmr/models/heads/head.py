@@ -97,6 +97,18 @@ class Head(NamedArguments, ValidatesData, keras.Model):
     def warn_of(self, inputs):
         self.encoder.warn_of(inputs)
 
+    def hidden_states(self, inputs):
+        """Those of the encoder, see `Encoder.hidden_states`; inputs of the head alone are unused."""
+        return self.encoder.hidden_states(self._of_encoder(inputs))
+
+    def attention_weights(self, inputs):
+        """Those of the encoder, see `Encoder.attention_weights`."""
+        return self.encoder.attention_weights(self._of_encoder(inputs))
+
+    def _of_encoder(self, inputs):
+        inputs = self.validated_inputs(inputs)
+        return {one.name: inputs[one.name] for one in self.encoder.declared_inputs}
+
     # ---- in a configuration
 
     def get_config(self):

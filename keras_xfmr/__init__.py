@@ -6,6 +6,7 @@ and, loaded when they are first used because they need TensorFlow's text operati
 """
 
 import importlib
+import importlib.util
 
 from keras_xfmr import checkpoints, decoding, functional, layers, models, training
 
@@ -13,6 +14,8 @@ __version__ = "0.1.0"
 _LAZY = ("serving", "text", "viz")
 
 __all__ = ["checkpoints", "decoding", "functional", "layers", "models", "training", *_LAZY]
+if importlib.util.find_spec("matplotlib") is None:
+    __all__.remove("viz")  # so that `from keras_xfmr import *` works without it
 
 
 def __getattr__(name):
@@ -22,4 +25,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_LAZY})
+    return sorted({*__all__, "viz", "__version__"})

@@ -13,7 +13,10 @@ from matplotlib.figure import Figure
 __all__ = ["attention_map", "learning_curve", "position_codes", "schedule", "similarity_maps"]
 
 # Fonts that have Hangul, kana and ideographs, where one is installed.
-WIDE_FONTS = ("Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic")
+WIDE_FONTS = (
+    "Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic",
+    "Apple SD Gothic Neo", "AppleGothic", "Hiragino Sans",
+)  # fmt: skip
 
 
 def _fonts():
@@ -23,6 +26,8 @@ def _fonts():
 
 def attention_map(weights, source, target, path=None, *, title=None):
     """Draws attention weights, one panel a head, and saves them as an image.
+
+    All panels have one scale, from 0 to the largest weight, which the bar beside them shows.
 
     Args:
         weights: `[N, T, S]`, or `[T, S]` for one panel.
@@ -50,20 +55,33 @@ def attention_map(weights, source, target, path=None, *, title=None):
         )
     columns = min(len(weights), 4)
     rows = -(-len(weights) // columns)
-    panel = (1.2 + 0.2 * len(source), 1.2 + 0.2 * len(target))
+    # Labels stand upright, so that a column needs no more than the height of a letter.
+    longest = [max((len(label) for label in labels), default=0) for labels in (target, source)]
+    panel = [
+        0.5 + 0.09 * length + 0.17 * max(count, 5)
+        for length, count in zip(longest, (len(source), len(target)))
+    ]
+    largest = max(float(weights.max(initial=0.0)), 1e-6)
     # Labels and title are texts as they stand: a dollar sign begins no formula.
     with matplotlib.rc_context({"font.family": _fonts(), "text.parse_math": False}):
-        figure = Figure(figsize=(columns * panel[0], rows * panel[1]), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flat
-        for head, axis in enumerate(axes):
+        size = (columns * panel[0] + 0.8, rows * panel[1] + (0.4 if title else 0.0))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for head, axis in enumerate(axes.flat):
             if head >= len(weights):
                 axis.set_visible(False)
                 continue
-            axis.imshow(weights[head], cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
-            axis.set_xticks(range(len(source)), source, fontsize=8)
+            image = axis.imshow(
+                weights[head], cmap="viridis", vmin=0.0, vmax=largest, aspect="auto"
+            )
+            axis.set_xticks(range(len(source)), source, fontsize=8, rotation=90)
             axis.set_yticks(range(len(target)), target, fontsize=8)
             if len(weights) > 1:
                 axis.set_title(f"head {head}", fontsize=9)
+        if len(weights):
+            bar = figure.colorbar(image, ax=axes, shrink=0.8)
+            bar.set_label("attention weight", fontsize=8)
+            bar.ax.tick_params(labelsize=8)
         if title:
             figure.suptitle(title)
         return _saved(figure, path)

@@ -103,6 +103,25 @@ print("loaded", sorted((slow | lazy) & (set(sys.modules) - before)), set(lazy) <
     assert run.stdout.splitlines()[-1] == "loaded [] True"
 
 
+@pytest.mark.slow
+def test_all_names_can_be_imported_without_matplotlib():
+    code = """
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *more):
+        return None if name.split(".")[0] == "matplotlib" else self.finder.find_spec(name, *more)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+from keras_xfmr import *
+print("text" in globals(), "viz" in globals())
+"""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "True False"
+
+
 def test_a_room_offers_its_own_names_alone_and_each_once():
     import keras_xfmr
 
@@ -113,7 +132,7 @@ def test_a_room_offers_its_own_names_alone_and_each_once():
         assert kept == set(room.__all__) and len(kept) == len(room.__all__), name
         for key in kept:
             assert vars(room)[key].__module__.startswith("keras_xfmr."), (name, key)
-    assert len(dir(keras_xfmr)) == len(set(dir(keras_xfmr)))
+    assert set(dir(keras_xfmr)) == {*keras_xfmr.__all__, "__version__"}
 
 
 def test_a_room_that_does_not_exist_is_an_attribute_error():

@@ -36,20 +36,23 @@ def test_an_attention_map_has_a_panel_for_each_head(weights, tmp_path):
     path = tmp_path / "map.png"
     figure = viz.attention_map(weights, SOURCE, TARGET, path, title="cross")
     written(path)
-    panels = [axis for axis in figure.axes if axis.get_visible()]
-    assert len(panels) == 7 and len(figure.axes) == 8  # two rows of four
+    *panels, bar = (axis for axis in figure.axes if axis.get_visible())
+    assert len(panels) == 7 and len(figure.axes) == 9  # two rows of four, and the bar
+    assert bar.get_ylabel() == "attention weight"
     for head, axis in enumerate(panels):
         np.testing.assert_allclose(shown(axis), weights[head], rtol=1e-6)
         assert [label.get_text() for label in axis.get_xticklabels()] == SOURCE
         assert [label.get_text() for label in axis.get_yticklabels()] == TARGET
         assert axis.get_title() == f"head {head}"
+        assert {label.get_rotation() for label in axis.get_xticklabels()} == {90}
+        assert axis.images[0].get_clim() == (0, np.float32(weights.max()))
     assert [text.get_text() for text in figure.texts] == ["cross"]
 
 
 def test_one_matrix_is_one_panel(weights, tmp_path):
     figure = viz.attention_map(weights[0], SOURCE, TARGET, str(tmp_path / "map.png"))
     written(tmp_path / "map.png")
-    (axis,) = figure.axes
+    axis, _ = figure.axes
     assert axis.get_title() == ""
     np.testing.assert_allclose(shown(axis), weights[0], rtol=1e-6)
 
@@ -59,7 +62,7 @@ def test_dollars_are_dollars(tmp_path):
     figure = viz.attention_map(
         np.eye(3), labels, labels, tmp_path / "map.png", title="$5, not $6"
     )
-    (axis,) = figure.axes
+    axis, _ = figure.axes
     texts = [*figure.texts, *axis.get_xticklabels(), *axis.get_yticklabels()]
     assert len(texts) == 7 and not any(text.get_parse_math() for text in texts)
 

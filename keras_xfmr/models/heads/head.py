@@ -98,7 +98,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         self.encoder.warn_of(inputs)
 
     def hidden_states(self, inputs):
-        """Those of the encoder, see `Encoder.hidden_states`; inputs of the head alone are unused."""
+        """Those of the encoder, see `Encoder.hidden_states`."""
         return self.encoder.hidden_states(self._of_encoder(inputs))
 
     def attention_weights(self, inputs):

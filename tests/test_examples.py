@@ -506,9 +506,9 @@ def test_readme_commands_name_what_is_there():
 
 
 def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs, monkeypatch):
-    """The two Python blocks of the README that train and that subclass, as they stand there."""
+    """The Python blocks of the README that train on files and that subclass, as they stand."""
     readme = (ROOT / "README.md").read_text("utf8")
-    first, subclass = re.findall(r"```python\n(.*?)```", readme, re.S)[:2]
+    _, first, subclass = re.findall(r"```python\n(.*?)```", readme, re.S)[:3]
     sides = [
         line.split("\t") for line in korean_pairs.read_text("utf8").splitlines() if "\t" in line
     ]
@@ -572,6 +572,17 @@ def test_readme_code_learns_answers_and_finds_them(capsys):
     assert "[b'Ann' b'ANN']" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_readme_code_learns_to_sort(capsys):
+    readme = (ROOT / "README.md").read_text("utf8")
+    code, output = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", readme, re.S).groups()
+    import keras
+
+    keras.utils.set_random_seed(0)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines()[-1] == output.splitlines()[-1]
+
+
 def test_readme_code_fills_blanks(tmp_path, monkeypatch, capsys):
     import keras
 
@@ -583,8 +594,8 @@ def test_readme_code_fills_blanks(tmp_path, monkeypatch, capsys):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "paris", "is", "of"]
     bert = models.Bert(8, d_model=16, num_heads=2, ffn_dim=16, num_layers=1)
     monkeypatch.chdir(tmp_path)
-    models.BertPretrainer(bert).save_pretrained("bert-base-uncased")
-    text.BertTokenizer(words).save("bert-base-uncased")
+    models.BertPretrainer(bert).save_pretrained("path/to/bert-base-uncased")
+    text.BertTokenizer(words).save("path/to/bert-base-uncased")
     exec(block, {"keras_xfmr": keras_xfmr, "keras": keras, "text": text})
     found = re.findall("'(.*?)'", capsys.readouterr().out)
     assert len(found) == 5 and set(found) <= set(words)

@@ -21,6 +21,24 @@ def test_a_saved_tokenizer_loads_as_it_was(tokenizer, tmp_path):
     same_answers(tokenizer, again)
 
 
+def test_a_subclass_that_could_not_be_loaded_is_not_saved(tmp_path):
+    class Shouting(text.ByteTokenizer):
+        def __init__(self, mark):
+            super().__init__()
+            self.mark = mark
+
+    with pytest.raises(TypeError, match="Shouting could not be loaded again.*mark.*`get_config`"):
+        Shouting("!").save(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+    class Saved(Shouting):
+        def get_config(self):
+            return {"mark": self.mark}
+
+    Saved("?").save(tmp_path / "folder")
+    assert text.load_tokenizer(tmp_path / "folder").mark == "?"
+
+
 def test_saving_again_overwrites_and_leaves_nothing_beside(learned, tmp_path):
     learned["word_piece"].save(tmp_path)
     learned["character"].save(tmp_path)

@@ -158,6 +158,10 @@ class Tokenizer(tf.Module, abc.ABC):
 
         Args:
             folder: made if missing.
+
+        Raises:
+            TypeError: a subclass that could not be made again from what is written, such as one
+                whose constructor takes more than its `get_config` has.
         """
         self._save(folder, {})
 
@@ -179,6 +183,15 @@ class Tokenizer(tf.Module, abc.ABC):
         files = dict(others)
         if self.vocabulary_file is not None:
             files = {self.vocabulary_file: self.vocabulary_bytes(), **files}
+        config, content = self.get_config(), files.get(self.vocabulary_file)
+        try:
+            type(self).from_vocabulary_bytes(content, config)
+        except TypeError as error:
+            raise TypeError(
+                f"{type(self).__name__} could not be loaded again: {error}. Define `get_config`, "
+                "which returns the arguments of its constructor, or `from_vocabulary_bytes`. "
+                f"Received: the configuration {config}. Nothing was written."
+            ) from error
         own = _written_for_others(folder)
         public = {PUBLISHED, SETTINGS} & set(files)
         if public and PUBLISHED not in own and (folder / PUBLISHED).exists():
@@ -190,7 +203,7 @@ class Tokenizer(tf.Module, abc.ABC):
         for name in own - set(files):
             (folder / name).unlink()
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        description = {"class": type(self).__name__, "config": self.get_config(), "files": hashes}
+        description = {"class": type(self).__name__, "config": config, "files": hashes}
         write_json(folder / DESCRIPTION, description)
         for name, content in files.items():
             write_whole(folder / name, content)

@@ -85,12 +85,7 @@ class AddNorm(keras.layers.Layer):
 
     def add(self, inputs, sublayer_output, training=None):
         """x + Dropout(sublayer output)."""
-        given, kept = tuple(inputs.shape), tuple(sublayer_output.shape)
-        if not functional.shapes_agree(given, kept):
-            raise ValueError(
-                "The sublayer must keep the shape of its input. Received: input "
-                f"{given}, output {kept}."
-            )
+        _check_shapes(inputs.shape, sublayer_output.shape)
         return inputs + self.dropout(sublayer_output, training=training)
 
     def normalize(self, inputs):
@@ -98,4 +93,14 @@ class AddNorm(keras.layers.Layer):
         return self.norm(inputs)
 
     def compute_output_shape(self, inputs_shape, sublayer_output_shape=None):
+        if sublayer_output_shape is not None:  # Keras calls this alone for a `keras.Input`
+            _check_shapes(inputs_shape, sublayer_output_shape)
         return inputs_shape
+
+
+def _check_shapes(given, kept):
+    if not functional.shapes_agree(tuple(given), tuple(kept)):
+        raise ValueError(
+            "The sublayer must keep the shape of its input. Received: input "
+            f"{tuple(given)}, output {tuple(kept)}."
+        )

@@ -4,6 +4,7 @@ B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim
 """
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -164,8 +165,8 @@ class MultiHeadAttention(keras.layers.Layer):
         self.use_gate = use_gate
         self.seed = seed
         self.rotary = rotary
-        self._output_axes = _as_tuple(output_shape)
-        self._attention_axes = _as_tuple(attention_axes)
+        self._output_axes = _as_tuple("output_shape", output_shape)
+        self._attention_axes = _as_tuple("attention_axes", attention_axes)
         # What every projection is built with. The activity regularizer is theirs, not this layer's.
         self._projection_arguments = {
             "kernel_initializer": keras.initializers.get(kernel_initializer),
@@ -592,5 +593,9 @@ def _given(value):
     return None if value is None else "given"
 
 
-def _as_tuple(value):
-    return (value,) if isinstance(value, int) else None if value is None else tuple(value)
+def _as_tuple(name, value):
+    """None, or the integers of an integer or a sequence."""
+    values = value if value is None or isinstance(value, (list, tuple)) else (value,)
+    if values is not None and not all(isinstance(one, numbers.Integral) for one in values):
+        raise ValueError(f"`{name}` must be an integer or several, or None. Received: {value!r}.")
+    return None if values is None else tuple(map(int, values))

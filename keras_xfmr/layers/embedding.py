@@ -72,12 +72,25 @@ class TokenEmbedding(SavesLora, keras.layers.Embedding):
         )
         self.supports_masking = True
         self.scale = scale
+        if self.quantization_mode is not None:
+            self._refuse_quantized()
 
     def get_config(self):
         config = super().get_config()
         config["vocab_size"] = config.pop("input_dim")
         config["d_model"] = config.pop("output_dim")
         return {**config, "scale": self.scale}
+
+    def quantize(self, *args, **kwargs):
+        """Refused, by a dtype policy too: Keras' quantized table has no factor and no reverse."""
+        self._refuse_quantized()
+
+    def _refuse_quantized(self):
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot be quantized: Keras would leave out its factor and its "
+            "logits. Use dtype='bfloat16' for half the memory. Received: "
+            f"{self.dtype_policy.name!r}, or a call of `quantize`."
+        )
 
     def prepare(self, rows=None):
         """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""

@@ -56,7 +56,7 @@ class PositionalEncoding(keras.layers.Layer):
         }
 
     def call(self, inputs, offset=0, positions=None):
-        _check_rank("inputs", inputs, 3)
+        _check_rank(inputs.shape, 3)
         _check_offset(offset)
         several = positions is not None
         codes = functional.sinusoidal_encoding(
@@ -70,6 +70,7 @@ class PositionalEncoding(keras.layers.Layer):
         return inputs + ops.cast(codes, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
+        _check_rank(input_shape, 3)  # Keras calls this alone for a `keras.Input`
         return input_shape
 
 
@@ -116,6 +117,7 @@ class PositionEmbedding(keras.layers.Layer):
         }
 
     def build(self, input_shape):
+        _check_rank(input_shape, 3)
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=(self.max_length, input_shape[-1]),
@@ -123,7 +125,7 @@ class PositionEmbedding(keras.layers.Layer):
         )
 
     def call(self, inputs, offset=0, positions=None):
-        _check_rank("inputs", inputs, 3)
+        _check_rank(inputs.shape, 3)
         if len(getattr(offset, "shape", ())) > 1:
             raise ValueError(
                 "`offset` must be a number, a scalar tensor or a tensor [batch]. Received: shape "
@@ -165,6 +167,7 @@ class PositionEmbedding(keras.layers.Layer):
             )
 
     def compute_output_shape(self, input_shape):
+        _check_rank(input_shape, 3)
         if input_shape[1] is not None:
             self._check_length(input_shape[1], 0)
         return input_shape
@@ -212,7 +215,7 @@ class RotaryEmbedding(keras.layers.Layer):
         }
 
     def call(self, inputs, offset=0):
-        _check_rank("inputs", inputs, 4)
+        _check_rank(inputs.shape, 4)
         _check_offset(offset)
         angles = functional.rotary_angles(
             ops.shape(inputs)[1],
@@ -223,6 +226,9 @@ class RotaryEmbedding(keras.layers.Layer):
         return functional.apply_rotary(inputs, angles, self.layout)
 
     def compute_output_shape(self, input_shape):
+        _check_rank(input_shape, 4)
+        if input_shape[-1] is not None:
+            functional.rotary_angles(1, input_shape[-1])  # refuses an odd one
         return input_shape
 
 
@@ -236,9 +242,7 @@ def _check_offset(offset):
         )
 
 
-def _check_rank(name, tensor, rank):
-    if len(tensor.shape) != rank:
-        shape = "[batch, length, features]" if rank == 3 else "[batch, length, heads, head_dim]"
-        raise ValueError(
-            f"`{name}` must have the shape {shape}. Received: shape {tuple(tensor.shape)}."
-        )
+def _check_rank(shape, rank):
+    if len(shape) != rank:
+        wanted = "[batch, length, features]" if rank == 3 else "[batch, length, heads, head_dim]"
+        raise ValueError(f"`inputs` must have the shape {wanted}. Received: shape {tuple(shape)}.")

@@ -12,7 +12,7 @@ import pytest
 from arrays import as_numpy, mask, normal, randomize
 from keras import ops
 
-from keras_xfmr import functional
+from keras_xfmr import functional, layers
 from keras_xfmr.layers import MultiHeadAttention, RotaryEmbedding
 
 pytestmark = pytest.mark.portable
@@ -446,3 +446,9 @@ def test_shapes_are_looked_at_in_every_call(shapes, message, rng):
     layer, _ = built(rng)
     with pytest.raises(ValueError, match=message):
         layer(*(normal(rng, *shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("name", ["output_shape", "attention_axes"])
+def test_axes_are_integers(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer or several.*1.0"):
+        layers.MultiHeadAttention(2, 3, **{name: 1.0})

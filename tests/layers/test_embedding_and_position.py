@@ -10,6 +10,7 @@ import pytest
 from arrays import as_numpy, normal, randomize
 from keras import ops
 
+from keras_xfmr import layers
 from keras_xfmr.layers import (
     PositionalEncoding,
     PositionEmbedding,
@@ -273,3 +274,30 @@ def test_rows_of_a_table_may_begin_at_positions_of_their_own():
 def test_sizes_of_tables_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: layers.PositionalEncoding()(keras.Input((5,))), r"\[batch, length, features\]"),
+        (lambda: layers.PositionEmbedding(7)(keras.Input((5, 6, 3))), r"length, features\]"),
+        (lambda: layers.RotaryEmbedding()(keras.Input((5, 6))), "heads, head_dim"),
+        (lambda: layers.RotaryEmbedding()(keras.Input((5, 2, 7))), "even head_dim"),
+        (
+            lambda: layers.AddNorm()(keras.Input((5, 6)), keras.Input((5, 7))),
+            "sublayer must keep the shape",
+        ),
+    ],
+)
+def test_symbolic_inputs_are_checked_as_others(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_table_is_not_quantized_by_its_policy():
+    with pytest.raises(NotImplementedError, match="TokenEmbedding cannot be quantized"):
+        layers.TokenEmbedding(11, 6, dtype="int8_from_float32")
+    table = layers.TokenEmbedding(11, 6)
+    table.build()
+    with pytest.raises(NotImplementedError, match="TokenEmbedding cannot be quantized"):
+        table.quantize("int8")

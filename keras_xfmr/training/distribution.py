@@ -66,5 +66,14 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
         return tf.nest.map_structure(reduce_one, value)
 
+    def gather(self, value, axis):
+        """As TensorFlow's; bfloat16, which it cannot send, goes as float32."""
+        if self._first_local(value).dtype != tf.bfloat16:
+            return super().gather(value, axis)
+        cast = tf.nest.map_structure(
+            lambda one: tf.cast(one, tf.float32), value, expand_composites=True
+        )
+        return tf.cast(super().gather(cast, axis), tf.bfloat16)
+
     def _first_local(self, value):
         return self.experimental_local_results(value)[0]

@@ -28,7 +28,7 @@ def gpt():
 
 
 def pretrainer():
-    model = models.BertPretrainer(models.Bert(V, max_length=7, **SIZES, **STILL))
+    model = models.BertPretrainer(models.Bert(V, max_length=7, type_vocab_size=8, **SIZES, **STILL))
     inputs = {"token_ids": IDS, "masked_positions": np.tile([1, 2, 4], (32, 1))}
     loss = {"mlm": training.MaskedCrossEntropy(), "nsp": training.MaskedCrossEntropy(pad_id=-1)}
     return model, loss, inputs, {"mlm": LABELS[:, :3], "nsp": IDS[:, 0] % 2}

@@ -16,11 +16,12 @@ from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import AdaptableDense
 from keras_xfmr.models.core.arguments import check_sizes
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder, one_document, run_block
+from keras_xfmr.models.core.encoder import Encoder, one_document
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.inverted_mask import warn_of_inverted_mask
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
+from keras_xfmr.models.core.watched import run_block
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
 PRESETS = {

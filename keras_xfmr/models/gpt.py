@@ -26,10 +26,11 @@ from keras_xfmr.models.core.cached_decoder import CachedDecoder
 from keras_xfmr.models.core.causal import Causal
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.encoder import Encoder, one_document, run_block
+from keras_xfmr.models.core.encoder import Encoder, one_document
 from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
+from keras_xfmr.models.core.watched import run_block
 
 # Radford et al. 2018 (gpt), 2019 (the sizes of GPT-2).
 PRESETS = {

@@ -25,6 +25,7 @@ from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
 from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.sequence_to_sequence import SequenceToSequence
+from keras_xfmr.models.core.watched import Watched, run_block
 
 PRESETS = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
@@ -222,27 +223,27 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
             `[B, N, S, S]`, `[B, N, T, T]`, `[B, N, T, S]`.
         """
         source_ids, target_ids = map(functional.as_array, (source_ids, target_ids))
-        encoder, decoder = [], []
+        encoder, decoder = Watched(weights=True), Watched(weights=True)
         memory = self._encode(source_ids, False, encoder)
         self._decode(target_ids, memory, source_ids, False, decoder)
-        of_targets, cross = zip(*decoder) if decoder else ((), ())
-        return {"encoder": encoder, "decoder": list(of_targets), "cross": list(cross)}
+        of_targets, cross = zip(*decoder.weights) if decoder.weights else ((), ())
+        return {"encoder": encoder.weights, "decoder": list(of_targets), "cross": list(cross)}
 
-    def _encode(self, source_ids, training, scores=None, validate=True):
-        """Also appends each block's attention weights to `scores`, where it is a list."""
+    def _encode(self, source_ids, training, run=run_block, validate=True):
+        """`run` calls each block."""
         mask = functional.padding_mask(source_ids, self.pad_id)
         x = self.source_positions(self.source_embedding(source_ids, validate=validate))
         x = self.source_dropout(x, training=training)
         for block in self.encoder_blocks:
-            x = _kept(scores, block, x, attention_mask=mask, training=training)
+            x = run(block, x, attention_mask=mask, training=training)
         return x if self.encoder_norm is None else self.encoder_norm(x)
 
-    def _decode(self, target_ids, memory, source_ids, training, scores=None, validate=True):
+    def _decode(self, target_ids, memory, source_ids, training, run=run_block, validate=True):
         mask = functional.padding_mask(source_ids, self.pad_id)
         x = self.target_positions(self.target_embedding(target_ids, validate=validate))
         x = self.target_dropout(x, training=training)
         for block in self.decoder_blocks:
-            x = _kept(scores, block, x, memory, cross_attention_mask=mask, training=training)
+            x = run(block, x, memory, cross_attention_mask=mask, training=training)
         return self._logits(x)
 
     def _logits(self, x, products=None):
@@ -291,15 +292,6 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
             longest=self._longest_target(),
             products=Prepared([self.target_embedding, *projections], rows),
         )
-
-
-def _kept(scores, block, *inputs, **arguments):
-    """A block's output; its attention weights go to `scores`, where they are wanted."""
-    if scores is None:
-        return block(*inputs, **arguments)
-    output, weights = block(*inputs, return_attention_scores=True, **arguments)
-    scores.append(weights)
-    return output
 
 
 def _input(name, table, positions):

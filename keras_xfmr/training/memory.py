@@ -132,7 +132,7 @@ def _shape(one, rows, length):
 
 
 def _with(model, **changes):
-    """The model, or one of the same configuration but for `changes`, without values."""
+    """The model, or where there are `changes` one of the changed configuration, without values."""
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         return model

@@ -56,6 +56,7 @@ def test_activations_grow_with_the_rows_and_shrink_where_blocks_are_computed_aga
     assert not bert.get_config()["rematerialize"]
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_weights_and_halves_most_activations(bert, plain):
     half = training.memory_estimate(bert, 6, 31, dtype_policy="mixed_bfloat16")
     assert half.weights == plain.weights

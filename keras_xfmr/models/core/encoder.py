@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_xfmr.layers import ScalarMix
 from keras_xfmr.models.core.inputs import Input
+from keras_xfmr.models.core.watched import Watched
 
 
 class Encoder:
@@ -148,35 +149,6 @@ class Encoder:
     def embedding_layers(self):
         """The layers below the blocks, which `freeze` and the rates of layers count as one."""
         return (self.token_embedding,)
-
-
-def run_block(block, x, **arguments):
-    """The output of a block."""
-    return block(x, **arguments)
-
-
-class Watched:
-    """Runs blocks as `run_block` does, and keeps what each read, or its attention weights.
-
-    Args:
-        weights: whether to keep the weights.
-
-    Attributes:
-        states: what the blocks read.
-        weights: attention weights of each block.
-        last: what `encode` gave.
-    """
-
-    def __init__(self, weights=False):
-        self._wanted, self.states, self.weights, self.last = weights, [], [], None
-
-    def __call__(self, block, x, **arguments):
-        self.states.append(x)
-        if not self._wanted:
-            return block(x, **arguments)
-        output, weights = block(x, return_attention_scores=True, **arguments)
-        self.weights.append(weights)
-        return output
 
 
 class Reading(keras.Model):

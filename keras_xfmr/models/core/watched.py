@@ -1,0 +1,30 @@
+"""What happens inside a stack of blocks, for those who want to see it."""
+
+
+def run_block(block, *inputs, **arguments):
+    """The output of a block."""
+    return block(*inputs, **arguments)
+
+
+class Watched:
+    """Runs blocks as `run_block` does, and keeps what each read, or its attention weights.
+
+    Args:
+        weights: whether to keep the weights.
+
+    Attributes:
+        states: what the blocks read.
+        weights: attention weights of each block.
+        last: what `Encoder.encode` gave.
+    """
+
+    def __init__(self, weights=False):
+        self._wanted, self.states, self.weights, self.last = weights, [], [], None
+
+    def __call__(self, block, *inputs, **arguments):
+        self.states.append(inputs[0])
+        if not self._wanted:
+            return block(*inputs, **arguments)
+        output, weights = block(*inputs, return_attention_scores=True, **arguments)
+        self.weights.append(weights)
+        return output

@@ -59,6 +59,7 @@ def beam_search(
     max_length,
     pad_id=0,
     lengths=None,
+    limit=None,
     min_length=0,
     repetition_penalty=1.0,
     no_repeat_ngram_size=None,
@@ -76,8 +77,8 @@ def beam_search(
     as log P only falls, the best that a beam can reach is its log P over the penalty of L.
 
     Args:
-        step, prompt, end_id, max_length, pad_id, lengths, min_length, no_repeat_ngram_size,
-            token_scores: see `greedy_search`.
+        step, prompt, end_id, max_length, pad_id, lengths, limit, min_length,
+            no_repeat_ngram_size, token_scores: see `greedy_search`.
         state: with B rows; it is repeated for the beams.
         repetition_penalty: as of `greedy_search`, of log-probabilities, and the sums are those of
             the penalized ones: both as transformers' beam search has it.
@@ -111,6 +112,7 @@ def beam_search(
         lengths=lengths,
         end_id=end_id,
         max_length=max_length,
+        limit=limit,
         min_length=min_length,
         repetition_penalty=repetition_penalty,
         no_repeat_ngram_size=no_repeat_ngram_size,
@@ -121,7 +123,7 @@ def beam_search(
             f"max_length={max_length}."
         )
     beams = _first_beams(reading, beam_size, pad_id, token_scores)
-    longest = length_penalty(max_length, alpha)
+    longest = length_penalty(reading.limit, alpha)
 
     def attainable(live_scores):
         return ops.where(_possible(live_scores), live_scores / longest, IMPOSSIBLE)
@@ -129,7 +131,8 @@ def beam_search(
     def unfinished(*loop_vars):
         beams = BeamState(*loop_vars)
         # Both sets are sorted, best first.
-        return ops.any(beams.done_scores[:, -1] < attainable(beams.live_scores[:, 0]))
+        better = ops.any(beams.done_scores[:, -1] < attainable(beams.live_scores[:, 0]))
+        return ops.logical_and(beams.index < reading.limit, better)
 
     def advance(*loop_vars):
         beams = BeamState(*loop_vars)
@@ -144,7 +147,7 @@ def beam_search(
         *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)
     )
     # The living beams of an element that is done cannot enter: they score less than its worst.
-    live_lengths = ops.full_like(beams.done_lengths, max_length)
+    live_lengths = ops.full_like(beams.done_lengths, reading.limit)
     scores, lengths, *sequences = _best(
         num_return,
         ops.concatenate([beams.done_scores, attainable(beams.live_scores)], axis=1),

@@ -51,6 +51,7 @@ def greedy_search(
     max_length,
     pad_id=0,
     lengths=None,
+    limit=None,
     min_length=0,
     repetition_penalty=1.0,
     no_repeat_ngram_size=None,
@@ -70,6 +71,8 @@ def greedy_search(
         lengths: int `[B]`, tokens of each prompt, which then stand in its last columns, with
             padding in front: for a `Decoder` alone. A row of length 0 is padding of the batch and
             gets no tokens. None: all prompts are P long.
+        limit: the most tokens of this call, at most L, which it is by default. It may be a tensor,
+            int `[]`: a program that is compiled once then serves several of them.
         min_length: as many tokens come before an end token may.
         repetition_penalty: divides the score of a token that the row has read, its prompt included,
             or multiplies it where it is negative (Keskar et al. 2019); 1 for none.
@@ -98,6 +101,7 @@ def greedy_search(
         lengths=lengths,
         end_id=end_id,
         max_length=max_length,
+        limit=limit,
         min_length=min_length,
         repetition_penalty=repetition_penalty,
         no_repeat_ngram_size=no_repeat_ngram_size,
@@ -166,7 +170,10 @@ class TokenLoop:
 
     def unfinished(self, *loop_vars):
         """Whether a row has not ended."""
-        return ops.logical_not(ops.all(LoopState(*loop_vars).finished))
+        loop = LoopState(*loop_vars)
+        return ops.logical_and(
+            loop.index < self._reading.limit, ops.logical_not(ops.all(loop.finished))
+        )
 
     def advance(self, *loop_vars):
         """The state after one more token of each row that has not ended."""

@@ -16,7 +16,7 @@ class Reading:
     """How a search reads with a decoder: all but the last token of the prompts, then the others.
 
     Args:
-        step, end_id, max_length: see `greedy_search`.
+        step, end_id, max_length, limit: see `greedy_search`.
         width: P, columns of the prompts.
         **penalties: of `Penalties`.
 
@@ -26,8 +26,9 @@ class Reading:
         absent: bool `[B]`, which rows are padding of the batch, or None.
     """
 
-    def __init__(self, step, width, *, end_id, max_length, **penalties):
+    def __init__(self, step, width, *, end_id, max_length, limit=None, **penalties):
         self.max_length = check_positive_int("max_length", max_length)
+        self.limit = max_length if limit is None else ops.minimum(limit, max_length)
         self._end_ids = check_end_ids(end_id)
         self._penalties = Penalties(self._end_ids, max_length, **penalties)
         self._decoder = as_decoder(step)

@@ -28,6 +28,7 @@ def sample(
     max_length,
     pad_id=0,
     lengths=None,
+    limit=None,
     min_length=0,
     repetition_penalty=1.0,
     no_repeat_ngram_size=None,
@@ -44,9 +45,9 @@ def sample(
     needs L random numbers a row, drawn before the loop.
 
     Args:
-        step, prompt, state, end_id, max_length, pad_id, lengths, min_length, repetition_penalty,
-            no_repeat_ngram_size, token_scores: see `greedy_search`. The penalties come before the
-            temperature.
+        step, prompt, state, end_id, max_length, pad_id, lengths, limit, min_length,
+            repetition_penalty, no_repeat_ngram_size, token_scores: see `greedy_search`. The
+            penalties come before the temperature.
         temperature: positive; below 1 sharpens the distribution, and the limit is greedy search.
             A number, or floats `[B]`, one for each prompt.
         top_k: keep the k most probable tokens (Fan et al. 2018).
@@ -82,6 +83,7 @@ def sample(
         lengths=lengths,
         end_id=end_id,
         max_length=max_length,
+        limit=limit,
         min_length=min_length,
         repetition_penalty=repetition_penalty,
         no_repeat_ngram_size=no_repeat_ngram_size,

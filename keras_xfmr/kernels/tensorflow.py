@@ -165,10 +165,11 @@ def _specs(data, labels):
 def program(model, to_numpy=True):
     """A function from inputs to the model's outputs, compiled once per shape.
 
-    Keras' `predict_on_batch` runs the model on every replica of the strategy in whose scope it is,
-    with the same rows, and joins their outputs. Here the model runs once, wherever it is called.
-    What it assigns, such as the state of a seed, is assigned after the call: XLA cannot write the
-    copies of a variable on other devices.
+    New shapes are expected, so that TensorFlow does not count them and warn. Keras'
+    `predict_on_batch` runs the model on every replica of the strategy in whose scope it is, with
+    the same rows, and joins their outputs. Here the model runs once, wherever it is called. What it
+    assigns, such as the state of a seed, is assigned after the call: XLA cannot write the copies of
+    a variable on other devices.
 
     Args:
         model: a compiled model; `model.jit_compile` decides whether XLA compiles the function.
@@ -185,10 +186,15 @@ def program(model, to_numpy=True):
         return outputs, [value for _, value in values if value is not None]
 
     jit_compile = model.jit_compile or None
-    traced = tf.function(call, autograph=False, reduce_retracing=True, jit_compile=jit_compile)
+    traced = tf.function(call, autograph=False, jit_compile=jit_compile)
+    programs = {}
 
     def run(inputs):
-        outputs, values = traced(inputs)
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs)
+        key = tuple((*x.shape, x.dtype.name) for x in tf.nest.flatten(specs))
+        if key not in programs:
+            programs[key] = traced.get_concrete_function(specs)
+        outputs, values = programs[key](tf.nest.map_structure(tf.convert_to_tensor, inputs))
         for variable, value in zip(assigned, values):
             variable.assign(value)
         return tf.nest.map_structure(lambda x: x.numpy(), outputs) if to_numpy else outputs

@@ -15,6 +15,7 @@ from keras_xfmr.layers import (
     PositionalEncoding,
     PositionEmbedding,
     TokenEmbedding,
+    VocabularyBias,
 )
 from keras_xfmr.layers.add_norm import NORMS
 from keras_xfmr.layers.projections import Prepared, project
@@ -60,7 +61,13 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         attention_dropout_rate: on attention weights; the paper has none, nor has the default.
         activation: of the feed-forward networks, see `PositionWiseFFN`; by default `"relu"`.
         norm: `"layer_norm"`, the default, or `"rms_norm"`.
-        norm_first: pre-norm blocks, with one more norm after each stack; by default False.
+        norm_first: pre-norm blocks, by default False.
+        epsilon: of the norms, by default 1e-6.
+        final_norm: whether there is one more norm after each stack. None, the default: after
+            pre-norm blocks. `torch.nn.Transformer` always has it.
+        tie_output: whether the logits are a product with the target table, by default True, or with
+            a matrix of their own.
+        output_bias: whether a bias is added to the logits, by default False.
         positions: a layout of `PositionalEncoding`, by default the paper's, or `"learned"` with
             `max_length` positions.
         max_length: longest sequence, for learned positions only.
@@ -102,6 +109,10 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         activation="relu",
         norm="layer_norm",
         norm_first=False,
+        epsilon=1e-6,
+        final_norm=None,
+        tie_output=True,
+        output_bias=False,
         positions="interleaved",
         max_length=None,
         scale_embeddings=True,
@@ -119,9 +130,10 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
             source_vocab_size=source_vocab_size, target_vocab_size=target_vocab_size,
             d_model=d_model, num_heads=num_heads, ffn_dim=ffn_dim, num_layers=num_layers,
             dropout_rate=dropout_rate, attention_dropout_rate=attention_dropout_rate,
-            activation=activation, norm=norm, norm_first=norm_first, positions=positions,
-            max_length=max_length, scale_embeddings=scale_embeddings, pad_id=pad_id,
-            start_id=start_id, end_id=end_id, rematerialize=bool(rematerialize),
+            activation=activation, norm=norm, norm_first=norm_first, epsilon=epsilon,
+            final_norm=final_norm, tie_output=tie_output, output_bias=output_bias,
+            positions=positions, max_length=max_length, scale_embeddings=scale_embeddings,
+            pad_id=pad_id, start_id=start_id, end_id=end_id, rematerialize=bool(rematerialize),
             dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         source_vocab_size, target_vocab_size, d_model = map(
@@ -148,6 +160,14 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         self.decoder_blocks = _blocks(DecoderBlock, "decoder", decoder_layers, config, policy)
         self.encoder_norm = _final_norm(config, policy, "encoder_norm")
         self.decoder_norm = _final_norm(config, policy, "decoder_norm")
+        self.output_dense = self.output_bias = None
+        if not tie_output:
+            size = self.target_embedding.input_dim
+            self.output_dense = keras.layers.Dense(
+                size, use_bias=output_bias, dtype=policy, name="output"
+            )
+        elif output_bias:
+            self.output_bias = VocabularyBias(dtype=policy, name="output_bias")
 
         # ---- functional graph
         self.declared_inputs = Inputs(
@@ -249,7 +269,10 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
     def _logits(self, x, products=None):
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
-        return project(self.target_embedding, x, products, reverse=True)
+        if self.output_dense is not None:
+            return self.output_dense(x)
+        logits = project(self.target_embedding, x, products, reverse=True)
+        return logits if self.output_bias is None else self.output_bias(logits)
 
     # ---- decoding
 
@@ -282,6 +305,7 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         (1, 100)
         """
         memory, mask = context
+        table = [self.target_embedding] if self.output_dense is None else []
         projections = [dense for block in self.decoder_blocks for dense in block.projections()]
         return CachedDecoder(
             lambda ids, offset: self.target_positions(self.target_embedding(ids), offset=offset),
@@ -290,7 +314,7 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
             memory=memory,
             memory_mask=mask,
             longest=self._longest_target(),
-            products=Prepared([self.target_embedding, *projections], rows),
+            products=Prepared([*table, *projections], rows),
         )
 
 
@@ -309,7 +333,7 @@ def _positions(config, policy, name):
 def _blocks(kind, name, count, config, policy):
     shared = (
         "dropout_rate", "attention_dropout_rate", "activation", "norm", "norm_first",
-        "rematerialize",
+        "epsilon", "rematerialize",
     )  # fmt: skip
     arguments = {key: config[key] for key in shared}
     return [
@@ -319,10 +343,11 @@ def _blocks(kind, name, count, config, policy):
 
 
 def _final_norm(config, policy, name):
-    """The norm after a stack of pre-norm blocks; post-norm blocks need none."""
-    if not config["norm_first"]:
+    """The norm after a stack; by default post-norm blocks need none."""
+    wanted = config["norm_first"] if config["final_norm"] is None else config["final_norm"]
+    if not wanted:
         return None
-    return NORMS[config["norm"]](epsilon=1e-6, dtype=policy, name=name)
+    return NORMS[config["norm"]](epsilon=config["epsilon"], dtype=policy, name=name)
 
 
 def _both_sides(num_layers):

@@ -188,6 +188,37 @@ def test_another_length_is_another_program_and_another_seed_is_none():
     assert counts == [1, 1, 2, 2, 2]
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"search": "beam", "beam_size": 3, "alpha": 1.0},
+], ids=str)  # fmt: skip
+def test_few_programs_serve_sources_of_all_lengths(options):
+    model, made = counted(make())
+    sources = [np.full((2, width), 4) + np.arange(width) % 7 for width in (3, 11, 16, 17, 24, 3)]
+    found = [model.generate(source, jit_compile=COMPILED, **options) for source in sources]
+    assert len(made) == 2  # 16 and 24 tokens
+    for source, one in zip(sources[:2], found):
+        assert one["token_ids"].shape[-1] == source.shape[1] + 50
+        exact = model.generate(
+            source, max_length=source.shape[1] + 50, jit_compile=COMPILED, **options
+        )
+        assert_same(one, exact)
+
+
+def test_few_programs_serve_prompts_of_all_lengths(model):
+    model, made = counted(make())
+    for width in (1, 7, 15):
+        prompt = [[4 + i % 7 for i in range(width)]] * B
+        model.generate(SOURCE, prompt=prompt, max_length=L, jit_compile=COMPILED)
+    assert len(made) == 1
+
+
+@pytest.mark.requires_tensorflow
+def test_new_shapes_do_not_make_tensorflow_warn(model, caplog):
+    for rows in range(1, 7):
+        model.generate(SOURCE[:1].repeat(rows, 0), max_length=1 + rows % 3, jit_compile=False)
+    assert "retracing" not in caplog.text
+
+
 def test_the_eight_programs_used_last_are_kept():
     cache = GeneratorCache()
     made = [cache.get(key, object) for key in [*range(8), 0, 8]]

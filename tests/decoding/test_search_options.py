@@ -249,3 +249,16 @@ def test_an_option_outside_its_range_is_an_error(rng, search, options, message):
 def test_the_number_of_sequences_to_draw_is_positive(rng):
     with pytest.raises(ValueError, match="`num_return` must be a positive integer. Received: 0"):
         Table(rng).search(decoding.sample, num_return=0)
+
+
+@pytest.mark.parametrize("search, options", [
+    (decoding.greedy_search, {}), (decoding.sample, {"seed": 3}),
+    (decoding.beam_search, {"beam_size": 3, "num_return": 3, "alpha": 2.0}),
+], ids=lambda x: getattr(x, "__name__", ""))  # fmt: skip
+def test_a_limit_is_a_smaller_max_length(rng, search, options):
+    table = Table(rng, end_bias=-1.0)
+    found = table.search(search, limit=ops.convert_to_tensor(4), token_scores=True, **options)
+    expected = table.search(search, max_length=4, token_scores=True, **options)
+    np.testing.assert_array_equal(found.token_ids[..., :4], expected.token_ids)
+    assert (found.token_ids[..., 4:] == PAD).all() and (found.lengths == expected.lengths).all()
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

@@ -5,6 +5,7 @@ B batch, S source, T target, N heads, D d_model, F ffn_dim, V vocab_size
 
 import concurrent.futures
 import functools
+import pathlib
 
 import keras
 import numpy as np
@@ -46,7 +47,7 @@ def kernels_and_biases(**dense):
 def normalize(norm, x):
     weights = [w.numpy() for w in norm.weights]
     oracle = oracles.layer_norm if len(weights) == 2 else oracles.rms_norm
-    return oracle(x, *weights, 1e-6)
+    return oracle(x, *weights, norm.epsilon)
 
 
 def attend(layer, query, memory, **options):
@@ -67,8 +68,10 @@ def embed(table, ids):
     return table[ids] * D**0.5 + oracles.sinusoid(ids.shape[1], D)
 
 
-def forward(model, source, target, norm_first=False):
+def forward(model, source, target):
     """Figure 1 of the paper in float64, from the model's weights and the oracles alone."""
+
+    norm_first = model.get_config()["norm_first"]
 
     def residual(block, name, x, sublayer):
         norm = getattr(block, f"{name}_add_norm").norm
@@ -83,7 +86,7 @@ def forward(model, source, target, norm_first=False):
             b, "self_attention", x, lambda y, b=b: attend(b.self_attention, y, y, mask=mask)
         )
         x = residual(b, "feed_forward", x, lambda y, b=b: feed_forward(b.feed_forward, y))
-    memory = normalize(model.encoder_norm, x) if norm_first else x
+    memory = normalize(model.encoder_norm, x) if model.encoder_norm else x
     table = model.target_embedding.embeddings.numpy()
     x = embed(table, target)
     for b in model.decoder_blocks:
@@ -95,7 +98,7 @@ def forward(model, source, target, norm_first=False):
             lambda y, b=b: attend(b.cross_attention, y, memory, mask=mask),
         )  # fmt: skip
         x = residual(b, "feed_forward", x, lambda y, b=b: feed_forward(b.feed_forward, y))
-    x = normalize(model.decoder_norm, x) if norm_first else x
+    x = normalize(model.decoder_norm, x) if model.decoder_norm else x
     return x @ table.T.astype("float64")
 
 
@@ -111,8 +114,80 @@ def test_a_post_norm_model_equals_the_forward_pass_in_float64(vocab_sizes):
 def test_a_pre_norm_model_of_two_and_one_blocks_equals_the_forward_pass_in_float64():
     model = tiny(norm_first=True, norm="rms_norm", activation="swiglu", num_layers=(2, 1))
     assert (len(model.encoder_blocks), len(model.decoder_blocks)) == (2, 1)
-    expected = forward(model, SOURCE, TARGET, norm_first=True)
+    expected = forward(model, SOURCE, TARGET)
     np.testing.assert_allclose(logits_of(model), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_final_norms_epsilon_and_an_output_of_its_own_equal_the_forward_pass_in_float64():
+    model = tiny(final_norm=True, epsilon=0.1, tie_output=False, output_bias=True)
+    table, expected = model.target_embedding.embeddings.numpy(), forward(model, SOURCE, TARGET)
+    hidden = expected @ np.linalg.pinv(table.T.astype("float64"))
+    kernel, bias = (w.numpy().astype("float64") for w in model.output_dense.weights)
+    np.testing.assert_allclose(logits_of(model), hidden @ kernel + bias, rtol=2e-5, atol=2e-5)
+    biased = tiny(output_bias=True, norm_first=True, final_norm=False)
+    assert biased.encoder_norm is None and biased.decoder_norm is None
+    before = logits_of(biased)
+    biased.output_bias.bias.assign_add(np.arange(V))
+    added = np.tile(np.arange(V), (B, T, 1))
+    np.testing.assert_allclose(logits_of(biased) - before, added, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [
+    {"tie_output": False, "output_bias": True, "final_norm": True, "epsilon": 1e-3},
+    {"output_bias": True},
+], ids=str)  # fmt: skip
+def test_every_output_is_decoded_with_caches_and_comes_back_from_its_configuration(arguments):
+    model = tiny(**arguments)
+    again = Transformer.from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(logits_of(again), logits_of(model))
+    found = model.generate(SOURCE, max_length=3, jit_compile=False)["token_ids"]
+    target = np.concatenate([np.full((B, 1), model.start_id), found[:, :-1]], axis=1)
+    expected = logits_of(model, target=target).argmax(-1)
+    before_end = np.cumsum(found == model.end_id, axis=1) - (found == model.end_id) == 0
+    np.testing.assert_array_equal(found[before_end], expected[before_end])
+
+
+def test_another_layer_in_a_built_model_is_refused():
+    model = tiny(norm_first=True)
+    for name in ("encoder_norm", "decoder_blocks", "target_embedding"):
+        with pytest.raises(AttributeError, match=f"go on with the old `{name}`"):
+            setattr(model, name, None)
+    model.encoder_norm = model.encoder_norm
+    model.note = keras.layers.Dense(3)  # of a user
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_weights_of_torch_go_in_as_the_page_shows(norm_first):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    page = pathlib.Path(__file__).parents[2] / "docs" / "from_torch.md"
+    names = {}
+    exec(page.read_text().split("```python\n")[1].split("```")[0], names)
+    torch.manual_seed(3)
+    transformer = torch.nn.Transformer(
+        D, N, 2, 1, F, batch_first=True, norm_first=norm_first, activation="gelu"
+    ).eval()
+    embedding, output = torch.nn.Embedding(V, D), torch.nn.Linear(D, V)
+    for parameter in transformer.parameters():  # biases of 0 and norms of 1 would hide faults
+        torch.nn.init.normal_(parameter, std=0.5)
+    model = names["from_torch"](
+        embedding, transformer, output, norm_first=norm_first, activation="gelu"
+    )
+
+    def embed(ids):
+        positions = torch.tensor(oracles.sinusoid(ids.shape[1], D), dtype=torch.float32)
+        return embedding(ids) * D**0.5 + positions
+
+    source, target = torch.tensor(SOURCE), torch.tensor(TARGET)
+    with torch.no_grad():
+        vectors = transformer(
+            embed(source), embed(target), src_key_padding_mask=source == 0,
+            memory_key_padding_mask=source == 0,
+            tgt_mask=torch.nn.Transformer.generate_square_subsequent_mask(T),
+        )  # fmt: skip
+        expected = output(vectors).numpy()
+    np.testing.assert_allclose(logits_of(model), expected, rtol=1e-4, atol=2e-5)
 
 
 def test_learned_positions_are_rows_of_their_tables():

@@ -3,6 +3,8 @@
 import collections.abc
 import inspect
 
+import keras
+
 from keras_xfmr.common.checks import check_positive_int, check_rate
 
 # transformers' names of arguments -> ours.
@@ -36,6 +38,19 @@ class NamedArguments:
                 break
         return names
 
+    def __setattr__(self, name, value):
+        """Refuses another layer in the place of one that the graph was built with.
+
+        The graph would keep the old one, so that `fit` and `generate` would compute two models.
+        """
+        if _replaces(vars(self), name, value):
+            raise AttributeError(
+                f"{type(self).__name__} was built with its layers, and `fit` would go on with the "
+                f"old `{name}`. Pass an argument of the constructor, or build a model of your own "
+                "from layers."
+            )
+        super().__setattr__(name, value)
+
     def quantize(self, *args, **kwargs):
         """Refused: Keras quantizes its own dense layers alone, and a model that comes back from its
         sizes has no place for what it would save."""
@@ -54,6 +69,19 @@ class NamedArguments:
                 f"{cls.__name__} takes the arguments {', '.join(cls.argument_names())}. "
                 f"Received: {', '.join(unknown)}.{''.join(hints)}"
             )
+
+
+def _replaces(attributes, name, value):
+    """Whether a model that is built would have another layer, or other layers, by a name."""
+    if name.startswith("_") or name not in attributes or not attributes.get("built"):
+        return False
+    old = attributes[name]
+    return old is not value and any(map(_holds_layers, (old, value)))
+
+
+def _holds_layers(value):
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return any(isinstance(item, keras.layers.Layer) for item in items)
 
 
 def check_sizes(config, sizes, optional=()):

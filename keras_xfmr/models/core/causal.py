@@ -54,7 +54,8 @@ class Causal(Generative):
             search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
             truncate: whether to read the last tokens alone of a prompt that leaves no room for
                 `max_length` tokens in the model's context; else it is refused.
-            jit_compile: whether to compile with XLA, once per shape of the prompts.
+            jit_compile: whether to compile with XLA, once per shape of the prompts, which are
+                padded to one of the lengths 16, 24, 32, 48, 64, 96, ...
             **options: of the search; see `Transformer.generate`.
 
         Returns:
@@ -133,7 +134,7 @@ class Causal(Generative):
                 f"{max(map(len, rows))}. Shorten them, or pass truncate=True to read the last ones."
             )
         rows = [row[-room:] for row in rows]
-        aligned, lengths = align_right(rows, self.end_id)
+        aligned, lengths = align_right(rows, self.end_id, room)
         return {"prompt": aligned, "lengths": lengths}, truncated
 
     def _rows(self, given, lengths):

@@ -70,11 +70,11 @@ class Generator(Borrower):
         self._one_at_a_time = threading.Lock()
 
     def call(self, inputs):
-        inputs, seeds = _split_seeds(inputs)
+        inputs, given = _split_options(inputs)
         decoder, prompt, lengths = self.model.start_search(inputs, self.beams)
         read = ops.shape(prompt)[1] - 1 if len(prompt.shape) > 1 else 0
         state = decoder.init_state(ops.shape(prompt)[0], read + self.max_length)
-        options = {**self.options, **seeds}
+        options = {**self.options, **given}
         options |= {} if lengths is None else {"lengths": lengths}
         found = self.search(decoder, prompt, state, max_length=self.max_length, **options)
         return found._asdict()
@@ -96,21 +96,38 @@ class Generator(Borrower):
             return self._program(inputs)
 
 
-def _split_seeds(inputs):
-    """The inputs without the seeds of rows, and these as an option of a search."""
-    if not isinstance(inputs, dict) or "seed" not in inputs:
+def _split_options(inputs):
+    """The inputs of the model, and those that are options of a search.
+
+    Those are the seeds of rows, and the most tokens, which each row has the same number of.
+    """
+    if not isinstance(inputs, dict):
         return inputs, {}
-    return {k: x for k, x in inputs.items() if k != "seed"}, {"seed": inputs["seed"]}
+    inputs = dict(inputs)
+    options = {name: inputs.pop(name) for name in ("seed", "limit") if name in inputs}
+    if "limit" in options:
+        options["limit"] = ops.max(options["limit"], initial=0)
+    return inputs, options
+
+
+def _parameters(search):
+    """The parameters of a search by name; none of what is no search."""
+    search = SEARCHES.get(search, search)
+    return inspect.signature(search).parameters if callable(search) else {}
+
+
+def _as_dict(inputs):
+    return inputs if isinstance(inputs, dict) else {"source_ids": inputs}
 
 
 def _check_options(search, options):
     """Raises ValueError for options that the search does not have."""
-    parameters = inspect.signature(search).parameters.values()
+    parameters = _parameters(search).values()
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [parameter.name for parameter in parameters]
     for name in sorted(set(options) - set(known)):
-        others = [key for key, one in SEARCHES.items() if name in inspect.signature(one).parameters]
+        others = [key for key, one in SEARCHES.items() if name in _parameters(one)]
         others = f" It is one of search={' and of '.join(map(repr, others))}." if others else ""
         raise ValueError(
             f"{search.__name__} has no option `{name}`, only {', '.join(known[3:])}.{others}"
@@ -119,7 +136,7 @@ def _check_options(search, options):
 
 def _beams(search, options):
     """How many rows a search has for a sentence: its beams, or the sequences that it draws."""
-    parameters = inspect.signature(search).parameters
+    parameters = _parameters(search)
     name = "beam_size" if "beam_size" in parameters else "num_return"
     beams = options.get(name, getattr(parameters.get(name), "default", 1))
     return beams if isinstance(beams, numbers.Integral) else 1  # the search refuses others
@@ -164,9 +181,9 @@ class Streamer(Generator):
         self.next_token = NextToken(model, self.stream, width)
 
     def call(self, inputs):
-        inputs, seeds = _split_seeds(inputs)
+        inputs, given = _split_options(inputs)
         decoder, prompt, lengths = self.model.start_search(inputs)
-        return self.stream.begin(decoder, prompt, lengths, **seeds)
+        return self.stream.begin(decoder, prompt, lengths, **given)
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
@@ -236,15 +253,26 @@ class Generative:
         """
         raise NotImplementedError
 
-    def generate(self, inputs, *, max_length, search="greedy", jit_compile=True, **options):
+    def generate(
+        self, inputs, *, max_length, limit=None, search="greedy", jit_compile=True, **options
+    ):
         """Sequences of a compiled search.
 
         Args:
             inputs: NumPy arrays, checked by the model: one, or a dictionary. Each width of a
                 `"prompt"` is a program of its own.
+            limit: fewer tokens than `max_length`, by a program that is compiled for that.
             max_length, search, jit_compile, **options: see `Transformer.generate`.
         """
-        return self._searched("generate", inputs, search, jit_compile, max_length, options)
+        if limit is not None and "limit" not in _parameters(search):
+            max_length, limit = limit, None
+        if limit is not None:
+            inputs = _as_dict(inputs)
+            rows = len(inputs["source_ids"])
+            inputs = {**inputs, "limit": np.full(rows, limit, "int32")}
+        found = self._searched("generate", inputs, search, jit_compile, max_length, options)
+        sequences = {"token_ids", "token_scores"} & set(found)
+        return {**found, **{name: found[name][..., :limit] for name in sequences}}
 
     def _stream(self, inputs, *, max_length, search="greedy", jit_compile=True, **options):
         """As `generate`, but the tokens `[B]` of each step as they come."""
@@ -256,8 +284,7 @@ class Generative:
         seed = None
         if search in ("sample", decoding.sample) and options.get("seed") is not None:
             if np.ndim(options["seed"]):
-                inputs = inputs if isinstance(inputs, dict) else {"source_ids": inputs}
-                inputs = {**inputs, "seed": np.asarray(options.pop("seed"))}
+                inputs = {**_as_dict(inputs), "seed": np.asarray(options.pop("seed"))}
             elif not isinstance(options["seed"], keras.random.SeedGenerator):
                 seed = check_seed(options.pop("seed"))
         # What else a program is made of: low-rank updates are variables that were not there.

@@ -46,10 +46,26 @@ def _first(rows, lengths):
     return [row[:length] for row, length in zip(rows, lengths)]
 
 
-def align_right(rows, fill):
-    """Rows of ids as int32 `[B, P]`, `fill` in front of them, and their lengths, int32 `[B]`."""
+def round_up(width, most):
+    """The next of 16, 24, 32, 48, 64, 96, ..., at most `most`, at least `width`.
+
+    A program is compiled for each width, so that there must be few of them.
+    """
+    power = 16
+    while power < width:
+        power *= 2
+    between = power * 3 // 4
+    return max(width, min(between if max(width, 17) <= between else power, most))
+
+
+def align_right(rows, fill, most):
+    """Rows of ids as int32 `[B, P]`, `fill` in front of them, and their lengths, int32 `[B]`.
+
+    P is rounded up, to at most `most`.
+    """
     lengths = np.array([len(row) for row in rows], "int32")
-    aligned = np.full((len(rows), lengths.max(initial=1)), fill, "int32")
+    width = round_up(lengths.max(initial=1), most)
+    aligned = np.full((len(rows), width), fill, "int32")
     for place, row in zip(aligned, rows):
         place[len(place) - len(row) :] = row
     return aligned, lengths

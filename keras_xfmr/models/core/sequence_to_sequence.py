@@ -8,9 +8,10 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.models.core.alignments import align
 from keras_xfmr.models.core.generative import Generative
-from keras_xfmr.models.core.prompts import align_right, as_rows
+from keras_xfmr.models.core.prompts import align_right, as_rows, round_up
 
 
 class SequenceToSequence(Generative):
@@ -49,13 +50,16 @@ class SequenceToSequence(Generative):
     def _longest_target(self):
         return getattr(self.target_positions, "max_length", math.inf)
 
+    def _longest_source(self):
+        return getattr(self.source_positions, "max_length", math.inf)
+
     def _check_source(self, source_ids):
         if source_ids.ndim != 2:
             raise ValueError(
                 "`source_ids` must have the shape [batch, length], padded with pad_id="
                 f"{self.pad_id}. Received: shape {source_ids.shape}."
             )
-        longest = getattr(self.source_positions, "max_length", math.inf)
+        longest = self._longest_source()
         if source_ids.shape[1] > longest:
             raise ValueError(
                 f"The model has learned positions for {longest} source tokens. Received: "
@@ -89,7 +93,8 @@ class SequenceToSequence(Generative):
             alignments: whether to return which source token each token was read from: where the
                 cross-attention of the last block, averaged over its heads, is largest. It takes one
                 more pass over the sequences.
-            jit_compile: whether to compile with XLA, once per shape of `source_ids`.
+            jit_compile: whether to compile with XLA, once per shape of `source_ids`, which are
+                padded to one of the lengths 16, 24, 32, 48, 64, 96, ...
             **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
                 `min_length`, `repetition_penalty`, `no_repeat_ngram_size`, `token_scores`, ...
                 Each combination compiles a program, except other seeds; the last 8 are kept.
@@ -120,30 +125,41 @@ class SequenceToSequence(Generative):
                 f"{self.pad_id}, or pass a ragged tensor."
             ) from error
         self._check_source(source_ids)
-        inputs, read = source_ids.astype("int32"), 0
-        if prompt is not None:
-            inputs = {"source_ids": inputs, **self._prompts(prompt, len(inputs))}
-            read = inputs["prompt"].shape[1] - 1
-        if read >= self._longest_target():
+        width = source_ids.shape[1]
+        widest = round_up(width, self._longest_source())
+        inputs = np.pad(
+            source_ids.astype("int32"), [(0, 0), (0, widest - width)], constant_values=self.pad_id
+        )
+        starts, longest = self._starts(prompt, len(inputs)), self._longest_target()
+        read, limit = max(map(len, starts), default=1) - 1, None
+        if read >= longest:
             raise ValueError(
-                f"The model has {self._longest_target()} positions for a target, which leave none "
-                f"to generate. Received: a prompt of {read} tokens."
+                f"The model has {longest} positions for a target, which leave none to generate. "
+                f"Received: a prompt of {read} tokens."
             )
         if max_length is None:
-            max_length = min(source_ids.shape[1] + 50, self._longest_target() - read)
+            limit, max_length = (min(size + 50, longest - read) for size in (width, widest))
+        check_positive_int("max_length", max_length)
+        most = 1 if prompt is None else longest - max_length + 1
+        starts, lengths = align_right(starts, self.pad_id, most)
+        if prompt is not None:
+            inputs = {"source_ids": inputs, "prompt": starts, "lengths": lengths}
         found = super().generate(
-            inputs, max_length=max_length, search=search, jit_compile=jit_compile, **options
+            inputs,
+            max_length=max_length,
+            limit=limit,
+            search=search,
+            jit_compile=jit_compile,
+            **options,
         )
         if not alignments:
             return found
-        given = inputs if isinstance(inputs, dict) else {}
-        starts = given.get("prompt", np.full((len(source_ids), 1), self.start_id))
-        lengths = given.get("lengths", np.full(len(starts), starts.shape[1]))
         return {**found, "alignments": align(self, source_ids, starts, lengths, found)}
 
-    def _prompts(self, prompt, rows):
-        """The start token and a prompt in each row, right-aligned, and where they differ their
-        lengths."""
+    def _starts(self, prompt, rows):
+        """The start token and a prompt for each row."""
+        if prompt is None:
+            return [[self.start_id]] * rows
         hides = self.pad_id not in (self.start_id, self.end_id)
         prompt = as_rows(prompt, pad_id=self.pad_id if hides else None)
         if len(prompt) != rows:
@@ -153,6 +169,4 @@ class SequenceToSequence(Generative):
         for ids in prompt:
             if ids.size:
                 self.target_embedding.check_ids(ids)
-        prompts, lengths = align_right([[self.start_id, *ids] for ids in prompt], self.pad_id)
-        padded = lengths.size and lengths.min() < prompts.shape[1]
-        return {"prompt": prompts, **({"lengths": lengths} if padded else {})}
+        return [[self.start_id, *ids] for ids in prompt]

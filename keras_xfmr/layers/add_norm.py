@@ -6,6 +6,7 @@ B batch, T length, D d_model
 import keras
 
 from keras_xfmr import functional
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
@@ -14,7 +15,7 @@ NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class AddNorm(keras.layers.Layer):
+class AddNorm(Layer):
     """Norm(x + Dropout(Sublayer(x))) (Vaswani et al. 2017, sections 3.1 and 5.4).
 
     The call is post-norm. A pre-norm block (Xiong et al. 2020) uses the two halves apart:
@@ -42,6 +43,8 @@ class AddNorm(keras.layers.Layer):
     >>> AddNorm(dropout_rate=0.1)(x, keras.layers.Dense(8)(x)).shape
     (2, 5, 8)
     """
+
+    token_wise = True
 
     def __init__(self, norm="layer_norm", *, dropout_rate=0.0, epsilon=1e-6, seed=None, **kwargs):
         super().__init__(**kwargs)

@@ -13,6 +13,7 @@ from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers import blockwise as blocks
 from keras_xfmr.layers.attention_axes import AxisFolding
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
@@ -22,7 +23,7 @@ from keras_xfmr.layers.shared_rows import SharedRows
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(Layer):
     """Concat(head_1, ..., head_N) W_O, head_i = Attention(Q W_Qi, K W_Ki, V W_Vi).
 
     Vaswani et al. 2017, section 3.2.2. The constructor and call arguments, the weights and their

@@ -10,6 +10,7 @@ import keras
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
@@ -18,7 +19,7 @@ from keras_xfmr.layers.projections import handed
 from keras_xfmr.layers.recomputation import recomputed
 
 
-class _Block(keras.layers.Layer):
+class Block(Layer):
     """What both blocks share: arguments, default sublayers, the residual connection."""
 
     attentions = ()  # names of the attention sublayers, also constructor arguments
@@ -201,7 +202,7 @@ class _Block(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class EncoderBlock(_Block):
+class EncoderBlock(Block):
     """Self-attention, then the feed-forward network (Vaswani et al. 2017, figure 1, left).
 
     y = Norm(x + Attention(x, x, x)); output = Norm(y + FFN(y)).
@@ -336,7 +337,7 @@ class EncoderBlock(_Block):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class DecoderBlock(_Block):
+class DecoderBlock(Block):
     """Causal self-attention, attention to the memory, feed-forward network.
 
     Vaswani et al. 2017, figure 1, right.

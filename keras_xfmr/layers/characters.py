@@ -8,12 +8,13 @@ from keras import ops
 
 from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.layers.activations import get_activation, serialize_activation
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Highway(keras.layers.Layer):
+class Highway(Layer):
     """y = g * act(x W_t + b_t) + (1 - g) * x, g = sigmoid(x W_g + b_g) (Srivastava et al. 2015).
 
     Args:
@@ -32,6 +33,8 @@ class Highway(keras.layers.Layer):
     >>> Highway()(keras.random.normal((2, 5, 8))).shape
     (2, 5, 8)
     """
+
+    token_wise = True
 
     def __init__(self, activation="relu", *, gate_bias=-2.0, kernel_initializer=None, **kwargs):
         super().__init__(**kwargs)
@@ -81,7 +84,7 @@ class Highway(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class CharacterCNN(keras.layers.Layer):
+class CharacterCNN(Layer):
     """A word's vector from its characters (Kim et al. 2016; Peters et al. 2018).
 
         for each width w:  y_w = act(max over places of the convolution of width w)

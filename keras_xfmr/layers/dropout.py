@@ -3,10 +3,11 @@
 import keras
 
 from keras_xfmr import kernels
+from keras_xfmr.layers.base import Checked
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class Dropout(keras.layers.Dropout):
+class Dropout(Checked, keras.layers.Dropout):
     """`keras.layers.Dropout` with the same arguments, drawn by `kernels.dropout`.
 
     y = x * keep / (1 - rate), keep ~ Bernoulli(1 - rate) (Srivastava et al. 2014).
@@ -17,6 +18,8 @@ class Dropout(keras.layers.Dropout):
     >>> layer(keras.ops.ones((2, 5)), training=True).shape
     (2, 5)
     """
+
+    token_wise = True
 
     def call(self, inputs, training=False):
         if not training or self.rate == 0:

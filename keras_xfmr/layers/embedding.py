@@ -11,11 +11,12 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.layers.base import Checked
 from keras_xfmr.layers.projections import SavesLora, times_transposed
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class TokenEmbedding(SavesLora, keras.layers.Embedding):
+class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
     """sqrt(D) E[id], and in reverse the logits x E^T with the same matrix E.
 
     Vaswani et al. 2017, section 3.4; Press and Wolf 2017 for the tied output. An extension of
@@ -51,6 +52,8 @@ class TokenEmbedding(SavesLora, keras.layers.Embedding):
     >>> embedding(x, reverse=True).shape
     (1, 3, 32000)
     """
+
+    token_wise = True
 
     updates = ("lora_embeddings_a", "lora_embeddings_b")
 
@@ -144,7 +147,8 @@ class TokenEmbedding(SavesLora, keras.layers.Embedding):
 
     def compute_output_spec(self, inputs, reverse=False, validate=True, product=None):
         shape = self.compute_output_shape(inputs.shape, reverse)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+        ragged = getattr(inputs, "ragged", False)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype, ragged=ragged)
 
 
 def _logits(x, table):

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_activation
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
@@ -17,7 +18,7 @@ GATES = {"glu": ops.sigmoid, "reglu": ops.relu, "swiglu": ops.silu, "geglu": gel
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class PositionWiseFFN(keras.layers.Layer):
+class PositionWiseFFN(Layer):
     """FFN(x) = act(x W_1 + b_1) W_2 + b_2 (Vaswani et al. 2017, equation 2).
 
     Gated variants (Shazeer 2020): FFN(x) = (act(x W_g + b_g) * (x W_1 + b_1)) W_2 + b_2 with the
@@ -50,6 +51,8 @@ class PositionWiseFFN(keras.layers.Layer):
     >>> PositionWiseFFN(2048, activation="swiglu")(keras.random.normal((2, 5, 512))).shape
     (2, 5, 512)
     """
+
+    token_wise = True
 
     def __init__(
         self,

@@ -6,13 +6,14 @@ B batch, T length, D d_model, V vocab_size
 import keras
 
 from keras_xfmr.layers.activations import get_activation, serialize_activation
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.normalization import LayerNorm
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class MaskedLMTransform(keras.layers.Layer):
+class MaskedLMTransform(Layer):
     """LayerNorm(act(x W + b)), before the product with the tied token table.
 
     The first part of the masked language model's head (Devlin et al. 2019, section 3.1, task 1;
@@ -40,6 +41,8 @@ class MaskedLMTransform(keras.layers.Layer):
     >>> MaskedLMTransform()(x).shape
     (2, 5, 8)
     """
+
+    token_wise = True
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class MaskedLMTransform(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class VocabularyBias(keras.layers.Layer):
+class VocabularyBias(Layer):
     """logits + b: the bias of an output that is tied to a token table.
 
     Call arguments:
@@ -95,6 +98,8 @@ class VocabularyBias(keras.layers.Layer):
     >>> VocabularyBias()(keras.ops.zeros((2, 3, 7))).shape
     (2, 3, 7)
     """
+
+    token_wise = True
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.layers.base import Checked
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class LayerNorm(keras.layers.LayerNormalization):
+class LayerNorm(Checked, keras.layers.LayerNormalization):
     """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ba et al. 2016, equation 4).
 
     The arguments and weights of `keras.layers.LayerNormalization`; the statistics are float32 in
@@ -19,6 +20,8 @@ class LayerNorm(keras.layers.LayerNormalization):
     (2, 5, 8)
     """
 
+    token_wise = True
+
     def call(self, inputs):
         rms_scaling = getattr(self, "rms_scaling", False)  # of Keras' layer, to be removed there
         if rms_scaling or not _is_last_axis(self.axis, inputs):
@@ -28,7 +31,7 @@ class LayerNorm(keras.layers.LayerNormalization):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class RMSNorm(keras.layers.RMSNormalization):
+class RMSNorm(Checked, keras.layers.RMSNormalization):
     """gamma * x / sqrt(mean(x^2) + epsilon) (Zhang and Sennrich 2019, equation 4).
 
     The arguments and weights of `keras.layers.RMSNormalization`, over the last axis.
@@ -38,6 +41,8 @@ class RMSNorm(keras.layers.RMSNormalization):
     >>> RMSNorm()(keras.random.normal((2, 5, 8))).shape
     (2, 5, 8)
     """
+
+    token_wise = True
 
     def __init__(self, axis=-1, epsilon=1e-6, **kwargs):
         super().__init__(axis=axis, epsilon=epsilon, **kwargs)

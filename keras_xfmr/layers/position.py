@@ -9,10 +9,11 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_positive_int
+from keras_xfmr.layers.base import Layer
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class PositionalEncoding(keras.layers.Layer):
+class PositionalEncoding(Layer):
     """x + PE, PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)).
 
     Vaswani et al. 2017, section 3.5. There is no table and no longest length. The other layouts
@@ -75,7 +76,7 @@ class PositionalEncoding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class PositionEmbedding(keras.layers.Layer):
+class PositionEmbedding(Layer):
     """x + E[p], a learned vector for each position (Gehring et al. 2017; Devlin et al. 2019).
 
     Args:
@@ -174,7 +175,7 @@ class PositionEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class RotaryEmbedding(keras.layers.Layer):
+class RotaryEmbedding(Layer):
     """Rotates each pair of features by p * theta_i, theta_i = 10000^(-2i/H).
 
     Su et al. 2021, equation 34: the product of a rotated query and key depends on the distance of

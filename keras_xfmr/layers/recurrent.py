@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 
@@ -15,7 +16,7 @@ INITIALIZERS = ("kernel_initializer", "recurrent_initializer", "projection_initi
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class ProjectedLSTMCell(keras.layers.Layer):
+class ProjectedLSTMCell(Layer):
     """One step of an LSTM whose output is projected (Sak et al. 2014), for `keras.layers.RNN`.
 
         i, j, f, o = x W + h R + b
@@ -152,7 +153,7 @@ class ProjectedLSTMCell(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class ProjectedLSTM(keras.layers.Layer):
+class ProjectedLSTM(Layer):
     """`ProjectedLSTMCell` over rows, with the input product of all steps outside the loop.
 
     Masked steps keep the state, and return zeros: padding changes nothing, wherever it stands. The

@@ -7,10 +7,11 @@ import keras
 from keras import ops
 
 from keras_xfmr.common.checks import check_rate
+from keras_xfmr.layers.base import Layer
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class ScalarMix(keras.layers.Layer):
+class ScalarMix(Layer):
     """gamma * sum_j s_j h_j, s = softmax(w) (Peters et al. 2018, equation 1).
 
     w begins at 0, the plain mean, and gamma at 1. Override `compute_layer_weights` for another s.

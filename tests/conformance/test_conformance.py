@@ -436,3 +436,40 @@ def test_a_call_leaves_nothing_on_the_layer(case):
     for other, tensors, options in calls:  # one of them is another call than that before
         other.run(layer, tensors, **options)
         assert not changed(before, state_of(layer))
+
+
+@pytest.mark.requires_tensorflow
+@every_layer
+def test_a_ragged_input_stays_ragged_or_is_refused(case):
+    import tensorflow as tf
+
+    layer, tensors, lengths = case.built(), case.draw(), [2, 1]
+    dense = [tf.constant(x, case.dtype) for x in tensors]
+    ragged = [tf.RaggedTensor.from_tensor(x, lengths=lengths) for x in dense]
+    symbolic = [
+        keras.Input((None, *shape[2:]), dtype=case.dtype, ragged=True) for shape in case.shapes
+    ]
+    if not case.layer.token_wise:
+        for given in (ragged, symbolic):
+            with pytest.raises(ValueError, match=f"{case.layer.__name__} takes dense input.*pad"):
+                layer(*case.given(given), **case.options)
+        return
+    expected = case.run(layer, tensors)[0]
+    for outputs in (
+        layer(*ragged, **case.options),
+        keras.Model(symbolic, layer(*symbolic, **case.options))(ragged),
+    ):
+        assert outputs.row_lengths().numpy().tolist() == lengths
+        for row, all_, length in zip(outputs, expected, lengths):
+            np.testing.assert_allclose(row, all_[:length], rtol=1e-5, atol=1e-5)
+    assert layer(*symbolic, **case.options).ragged
+
+
+@pytest.mark.parametrize("make, meant", [
+    (lambda: layers.EncoderBlock(N, F, dropout=0.1), "dropout is dropout_rate here"),
+    (lambda: layers.MultiHeadAttention(N, H, dropout_rate=0.1), "dropout_rate is dropout here"),
+    (lambda: layers.AddNorm(layer_norm_eps=0.1), "layer_norm_eps is epsilon here"),
+])  # fmt: skip
+def test_an_unknown_argument_names_the_one_that_is_meant(make, meant):
+    with pytest.raises(ValueError, match=f"Unrecognized keyword arguments.*{meant}"):
+        make()

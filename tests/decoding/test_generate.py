@@ -323,6 +323,8 @@ def test_the_default_length_is_that_of_the_source_and_fifty(arguments, expected)
     (SOURCE, {"search": "sample", "seed": 1.5}, "`seed` must be an integer in 0 .*Received: 1.5"),
     (SOURCE, {"search": "sample", "seed": True}, "`seed` must be an integer in 0 .*: True"),
     (SOURCE, {"search": "sample", "seed": 2**31}, "`seed` must be an integer in 0 .*: 2147483648"),
+    (["text"], {}, "`source_ids` must be ids, which a tokenizer"),
+    (SOURCE, {"prompt": "text"}, "`prompt` must be ids, which a tokenizer"),
     (SOURCE, {"max_length": 8}, "positions for 7 tokens. Received: max_length=8"),
     (np.tile(SOURCE, 2), {}, "learned positions for 7 source tokens. Received: 14"),
 ])  # fmt: skip

@@ -1,24 +1,11 @@
 """Arguments and inputs of models: their names, unknown ones, sizes."""
 
 import collections.abc
-import inspect
 
 import keras
 
+from keras_xfmr.common.arguments import argument_names, hints
 from keras_xfmr.common.checks import check_positive_int, check_rate
-
-# transformers' names of arguments -> ours.
-OURS = {
-    "hidden_size": "d_model",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "ffn_dim",
-    "num_hidden_layers": "num_layers",
-    "max_position_embeddings": "max_length",
-    "hidden_dropout_prob": "dropout_rate",
-    "attention_probs_dropout_prob": "attention_dropout_rate",
-    "dropout": "dropout_rate",
-    "num_labels": "num_classes",
-}
 
 
 class NamedArguments:
@@ -27,16 +14,7 @@ class NamedArguments:
     @classmethod
     def argument_names(cls):
         """Names of the constructor's arguments, those of constructors that it calls included."""
-        names = []
-        for kind in (kind for kind in cls.__mro__ if "__init__" in vars(kind)):
-            if not issubclass(kind, NamedArguments):
-                break  # Keras' own
-            parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-            named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-            names += [name for name in named if name not in names]
-            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-                break
-        return names
+        return argument_names(kind for kind in cls.__mro__ if issubclass(kind, NamedArguments))
 
     def __setattr__(self, name, value):
         """Refuses another layer in the place of one that the graph was built with.
@@ -62,12 +40,11 @@ class NamedArguments:
     @classmethod
     def refuse_unknown(cls, arguments):
         """Raises TypeError for arguments that `keras.Model` would leave unread."""
-        unknown = sorted(set(arguments) - {"trainable"})
+        unknown, known = sorted(set(arguments) - {"trainable"}), cls.argument_names()
         if unknown:
-            hints = [f" {name} is {OURS[name]} here." for name in unknown if name in OURS]
             raise TypeError(
-                f"{cls.__name__} takes the arguments {', '.join(cls.argument_names())}. "
-                f"Received: {', '.join(unknown)}.{''.join(hints)}"
+                f"{cls.__name__} takes the arguments {', '.join(known)}. "
+                f"Received: {', '.join(unknown)}.{''.join(hints(unknown, known))}"
             )
 
 

@@ -261,6 +261,9 @@ def refuse_no_ids(title, ids):
         )
 
 
+IDS = "ids, which a tokenizer of `keras_xfmr.text` makes of texts"
+
+
 def refuse_unpacked(inputs):
     """Raises ValueError where an input is ragged, or texts."""
     for name, value in inputs.items():
@@ -269,14 +272,19 @@ def refuse_unpacked(inputs):
                 f"`{name}` must be rows of equal length: pad them by `.to_tensor(pad_id)`, or pack "
                 "texts by a packer of `keras_xfmr.text`. Received: a ragged tensor."
             )
-    refuse_texts(inputs, "ids, which a tokenizer of `keras_xfmr.text` makes of texts")
+    refuse_texts(inputs, IDS)
+
+
+def _of_objects(value):
+    """Whether it is an array of Python objects, as pandas has texts."""
+    return isinstance(value, np.ndarray) and value.dtype.kind == "O" and value.ndim > 0
 
 
 def refuse_texts(values, expected):
     """Raises ValueError where a named value is texts."""
     for name, value in values.items():
         first = value
-        while isinstance(first, (list, tuple)) and first:
+        while len(first) if isinstance(first, (list, tuple)) or _of_objects(first) else False:
             first = first[0]
         dtype = getattr(first, "dtype", None)
         array = getattr(dtype, "kind", None) in ("S", "U")  # NumPy's

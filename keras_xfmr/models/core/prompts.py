@@ -6,6 +6,8 @@ B batch, P prompt length
 import numpy as np
 from keras import ops
 
+from keras_xfmr.models.core.inputs import IDS, refuse_texts
+
 
 def as_rows(given, lengths=None, pad_id=None):
     """Ids of any form as a list of arrays, one a row.
@@ -16,8 +18,10 @@ def as_rows(given, lengths=None, pad_id=None):
         pad_id: what is padding in integers `[B, P]`, or None; lists and ragged rows have none.
 
     Raises:
-        ValueError: ids of another rank, or lengths that are not one integer a row, in 0 .. P.
+        ValueError: texts, ids of another rank, or lengths that are not one integer in 0 .. P for
+            each row.
     """
+    refuse_texts({"prompt": given}, IDS)
     if hasattr(given, "to_list"):  # ragged
         given = given.to_list()
     listed = isinstance(given, (list, tuple))

@@ -11,6 +11,7 @@ from keras import ops
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.models.core.alignments import align
 from keras_xfmr.models.core.generative import Generative
+from keras_xfmr.models.core.inputs import IDS, refuse_texts
 from keras_xfmr.models.core.prompts import align_right, as_rows, round_up
 
 
@@ -115,6 +116,7 @@ class SequenceToSequence(Generative):
         >>> found["token_ids"].shape
         (1, 1, 8)
         """
+        refuse_texts({"source_ids": source_ids}, IDS)
         if hasattr(source_ids, "to_tensor"):  # ragged
             source_ids = source_ids.to_tensor(self.pad_id)
         try:

@@ -1,0 +1,54 @@
+"""What all layers here have in common: an unknown argument, a ragged input."""
+
+import keras
+
+from keras_xfmr.common.arguments import argument_names, hints
+
+
+class Checked:
+    """A mixin that stands before a layer of Keras.
+
+    A ragged tensor is taken by a layer with `token_wise = True`, which computes each token by
+    itself, and stays ragged; others refuse it.
+    """
+
+    token_wise = False
+
+    def __call__(self, *args, **kwargs):
+        ragged = [x for x in keras.tree.flatten((args, kwargs)) if _is_ragged(x)]
+        if ragged and not self.token_wise:
+            raise ValueError(
+                f"{type(self).__name__} takes dense input: pad the rows to one length, for "
+                "instance by `x.to_tensor()`, and pass a mask of their tokens. Received: "
+                "a ragged tensor."
+            )
+        if not ragged or isinstance(ragged[0], keras.KerasTensor):
+            return super().__call__(*args, **kwargs)
+        args, kwargs = keras.tree.map_structure(
+            lambda x: x.flat_values if _is_ragged(x) else x, (args, kwargs)
+        )
+        return ragged[0].with_flat_values(super().__call__(*args, **kwargs))
+
+    def compute_output_spec(self, *args, **kwargs):
+        spec = super().compute_output_spec(*args, **kwargs)
+        if any(map(_is_ragged, keras.tree.flatten((args, kwargs)))):
+            return keras.KerasTensor(spec.shape, dtype=spec.dtype, ragged=True)
+        return spec
+
+
+class Layer(Checked, keras.layers.Layer):
+    """`keras.layers.Layer` whose error of an unknown argument names the one that is meant."""
+
+    def __init__(self, **kwargs):
+        try:
+            super().__init__(**kwargs)
+        except (TypeError, ValueError) as error:
+            kinds = type(self).__mro__
+            meant = "".join(hints(kwargs, argument_names(kinds[: kinds.index(Layer)])))
+            if not meant:
+                raise
+            raise type(error)(f"{error}.{meant}") from error
+
+
+def _is_ragged(x):
+    return getattr(x, "ragged", False) is True or hasattr(x, "with_flat_values")

@@ -4,6 +4,7 @@ callbacks, strategies."""
 import keras
 
 from keras_xfmr.kernels import is_chief
+from keras_xfmr.training.averaging import average_weights
 from keras_xfmr.training.callbacks import BackupAndRestore
 from keras_xfmr.training.layout import layout_map
 from keras_xfmr.training.losses import GlobalMean, MaskedCrossEntropy
@@ -24,6 +25,7 @@ __all__ = [
     "MaskedAccuracy",
     "MaskedCrossEntropy",
     "MaskedPerplexity",
+    "average_weights",
     "is_chief",
     "layout_map",
     "memory_estimate",

@@ -3,6 +3,8 @@
 B batch, T length, V vocab_size
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -144,6 +146,9 @@ class MaskedCrossEntropy(_OverReplicas):
         label_smoothing: eps, in [0, 1).
         pad_id: the label that is left out, by default 0, the padding of most vocabularies. Where
             labels are classes, 0 is one of them: pass -1, and label -1 what is not to be learned.
+        class_weights: what a token with each label counts for: V numbers, or a dictionary of some
+            labels, where the others count 1. None: all count 1. The mean is
+            sum(w_y loss) / sum(w_y), which without smoothing is that of PyTorch.
 
     Call arguments:
         y_true: integers `[B, T]`.
@@ -151,8 +156,9 @@ class MaskedCrossEntropy(_OverReplicas):
         sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
 
     Raises:
-        ValueError: `label_smoothing` outside [0, 1); labels of another shape than the logits'; a
-            label outside the classes, where its value is known. In a compiled step its loss is NaN.
+        ValueError: `label_smoothing` outside [0, 1); `class_weights` that are negative, or do not
+            fit the logits; labels of another shape than the logits'; a label outside the classes,
+            where its value is known. In a compiled step its loss is NaN.
 
     Example:
 
@@ -161,7 +167,15 @@ class MaskedCrossEntropy(_OverReplicas):
     2.0794
     """
 
-    def __init__(self, label_smoothing=0.0, *, pad_id=0, name="masked_cross_entropy", **kwargs):
+    def __init__(
+        self,
+        label_smoothing=0.0,
+        *,
+        pad_id=0,
+        class_weights=None,
+        name="masked_cross_entropy",
+        **kwargs,
+    ):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must lie in [0, 1). Received: {label_smoothing}.")
         kwargs.setdefault("reduction", MEAN)
@@ -169,19 +183,37 @@ class MaskedCrossEntropy(_OverReplicas):
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
         self.pad_id = pad_id
+        self.class_weights = _as_weights(class_weights)
 
     def get_config(self):
         return {
             **super().get_config(),
             "label_smoothing": self.label_smoothing,
             "pad_id": self.pad_id,
+            "class_weights": self.class_weights,
         }
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true, y_pred = check_labels(y_true, y_pred)
         self._check_classes(y_true, y_pred.shape[-1])
         weight = token_weight(y_true, self.pad_id, sample_weight)
+        if self.class_weights is not None:
+            weight = weight * self._weight_of_class(y_true, y_pred.shape[-1])
         return super().__call__(y_true, y_pred, weight)
+
+    def _weight_of_class(self, labels, classes):
+        """`[B, T]`."""
+        given = self.class_weights
+        listed = isinstance(given, list)
+        if classes is None or (len(given) != classes if listed else max(given) >= classes):
+            found = f"{len(given)} weights" if listed else f"a weight of class {max(given)}"
+            raise ValueError(
+                f"`class_weights` must be {classes} numbers, or a dictionary of classes below "
+                f"{classes}. Received: {found}."
+            )
+        weights = given if listed else [given.get(label, 1.0) for label in range(classes)]
+        labels = ops.clip(ops.cast(labels, "int32"), 0, classes - 1)  # padding need not be a class
+        return ops.take(ops.convert_to_tensor(weights, "float32"), labels)
 
     def call(self, y_true, y_pred):
         """The loss of each token, `[B, T]`."""
@@ -209,6 +241,20 @@ class MaskedCrossEntropy(_OverReplicas):
                 f"Labels must lie in 0 .. {classes - 1}, or be pad_id={self.pad_id}. Received: "
                 f"labels from {labels.min()} to {labels.max()}."
             )
+
+
+def _as_weights(given):
+    """A list of floats, a dictionary from integers (strings in JSON) to floats, or None."""
+    if given is None:
+        return None
+    by_class = isinstance(given, dict)
+    weights = {int(k): float(w) for k, w in (given.items() if by_class else enumerate(given))}
+    if not weights or min(weights) < 0 or not all(0 <= w < math.inf for w in weights.values()):
+        raise ValueError(
+            "`class_weights` must be numbers that are not negative, one for each class, or a "
+            f"dictionary from classes to them. Received: {given}."
+        )
+    return weights if by_class else list(weights.values())
 
 
 def check_labels(labels, logits):

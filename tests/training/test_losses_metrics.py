@@ -3,6 +3,8 @@
 B 3, T 5, V 11
 """
 
+import json
+
 import keras
 import numpy as np
 import oracles
@@ -94,6 +96,35 @@ def test_sample_weights_make_it_a_weighted_mean(shape, logits, rng):
     smooth = 0.9 * np.eye(11)[LABELS] + 0.1 / 11
     formula = (softmax(logits) - smooth) * (weight / weight.sum())[..., None]
     np.testing.assert_allclose(found, formula, atol=1e-6)
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_class_weights_count_tokens_by_their_labels(by_class, logits, rng):
+    weights = rng.uniform(0.1, 3.0, 11).tolist()
+    given = weights
+    if by_class:
+        weights[::2] = [1.0] * 6
+        given = dict(enumerate(weights[1::2]))
+        given = {2 * place + 1: weight for place, weight in given.items()}
+    weight = np.array(weights)[LABELS] * (LABELS != PAD)
+    expected = (token_losses(LABELS, logits, 0.1) * weight).sum() / weight.sum()
+    loss = training.MaskedCrossEntropy(0.1, class_weights=given)
+    np.testing.assert_allclose(loss(LABELS, logits), expected, rtol=1e-6)
+    config = json.loads(json.dumps(keras.losses.serialize(loss)))
+    again = keras.losses.deserialize(config)
+    np.testing.assert_allclose(again(LABELS, logits), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("given, message", [
+    ([1.0] * 10, "must be 11 numbers.*Received: 10 weights"),
+    ({11: 2.0}, "classes below 11. Received: a weight of class 11"),
+    ([1.0, -1.0], "must be numbers that are not negative"),
+    ({-1: 1.0}, "must be numbers that are not negative"),
+    ([], "must be numbers that are not negative"),
+])  # fmt: skip
+def test_class_weights_that_do_not_fit_are_refused(given, message, logits):
+    with pytest.raises(ValueError, match=message):
+        training.MaskedCrossEntropy(class_weights=given)(LABELS, logits)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

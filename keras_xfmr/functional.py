@@ -457,6 +457,34 @@ def _positions(length, offset):
     return offset + ops.arange(length, dtype="float32")
 
 
+def alibi_bias(num_heads, query_positions, key_positions):
+    """-m_n |t - s|, the linear bias of head n (Press et al. 2022, section 3).
+
+    m_n = 2^(-8 n / N), n = 1 .. N, where N is a power of 2; for other N those of the power below,
+    and then every second one of twice that, as the paper's own code has it.
+
+    Args:
+        num_heads: N.
+        query_positions, key_positions: integers `[T]` and `[S]`.
+
+    Returns:
+        float32 `[N, T, S]`, to be added to scaled scores.
+
+    Example:
+
+    >>> alibi_bias(2, np.array([3]), np.arange(4)).numpy().tolist()
+    [[[-0.1875, -0.125, -0.0625, -0.0]], [[-0.01171875, -0.0078125, -0.00390625, -0.0]]]
+    """
+    power = 2 ** int(math.log2(num_heads))
+    slopes = [2 ** (-8 * n / power) for n in range(1, power + 1)]
+    slopes += [2 ** (-4 * n / power) for n in range(1, 2 * (num_heads - power), 2)]
+    query_positions, key_positions = (
+        ops.cast(x, "float32") for x in (query_positions, key_positions)
+    )
+    distance = ops.abs(ops.expand_dims(query_positions, 1) - ops.expand_dims(key_positions, 0))
+    return -np.array(slopes, "float32")[:, None, None] * distance
+
+
 def rotary_angles(length, head_dim, *, offset=0, max_wavelength=10000.0):
     """The angles m * theta_i with theta_i = max_wavelength^(-2i / H) (Su et al. 2021, eq. 15).
 

@@ -367,6 +367,16 @@ def test_rotated_features_equal_equation_34(rng, layout, offset):
     np.testing.assert_allclose(as_numpy(rotated), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("heads, powers", [
+    (1, [-8]), (4, [-2, -4, -6, -8]), (6, [-2, -4, -6, -8, -1, -3]),
+], ids=str)  # fmt: skip
+def test_a_linear_bias_falls_with_the_distance(heads, powers):
+    found = functional.alibi_bias(heads, np.array([3, 7]), np.arange(5))
+    distance = np.abs(np.array([[3], [7]]) - np.arange(5))
+    slopes = 2.0 ** np.array(powers)[:, None, None]
+    np.testing.assert_array_equal(as_numpy(found), -slopes * distance)
+
+
 @pytest.mark.parametrize("layout", functional.ROTARY_LAYOUTS)
 def test_rotary_angles_take_an_offset_for_each_row(rng, layout):
     x = rng.normal(size=(B, T, N, 10)).astype("float32")

@@ -52,6 +52,9 @@ class MultiHeadAttention(Layer):
             2023), each read by N / K query heads without being repeated in memory.
         rotary: a `RotaryEmbedding` (or any layer called as `layer(x, offset=...)`) applied to the
             projected queries and keys.
+        alibi: whether -m_n |t - s| is added to the scores of head n, in the place of positions in
+            the inputs (Press et al. 2022); see `functional.alibi_bias`. It is a matrix `[N, T, S]`,
+            also where attention is computed in blocks.
         blockwise: whether the scores of some queries and keys at a time are computed, and computed
             again in the backward pass, so that memory grows with T and S and not with T x S (Rabe
             and Staats 2021, Milakov and Gimelshein 2018). The result is exact. None, the default:
@@ -85,7 +88,7 @@ class MultiHeadAttention(Layer):
         cache_index: position of the first query, an integer or scalar tensor. That
             cache_index + T is at most the cache's length is checked where both are known.
         position: of the first query, by default 0, where `cache` is the keys and values: for rotary
-            positions, causal and sliding masks.
+            positions, ALiBi, causal and sliding masks.
         products: the products of `projections()`, see `Prepared`, for a loop of calls.
         document_ids: integers `[B, T]`, for self-attention without a cache: a token sees those of
             its own number, and one of number 0 sees nothing. See `functional.document_mask`.
@@ -128,6 +131,7 @@ class MultiHeadAttention(Layer):
         *,
         num_key_value_heads=None,
         rotary=None,
+        alibi=False,
         blockwise=None,
         **kwargs,
     ):
@@ -166,6 +170,7 @@ class MultiHeadAttention(Layer):
         self.use_gate = use_gate
         self.seed = seed
         self.rotary = rotary
+        self.alibi = bool(alibi)
         self._output_axes = _as_tuple("output_shape", output_shape)
         self._attention_axes = _as_tuple("attention_axes", attention_axes)
         # What every projection is built with. The activity regularizer is theirs, not this layer's.
@@ -183,8 +188,9 @@ class MultiHeadAttention(Layer):
         config = super().get_config()
         for name in ("num_heads", "key_dim", "value_dim", "dropout", "use_bias", "sliding_window"):
             config[name] = getattr(self, name)
-        for name in ("flash_attention", "use_gate", "seed", "num_key_value_heads", "blockwise"):
+        for name in ("flash_attention", "use_gate", "seed", "num_key_value_heads", "alibi"):
             config[name] = getattr(self, name)
+        config["blockwise"] = self.blockwise
         config["output_shape"] = self._output_axes
         config["attention_axes"] = self._attention_axes
         for name, value in (*self._projection_arguments.items(), ("rotary", self.rotary)):
@@ -384,10 +390,11 @@ class MultiHeadAttention(Layer):
         sources = () if reads_cache else (value.shape, (value if key is None else key).shape)
         _check_shapes(query.shape, *sources)
         folded = self._folds(query.shape)
-        if folded and any(x is not None for x in (cache, attention_bias, document_ids)):
+        wants = cache, attention_bias, document_ids, self.alibi or None
+        if folded and any(x is not None for x in wants):
             raise ValueError(
-                "`cache` and `attention_bias` need inputs [batch, length, features], and so do "
-                "`document_ids`."
+                "`cache`, `attention_bias`, `document_ids` and `alibi` need inputs [batch, length, "
+                "features]."
             )
         document_ids = _documents(document_ids, query.shape, sources, cache)
         position_masks = query_mask, value_mask, key_mask
@@ -413,6 +420,11 @@ class MultiHeadAttention(Layer):
         if cache is not None:
             key, value = _from_cache(cache)
         heads = query, key, value
+        if self.alibi:
+            lengths = ops.shape(query)[1], ops.shape(key)[1]
+            targets, sources = (ops.arange(length, dtype="int32") for length in lengths)
+            bias = functional.alibi_bias(self.num_heads, position + targets, sources)
+            attention_bias = bias if attention_bias is None else bias + attention_bias
         masks = dict(attention_mask=attention_mask, query_mask=query_mask)
         masks.update(source_masks=(value_mask, key_mask), document_ids=document_ids)
         masks.update(position=position, use_causal_mask=use_causal_mask)

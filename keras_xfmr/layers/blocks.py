@@ -234,6 +234,9 @@ class EncoderBlock(Block):
         mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks. With `cache`,
             one for all of the cache's positions.
         attention_mask: boolean `[B, T, T]` or `[B, N, T, T]`, True = may attend.
+        attention_bias: added to the scaled scores, broadcastable to `[B, N, T, T]`; with `cache`
+            its last axis is that of the cache. For ALiBi build
+            `self_attention=MultiHeadAttention(..., alibi=True)`, which knows the positions.
         return_attention_scores: also return the weights `[B, N, T, T]`.
         use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
             of a decoder-only model, and a call with `cache`, of `init_cache`, returns the new cache
@@ -284,6 +287,7 @@ class EncoderBlock(Block):
         cache_index=None,
         products=None,
         document_ids=None,
+        attention_bias=None,
     ):
         return self._applied(
             inputs=inputs,
@@ -296,6 +300,7 @@ class EncoderBlock(Block):
             cache_index=cache_index,
             products=products,
             document_ids=document_ids,
+            attention_bias=attention_bias,
         )
 
     def _apply(
@@ -310,6 +315,7 @@ class EncoderBlock(Block):
         cache_index,
         products,
         document_ids,
+        attention_bias,
     ):
         _check_cache(cache, cache_index)
         mask, extras = mask_of_positions("mask", mask, inputs.shape), []
@@ -329,6 +335,7 @@ class EncoderBlock(Block):
                 cache_index=cache_index,
                 products=products,
                 document_ids=document_ids,
+                attention_bias=attention_bias,
             )
 
         x = self.residual("self_attention", inputs, attend, training)
@@ -370,6 +377,8 @@ class DecoderBlock(Block):
             from implicit masks.
         attention_mask: boolean `[B, T, T]`, for the self-attention, besides the look-ahead mask.
         cross_attention_mask: boolean `[B, T, S]` or `[B, 1, S]`.
+        attention_bias, cross_attention_bias: added to the scaled scores of either attention,
+            broadcastable to `[B, N, T, T]` and `[B, N, T, S]`; see `EncoderBlock`.
         return_attention_scores: also return the pair of weights (self, cross).
         use_causal_mask: whether a position is kept from seeing later ones.
         cache: a pair of caches (self, cross) from `init_cache`; the call then returns the new one
@@ -445,10 +454,10 @@ class DecoderBlock(Block):
         """The cross-attention's part of `init_cache`: the projected memory."""
         _check_built(self)
         cross = self.cross_attention
-        if getattr(cross, "rotary", None) or getattr(cross, "sliding_window", None):
+        if any(getattr(cross, name, None) for name in ("rotary", "sliding_window", "alibi")):
             raise ValueError(
-                "A cached cross-attention is not told where its queries stand, which `rotary` and "
-                "`sliding_window` depend on. Build `cross_attention` without them."
+                "A cached cross-attention is not told where its queries stand, which `rotary`, "
+                "`alibi` and `sliding_window` depend on. Build `cross_attention` without them."
             )
         return cross.project_cache(memory)
 
@@ -466,6 +475,8 @@ class DecoderBlock(Block):
         cache=None,
         cache_index=None,
         products=None,
+        attention_bias=None,
+        cross_attention_bias=None,
     ):
         return self._applied(
             inputs=inputs,
@@ -480,6 +491,8 @@ class DecoderBlock(Block):
             cache=cache,
             cache_index=cache_index,
             products=products,
+            attention_bias=attention_bias,
+            cross_attention_bias=cross_attention_bias,
         )
 
     def _apply(
@@ -496,6 +509,8 @@ class DecoderBlock(Block):
         cache,
         cache_index,
         products,
+        attention_bias,
+        cross_attention_bias,
     ):
         if memory is None and cache is None:
             raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
@@ -515,6 +530,7 @@ class DecoderBlock(Block):
                 own,
                 value_mask=inputs_mask,
                 attention_mask=attention_mask,
+                attention_bias=attention_bias,
                 use_causal_mask=use_causal_mask,
                 cache=self_cache,
                 cache_index=cache_index,
@@ -529,6 +545,7 @@ class DecoderBlock(Block):
                 cross,
                 value_mask=memory_mask,
                 attention_mask=cross_attention_mask,
+                attention_bias=cross_attention_bias,
                 cache=cross_cache,
                 **asked,
             )

@@ -108,6 +108,9 @@ class VocabularyBias(Layer):
     def build(self, input_shape):
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
+    def get_config(self):
+        return super().get_config()  # Keras' own default refuses a policy in the place of a name
+
     def call(self, logits):
         return logits + self.bias
 

@@ -17,6 +17,7 @@ from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
 from keras_xfmr.models.heads.masked_lm import MaskedLanguageModel
 from keras_xfmr.models.heads.spans import SpanPredictor, best_spans
+from keras_xfmr.models.resizing import resize_token_embeddings
 from keras_xfmr.models.transformer import Transformer
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "Tagger",
     "Transformer",
     "best_spans",
+    "resize_token_embeddings",
 ]

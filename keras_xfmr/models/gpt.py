@@ -67,7 +67,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         ffn_dim: inner size of the feed-forward networks, by default 3072.
         num_layers: blocks, by default 12.
         max_length: the longest sequence, by default 1024; the rows of a learned table.
-        positions: `"learned"`, the default, `"rotary"`, or a layout of `PositionalEncoding`.
+        positions: `"learned"`, the default, `"rotary"`, `"alibi"` (Press et al. 2022), or a layout
+            of `PositionalEncoding`.
         dropout_rate: on sublayer outputs, by default 0.1.
         attention_dropout_rate: on attention weights, by default 0.1.
         embedding_dropout_rate: on the sum of the embeddings, by default `dropout_rate`.
@@ -225,6 +226,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
                 kernel_initializer=self._encoder_initializer(),
                 num_key_value_heads=config["num_key_value_heads"],
                 rotary=rotary,
+                alibi=config["positions"] == "alibi",
                 name="self_attention",
                 **shared,
             ),
@@ -354,8 +356,8 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
 
 def _position_layer(positions, max_length, initializer, policy):
-    """What is added to the embeddings; None where queries and keys are rotated."""
-    if positions == "rotary":
+    """What is added to the embeddings; None where the attentions know the positions."""
+    if positions in ("rotary", "alibi"):
         return None
     if positions == "learned":
         return PositionEmbedding(
@@ -372,7 +374,7 @@ def _checked(config):
     sizes = ("vocab_size", "d_model", "num_heads", "ffn_dim", "max_length")
     check_sizes(config, sizes, optional=["num_key_value_heads"])
     config["num_layers"] = check_int("num_layers", config["num_layers"], least=0)
-    known = (*functional.SINUSOID_LAYOUTS, "learned", "rotary")
+    known = (*functional.SINUSOID_LAYOUTS, "learned", "rotary", "alibi")
     check_choice("positions", config["positions"], known)
     check_choice("norm", config["norm"], NORMS)
     for name in ("pad_id", "start_id", "end_id"):

@@ -279,6 +279,12 @@ def test_the_config_holds_every_argument_and_makes_an_equal_layer(case):
 
 
 @every_layer
+def test_a_policy_may_stand_for_its_name(case):
+    config = case.make(dtype=keras.DTypePolicy("mixed_bfloat16")).get_config()
+    assert case.layer.from_config(config).compute_dtype == "bfloat16"
+
+
+@every_layer
 def test_symbolic_outputs_have_the_shapes_and_dtypes_of_eager_ones(case):
     for options in case.variants():
         eager = case.run(case.built(), case.draw(), **options)

@@ -27,7 +27,7 @@ def built(rng, rows=T, **arguments):
 
 @pytest.mark.parametrize("arguments", [
     {}, {"num_heads": 6, "num_key_value_heads": 2, "value_dim": V}, {"use_gate": True},
-    {"rotary": RotaryEmbedding()}, {"sliding_window": 3},
+    {"rotary": RotaryEmbedding()}, {"sliding_window": 3}, {"alibi": True},
 ], ids=lambda arguments: "-".join(arguments) or "plain")  # fmt: skip
 @pytest.mark.parametrize("chunks", [(1,) * 7, (3, 1, 2, 1), (7,)], ids=str)
 def test_a_cached_self_attention_equals_the_whole_one(rng, arguments, chunks):

@@ -150,6 +150,26 @@ def test_masks_of_tokens_hide_the_same_as_attention_masks(rng):
     )
 
 
+@pytest.mark.parametrize("kind", [EncoderBlock, DecoderBlock])
+def test_a_bias_reaches_the_attention_that_it_is_for(rng, kind):
+    block = built(rng, kind, rematerialize=True, dropout_rate=0.0)
+    inputs = [normal(rng, B, T, D), normal(rng, B, S, D)][: 1 if kind is EncoderBlock else 2]
+    masks = {"attention_mask": rng.random((B, N, T, T)) < 0.7}
+    if kind is DecoderBlock:
+        masks["cross_attention_mask"] = rng.random((B, N, T, S)) < 0.7
+    for mask in masks.values():
+        mask[..., 0] = True
+    masks = {name: ops.convert_to_tensor(mask) for name, mask in masks.items()}
+    biases = {
+        name.replace("mask", "bias"): ops.where(mask, 0.0, -1e9) for name, mask in masks.items()
+    }
+    for training in (False, True):
+        found = block(*inputs, **biases, training=training)
+        expected = block(*inputs, **masks, training=training)
+        np.testing.assert_allclose(as_numpy(found), as_numpy(expected), **CLOSE)
+    assert np.abs(as_numpy(found) - as_numpy(block(*inputs))).max() > 1e-2
+
+
 def test_the_scores_of_a_block_are_those_of_its_attentions(rng):
     encoder, decoder = built(rng, EncoderBlock), built(rng, DecoderBlock)
     x, memory = normal(rng, B, T, D), normal(rng, B, S, D)
@@ -383,7 +403,9 @@ def test_a_cache_and_its_index_go_together(rng, kind):
             block(*inputs, **half)
 
 
-@pytest.mark.parametrize("options", [{"rotary": RotaryEmbedding()}, {"sliding_window": 3}])
+@pytest.mark.parametrize("options", [
+    {"rotary": RotaryEmbedding()}, {"sliding_window": 3}, {"alibi": True},
+])  # fmt: skip
 def test_a_cross_attention_with_positions_has_no_cache(rng, options):
     block = DecoderBlock(N, F, cross_attention=MultiHeadAttention(N, 2, **options))
     memory = normal(rng, B, S, D)

@@ -187,6 +187,7 @@ ARGUMENTS = {
     "grouped and rotary": {"num_key_value_heads": K, "rotary": True, "value_dim": V},
     "window": {"sliding_window": 4, "use_gate": True},
     "axes": {"attention_axes": (1,)},
+    "alibi": {"alibi": True},
 }
 
 

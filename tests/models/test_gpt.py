@@ -20,6 +20,7 @@ VARIANTS = {
         positions="rotary", norm="rms_norm", activation="swiglu", use_bias=False,
         num_key_value_heads=1, tie_output=False, d_model=8,
     ),
+    "alibi": dict(positions="alibi"),
 }  # fmt: skip
 PROMPTS = [[5, 7, 3], [9, 2, 2, 8, 1, 4], [6]]
 
@@ -30,7 +31,8 @@ def make(**arguments):
 
 
 @pytest.fixture(
-    scope="module", params=["gpt2", pytest.param("gpt", marks=pytest.mark.slow), "modern"]
+    scope="module",
+    params=["gpt2", "modern", *(pytest.param(x, marks=pytest.mark.slow) for x in ("gpt", "alibi"))],
 )
 def model(request):
     return make(**VARIANTS[request.param])

@@ -101,7 +101,10 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
       begin at 0. `text.pack_documents` makes them.
 
     Returns:
-        A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`.
+        A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`. For
+        several tasks in one model of your own put `keras.layers.Dense` layers on both: two heads
+        of this library over one encoder train together, but Keras cannot load the file of a model
+        that holds both.
 
     Raises:
         ValueError: sizes that do not fit; where their values are known, ids and segments outside

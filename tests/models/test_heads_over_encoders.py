@@ -4,6 +4,7 @@ That every head goes over an encoder of a user is tested by `test_every_model.py
 """
 
 import keras
+import numpy as np
 import pytest
 from conformance import IDS, Reader
 
@@ -32,6 +33,26 @@ def test_an_encoder_without_padding_leaves_out_the_label_minus_one():
     gpt = models.Gpt(31, d_model=6, num_heads=2, ffn_dim=7, num_layers=1, max_length=7)
     model = models.MaskedLanguageModel(gpt, next_sentence=False)
     assert model.described_outputs()["mlm"].padding == -1
+
+
+def test_a_user_s_model_with_two_tasks_on_one_encoder_comes_back_from_a_file(tmp_path):
+    """The way out that `Bert` names: two heads in one model are an error of Keras at loading."""
+    bert = models.Bert(31, d_model=6, num_heads=2, ffn_dim=7, num_layers=1)
+    inputs = {"token_ids": keras.Input((None,), dtype="int32", name="token_ids")}
+
+    def save(outputs):
+        model = keras.Model(inputs, outputs)
+        model.save(tmp_path / "model.keras")
+        return model
+
+    sequence, pooled = bert(inputs)
+    model = save([keras.layers.Dense(3)(pooled), keras.layers.Dense(5)(sequence)])
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for found, expected in zip(again({"token_ids": IDS}), model({"token_ids": IDS}), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    save([models.Classifier(bert)(inputs), models.Tagger(bert)(inputs)])
+    with pytest.raises((ValueError, UserWarning)):  # where it loads, the docstring is out of date
+        keras.saving.load_model(tmp_path / "model.keras")
 
 
 def test_what_is_no_encoder_is_refused():

@@ -4,6 +4,7 @@ import csv
 import io
 
 import command_line
+import distributing
 import fresh_process
 import numpy as np
 import tensorflow as tf
@@ -127,7 +128,7 @@ def batches(pack, data, shuffle, endless=False):
         lambda texts, classes: pack(tf.unstack(texts, axis=1), classes),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return rows.prefetch(tf.data.AUTOTUNE)
+    return distributing.by_rows(rows.prefetch(tf.data.AUTOTUNE))
 
 
 def fit(model, pack, train, test, output, pack_rows=None):

@@ -9,6 +9,7 @@ part is the word's. The first piece of a part has its tag; other pieces have non
 import collections
 
 import conll
+import distributing
 import fine_tuning
 import fresh_process
 import keras
@@ -115,7 +116,8 @@ def batches(packer, sentences, labels, shuffle):
         )
 
     data = data.batch(FLAGS.batch_size, drop_remainder=shuffle)
-    return data.map(pack, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    data = data.map(pack, num_parallel_calls=tf.data.AUTOTUNE)
+    return distributing.by_rows(data.prefetch(tf.data.AUTOTUNE))
 
 
 def find(model, packer, sentences, labels, batch_size=64):

@@ -217,7 +217,10 @@ class Published:
         """What to do about a weight that does not fit a model."""
         if self._known[name].weight.part != HEAD:
             core = self.family.core
-            return f"The sizes of an {core} are those of its weights: leave such arguments out."
+            return (
+                f"The sizes of an {core} are those of its weights: leave such arguments out, "
+                "`vocab_size` too where a tokenizer has more tokens than the checkpoint."
+            )
         return (
             f"Where it is a head of another task, load the {self.family.core} alone: "
             f"Head({self.family.model}.from_pretrained(path), ...)."
@@ -237,7 +240,7 @@ class Published:
         """A weight that files may have by the name of one that is tied to it, as they please."""
         for tied in self.family.tied:
             if tied.to not in self.names and tied.name in self.names:
-                self.names[tied.to] = self.names.pop(tied.name)
+                self.names[tied.to] = self.names[tied.name]
                 self._known[tied.to] = self.family.identify(tied.to)
 
     def _check_core(self):
@@ -291,6 +294,9 @@ class Published:
             found = f"{len(blocks)}: {sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}"
             if not blocks:
                 found = f"none, no name begins with {start}: {sorted(self.names)[:3]} ..."
+                before = {name.partition(start)[0] for name in self.names if start in name}
+                if len(before) == 1:
+                    found += f". Take {before.pop()!r} off the names in the file"
             raise ValueError(
                 f"The configuration names {count} blocks ({start}0 and so on). Received: weights "
                 f"of {found}."

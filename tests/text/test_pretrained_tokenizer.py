@@ -91,6 +91,32 @@ def test_a_name_is_not_downloaded(tmp_path, monkeypatch):
         text.load_pretrained_tokenizer("some/bert")
 
 
+def test_a_path_in_the_place_of_tokens_or_of_a_folder(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(LINES)
+    with pytest.raises(ValueError, match="Expected a folder, such as .*from_file"):
+        text.load_pretrained_tokenizer(path)
+    for given in (path, str(path)):
+        for kind in (text.BertTokenizer, text.WordTokenizer):
+            with pytest.raises(TypeError, match="Expected tokens in.*vocab.txt.*from_file"):
+                kind(given)
+        for kind in (text.BytePairTokenizer, text.CharacterBytePairTokenizer):
+            with pytest.raises(TypeError, match="Expected tokens in.*vocab.txt"):
+                kind(given, [])
+        with pytest.raises(TypeError, match="Expected the bytes of a model.*read_bytes"):
+            text.SentencePieceTokenizer(given)
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model"]
+)
+def test_a_pointer_of_git_lfs_is_no_tokenizer(name, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 3\n")
+    with pytest.raises(ValueError, match=f"{name}' is a pointer of git-lfs.*git lfs pull"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
 def test_the_settings_of_a_published_folder_count(folder, reference, peer):
     reference.normalizer = peers.normalizer(peer, False, True, False)
     reference.save(str(folder / "tokenizer.json"))

@@ -93,6 +93,12 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
     """
     folder = pathlib.Path(folder)
     given = _given(lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk)
+    if folder.is_file():
+        raise ValueError(
+            f"Expected a folder, such as {str(folder.parent)!r}. Received: the file "
+            f"{str(folder)!r}. A file alone is read by `from_file` of a tokenizer's class, such "
+            "as `BertTokenizer`."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(
             f"Expected a folder on this disk. Received: {str(folder)!r}, which is none. Nothing is "

@@ -7,6 +7,7 @@ import abc
 import collections
 import hashlib
 import inspect
+import os
 import pathlib
 
 import numpy as np
@@ -262,6 +263,21 @@ def load_tokenizer(folder):
         raise ValueError(f"The tokenizer in {str(folder)!r} is damaged: {error}") from error
 
 
+def list_tokens(vocabulary):
+    """A vocabulary as a list of strings.
+
+    Raises:
+        TypeError: a path, whose letters would be taken for tokens.
+    """
+    if isinstance(vocabulary, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"Expected tokens in the order of their ids. Received: {vocabulary!r}. A published "
+            "vocabulary is read by `BertTokenizer.from_file(path)` or "
+            "`load_pretrained_tokenizer(folder)`."
+        )
+    return [str(token) for token in vocabulary]
+
+
 def check_tokens(vocabulary):
     """Raises ValueError for duplicate or empty tokens, and for tokens with a line break."""
     "".join(vocabulary).encode("utf8")  # its error is a ValueError
@@ -288,7 +304,7 @@ class VocabularyTokenizer(Tokenizer):
     vocabulary_file = "vocabulary.txt"
 
     def __init__(self, vocabulary):
-        vocabulary = [str(token) for token in vocabulary]
+        vocabulary = list_tokens(vocabulary)
         super().__init__(**self._special_ids_of(vocabulary))
         check_tokens(vocabulary)
         self._vocabulary = tuple(vocabulary)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer
+from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer, list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
 
 
@@ -35,7 +35,7 @@ class PairTokenizer(Tokenizer):
     unit = word_begin = None  # what a symbol is; the character that a blank before a word becomes
 
     def __init__(self, vocabulary, merges, symbols, *, unknown_token=None, **special_tokens):
-        vocabulary = [str(token) for token in vocabulary]
+        vocabulary = list_tokens(vocabulary)
         merges = [tuple(pair) for pair in merges]
         ids = _checked_ids(vocabulary, merges)
         end = special_tokens["end_token"]

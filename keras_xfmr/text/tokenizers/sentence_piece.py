@@ -6,13 +6,20 @@ B batch, T length, V vocabulary
 import functools
 import hashlib
 import json
+import os
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers.base import PUBLISHED, SETTINGS, Tokenizer, check_tokens
+from keras_xfmr.text.tokenizers.base import (
+    PUBLISHED,
+    SETTINGS,
+    Tokenizer,
+    check_tokens,
+    list_tokens,
+)
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BYTE,
     CONTROL,
@@ -60,12 +67,17 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, proto, *, vocabulary=None, **special_ids):
         super().__init__(**special_ids)
+        if isinstance(proto, (str, os.PathLike)):
+            raise TypeError(
+                "Expected the bytes of a model, such as pathlib.Path(path).read_bytes(). Received: "
+                f"{proto!r}."
+            )
         self._proto = bytes(proto)
         self._config = dict(special_ids)
         pieces = read_model(self._proto).pieces
         self._numbers = None
         if vocabulary is not None:
-            vocabulary = [str(token) for token in vocabulary]
+            vocabulary = list_tokens(vocabulary)
             check_tokens(vocabulary)
             self._config["vocabulary"] = vocabulary
             self._numbers = _renumber(pieces, vocabulary, self.unknown_id)

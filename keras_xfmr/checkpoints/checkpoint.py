@@ -13,7 +13,6 @@ from keras_xfmr.common.files import refuse_pointer
 
 # More than any weight has; NumPy 1 takes 32.
 MAX_AXES = 32
-CONFIG_BYTES = 4 << 20  # id2label of a large classifier is long, but not longer
 
 
 class Checkpoint(collections.abc.Mapping):

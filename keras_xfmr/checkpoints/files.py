@@ -3,12 +3,12 @@
 import pathlib
 import re
 
-from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES, Checkpoint, is_name, naming
+from keras_xfmr.checkpoints.checkpoint import Checkpoint, is_name, naming
 from keras_xfmr.checkpoints.formats.hdf5 import HDF5Checkpoint
 from keras_xfmr.checkpoints.formats.safetensors import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.formats.tf1 import TF1Checkpoint
 from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
-from keras_xfmr.common.files import read_json, refuse_pointer
+from keras_xfmr.common.files import CONFIG_BYTES, read_json, refuse_pointer
 
 # What a folder is searched for, the safest and fastest first.
 FILES = (

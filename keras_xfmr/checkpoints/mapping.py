@@ -183,11 +183,38 @@ def load_pretrained(model, checkpoint):
             )
         weights[name].assign(checkpoint.read(name), widths)
     tied = _check_tied(model, checkpoint)
+    beside = _load_projections(model, checkpoint)
+    loaded, missing = loaded + beside[0], missing + beside[1]
     known = {*loaded, *tied}
     unexpected = [
         name for name in checkpoint.names if name not in known and not family.is_no_weight(name)
     ]
     return LoadReport(tuple(loaded), tuple(missing), tuple(unexpected), tuple(tied))
+
+
+def _load_projections(model, checkpoint):
+    """Fills the dense layers behind a pooling, whose weights lie in folders of their own.
+
+    Returns:
+        Names of weights that were read, and of those that the folder does not have so.
+    """
+    layers = getattr(model, "projection_layers", [])
+    if not layers:
+        return [], []
+    ends = ("linear.weight", "linear.bias")
+    if checkpoint.projections != model.projections:
+        return [], [f"{layer.name}.{e}" for layer in layers for e, _ in zip(ends, layer.weights)]
+    loaded = []
+    for layer, (path, arrays) in zip(layers, checkpoint.projection_weights()):
+        for value, array, end in zip(layer.weights, arrays, ends):
+            if tuple(value.shape) != array.shape:
+                raise ValueError(
+                    f"{path!r} reads vectors of {array.shape[0]} numbers, and the pooling gives "
+                    f"{value.shape[0]}. Leave `pooling=` out, or pass projections=()."
+                )
+            value.assign(kernels.tensor_from_array(array))
+            loaded.append(f"{path}.{end}")
+    return loaded, []
 
 
 def _check_tied(model, checkpoint):
@@ -254,3 +281,8 @@ def save_pretrained(model, folder):
     for path, content in {**model.hub_files(), family.config_files[0]: config}.items():
         (folder / path).parent.mkdir(exist_ok=True)
         write_json(folder / path, content)
+    for path, layer in model.hub_layers().items():
+        arrays = [np.asarray(value, "float32").T for value in layer.weights]
+        names = ("linear.weight", "linear.bias")
+        tensors = {n: np.ascontiguousarray(array) for n, array in zip(names, arrays)}
+        write_safetensors(folder / path / "model.safetensors", tensors, {"format": "pt"})

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 MAX_BYTES = 16 * 2**20  # the largest published BERT's tokenizer.json has 10 MB
+CONFIG_BYTES = 4 << 20  # id2label of a large classifier is long, but not longer
 MAX_LINES = 2**20  # and its vocabulary half of it
 LFS_POINTER = b"version https://git-lfs"
 

@@ -129,6 +129,10 @@ class Pretrained(NamedArguments):
         """Further JSON files of the folder: path in it -> content."""
         return {}
 
+    def hub_layers(self):
+        """Dense layers whose weights lie in folders of their own: folder -> layer."""
+        return {}
+
     def hub_config(self):
         """What `config.json` says besides the encoder's sizes: the architecture, labels."""
         return {"architectures": ["BertModel"]}

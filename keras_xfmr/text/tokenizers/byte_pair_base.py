@@ -102,11 +102,13 @@ class PairTokenizer(Tokenizer):
 
         Args:
             folder: made if missing.
-            max_length: the positions of a model, to which `truncation=True` then cuts there.
+            max_length: the positions of a model, to which `truncation=True` then cuts there; by
+                default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: the folder has a `tokenizer.json` that this library did not write.
         """
+        max_length = self.max_length if max_length is None else max_length
         theirs = {"start_token": "bos_token", "end_token": "eos_token"}
         theirs["unknown_token"] = "unk_token"
         tokens = {
@@ -120,7 +122,7 @@ class PairTokenizer(Tokenizer):
             "model_input_names": ["input_ids", "attention_mask"],
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
+        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")}, max_length)
 
 
 def _checked_ids(vocabulary, merges):

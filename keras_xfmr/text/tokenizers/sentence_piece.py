@@ -189,15 +189,17 @@ class SentencePieceTokenizer(Tokenizer):
 
         Args:
             folder: made if missing.
-            max_length: the positions of a model, to which its `truncation=True` then cuts.
+            max_length: the positions of a model, to which its `truncation=True` then cuts; by
+                default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: a model of BERT, and the folder has a `tokenizer.json` that this
                 library did not write.
         """
+        max_length = self.max_length if max_length is None else max_length
         names = special_tokens(self)
         if names is None:
-            return self._save(folder, {})
+            return self._save(folder, {}, max_length)
         content = as_tokenizer_json(read_model(self._proto), self)
         theirs = {"pad_id": "pad", "unknown_id": "unk", "start_id": "cls", "end_id": "sep"}
         config = {
@@ -207,7 +209,8 @@ class SentencePieceTokenizer(Tokenizer):
             **({} if max_length is None else {"model_max_length": max_length}),
         }
         others = {PUBLISHED: json.dumps(content).encode("utf8")} if content else {}
-        self._save(folder, {**others, SETTINGS: json.dumps(config, indent=2).encode("utf8")})
+        others[SETTINGS] = json.dumps(config, indent=2).encode("utf8")
+        self._save(folder, others, max_length)
 
     def vocabulary_bytes(self):
         return self._proto

@@ -10,13 +10,11 @@ from keras_xfmr.checkpoints.formats.hdf5 import write_hdf5
 from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
 from keras_xfmr.checkpoints.mapping import LoadReport, load_pretrained, save_pretrained
 from keras_xfmr.checkpoints.published import open_pretrained
-from keras_xfmr.checkpoints.sentence_modules import module_files
 
 __all__ = [
     "Checkpoint",
     "LoadReport",
     "load_pretrained",
-    "module_files",
     "open_pretrained",
     "read_checkpoint",
     "save_pretrained",

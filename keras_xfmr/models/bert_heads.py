@@ -5,7 +5,7 @@ The arguments besides the encoder, inputs, outputs and errors are those of the h
 
 import keras
 
-from keras_xfmr import checkpoints
+from keras_xfmr.checkpoints.sentence_modules import module_files
 from keras_xfmr.models.bert import Bert
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
@@ -198,9 +198,7 @@ class BertEmbedder(OverBert, Embedder):
         )
 
     def hub_files(self):
-        return checkpoints.module_files(
-            self.pooling, self.normalize, self.projections, self.bert.d_model
-        )
+        return module_files(self.pooling, self.normalize, self.projections, self.bert.d_model)
 
     def hub_layers(self):
         return {f"{i}_Dense": layer for i, layer in enumerate(self.projection_layers, 2)}

@@ -230,7 +230,8 @@ def test_a_special_token_may_be_added_to_the_model(tmp_path):
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        (("model", "type"), "Unigram", "Expected type='WordPiece' in model.*'Unigram'"),
+        (("model", "type"), "WordLevel", "Expected type='WordPiece' in model.*'WordLevel'"),
+        (("model", "type"), "Unigram", "damaged: its model has no pieces with their scores"),
         (("model", "continuing_subword_prefix"), "@@", "Expected continuing_subword_prefix='##'"),
         (("model", "max_input_chars_per_word"), 10**9, "Expected max_input_chars_per_word=100"),
         (("model", "vocab"), ["[PAD]"], "damaged: its model has no vocabulary"),
@@ -411,6 +412,21 @@ def test_sentence_transformers_may_lower_texts(tmp_path):
         say(tmp_path, do_lower_case="yes")
 
 
+def test_a_step_that_lowers_texts_before_berts_normalizer(tmp_path):
+    """As version 3 of sentence-transformers and later save `do_lower_case`."""
+    content = description()
+    steps = [{"type": "Lowercase"}, {"type": "BertNormalizer", "lowercase": False}]
+    content["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.lowercase and tokenizer.strip_accents is False
+    content["normalizer"]["normalizers"] = steps[::-1]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="Expected type='BertNormalizer' in normalizer"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
 def test_other_tokenizers_cannot_lower_texts(kobert, tmp_path):
     (tmp_path / "spiece.model").write_bytes(kobert)
     with pytest.raises(ValueError, match="`do_lower_case` in the sentence_.*_config.json"):
@@ -576,6 +592,50 @@ def test_a_bert_with_the_pieces_of_xlm_r(xlm_r, tmp_path):
     )
     tokenizer.save(tmp_path / "saved")
     same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path / "saved"))
+    theirs.save_pretrained(tmp_path / "theirs")  # which leaves a tokenizer.json alone
+    again = text.load_pretrained_tokenizer(tmp_path / "theirs")
+    assert again.get_vocabulary() == tokenizer.get_vocabulary()
+    same_answers(again, tokenizer)
+
+
+UNIGRAM = {
+    "model": {
+        "type": "Unigram",
+        "unk_id": 1,
+        "vocab": [*([t, 0.0] for t in BERT), ["\u2581", -3.0], ["a", -1], ["\u2581a", -2.5]],
+    },
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"},
+}
+
+
+def test_a_unigram_model_with_berts_tokens(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(UNIGRAM))
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.tokenize(tf.constant(["aa a", "[MASK]b"])).to_list() == [[7, 6, 7], [5, 1]]
+    assert tokenizer.special_ids == (0, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "model, others, message",
+    [
+        ({"unk_id": 8}, {}, "`unk_id` is 8"),
+        ({"vocab": [["a"]]}, {}, "no pieces with their scores"),
+        ({"vocab": [["a", 1e999]]}, {}, "no pieces with their scores"),
+        ({"vocab": [["a", 0], ["a", 0]]}, {}, "Expected each id 0 .. 0 once"),
+        ({"byte_fallback": True}, {}, "Expected byte_fallback=false"),
+        ({}, {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer Metaspace.*Whitespace"),
+        ({}, {"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}, "are no objects"),
+        ({}, {"normalizer": {"type": "Lowercase"}}, "a normalizer Precompiled.*Lowercase"),
+        ({}, {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}, "is damaged"),
+        ({}, {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "Not a Sent"),
+        ({}, {"added_tokens": {"a": 3}}, "`added_tokens` is no list"),
+    ],
+)
+def test_a_unigram_model_that_is_no_sentence_piece_is_refused(model, others, message, tmp_path):
+    content = {**UNIGRAM, **others, "model": {**UNIGRAM["model"], **model}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        text.load_pretrained_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """SentencePiece models of published folders: KoBERT's, and XLM-R's in the folder of a BERT."""
 
 from keras_xfmr.common.files import read_bytes, read_lines
+from keras_xfmr.text.published.unigram import unigram_of
 from keras_xfmr.text.tokenizers.added_tokens import added_beside, in_order
-from keras_xfmr.text.tokenizers.bert import bert_special_ids
+from keras_xfmr.text.tokenizers.bert import BERT_TOKENS, bert_special_ids
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.tokenizers.sentence_piece_model import NORMAL, read_model
 
@@ -21,6 +22,13 @@ XLM_R_ROLES = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
     "mask_token": "<mask>",
+}
+OURS = {
+    "pad_id": "pad_token",
+    "unknown_id": "unk_token",
+    "start_id": "cls_token",
+    "end_id": "sep_token",
+    "mask_id": "mask_token",
 }
 
 
@@ -53,6 +61,35 @@ def is_xlm_r(config, special, model):
     named = {role: _content({**special, **config}.get(role)) for role in XLM_R_ROLES}
     return named["mask_token"] == XLM_R_MASK and all(
         token in (None, XLM_R_ROLES[role]) for role, token in named.items()
+    )
+
+
+def load_unigram(fast, xlm_r):
+    """The tokenizer of a `tokenizer.json` with a unigram model, which has the ids.
+
+    Args:
+        fast: what it holds.
+        xlm_r: whether special tokens are XLM-R's, else BERT's.
+
+    Raises:
+        ValueError: it is damaged, or cuts texts in another way.
+    """
+    names = XLM_R_ROLES if xlm_r else BERT_TOKENS
+    tokens, proto = unigram_of(fast, set(names.values()))
+    ids = {token: index for index, token in enumerate(tokens)}
+    added = fast.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise ValueError("tokenizer.json is damaged: `added_tokens` is no list.")
+    vocabulary = in_order(ids, added, names.values())
+    if not xlm_r:
+        return SentencePieceTokenizer(proto, vocabulary=vocabulary, **bert_special_ids(vocabulary))
+    lacking = [token for token in dict.fromkeys(names.values()) if token not in vocabulary]
+    if lacking:
+        raise ValueError(f"Expected the tokens of XLM-R in tokenizer.json. Missing: {lacking}.")
+    return SentencePieceTokenizer(
+        proto,
+        vocabulary=vocabulary,
+        **{ours: vocabulary.index(XLM_R_ROLES[theirs]) for ours, theirs in OURS.items()},
     )
 
 
@@ -94,12 +131,10 @@ def _xlm_r(path, proto, texts, added):
         )
     tokens = [*XLM_R_BEGIN, *texts[len(begin) :], XLM_R_MASK]
     ids = {token: index for index, token in enumerate(tokens)}
-    special = dict(zip(("start_id", "pad_id", "end_id", "unknown_id"), range(4)))
     return SentencePieceTokenizer(
         proto,
         vocabulary=in_order(ids, added, XLM_R_ROLES.values()),
-        mask_id=ids[XLM_R_MASK],
-        **special,
+        **{ours: ids[XLM_R_ROLES[theirs]] for ours, theirs in OURS.items()},
     )
 
 

@@ -7,7 +7,13 @@ from keras_xfmr.common.sentence_folders import transformer_folder
 from keras_xfmr.text.published.byte_pair import is_byte_pair, load_byte_pair
 from keras_xfmr.text.published.casing import decide, warn_of_lost_words
 from keras_xfmr.text.published.rows import longest_row, lowers_texts
-from keras_xfmr.text.published.sentence_piece import is_xlm_r, load_sentence_piece, model_file
+from keras_xfmr.text.published.sentence_piece import (
+    is_xlm_r,
+    load_sentence_piece,
+    load_unigram,
+    model_file,
+)
+from keras_xfmr.text.published.unigram import is_unigram
 from keras_xfmr.text.tokenizers.added_tokens import added_beside, in_order
 from keras_xfmr.text.tokenizers.base import DESCRIPTION, load_tokenizer
 from keras_xfmr.text.tokenizers.bert import (
@@ -43,6 +49,7 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
        A BERT may have the model of XLM-R (`sentencepiece.bpe.model`, with the special tokens `<s>`,
        `</s>`, `<pad>`, `<unk>`, `<mask>`), as paraphrase-multilingual-MiniLM-L12-v2 does: the ids
        are then those of XLM-R. A pair of texts is packed as BERT's, with one `</s>` between them.
+       Without such a file a unigram model in `tokenizer.json` is read in its place.
     3. `tokenizer.json` of the `tokenizers` package with a byte-level BPE model, or `vocab.json` and
        `merges.txt` without it: a `BytePairTokenizer`, whose `from_file` says what is read. The
        special tokens are those that `tokenizer_config.json` and `special_tokens_map.json` name
@@ -74,8 +81,9 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
     Where a folder's settings keep so many words of its vocabulary from being found, they count, as
     in transformers, and a warning names the argument that helps.
 
-    Of sentence-transformers `sentence_bert_config.json` counts: with `do_lower_case` texts are put
-    into small letters and keep their accents, and `max_seq_length` becomes `max_length` of the
+    Of sentence-transformers `sentence_bert_config.json` counts: with `do_lower_case`, or the step
+    `Lowercase` in `tokenizer.json` that later versions make of it, texts are put into small letters
+    and keep their accents, and `max_seq_length` becomes `max_length` of the
     tokenizer, the default length of a `SentencePacker`. Without it that is `model_max_length` of
     `tokenizer_config.json`, or None. Its first version had the files in a folder `0_Transformer` or
     `0_BERT`, which is found.
@@ -128,22 +136,28 @@ def _load(folder, given):
     """The tokenizer of a folder that others wrote."""
     fast = _optional_json(folder / "tokenizer.json")
     config, special = (_optional_json(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_MAP))
-    model, lowers = model_file(folder), lowers_texts(folder)
+    model = model_file(folder)
+    fast, lowers = _without_lowercase(fast)
+    lowers = lowers or lowers_texts(folder)
     byte_pair = model is None and is_byte_pair(folder, fast)
-    if lowers and (byte_pair or model is not None):
+    unigram = model is None and is_unigram(fast)
+    if lowers and (byte_pair or unigram or model is not None):
         raise ValueError(
             "This tokenizer normalizes by its own rules. Received: `do_lower_case` in the "
-            f"sentence_*_config.json of {str(folder)!r}; lower the text before the tokenizer, and "
-            "take it out there."
+            f"sentence_*_config.json of {str(folder)!r}, or Lowercase in its tokenizer.json; lower "
+            "the text before the tokenizer, and take it out there."
         )
     if byte_pair:
         return _with_settings(load_byte_pair(folder, fast, config, special), given)
-    xlm_r = model is not None and is_xlm_r(config, special, _optional_json(folder / "config.json"))
+    pieces = unigram or model is not None
+    xlm_r = pieces and is_xlm_r(config, special, _optional_json(folder / "config.json"))
     if not xlm_r:
         _check_special_tokens(config, TOKENIZER_CONFIG)
         _check_special_tokens(special, SPECIAL_MAP)
     if model is not None:
         return _with_settings(load_sentence_piece(model, config, special, xlm_r), given)
+    if unigram:
+        return _with_settings(load_unigram(fast, xlm_r), given)
     if fast:
         vocabulary = _fast_vocabulary(fast)
     elif (folder / "vocab.txt").is_file():
@@ -271,6 +285,16 @@ def _settings(config, has_config, fast):
             raise ValueError(f"Expected true or false as {config_name!r}. Received: {value!r}.")
         settings[argument] = value
     return settings
+
+
+def _without_lowercase(fast):
+    """A `tokenizer.json` without the step that sentence-transformers puts before BERT's normalizer
+    for its `do_lower_case`, and whether there was one."""
+    steps = fast.get("normalizer")
+    steps = steps.get("normalizers") if isinstance(steps, dict) else None
+    if not isinstance(steps, list) or len(steps) != 2 or steps[0] != {"type": "Lowercase"}:
+        return fast, False
+    return {**fast, "normalizer": steps[1]}, True
 
 
 def _part(fast, name):

@@ -8,7 +8,7 @@ from keras_xfmr.checkpoints.formats.hdf5 import HDF5Checkpoint
 from keras_xfmr.checkpoints.formats.safetensors import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.formats.tf1 import TF1Checkpoint
 from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
-from keras_xfmr.common.files import CONFIG_BYTES, read_json, refuse_pointer
+from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
 # What a folder is searched for, the safest and fastest first.
 FILES = (
@@ -114,7 +114,6 @@ def _read_one(path):
         is_tf1 = index == path or not path.is_file()
         if is_tf1 and not index.is_file():
             raise ValueError(f"a part of a TensorFlow checkpoint, whose {index.name} is missing.")
-        refuse_pointer(index if is_tf1 else path)
         if is_tf1:
             return TF1Checkpoint(index.with_suffix(""))
         return READERS.get(path.suffix, TorchCheckpoint)(path)

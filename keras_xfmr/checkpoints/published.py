@@ -239,8 +239,9 @@ class Published:
         if self._known[name].weight.part != HEAD:
             core = self.family.core
             return (
-                f"The sizes of an {core} are those of its weights: leave such arguments out, "
-                "`vocab_size` too where a tokenizer has more tokens than the checkpoint."
+                f"The sizes of an {core} are those of its weights: leave such arguments out. Where "
+                "a tokenizer has more tokens, call `models.resize_token_embeddings` on the loaded "
+                "model."
             )
         return (
             f"Where it is a head of another task, load the {self.family.core} alone: "

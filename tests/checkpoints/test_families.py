@@ -151,6 +151,15 @@ def test_a_tied_table_is_reported(tmp_path):
     np.testing.assert_array_equal(np.asarray(table), arrays[decoder])
 
 
+def test_more_tokens_than_the_checkpoint_has(tmp_path):
+    write(tmp_path)
+    message = r"word_embeddings.*\(37, 12\).*leave such arguments out.*resize_token_embeddings"
+    with pytest.raises(ValueError, match=message):
+        models.Bert.from_pretrained(tmp_path, vocab_size=37)
+    longer = models.resize_token_embeddings(models.Bert.from_pretrained(tmp_path), 37)
+    assert longer.token_embedding.input_dim == 37
+
+
 # ---- gates in another order
 
 TORCH = Style(kernel=".weight_ih_l0", recurrent_kernel=".weight_hh_l0")

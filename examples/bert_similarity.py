@@ -33,7 +33,9 @@ flags.DEFINE_integer("top", 3, "Hits of a search.")
 flags.DEFINE_enum(
     "pooling", None, ["mean", "cls"], "How a sentence's vector is made; by default as DIR says."
 )
-flags.DEFINE_integer("max_length", 128, "Word pieces of the longest sentence.")
+flags.DEFINE_integer(
+    "max_length", None, "Word pieces of the longest sentence; by default as DIR says, else 128."
+)
 flags.DEFINE_string("output", "runs/similarity", "Folder for everything that is written.")
 
 
@@ -69,11 +71,12 @@ def main(argv):
     output = command_line.output_folder(FLAGS.output, argv[0], ("model.keras", "saved_model"))
     lines = read(FLAGS.corpus) if FLAGS.corpus else []
     tokenizer = text.load_pretrained_tokenizer(FLAGS.pretrained)
-    packer = text.SentencePacker(tokenizer, FLAGS.max_length, report_truncation=True)
+    max_length = FLAGS.max_length or tokenizer.max_length or 128
+    packer = text.SentencePacker(tokenizer, max_length, report_truncation=True)
     model = models.BertEmbedder.from_pretrained(
         FLAGS.pretrained, **({"pooling": FLAGS.pooling} if FLAGS.pooling else {})
     )
-    fine_tuning.check_length(model, FLAGS.max_length)
+    fine_tuning.check_length(model, max_length)
     print(f"{model.count_params():,} weights; {model.pooling} pooling; {model.load_report}")
 
     vectors = embed(model, packer, FLAGS.sentence)

@@ -9,9 +9,10 @@ import weakref
 
 import numpy as np
 
+from keras_xfmr.common.files import refuse_pointer
+
 # More than any weight has; NumPy 1 takes 32.
 MAX_AXES = 32
-CONFIG_BYTES = 4 << 20  # id2label of a large classifier is long, but not longer
 
 
 class Checkpoint(collections.abc.Mapping):
@@ -56,6 +57,7 @@ class Checkpoint(collections.abc.Mapping):
         return self[name]
 
     def _open(self, path):
+        refuse_pointer(path)
         file = self._resources.enter_context(open(path, "rb"))
         self.file_bytes += size_of(file)
         return file

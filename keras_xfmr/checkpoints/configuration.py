@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES
-from keras_xfmr.common.files import read_json
+from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
 MOST_LABELS = 1_000_000
 

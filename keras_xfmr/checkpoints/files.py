@@ -1,13 +1,14 @@
 """Which file holds the weights, and which reader reads it."""
 
 import pathlib
+import re
 
-from keras_xfmr.checkpoints.checkpoint import CONFIG_BYTES, Checkpoint, is_name, naming
+from keras_xfmr.checkpoints.checkpoint import Checkpoint, is_name, naming
 from keras_xfmr.checkpoints.formats.hdf5 import HDF5Checkpoint
 from keras_xfmr.checkpoints.formats.safetensors import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.formats.tf1 import TF1Checkpoint
 from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
-from keras_xfmr.common.files import read_json
+from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
 # What a folder is searched for, the safest and fastest first.
 FILES = (
@@ -19,7 +20,8 @@ FILES = (
 )
 HDF5 = (".hdf5", ".h5")
 READERS = {".safetensors": SafetensorsCheckpoint, **dict.fromkeys(HDF5, HDF5Checkpoint)}
-LFS_POINTER = b"version https://git-lfs"
+# The parts of a TensorFlow checkpoint that are not its index.
+TF1_PART = re.compile(r"(.+)\.(data-\d+-of-\d+|meta)")
 
 
 def read_checkpoint(path):
@@ -28,10 +30,11 @@ def read_checkpoint(path):
     Args:
         path: a file: safetensors, a `pytorch_model.bin` of either format, the `.index.json` of a
             model in several files, HDF5 (`*.hdf5`, `*.h5`), or a TensorFlow checkpoint by its
-            prefix (`bert_model.ckpt`) or its `.index`. Or a folder, which is searched in this
-            order: `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin`,
-            `pytorch_model.bin.index.json`, `lm_weights.hdf5`, a TensorFlow checkpoint (the one that
-            the file `checkpoint` names, or the only `*.ckpt*.index`), and the only HDF5 file.
+            prefix (`bert_model.ckpt`) or one of its files (`bert_model.ckpt.index`). Or a folder,
+            which is searched in this order: `model.safetensors`, `model.safetensors.index.json`,
+            `pytorch_model.bin`, `pytorch_model.bin.index.json`, `lm_weights.hdf5`, a
+            TensorFlow checkpoint (the one that the file `checkpoint` names, or the only
+            `*.ckpt*.index`), and the only HDF5 file.
 
     Returns:
         A `Checkpoint`: name -> array, with `shapes`, `format` and `close`; also a context manager.
@@ -57,7 +60,8 @@ def read_checkpoint(path):
     if path.is_file() and path.suffix == ".json":
         with naming(path):
             return ShardedCheckpoint(path)
-    return _read_one(path)
+    part = TF1_PART.fullmatch(path.name)
+    return _read_one(path.with_name(part[1]) if part else path)
 
 
 def is_there(path):
@@ -106,13 +110,12 @@ def _latest(path):
 
 def _read_one(path):
     with naming(path):
-        if path.suffix == ".index":
-            return TF1Checkpoint(path.with_suffix(""))
-        if not path.is_file():
-            return TF1Checkpoint(path)
-        with open(path, "rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise ValueError("a pointer of git-lfs. Fetch the file itself by `git lfs pull`.")
+        index = path if path.suffix == ".index" else _index(path)
+        is_tf1 = index == path or not path.is_file()
+        if is_tf1 and not index.is_file():
+            raise ValueError(f"a part of a TensorFlow checkpoint, whose {index.name} is missing.")
+        if is_tf1:
+            return TF1Checkpoint(index.with_suffix(""))
         return READERS.get(path.suffix, TorchCheckpoint)(path)
 
 
@@ -146,7 +149,10 @@ def _weight_map(path):
     """name -> name of a file in the same folder."""
     weight_map = read_json(path, dict, CONFIG_BYTES).get("weight_map")
     if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
-        raise ValueError('Expected an index {"weight_map": {name: file}}.')
+        raise ValueError(
+            'Expected an index {"weight_map": {name: file}}. Where it is a configuration, give '
+            "its folder."
+        )
     for file in set(weight_map.values()):
         if not is_name(file):
             raise ValueError(f"Expected files beside the index. Received: {file!r}.")

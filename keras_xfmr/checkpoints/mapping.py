@@ -123,6 +123,9 @@ class LoadReport:
         loaded: weights that were read.
         missing: weights of the model that the checkpoint does not have; freshly drawn.
         unexpected: what the checkpoint has besides.
+        tied: names in the checkpoint whose array is that of a loaded weight, such as an output
+            table. It was checked that the two are equal, or the weight stands under this name
+            alone.
 
     Example:
 
@@ -133,12 +136,15 @@ class LoadReport:
     loaded: tuple
     missing: tuple
     unexpected: tuple
+    tied: tuple = ()
 
     def __str__(self):
         parts = [f"{len(self.loaded)} weights loaded"]
         for title in ("missing", "unexpected"):
             names = getattr(self, title)
             parts.append(f"{len(names)} {title}" + (f": {', '.join(names)}" if names else ""))
+        if self.tied:
+            parts.append(f"{len(self.tied)} tied: {', '.join(self.tied)}")
         return "; ".join(parts)
 
 
@@ -176,24 +182,56 @@ def load_pretrained(model, checkpoint):
                 f"Received: {checkpoint.shape(name)}. {checkpoint.way_out(name)}"
             )
         weights[name].assign(checkpoint.read(name), widths)
-    _check_tied(model, checkpoint)
+    tied = _check_tied(model, checkpoint)
+    beside = _load_projections(model, checkpoint)
+    loaded, missing = loaded + beside[0], missing + beside[1]
+    known = {*loaded, *tied}
     unexpected = [
-        name
-        for name in checkpoint.names
-        if not (name in weights and name in there) and not family.is_no_weight(name)
+        name for name in checkpoint.names if name not in known and not family.is_no_weight(name)
     ]
-    return LoadReport(tuple(loaded), tuple(missing), tuple(unexpected))
+    return LoadReport(tuple(loaded), tuple(missing), tuple(unexpected), tuple(tied))
+
+
+def _load_projections(model, checkpoint):
+    """Fills the dense layers behind a pooling, whose weights lie in folders of their own.
+
+    Returns:
+        Names of weights that were read, and of those that the folder does not have so.
+    """
+    layers = getattr(model, "projection_layers", [])
+    if not layers:
+        return [], []
+    ends = ("linear.weight", "linear.bias")
+    if checkpoint.projections != model.projections:
+        return [], [f"{layer.name}.{e}" for layer in layers for e, _ in zip(ends, layer.weights)]
+    loaded = []
+    for layer, (path, arrays) in zip(layers, checkpoint.projection_weights()):
+        for value, array, end in zip(layer.weights, arrays, ends):
+            if tuple(value.shape) != array.shape:
+                raise ValueError(
+                    f"{path!r} reads vectors of {array.shape[0]} numbers, and the pooling gives "
+                    f"{value.shape[0]}. Leave `pooling=` out, or pass projections=()."
+                )
+            value.assign(kernels.tensor_from_array(array))
+            loaded.append(f"{path}.{end}")
+    return loaded, []
 
 
 def _check_tied(model, checkpoint):
-    """An output table or bias of its own would be lost without a word."""
+    """The names of tied weights. An output table or bias of its own would be lost silently."""
+    found = []
     for tied in checkpoint.family.tied:
         name, other = tied.name, tied.to
-        if not hasattr(model, tied.attribute) or name not in checkpoint.names:
+        if name not in checkpoint.names:
             continue
-        same_shape = checkpoint.shape(name) == checkpoint.shape(other)
-        if not same_shape or not np.array_equal(*map(checkpoint.read_stored, (name, other))):
-            raise ValueError(f"{name!r} differs from {other!r}; this library ties the two.")
+        if checkpoint.names[name] != checkpoint.names[other]:
+            if not hasattr(model, tied.attribute):
+                continue
+            same_shape = checkpoint.shape(name) == checkpoint.shape(other)
+            if not same_shape or not np.array_equal(*map(checkpoint.read_stored, (name, other))):
+                raise ValueError(f"{name!r} differs from {other!r}; this library ties the two.")
+        found.append(name)
+    return found
 
 
 # ---- writing
@@ -243,3 +281,8 @@ def save_pretrained(model, folder):
     for path, content in {**model.hub_files(), family.config_files[0]: config}.items():
         (folder / path).parent.mkdir(exist_ok=True)
         write_json(folder / path, content)
+    for path, layer in model.hub_layers().items():
+        arrays = [np.asarray(value, "float32").T for value in layer.weights]
+        names = ("linear.weight", "linear.bias")
+        tensors = {n: np.ascontiguousarray(array) for n, array in zip(names, arrays)}
+        write_safetensors(folder / path / "model.safetensors", tensors, {"format": "pt"})

@@ -3,23 +3,19 @@
 import math
 import pathlib
 
-from keras_xfmr.checkpoints import configuration
+from keras_xfmr.checkpoints import configuration, sentence_modules
 from keras_xfmr.checkpoints.checkpoint import stored_dtype
 from keras_xfmr.checkpoints.families import FAMILIES, family_called, find_family
 from keras_xfmr.checkpoints.files import is_there, read_checkpoint
 from keras_xfmr.checkpoints.keras_hub import is_backbone, read_backbone
-from keras_xfmr.checkpoints.sentence_modules import read_normalize, read_pooling
 from keras_xfmr.checkpoints.tables import CORE, HEAD, joins
+from keras_xfmr.common.sentence_folders import transformer_folder
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Of the weights to the file. torch lets weights share bytes, which a model's own do not.
 MOST_SHARING = 2
 # Of a classifier that a file does not have, and that is drawn on the word of its configuration.
 MOST_LABELS_TO_DRAW = 10_000
-
-# Where folders of sentence-transformers had the weights before its second version, such as
-# "0_Transformer" and "0_BERT".
-INNER = "0_*"
 
 
 def open_pretrained(source, *, family=None, num_labels=None):
@@ -53,8 +49,7 @@ def open_pretrained(source, *, family=None, num_labels=None):
             f"`hf download {source} --local-dir FOLDER` (of huggingface_hub), and give that FOLDER."
         )
     folder = path if path.is_dir() else path.parent
-    inner = [] if (path / "config.json").is_file() else sorted(path.glob(f"{INNER}/config.json"))
-    path = inner[0].parent if inner else path
+    path = transformer_folder(path) if path.is_dir() else path
     wanted = [family_called(family)] if family else FAMILIES.values()
     files = dict.fromkeys(name for one in wanted for name in one.config_files)
     config = configuration.read_config(path if path.is_dir() else folder, tuple(files))
@@ -81,14 +76,17 @@ class Published:
         problem_type: what transformers trains a classifier for, or None.
         classifier_dropout: of a head; None where nothing is said.
         architecture: the class of transformers that the weights are of, or None.
-        pooling: None, `"mean"`, `"cls"` or `"other"`, of sentence-transformers.
+        pooling: how sentence-transformers makes one vector, as an `Embedder` has it, or None.
         normalize: whether its vectors have the length 1, or None.
+        projections: its dense layers behind the pooling, as an `Embedder` has them.
+        prompts: what belongs in front of texts there, name -> text.
         names: name in the table -> name in the file.
 
     Raises:
         ValueError: a configuration that the family has no model for, or that does not fit the
-            weights. `num_labels`, where it cannot be believed; `pooling` and `normalize`, where
-            `modules.json` is damaged.
+            weights. `num_labels`, where it cannot be believed; `pooling`, `normalize`,
+            `projections` and `prompts`, where the files of sentence-transformers are damaged, or
+            vectors are made there in a way that is not here.
     """
 
     def __init__(self, family, config, tensors, *, num_labels=None, folder=None):
@@ -164,11 +162,34 @@ class Published:
 
     @property
     def pooling(self):
-        return None if self._folder is None else read_pooling(self._folder)
+        return None if self._folder is None else sentence_modules.read_pooling(self._folder)
 
     @property
     def normalize(self):
-        return None if self._folder is None else read_normalize(self._folder)
+        return None if self._folder is None else sentence_modules.read_normalize(self._folder)
+
+    @property
+    def projections(self):
+        return [projection.arguments for projection in self._projections()]
+
+    def _projections(self):
+        if self._folder is None:
+            return []
+        return sentence_modules.read_projections(self._folder, self.arguments["d_model"])
+
+    def projection_weights(self):
+        """Of each of the `projections`: its place in the folder, its kernel and its bias."""
+        for one in self._projections():
+            yield one.path, sentence_modules.read_projection(self._folder, one)
+
+    @property
+    def prompts(self):
+        return {} if self._folder is None else sentence_modules.read_prompts(self._folder)[0]
+
+    @property
+    def not_honoured(self):
+        """Sentences about what sentence-transformers would do and an `Embedder` does not."""
+        return [] if self._folder is None else sentence_modules.not_honoured(self._folder)
 
     def option(self, name):
         """What the configuration says by a name of its own, unchecked, or None."""
@@ -217,7 +238,11 @@ class Published:
         """What to do about a weight that does not fit a model."""
         if self._known[name].weight.part != HEAD:
             core = self.family.core
-            return f"The sizes of an {core} are those of its weights: leave such arguments out."
+            return (
+                f"The sizes of an {core} are those of its weights: leave such arguments out. Where "
+                "a tokenizer has more tokens, call `models.resize_token_embeddings` on the loaded "
+                "model."
+            )
         return (
             f"Where it is a head of another task, load the {self.family.core} alone: "
             f"Head({self.family.model}.from_pretrained(path), ...)."
@@ -237,7 +262,7 @@ class Published:
         """A weight that files may have by the name of one that is tied to it, as they please."""
         for tied in self.family.tied:
             if tied.to not in self.names and tied.name in self.names:
-                self.names[tied.to] = self.names.pop(tied.name)
+                self.names[tied.to] = self.names[tied.name]
                 self._known[tied.to] = self.family.identify(tied.to)
 
     def _check_core(self):
@@ -291,6 +316,9 @@ class Published:
             found = f"{len(blocks)}: {sorted(blocks)[:3]} .. {sorted(blocks)[-1:]}"
             if not blocks:
                 found = f"none, no name begins with {start}: {sorted(self.names)[:3]} ..."
+                before = {name.partition(start)[0] for name in self.names if start in name}
+                if len(before) == 1:
+                    found += f". Take {before.pop()!r} off the names in the file"
             raise ValueError(
                 f"The configuration names {count} blocks ({start}0 and so on). Received: weights "
                 f"of {found}."

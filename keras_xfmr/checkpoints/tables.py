@@ -17,6 +17,8 @@ CORE, OPTIONAL, HEAD = "core", "optional", "head"
 # In files, but no weights of a model: what a TensorFlow 1 optimizer left.
 OPTIMIZER = r".*[./]adam_[mv]|global_step"
 BLOCK_NUMBER = re.compile(r"(0|[1-9]\d{0,5})(?!\d)")
+# What DataParallel, torch.compile and modules around a model put in front of its names.
+AROUND = re.compile(r"((module|_orig_mod|model)\.)*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -270,6 +272,7 @@ class Family:
 
     def identify(self, stored):
         """The `Known` of a name in a file."""
+        stored = stored[AROUND.match(stored).end() :]
         prefix = next((prefix for prefix in self.prefixes if stored.startswith(prefix)), "")
         name = spelling = stored[len(prefix) :]
         block = counted = None
@@ -298,8 +301,7 @@ class Family:
 
     def is_no_weight(self, name):
         """Whether nobody misses what stands in a file by this name."""
-        tied = [tied.name for tied in self.tied]
-        return name in tied or any(re.fullmatch(p, name) for p in (OPTIMIZER, self.ignored))
+        return any(re.fullmatch(pattern, name) for pattern in (OPTIMIZER, self.ignored))
 
 
 def joins(shape, sides):

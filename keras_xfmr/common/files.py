@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 
-MAX_BYTES = 16 * 2**20  # the largest published BERT's tokenizer.json has 10 MB
+MAX_BYTES = 24 * 2**20  # the largest tokenizer.json of a published BERT has 17 MB
+CONFIG_BYTES = 4 << 20  # id2label of a large classifier is long, but not longer
 MAX_LINES = 2**20  # and its vocabulary half of it
+LFS_POINTER = b"version https://git-lfs"
 
 
 def read_bytes(path, most=None):
@@ -14,11 +16,12 @@ def read_bytes(path, most=None):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is larger.
+        ValueError: it is larger, or a pointer of git-lfs.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No {path.name} in {str(path.parent)!r}.")
+    refuse_pointer(path)
     most = MAX_BYTES if most is None else most
     with path.open("rb") as file:
         # `read` takes memory for all that it may read, before it finds less.
@@ -26,6 +29,15 @@ def read_bytes(path, most=None):
     if len(content) > most:
         raise ValueError(f"Expected at most {most} bytes. Received: more in {str(path)!r}.")
     return content
+
+
+def refuse_pointer(path):
+    """Raises ValueError where a file is only what git-lfs leaves in the place of one."""
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(
+                f"{str(path)!r} is a pointer of git-lfs. Fetch the file itself by `git lfs pull`."
+            )
 
 
 def read_lines(path):

@@ -1,4 +1,4 @@
-"""Reads protocol buffers without the messages that they are written by.
+"""Reads and writes protocol buffers without the messages that they are written by.
 
 SentencePiece's models and TensorFlow's checkpoints are such messages, and neither TensorFlow nor
 tensorflow-text brings their definitions along. No field is larger than the bytes that it is read
@@ -57,6 +57,29 @@ def fields(message):
         else:
             raise ValueError(f"unknown wire type {wire}")
         yield number, value
+
+
+def field(number, value):
+    """The bytes of a field: an integer from 0, bytes, or a float of four bytes.
+
+    Example:
+
+    >>> field(1, 7) + field(2, b"a")
+    b'\\x08\\x07\\x12\\x01a'
+    """
+    if isinstance(value, bytes):
+        return _digits(number << 3 | BYTES) + _digits(len(value)) + value
+    if isinstance(value, float):
+        return _digits(number << 3 | FIXED32) + struct.pack("<f", value)
+    return _digits(number << 3 | VARINT) + _digits(value)
+
+
+def _digits(value):
+    digits = []
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])
 
 
 def _part(message, position, size):

@@ -5,6 +5,7 @@ The arguments besides the encoder, inputs, outputs and errors are those of the h
 
 import keras
 
+from keras_xfmr.checkpoints.sentence_modules import module_files
 from keras_xfmr.models.bert import Bert
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
@@ -173,7 +174,9 @@ class BertEmbedder(OverBert, Embedder):
 
     Args:
         bert: the encoder.
-        pooling, normalize: see `Embedder`; a published folder says them.
+        pooling, normalize, projections: see `Embedder`; a folder of sentence-transformers says
+            them. What else it does to texts, such as prompts in front of them, is logged as a
+            warning: `checkpoints.open_pretrained(folder).prompts` has them.
 
     Example:
 
@@ -182,19 +185,20 @@ class BertEmbedder(OverBert, Embedder):
     (1, 16)
     """
 
-    def __init__(self, bert, *, pooling="mean", normalize=True, name=None, **kwargs):
-        super().__init__(bert, pooling=pooling, normalize=normalize, name=name, **kwargs)
+    def __init__(
+        self, bert, *, pooling="mean", normalize=True, projections=(), name=None, **kwargs
+    ):
+        super().__init__(
+            bert,
+            pooling=pooling,
+            normalize=normalize,
+            projections=projections,
+            name=name,
+            **kwargs,
+        )
 
     def hub_files(self):
-        kinds = ["Transformer", "Pooling", *(["Normalize"] if self.normalize else [])]
-        paths = ["", "1_Pooling", "2_Normalize"]
-        modules = [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (kind, path) in enumerate(zip(kinds, paths))
-        ]
-        pooling = {
-            "word_embedding_dimension": self.bert.d_model,
-            "pooling_mode_cls_token": self.pooling == "cls",
-            "pooling_mode_mean_tokens": self.pooling == "mean",
-        }
-        return {"1_Pooling/config.json": pooling, "modules.json": modules}
+        return module_files(self.pooling, self.normalize, self.projections, self.bert.d_model)
+
+    def hub_layers(self):
+        return {f"{i}_Dense": layer for i, layer in enumerate(self.projection_layers, 2)}

@@ -123,10 +123,32 @@ def test_an_index_and_its_files_disagree(tmp_path):
 
 def test_a_pointer_of_git_lfs_says_so(tmp_path):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    write_tf(tmp_path, sample_tf_index())
+    for name in (
+        "model.safetensors", "pytorch_model.bin", "a.hdf5", "model.safetensors.index.json",
+        "model.ckpt.data-00000-of-00001", "model.ckpt.index",
+    ):  # fmt: skip
         (tmp_path / name).write_text(pointer)
         with pytest.raises(ValueError, match="git lfs pull"):
             read_checkpoint(tmp_path / name)
+
+
+def test_any_file_of_a_tensorflow_checkpoint_names_it(tmp_path):
+    write_tf(tmp_path, sample_tf_index(), name="model.ckpt-21")
+    for end in (".index", ".data-00000-of-00001", ".meta"):
+        (tmp_path / "model.ckpt-21.meta").write_bytes(b"a graph")
+        with read_checkpoint(tmp_path / f"model.ckpt-21{end}") as checkpoint:
+            assert set(checkpoint) == {"floats", "integers"}
+    (tmp_path / "model.ckpt-21.index").unlink()
+    with pytest.raises(ValueError, match="whose model.ckpt-21.index is missing"):
+        read_checkpoint(tmp_path / "model.ckpt-21.data-00000-of-00001")
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
+def test_a_file_that_has_no_weights_leads_to_its_folder(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match="give its folder"):
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 5000, "x" * 252])

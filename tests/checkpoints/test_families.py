@@ -115,6 +115,51 @@ def test_a_weight_that_is_there_twice(tmp_path):
         models.Bert.from_pretrained(write(tmp_path, arrays=arrays))
 
 
+@pytest.mark.parametrize("around", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_what_wrappers_put_in_front_of_names(around, tmp_path):
+    arrays = {f"{around}bert.{name}": array for name, array in bert_arrays().items()}
+    arrays[f"{around}classifier.weight"] = np.ones((3, 12), "float32")
+    model = models.BertClassifier.from_pretrained(write(tmp_path, arrays=arrays))
+    assert "classifier.weight" in model.load_report.loaded and model.num_classes == 3
+    name = f"{around}transformer.h.0.ln_1.weight"
+    assert families.FAMILIES["gpt2"].identify(name).name == "h.0.ln_1.weight"
+
+
+def test_what_others_put_in_front_of_names_is_named(tmp_path):
+    write(tmp_path, arrays={f"net.{name}": array for name, array in bert_arrays().items()})
+    with pytest.raises(ValueError, match="Take 'net.' off the names"):
+        models.Bert.from_pretrained(tmp_path)
+
+
+def test_a_tied_table_is_reported(tmp_path):
+    table, decoder = "embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+    arrays = bert_arrays()
+    arrays[decoder] = np.arange(31 * 12, dtype="float32").reshape(31, 12)
+    assert models.Bert.from_pretrained(write(tmp_path, arrays=arrays)).load_report.unexpected == (
+        decoder,
+    )
+    arrays[table] = arrays[decoder]
+    report = models.BertPretrainer.from_pretrained(write(tmp_path, arrays=arrays)).load_report
+    assert report.tied == (decoder,) and decoder not in report.unexpected
+    assert f"1 tied: {decoder}" in str(report)
+    del arrays[table]  # as some files have it, under the name of the output table alone
+    for kind in (models.Bert, models.BertPretrainer):
+        model = kind.from_pretrained(write(tmp_path, arrays=arrays))
+        assert model.load_report.tied == (decoder,) and not model.load_report.unexpected
+        assert table in model.load_report.loaded
+    table = model.encoder.token_embedding.embeddings
+    np.testing.assert_array_equal(np.asarray(table), arrays[decoder])
+
+
+def test_more_tokens_than_the_checkpoint_has(tmp_path):
+    write(tmp_path)
+    message = r"word_embeddings.*\(37, 12\).*leave such arguments out.*resize_token_embeddings"
+    with pytest.raises(ValueError, match=message):
+        models.Bert.from_pretrained(tmp_path, vocab_size=37)
+    longer = models.resize_token_embeddings(models.Bert.from_pretrained(tmp_path), 37)
+    assert longer.token_embedding.input_dim == 37
+
+
 # ---- gates in another order
 
 TORCH = Style(kernel=".weight_ih_l0", recurrent_kernel=".weight_hh_l0")

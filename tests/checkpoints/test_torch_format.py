@@ -183,7 +183,10 @@ def test_a_module_with_buffers_parameters_and_metadata(kind, torch, tmp_path):
     state = dict(module.named_parameters())
     assert type(state["0.weight"]) is torch.nn.Parameter
     same_arrays(saved(torch, state, tmp_path / "a.bin", kind), arrays_of(state))
-    wrapped = {"state_dict": state, "epoch": 3, "lr": [0.1, 0.2], "name": "a"}
+    for key in ("state_dict", "model_state_dict", "model", "module"):
+        wrapped = {key: state, "epoch": 3, "lr": [0.1, 0.2], "optimizer": {"m": torch.zeros(3)}}
+        same_arrays(saved(torch, wrapped, tmp_path / "a.bin", kind), arrays_of(state))
+    wrapped = {"model": {"state_dict": state}}
     same_arrays(saved(torch, wrapped, tmp_path / "a.bin", kind), arrays_of(state))
 
 
@@ -193,6 +196,7 @@ def test_what_is_no_dictionary_of_tensors_is_refused(kind, torch, tmp_path):
         ([torch.zeros(3)], "Expected a dictionary of tensors. Received: list"),
         (torch.zeros(3), "Expected a dictionary of tensors. Received: View"),
         ({"epoch": 3}, "Received no tensor in 1"),
+        ({"net": {"a": torch.zeros(3)}, "lr": 1}, r"state_dict or .*There are some in \['net'\]"),
         (torch.nn.Linear(3, 5), "asks for 'torch.nn.modules.linear.Linear'"),
         ({"a": torch.zeros(1).expand(10**9)}, "1000000000 elements expands a storage of 1"),
     ):

@@ -411,9 +411,30 @@ def test_mean_pooling_leaves_padding_out():
     np.testing.assert_allclose(np.diag(cosines), 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-def test_the_vector_of_a_text_without_tokens_is_zero(normalize):
-    model = models.BertEmbedder(make_bert(num_layers=0), normalize=normalize)
+POOLINGS = {
+    "max": lambda x: x.max(0),
+    "mean_sqrt_len_tokens": lambda x: x.sum(0) / np.sqrt(len(x)),
+    "weightedmean": lambda x: np.average(x, axis=0, weights=np.arange(1, 1 + len(x))),
+    "lasttoken": lambda x: x[-1],
+    ("max", "cls"): lambda x: np.concatenate([x.max(0), x[0]]),
+}
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_other_poolings_leave_padding_out(pooling):
+    bert, ids = make_bert(), make_ids()
+    ids[0, 4:] = 0
+    sequence = numpy_of(bert(ids)[0])
+    expected = [POOLINGS[pooling](x) for x in (sequence[0, :4], sequence[1])]
+    model = models.BertEmbedder(bert, pooling=pooling, normalize=False)
+    np.testing.assert_allclose(numpy_of(model(ids)), expected, rtol=1e-5, atol=1e-6)
+    again = models.BertEmbedder.from_config(model.get_config())
+    assert again.pooling == model.pooling == pooling
+
+
+@pytest.mark.parametrize("pooling", [p for p in POOLINGS if "cls" not in p] + ["mean"])
+def test_the_vector_of_a_text_without_tokens_is_zero(pooling):
+    model = models.BertEmbedder(make_bert(num_layers=0), pooling=pooling)
     vectors = model({"token_ids": make_ids(), "attention_mask": np.zeros((2, 7), "int32")})
     np.testing.assert_array_equal(numpy_of(vectors), np.zeros((2, 12)))
 
@@ -833,8 +854,13 @@ def test_bad_calls():
         models.BertClassifier(bert, 0)
     with pytest.raises(TypeError, match="models.Bert"):
         models.BertClassifier("bert", 2)
-    with pytest.raises(ValueError, match="pooling"):
-        models.BertEmbedder(bert, pooling="max")
+    for pooling in ("median", (), ("mean", "mean"), None, 3):
+        with pytest.raises(ValueError, match="`pooling` must be one of 'mean', .*Received: "):
+            models.BertEmbedder(bert, pooling=pooling)
+    with pytest.raises(ValueError, match="`units` must be a positive integer"):
+        models.BertEmbedder(bert, projections=[{"units": 0}])
+    with pytest.raises(ValueError, match="`projections` must be dictionaries of `units`"):
+        models.BertEmbedder(bert, projections=[{"unit": 3}])
     with pytest.raises(ValueError, match="masked_positions"):
         models.BertPretrainer(bert)({"token_ids": make_ids()})
     with pytest.raises(ValueError, match="0 .. 1"):

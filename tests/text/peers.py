@@ -48,6 +48,16 @@ def tokens_of(reference):
     return sorted(reference.get_vocab(), key=reference.get_vocab().get)
 
 
+def xlm_r(peer):
+    """A model with the special tokens of XLM-R, `<unk>`, `<s>` and `</s>`."""
+    model = io.BytesIO()
+    peer.set_min_log_level(1)
+    peer.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 3), model_writer=model, vocab_size=83
+    )
+    return model.getvalue()
+
+
 def kobert(peer):
     """A model with KoBERT's order of special tokens; it reads "[MASK]" in a text as its own."""
     model = io.BytesIO()

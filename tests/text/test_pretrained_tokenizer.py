@@ -91,6 +91,32 @@ def test_a_name_is_not_downloaded(tmp_path, monkeypatch):
         text.load_pretrained_tokenizer("some/bert")
 
 
+def test_a_path_in_the_place_of_tokens_or_of_a_folder(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(LINES)
+    with pytest.raises(ValueError, match="Expected a folder, such as .*from_file"):
+        text.load_pretrained_tokenizer(path)
+    for given in (path, str(path)):
+        for kind in (text.BertTokenizer, text.WordTokenizer):
+            with pytest.raises(TypeError, match="Expected tokens in.*vocab.txt.*from_file"):
+                kind(given)
+        for kind in (text.BytePairTokenizer, text.CharacterBytePairTokenizer):
+            with pytest.raises(TypeError, match="Expected tokens in.*vocab.txt"):
+                kind(given, [])
+        with pytest.raises(TypeError, match="Expected the bytes of a model.*read_bytes"):
+            text.SentencePieceTokenizer(given)
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model"]
+)
+def test_a_pointer_of_git_lfs_is_no_tokenizer(name, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 3\n")
+    with pytest.raises(ValueError, match=f"{name}' is a pointer of git-lfs.*git lfs pull"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
 def test_the_settings_of_a_published_folder_count(folder, reference, peer):
     reference.normalizer = peers.normalizer(peer, False, True, False)
     reference.save(str(folder / "tokenizer.json"))
@@ -204,7 +230,8 @@ def test_a_special_token_may_be_added_to_the_model(tmp_path):
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        (("model", "type"), "Unigram", "Expected type='WordPiece' in model.*'Unigram'"),
+        (("model", "type"), "WordLevel", "Expected type='WordPiece' in model.*'WordLevel'"),
+        (("model", "type"), "Unigram", "damaged: its model has no pieces with their scores"),
         (("model", "continuing_subword_prefix"), "@@", "Expected continuing_subword_prefix='##'"),
         (("model", "max_input_chars_per_word"), 10**9, "Expected max_input_chars_per_word=100"),
         (("model", "vocab"), ["[PAD]"], "damaged: its model has no vocabulary"),
@@ -336,6 +363,77 @@ def test_a_tokenizer_takes_the_place_of_one_of_another_kind(kobert, tmp_path):
         assert (folder / "tokenizer.json").exists() is (tokenizer is pieces)
 
 
+# ---- what sentence-transformers says
+
+
+def say(folder, **settings):
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    return text.load_pretrained_tokenizer(folder)
+
+
+def test_the_longest_row_is_the_default_of_a_packer(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(LINES)
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.max_length is None
+    with pytest.raises(ValueError, match="`max_length` must be given"):
+        text.SentencePacker(tokenizer)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')
+    assert text.load_pretrained_tokenizer(tmp_path).max_length is None
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 37}')
+    assert text.load_pretrained_tokenizer(tmp_path).max_length == 37
+    assert say(tmp_path, max_seq_length=None).max_length == 37
+    tokenizer = say(tmp_path, max_seq_length=17)
+    assert text.SentencePacker(tokenizer).max_length == 17
+    tokenizer.save(tmp_path / "saved")
+    for load in (text.load_tokenizer, text.load_pretrained_tokenizer):
+        assert load(tmp_path / "saved").max_length == 17
+    written = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+    assert written["model_max_length"] == 17
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 13}')
+    assert say(tmp_path, max_seq_length=17).max_length == 13
+    for wrong in (0, "17", 1.5, True):
+        with pytest.raises(ValueError, match="a whole number from 1 as 'max_seq_length'"):
+            say(tmp_path, max_seq_length=wrong)
+
+
+def test_sentence_transformers_may_lower_texts(tmp_path):
+    """It does so before the tokenizer, which then keeps accents."""
+    (tmp_path / "vocab.txt").write_text("\n".join([*BERT, "Ann", "été"]) + "\n", "utf8")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    tokenizer = say(tmp_path, do_lower_case=True)
+    assert tokenizer.lowercase and tokenizer.strip_accents is False
+    assert tokenizer.tokenize(["ÉTÉ Ann"]).to_list() == [[6, 1]]
+    assert not say(tmp_path, do_lower_case=False).lowercase
+    (tmp_path / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    assert not text.load_pretrained_tokenizer(tmp_path, lowercase=False).lowercase
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert say(tmp_path, do_lower_case=True).strip_accents is None  # as before
+    with pytest.raises(ValueError, match="true or false as 'do_lower_case'"):
+        say(tmp_path, do_lower_case="yes")
+
+
+def test_a_step_that_lowers_texts_before_berts_normalizer(tmp_path):
+    """As version 3 of sentence-transformers and later save `do_lower_case`."""
+    content = description()
+    steps = [{"type": "Lowercase"}, {"type": "BertNormalizer", "lowercase": False}]
+    content["normalizer"] = {"type": "Sequence", "normalizers": steps}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.lowercase and tokenizer.strip_accents is False
+    content["normalizer"]["normalizers"] = steps[::-1]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="Expected type='BertNormalizer' in normalizer"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
+def test_other_tokenizers_cannot_lower_texts(kobert, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(kobert)
+    with pytest.raises(ValueError, match="`do_lower_case` in the sentence_.*_config.json"):
+        say(tmp_path, do_lower_case=True)
+    assert say(tmp_path, do_lower_case=False, max_seq_length=11).max_length == 11
+
+
 # ---- SentencePiece, as KoBERT has it
 
 
@@ -458,6 +556,117 @@ def test_sentence_piece_folders_that_do_not_fit_are_refused(kobert, tmp_path):
         (tmp_path / "spiece.model").write_bytes(b"")
     os.remove(tmp_path / "spiece.model")
     with pytest.raises(ValueError, match="Expected one SentencePiece model.*a.model, b.model"):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def xlm_r():
+    return peers.xlm_r(pytest.importorskip("sentencepiece"))
+
+
+def write_xlm_r(folder, model, config, special=None, **said):
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **said}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps(special or {}))
+    return folder
+
+
+XLM_R = {"tokenizer_class": "XLMRobertaTokenizer", "mask_token": "<mask>"}
+
+
+def test_a_bert_with_the_pieces_of_xlm_r(xlm_r, tmp_path):
+    """As paraphrase-multilingual-MiniLM-L12-v2 has them."""
+    transformers = pytest.importorskip("transformers")
+    write_xlm_r(tmp_path, xlm_r, XLM_R)
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.get_vocabulary()[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert (tokenizer.unknown_id, tokenizer.special_ids) == (3, (1, 0, 2, 84))
+    theirs = transformers.XLMRobertaTokenizer.from_pretrained(tmp_path)
+    texts = [*SENTENCES, *CASES]
+    ids = tokenizer.encode(tf.constant(texts), start=True)
+    assert ids.to_list() == theirs(texts)["input_ids"]
+    assert theirs.mask_token_id == 84 == len(theirs) - 1
+    assert strings(tokenizer.detokenize(ids))[0] == theirs.decode(
+        ids.to_list()[0], skip_special_tokens=True
+    )
+    tokenizer.save(tmp_path / "saved")
+    same_answers(tokenizer, text.load_pretrained_tokenizer(tmp_path / "saved"))
+    theirs.save_pretrained(tmp_path / "theirs")  # which leaves a tokenizer.json alone
+    again = text.load_pretrained_tokenizer(tmp_path / "theirs")
+    assert again.get_vocabulary() == tokenizer.get_vocabulary()
+    same_answers(again, tokenizer)
+
+
+UNIGRAM = {
+    "model": {
+        "type": "Unigram",
+        "unk_id": 1,
+        "vocab": [*([t, 0.0] for t in BERT), ["\u2581", -3.0], ["a", -1], ["\u2581a", -2.5]],
+    },
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"},
+}
+
+
+def test_a_unigram_model_with_berts_tokens(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(UNIGRAM))
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.tokenize(tf.constant(["aa a", "[MASK]b"])).to_list() == [[7, 6, 7], [5, 1]]
+    assert tokenizer.special_ids == (0, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "model, others, message",
+    [
+        ({"unk_id": 8}, {}, "`unk_id` is 8"),
+        ({"vocab": [["a"]]}, {}, "no pieces with their scores"),
+        ({"vocab": [["a", 1e999]]}, {}, "no pieces with their scores"),
+        ({"vocab": [["a", 0], ["a", 0]]}, {}, "Expected each id 0 .. 0 once"),
+        ({"byte_fallback": True}, {}, "Expected byte_fallback=false"),
+        ({}, {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer Metaspace.*Whitespace"),
+        ({}, {"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}, "are no objects"),
+        ({}, {"normalizer": {"type": "Lowercase"}}, "a normalizer Precompiled.*Lowercase"),
+        ({}, {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}, "is damaged"),
+        ({}, {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}, "Not a Sent"),
+        ({}, {"added_tokens": {"a": 3}}, "`added_tokens` is no list"),
+    ],
+)
+def test_a_unigram_model_that_is_no_sentence_piece_is_refused(model, others, message, tmp_path):
+    content = {**UNIGRAM, **others, "model": {**UNIGRAM["model"], **model}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        text.load_pretrained_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config, special, said",
+    [
+        ({}, {"mask_token": "<mask>", "cls_token": "<s>", "unk_token": "<unk>"}, {}),
+        (
+            {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": {"content": "<mask>"}},
+            {"pad_token": {"content": "<pad>"}},
+            {},
+        ),
+        ({}, {}, {"tokenizer_class": "XLMRobertaTokenizer"}),
+    ],
+)
+def test_what_says_that_pieces_are_those_of_xlm_r(config, special, said, xlm_r, tmp_path):
+    write_xlm_r(tmp_path, xlm_r, config, special, **said)
+    added = {"84": {"content": "<mask>", "special": True}, "85": {"content": "<e>"}}
+    added["85"]["special"] = True
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({**config, "added_tokens_decoder": added})
+    )
+    tokenizer = text.load_pretrained_tokenizer(tmp_path)
+    assert tokenizer.mask_id == 84 and tokenizer.get_vocabulary()[84:] == ["<mask>", "<e>"]
+
+
+def test_pieces_that_are_not_those_of_xlm_r_are_refused(kobert, xlm_r, tmp_path):
+    write_xlm_r(tmp_path, xlm_r, {**XLM_R, "tokenizer_class": "CamembertTokenizer"})
+    with pytest.raises(ValueError, match="Expected mask_token"):
+        text.load_pretrained_tokenizer(tmp_path)
+    write_xlm_r(tmp_path, kobert, XLM_R)
+    with pytest.raises(ValueError, match="to begin with the pieces .*<unk>.*as XLM-R's"):
         text.load_pretrained_tokenizer(tmp_path)
 
 

@@ -10,7 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_xfmr.checkpoints.checkpoint import Checkpoint, count_elements, from_stored, stored_dtype
-from keras_xfmr.common.files import written_aside
+from keras_xfmr.common.files import refuse_pointer, written_aside
 
 # The format's types of which there is the like here.
 TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -31,6 +31,7 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path):
         super().__init__(path)
+        refuse_pointer(path)
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
         if MAX_HEADER_BYTES < header_bytes < os.path.getsize(path):

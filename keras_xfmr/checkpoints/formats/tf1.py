@@ -18,6 +18,7 @@ from keras_xfmr.checkpoints.checkpoint import (
     size_of,
     stored_dtype,
 )
+from keras_xfmr.common.files import refuse_pointer
 from keras_xfmr.common.protobuf import fields, varint
 
 TABLE_MAGIC = 0xDB4775248B80FB57
@@ -97,6 +98,7 @@ class TF1Checkpoint(Checkpoint):
 
 def _table(path):
     """Key -> value of all entries; the checks keep the work in proportion to the file."""
+    refuse_pointer(path)
     with open(path, "rb") as file:
         content = read_bytes(file, 0, MAX_INDEX_BYTES + 1)
     if len(content) > MAX_INDEX_BYTES:

@@ -22,11 +22,13 @@ from keras_xfmr.checkpoints.formats.torch_pickle import MAX_PICKLE_BYTES, Unpick
 # The first object of the older format, and its only version.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
+# Where training scripts put the weights beside an optimizer's state and the like.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 MOST_DIRECTORY_BYTES = 2 * 2**20  # an entry for each storage takes some 80
 
 
 class TorchCheckpoint(Checkpoint):
-    """A dictionary of tensors written by `torch.save`, or the one under its key `"state_dict"`.
+    """A dictionary of tensors written by `torch.save`, or the one under a key of `WRAPPERS`.
 
     Parameters and tensors that share memory arrive as arrays of their own. Entries that are no
     tensors are left out. A view that shows an element of its storage more than once is refused
@@ -44,7 +46,10 @@ class TorchCheckpoint(Checkpoint):
         elif begin[:1] == PICKLE_MAGIC:
             state, self._starts, self._byteorder = _read_stream(self._file)
         else:
-            raise ValueError(f"not a file of torch.save. It begins with {begin!r}.")
+            raise ValueError(
+                f"not a file of torch.save. It begins with {begin!r}. Where it is no file of "
+                "weights, give its folder."
+            )
         self._views = _tensors(state)
         for name, view in self._views.items():
             _check_inside(view)
@@ -66,14 +71,26 @@ class TorchCheckpoint(Checkpoint):
 
 def _tensors(state):
     """name -> View of a loaded object."""
-    if type(state) is dict and type(state.get("state_dict")) is dict:
-        state = state["state_dict"]
+    for _ in WRAPPERS:  # one may lie in another, and a dictionary may hold itself
+        inner = state if type(state) is dict else {}
+        inner = [inner[key] for key in WRAPPERS if type(inner.get(key)) is dict]
+        state = inner[0] if inner else state
     if type(state) is not dict:
         raise ValueError(f"Expected a dictionary of tensors. Received: {type(state).__name__}.")
-    views = {name: v for name, v in state.items() if type(name) is str and isinstance(v, View)}
+    views = _views(state)
     if state and not views:
-        raise ValueError(f"Expected a dictionary of tensors. Received no tensor in {len(state)}.")
+        named = {key: v for key, v in state.items() if type(key) is str and type(v) is dict}
+        keys = [key[:50] for key, value in named.items() if _views(value)][:5]
+        raise ValueError(
+            f"Expected a dictionary of tensors, or one that has it as {' or '.join(WRAPPERS)}. "
+            f"Received no tensor in {len(state)}."
+            + (f" There are some in {keys}: save that one for itself." if keys else "")
+        )
     return views
+
+
+def _views(state):
+    return {name: v for name, v in state.items() if type(name) is str and isinstance(v, View)}
 
 
 def _last_element(view):

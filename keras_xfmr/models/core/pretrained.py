@@ -47,8 +47,9 @@ class Pretrained(NamedArguments):
 
     Attributes:
         family: the name of its table in `checkpoints.families`, such as `"bert"`.
-        load_report: after `from_pretrained`, what was `loaded`, `missing` (freshly drawn) and
-            `unexpected` (in the file, not in the model); else None.
+        load_report: after `from_pretrained`, what was `loaded`, `missing` (freshly drawn),
+            `unexpected` (in the file, not in the model) and `tied`, a `checkpoints.LoadReport`;
+            else None.
     """
 
     family = None
@@ -63,7 +64,9 @@ class Pretrained(NamedArguments):
                 `pytorch_model.bin`, of either format, or their shards), a TensorFlow 1 checkpoint
                 (for BERT a folder with `bert_config.json`), a KerasHub backbone such as
                 `BertBackbone`, or for ELMo a folder of bilm-tf (`options.json` and an HDF5 file).
-                Nothing in it is executed. A configuration that names neither `model_type` nor
+                Nothing in it is executed. Names may have `module.`, `_orig_mod.` or `model.` in
+                front, as wrappers leave them. A folder of sentence-transformers may have its
+                transformer in a folder `0_...`. A configuration that names neither `model_type` nor
                 `architectures` is read as one of this class's family.
             **overrides: arguments in the place of what the source says, such as `dropout_rate`,
                 `dtype`, or `num_classes`: a head of that many classes is freshly drawn where the
@@ -127,6 +130,10 @@ class Pretrained(NamedArguments):
 
     def hub_files(self):
         """Further JSON files of the folder: path in it -> content."""
+        return {}
+
+    def hub_layers(self):
+        """Dense layers whose weights lie in folders of their own: folder -> layer."""
         return {}
 
     def hub_config(self):

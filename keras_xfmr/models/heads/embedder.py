@@ -4,10 +4,14 @@ B batch, T length, D d_model
 """
 
 import keras
+from absl import logging
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.models.heads.head import Head
+from keras_xfmr.models.heads.pooling import POOLINGS
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -16,14 +20,20 @@ class Embedder(Head):
 
     Args:
         encoder: an `Encoder`, such as a `Bert`.
-        pooling: `"mean"` of the positions that `attention_mask` shows, or `"cls"`, position 0.
+        pooling: `"mean"` of the positions that `attention_mask` shows, or `"cls"`, position 0; as
+            sentence-transformers has them also `"max"`, `"mean_sqrt_len_tokens"` (the sum divided
+            by the square root of their number), `"weightedmean"` (the n-th token weighs n) and
+            `"lasttoken"`. Or several, whose vectors stand side by side.
         normalize: whether vectors have the length 1.
+        projections: dense layers behind the pooling, each a dictionary of `units`, `activation`
+            (by default `"tanh"`) and `use_bias` (by default True). Their weights are the
+            attribute `projection_layers`.
 
     Returns:
-        `[B, D]`.
+        `[B, D]`, or as wide as the last projection.
 
     Raises:
-        ValueError: an unknown pooling; an encoder of packed rows.
+        ValueError: an unknown pooling or projection; an encoder of packed rows.
 
     Example:
 
@@ -34,41 +44,54 @@ class Embedder(Head):
 
     one_a_row = "one vector"
 
-    def __init__(self, encoder, *, pooling="mean", normalize=True, name=None, **kwargs):
-        if pooling not in ("mean", "cls"):
-            raise ValueError(
-                "`pooling` must be 'mean' or 'cls'. A published folder that says 'other' makes its "
-                f"vectors in a way that is not here. Received: {pooling!r}."
-            )
-        if pooling == "cls" and getattr(encoder, "causal", False):
+    def __init__(
+        self, encoder, *, pooling="mean", normalize=True, projections=(), name=None, **kwargs
+    ):
+        modes = _checked_modes(pooling)
+        if "cls" in modes and getattr(encoder, "causal", False):
             raise ValueError(
                 "The first position of a causal encoder sees itself alone, so that all texts would "
                 "have one vector. Pass pooling='mean'. Received: pooling='cls'."
             )
         self._over(encoder)
-        self.pooling, self.normalize = pooling, normalize
+        self.pooling = modes[0] if len(modes) == 1 else modes
+        self.normalize = normalize
+        self.projections = list(map(_checked_projection, projections))
+        self.projection_layers = [
+            keras.layers.Dense(
+                settings["units"],
+                get_activation(settings["activation"]),
+                use_bias=settings["use_bias"],
+                kernel_initializer=encoder.initializer(),
+                dtype="float32",
+                name=f"projection_{i}",
+            )
+            for i, settings in enumerate(self.projections)
+        ]
+        config = {"pooling": self.pooling, "normalize": normalize, "projections": self.projections}
         self._graph(
-            lambda x, _, inputs: self._pool(x, inputs["attention_mask"]),
-            dict(pooling=pooling, normalize=normalize),
+            lambda x, _, inputs: self._pool(x, inputs["attention_mask"], modes),
+            config,
             name,
             kwargs,
         )
 
-    def _pool(self, sequence, attention_mask):
+    def _pool(self, sequence, attention_mask, modes):
         vectors = ops.cast(sequence, "float32")
-        if self.pooling == "cls":
-            vectors = vectors[:, 0]
-        else:
-            weight = ops.expand_dims(ops.cast(attention_mask, "float32"), -1)
-            # At least 1, so that a text without tokens gives zeros.
-            count = ops.maximum(ops.sum(weight, axis=1), 1.0)
-            vectors = ops.sum(vectors * weight, axis=1) / count
+        shown = ops.expand_dims(ops.cast(attention_mask, "float32"), -1)
+        pooled = [POOLINGS[mode](vectors, shown) for mode in modes]
+        vectors = pooled[0] if len(pooled) == 1 else ops.concatenate(pooled, axis=-1)
+        for layer in self.projection_layers:
+            vectors = layer(vectors)
         return functional.l2_normalize(vectors) if self.normalize else vectors
 
     @classmethod
     def _head_arguments(cls, checkpoint, given):
-        asked = {"pooling", "normalize"} - set(given)  # a damaged file may say what is given
+        # A damaged file may say what is given.
+        asked = {"pooling", "normalize", "projections"} - set(given)
         said = {name: getattr(checkpoint, name) for name in asked}
+        for sentence in checkpoint.not_honoured if asked else ():
+            logging.warning("A folder of sentence-transformers: %s", sentence)
         return {name: value for name, value in said.items() if value is not None}
 
     @staticmethod
@@ -82,3 +105,33 @@ class Embedder(Head):
         0.6
         """
         return ops.matmul(functional.l2_normalize(a), ops.transpose(functional.l2_normalize(b)))
+
+
+def _checked_modes(pooling):
+    """A tuple of poolings."""
+    several = isinstance(pooling, (list, tuple))
+    modes = tuple(pooling) if several else (pooling,)
+    known = modes and all(isinstance(mode, str) and mode in POOLINGS for mode in modes)
+    if not known or len(set(modes)) < len(modes):
+        raise ValueError(
+            f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, or several different ones "
+            f"of them. Received: {pooling!r}."
+        )
+    return modes
+
+
+def _checked_projection(settings):
+    """The settings of a dense layer, all of them."""
+    default = {"units": None, "activation": "tanh", "use_bias": True}
+    if not isinstance(settings, dict) or not set(settings) <= set(default):
+        raise ValueError(
+            "`projections` must be dictionaries of `units`, and as you please `activation` and "
+            f"`use_bias`. Received: {settings!r}."
+        )
+    settings = {**default, **settings}
+    get_activation(settings["activation"])  # refuses an unknown one
+    return {
+        "units": check_positive_int("units", settings["units"]),
+        "activation": serialize_activation(settings["activation"]),
+        "use_bias": bool(settings["use_bias"]),
+    }

@@ -31,7 +31,8 @@ class SentencePacker(tf.Module):
 
     Args:
         tokenizer: a `Tokenizer`; its start token is `[CLS]`, its end token `[SEP]`.
-        max_length: ids of the longest row, special tokens included; at least 3.
+        max_length: ids of the longest row, special tokens included; at least 3. By default what a
+            published folder said, `tokenizer.max_length`.
         pad_to_max_length: whether every batch is `max_length` long (a static shape: one
             compilation). Otherwise as long as its longest row.
         report_truncation: whether to return `truncated`, too: which rows were cut.
@@ -41,7 +42,7 @@ class SentencePacker(tf.Module):
             model divides texts in the same way, so label the same words in training.
 
     Raises:
-        ValueError: `max_length` is too small, or `split` is unknown.
+        ValueError: `max_length` is too small or not known, or `split` is unknown.
 
     Example:
 
@@ -54,13 +55,19 @@ class SentencePacker(tf.Module):
     def __init__(
         self,
         tokenizer,
-        max_length,
+        max_length=None,
         *,
         pad_to_max_length=False,
         report_truncation=False,
         split="bert",
     ):
         super().__init__()
+        max_length = tokenizer.max_length if max_length is None else max_length
+        if max_length is None:
+            raise ValueError(
+                "`max_length` must be given: the tokenizer was not read from a folder that says "
+                "how long rows may be. Received: None."
+            )
         check_int("max_length", max_length, 3)  # [CLS] and two [SEP]
         check_choice("split", split, SPLITS)
         self.tokenizer = tokenizer

@@ -2,19 +2,25 @@
 
 import pathlib
 
-from keras_xfmr.common.files import read_bytes, read_json, read_lines
+from keras_xfmr.common.files import read_json, read_lines
+from keras_xfmr.common.sentence_folders import transformer_folder
 from keras_xfmr.text.published.byte_pair import is_byte_pair, load_byte_pair
 from keras_xfmr.text.published.casing import decide, warn_of_lost_words
+from keras_xfmr.text.published.rows import longest_row, lowers_texts
+from keras_xfmr.text.published.sentence_piece import (
+    is_xlm_r,
+    load_sentence_piece,
+    load_unigram,
+    model_file,
+)
+from keras_xfmr.text.published.unigram import is_unigram
 from keras_xfmr.text.tokenizers.added_tokens import added_beside, in_order
 from keras_xfmr.text.tokenizers.base import DESCRIPTION, load_tokenizer
 from keras_xfmr.text.tokenizers.bert import (
     BERT_TOKENS,
     PUBLISHED_SETTINGS,
     BertTokenizer,
-    bert_special_ids,
 )
-from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
-from keras_xfmr.text.tokenizers.sentence_piece_model import NORMAL, read_model
 
 # Our argument: the name in tokenizer.json's normalizer.
 NORMALIZER = {
@@ -29,7 +35,6 @@ TOKENIZER_CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.jso
 PUBLISHED_ROLES = dict(
     zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), BERT_TOKENS.values())
 )
-MODEL_FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 
 
 def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_cjk=None):
@@ -41,6 +46,10 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
     1. `keras_xfmr_tokenizer.json` that `Tokenizer.save` wrote: what `load_tokenizer` makes of it.
     2. A SentencePiece model (`spiece.model`, `tokenizer_*.model`, `*.model`), as KoBERT has it:
        a `SentencePieceTokenizer`. A `vocab.txt` beside it gives the ids, else the model does.
+       A BERT may have the model of XLM-R (`sentencepiece.bpe.model`, with the special tokens `<s>`,
+       `</s>`, `<pad>`, `<unk>`, `<mask>`), as paraphrase-multilingual-MiniLM-L12-v2 does: the ids
+       are then those of XLM-R. A pair of texts is packed as BERT's, with one `</s>` between them.
+       Without such a file a unigram model in `tokenizer.json` is read in its place.
     3. `tokenizer.json` of the `tokenizers` package with a byte-level BPE model, or `vocab.json` and
        `merges.txt` without it: a `BytePairTokenizer`, whose `from_file` says what is read. The
        special tokens are those that `tokenizer_config.json` and `special_tokens_map.json` name
@@ -72,6 +81,13 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
     Where a folder's settings keep so many words of its vocabulary from being found, they count, as
     in transformers, and a warning names the argument that helps.
 
+    Of sentence-transformers `sentence_bert_config.json` counts: with `do_lower_case`, or the step
+    `Lowercase` in `tokenizer.json` that later versions make of it, texts are put into small letters
+    and keep their accents, and `max_seq_length` becomes `max_length` of the
+    tokenizer, the default length of a `SentencePacker`. Without it that is `model_max_length` of
+    `tokenizer_config.json`, or None. Its first version had the files in a folder `0_Transformer` or
+    `0_BERT`, which is found.
+
     Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
     before SentencePiece sees it; here the model alone does, as in the original. Of two ways to cut
     a word that are equally probable, the `sentencepiece` package may choose the other one.
@@ -93,26 +109,55 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
     """
     folder = pathlib.Path(folder)
     given = _given(lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk)
+    if folder.is_file():
+        raise ValueError(
+            f"Expected a folder, such as {str(folder.parent)!r}. Received: the file "
+            f"{str(folder)!r}. A file alone is read by `from_file` of a tokenizer's class, such "
+            "as `BertTokenizer`."
+        )
     if not folder.is_dir():
         raise FileNotFoundError(
             f"Expected a folder on this disk. Received: {str(folder)!r}, which is none. Nothing is "
             f"downloaded: fetch a published model first, e.g. by `hf download {folder} --local-dir "
             "FOLDER` (of huggingface_hub), and give that FOLDER."
         )
-    # Of old folders of sentence-transformers: "0_Transformer", "0_BERT".
-    inner = [] if (folder / "config.json").is_file() else sorted(folder.glob("0_*/config.json"))
-    folder = inner[0].parent if inner else folder
+    folder = transformer_folder(folder)
     if (folder / DESCRIPTION).is_file():
-        return _with_settings(load_tokenizer(folder), given)
+        tokenizer = _with_settings(load_tokenizer(folder), given)
+    else:
+        tokenizer = _load(folder, given)
+    if tokenizer.max_length is None:
+        config = _optional_json(folder / TOKENIZER_CONFIG)
+        tokenizer.max_length = longest_row(folder, config)
+    return tokenizer
+
+
+def _load(folder, given):
+    """The tokenizer of a folder that others wrote."""
     fast = _optional_json(folder / "tokenizer.json")
     config, special = (_optional_json(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_MAP))
-    model = _model_file(folder)
-    if model is None and is_byte_pair(folder, fast):
+    model = model_file(folder)
+    fast, lowers = _without_lowercase(fast)
+    lowers = lowers or lowers_texts(folder)
+    byte_pair = model is None and is_byte_pair(folder, fast)
+    unigram = model is None and is_unigram(fast)
+    if lowers and (byte_pair or unigram or model is not None):
+        raise ValueError(
+            "This tokenizer normalizes by its own rules. Received: `do_lower_case` in the "
+            f"sentence_*_config.json of {str(folder)!r}, or Lowercase in its tokenizer.json; lower "
+            "the text before the tokenizer, and take it out there."
+        )
+    if byte_pair:
         return _with_settings(load_byte_pair(folder, fast, config, special), given)
-    _check_special_tokens(config, TOKENIZER_CONFIG)
-    _check_special_tokens(special, SPECIAL_MAP)
+    pieces = unigram or model is not None
+    xlm_r = pieces and is_xlm_r(config, special, _optional_json(folder / "config.json"))
+    if not xlm_r:
+        _check_special_tokens(config, TOKENIZER_CONFIG)
+        _check_special_tokens(special, SPECIAL_MAP)
     if model is not None:
-        return _with_settings(_sentence_piece(model, folder / "vocab.txt", config), given)
+        return _with_settings(load_sentence_piece(model, config, special, xlm_r), given)
+    if unigram:
+        return _with_settings(load_unigram(fast, xlm_r), given)
     if fast:
         vocabulary = _fast_vocabulary(fast)
     elif (folder / "vocab.txt").is_file():
@@ -125,12 +170,17 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
             f"merges.txt, in {str(folder)!r}."
         )
     has_config = (folder / TOKENIZER_CONFIG).is_file()
-    settings = {**_settings(config, has_config, fast), **given}
+    settings = _settings(config, has_config, fast)
+    if lowers and not settings["lowercase"]:
+        settings |= {"lowercase": True, "strip_accents": bool(settings["strip_accents"])}
+    settings |= given
     if has_config or fast:
         said = {name: settings[name] for name in ("lowercase", "strip_accents")}
         warn_of_lost_words(vocabulary, folder, **said, given=given)
     else:
-        settings |= decide(vocabulary, folder / "vocab.txt", lowercase, strip_accents)
+        said = {"lowercase": True} if lowers else {}
+        said = {name: {**said, **given}.get(name) for name in ("lowercase", "strip_accents")}
+        settings |= decide(vocabulary, folder / "vocab.txt", **said)
     return BertTokenizer(vocabulary, **settings)
 
 
@@ -163,48 +213,13 @@ def _check_special_tokens(config, where):
         given = given.get("content") if isinstance(given, dict) else given
         if given not in (None, token):
             raise ValueError(
-                f"Expected {role}={token!r} in {where}. Received: {given!r}. Build the tokenizer "
-                "yourself, a BertTokenizer(vocabulary), whose special tokens have BERT's names."
+                f"Expected {role}={token!r} in {where}. Received: {given!r}. A WordPiece "
+                "tokenizer whose special tokens have BERT's names is a BertTokenizer(vocabulary)."
             )
 
 
 def _optional_json(path):
     return read_json(path) if path.is_file() else {}
-
-
-def _model_file(folder):
-    for pattern in MODEL_FILES:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise ValueError(f"Expected one SentencePiece model. Received: {names}.")
-        if found:
-            return found[0]
-    return None
-
-
-def _sentence_piece(path, vocabulary_path, config):
-    if config.get("do_lower_case"):
-        raise ValueError(
-            "A SentencePiece model normalizes by its own rules. Received: `do_lower_case` in "
-            "tokenizer_config.json; lower the text before the tokenizer, and take it out there."
-        )
-    proto = read_bytes(path)
-    pieces = read_model(proto).pieces
-    texts = [piece.text for piece in pieces]
-    vocabulary = read_lines(vocabulary_path) if vocabulary_path.is_file() else texts
-    if vocabulary == texts:
-        return SentencePieceTokenizer(proto, **bert_special_ids(texts))
-    known = set(vocabulary)
-    normal = [piece.text for piece in pieces if piece.kind == NORMAL]
-    missing = sum(text not in known for text in normal)
-    if 2 * missing > len(normal):
-        raise ValueError(
-            f"Expected the pieces of {path.name} in {vocabulary_path.name}. Received: "
-            f"{missing} of {len(normal)} missing."
-        )
-    ids = bert_special_ids(vocabulary)
-    return SentencePieceTokenizer(proto, vocabulary=vocabulary, **ids)
 
 
 def _fast_vocabulary(fast):
@@ -270,6 +285,16 @@ def _settings(config, has_config, fast):
             raise ValueError(f"Expected true or false as {config_name!r}. Received: {value!r}.")
         settings[argument] = value
     return settings
+
+
+def _without_lowercase(fast):
+    """A `tokenizer.json` without the step that sentence-transformers puts before BERT's normalizer
+    for its `do_lower_case`, and whether there was one."""
+    steps = fast.get("normalizer")
+    steps = steps.get("normalizers") if isinstance(steps, dict) else None
+    if not isinstance(steps, list) or len(steps) != 2 or steps[0] != {"type": "Lowercase"}:
+        return fast, False
+    return {**fast, "normalizer": steps[1]}, True
 
 
 def _part(fast, name):

@@ -7,12 +7,14 @@ import abc
 import collections
 import hashlib
 import inspect
+import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.checks import check_int
 from keras_xfmr.common.files import read_bytes, read_json, write_json, write_whole
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import join, merge
@@ -35,6 +37,10 @@ class Tokenizer(tf.Module, abc.ABC):
     `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise, and may be equal; `mask_id`
     is None where the vocabulary has no mask token, `unknown_id` where nothing is unknown.
 
+    Attributes:
+        max_length: the longest row that the published model was made for, special tokens included,
+            or None; the default of a `SentencePacker`. `save` keeps it.
+
     Example:
 
     >>> tokenizer = ByteTokenizer()
@@ -42,6 +48,7 @@ class Tokenizer(tf.Module, abc.ABC):
     [[2, 101, 102, 3]]
     """
 
+    max_length = None
     vocabulary_file = None  # name of the file that `save` writes the vocabulary to
 
     def __init__(self, *, pad_id=PAD, unknown_id=UNKNOWN, start_id=START, end_id=END, mask_id=None):
@@ -163,9 +170,9 @@ class Tokenizer(tf.Module, abc.ABC):
             TypeError: a subclass that could not be made again from what is written, such as one
                 whose constructor takes more than its `get_config` has.
         """
-        self._save(folder, {})
+        self._save(folder, {}, self.max_length)
 
-    def _save(self, folder, others):
+    def _save(self, folder, others, max_length):
         """As `save`, with files for Hugging Face's `AutoTokenizer`.
 
         The description holds the hashes of all files. By these a later call knows which ones of
@@ -174,6 +181,7 @@ class Tokenizer(tf.Module, abc.ABC):
         Args:
             folder: made if missing.
             others: name -> bytes.
+            max_length: of the longest row, or None.
 
         Raises:
             FileExistsError: there are files of these names, and the folder has a `tokenizer.json`
@@ -204,6 +212,8 @@ class Tokenizer(tf.Module, abc.ABC):
             (folder / name).unlink()
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         description = {"class": type(self).__name__, "config": config, "files": hashes}
+        if max_length is not None:
+            description["max_length"] = max_length
         write_json(folder / DESCRIPTION, description)
         for name, content in files.items():
             write_whole(folder / name, content)
@@ -257,9 +267,27 @@ def load_tokenizer(folder):
     if kind.vocabulary_file is not None:
         content = read_bytes(folder / kind.vocabulary_file)
     try:
-        return kind.from_vocabulary_bytes(content, config)
+        tokenizer = kind.from_vocabulary_bytes(content, config)
     except (TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"The tokenizer in {str(folder)!r} is damaged: {error}") from error
+    if description.get("max_length") is not None:
+        tokenizer.max_length = check_int("max_length", description["max_length"], 1)
+    return tokenizer
+
+
+def list_tokens(vocabulary):
+    """A vocabulary as a list of strings.
+
+    Raises:
+        TypeError: a path, whose letters would be taken for tokens.
+    """
+    if isinstance(vocabulary, (str, bytes, os.PathLike)):
+        raise TypeError(
+            f"Expected tokens in the order of their ids. Received: {vocabulary!r}. A published "
+            "vocabulary is read by `BertTokenizer.from_file(path)` or "
+            "`load_pretrained_tokenizer(folder)`."
+        )
+    return [str(token) for token in vocabulary]
 
 
 def check_tokens(vocabulary):
@@ -288,7 +316,7 @@ class VocabularyTokenizer(Tokenizer):
     vocabulary_file = "vocabulary.txt"
 
     def __init__(self, vocabulary):
-        vocabulary = [str(token) for token in vocabulary]
+        vocabulary = list_tokens(vocabulary)
         super().__init__(**self._special_ids_of(vocabulary))
         check_tokens(vocabulary)
         self._vocabulary = tuple(vocabulary)

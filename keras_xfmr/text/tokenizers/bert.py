@@ -135,18 +135,20 @@ class BertTokenizer(WordPieceTokenizer):
 
         Args:
             folder: made if missing.
-            max_length: the positions of a model, to which its `truncation=True` then cuts.
+            max_length: the positions of a model, to which its `truncation=True` then cuts; by
+                default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: the folder has a `tokenizer.json` that this library did not write.
                 `AutoTokenizer` would read it in the place of what is written.
         """
+        max_length = self.max_length if max_length is None else max_length
         config = {
             "tokenizer_class": "BertTokenizer",
             **{theirs: getattr(self, ours) for ours, theirs in PUBLISHED_SETTINGS.items()},
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
+        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")}, max_length)
 
     @staticmethod
     def split(texts, **config):

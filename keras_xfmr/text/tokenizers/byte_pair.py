@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from keras_xfmr.text.ragged import merge, owners, stretches
+from keras_xfmr.text.tokenizers.base import list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     ALPHABET,
@@ -91,7 +92,7 @@ class BytePairTokenizer(PairTokenizer):
         pad_token=None,
         mask_token=None,
     ):
-        vocabulary, merges = list(map(str, vocabulary)), list(merges)
+        vocabulary, merges = list_tokens(vocabulary), list(merges)
         _check_bytes(vocabulary)
         super().__init__(
             vocabulary,

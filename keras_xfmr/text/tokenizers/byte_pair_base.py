@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer
+from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer, list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
 
 
@@ -35,7 +35,7 @@ class PairTokenizer(Tokenizer):
     unit = word_begin = None  # what a symbol is; the character that a blank before a word becomes
 
     def __init__(self, vocabulary, merges, symbols, *, unknown_token=None, **special_tokens):
-        vocabulary = [str(token) for token in vocabulary]
+        vocabulary = list_tokens(vocabulary)
         merges = [tuple(pair) for pair in merges]
         ids = _checked_ids(vocabulary, merges)
         end = special_tokens["end_token"]
@@ -102,11 +102,13 @@ class PairTokenizer(Tokenizer):
 
         Args:
             folder: made if missing.
-            max_length: the positions of a model, to which `truncation=True` then cuts there.
+            max_length: the positions of a model, to which `truncation=True` then cuts there; by
+                default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: the folder has a `tokenizer.json` that this library did not write.
         """
+        max_length = self.max_length if max_length is None else max_length
         theirs = {"start_token": "bos_token", "end_token": "eos_token"}
         theirs["unknown_token"] = "unk_token"
         tokens = {
@@ -120,7 +122,7 @@ class PairTokenizer(Tokenizer):
             "model_input_names": ["input_ids", "attention_mask"],
             **({} if max_length is None else {"model_max_length": max_length}),
         }
-        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")})
+        self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")}, max_length)
 
 
 def _checked_ids(vocabulary, merges):

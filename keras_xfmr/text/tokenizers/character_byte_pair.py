@@ -15,6 +15,7 @@ from keras_xfmr.common.checks import check_choice
 from keras_xfmr.common.files import read_json
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import join, owners
+from keras_xfmr.text.tokenizers.base import list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import json_of
 from keras_xfmr.text.tokenizers.character_byte_pair_files import (
@@ -103,7 +104,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         split=True,
         added_tokens=(),
     ):
-        vocabulary = [str(token) for token in vocabulary]
+        vocabulary = list_tokens(vocabulary)
         characters = [token for token in vocabulary if len(token) == 1]
         check_choice("normalization", normalization, FORMS)
         check_choice("prepend_scheme", prepend_scheme, SCHEMES)

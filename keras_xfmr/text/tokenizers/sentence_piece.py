@@ -6,13 +6,20 @@ B batch, T length, V vocabulary
 import functools
 import hashlib
 import json
+import os
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers.base import PUBLISHED, SETTINGS, Tokenizer, check_tokens
+from keras_xfmr.text.tokenizers.base import (
+    PUBLISHED,
+    SETTINGS,
+    Tokenizer,
+    check_tokens,
+    list_tokens,
+)
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BYTE,
     CONTROL,
@@ -60,12 +67,17 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, proto, *, vocabulary=None, **special_ids):
         super().__init__(**special_ids)
+        if isinstance(proto, (str, os.PathLike)):
+            raise TypeError(
+                "Expected the bytes of a model, such as pathlib.Path(path).read_bytes(). Received: "
+                f"{proto!r}."
+            )
         self._proto = bytes(proto)
         self._config = dict(special_ids)
         pieces = read_model(self._proto).pieces
         self._numbers = None
         if vocabulary is not None:
-            vocabulary = [str(token) for token in vocabulary]
+            vocabulary = list_tokens(vocabulary)
             check_tokens(vocabulary)
             self._config["vocabulary"] = vocabulary
             self._numbers = _renumber(pieces, vocabulary, self.unknown_id)
@@ -177,15 +189,17 @@ class SentencePieceTokenizer(Tokenizer):
 
         Args:
             folder: made if missing.
-            max_length: the positions of a model, to which its `truncation=True` then cuts.
+            max_length: the positions of a model, to which its `truncation=True` then cuts; by
+                default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: a model of BERT, and the folder has a `tokenizer.json` that this
                 library did not write.
         """
+        max_length = self.max_length if max_length is None else max_length
         names = special_tokens(self)
         if names is None:
-            return self._save(folder, {})
+            return self._save(folder, {}, max_length)
         content = as_tokenizer_json(read_model(self._proto), self)
         theirs = {"pad_id": "pad", "unknown_id": "unk", "start_id": "cls", "end_id": "sep"}
         config = {
@@ -195,7 +209,8 @@ class SentencePieceTokenizer(Tokenizer):
             **({} if max_length is None else {"model_max_length": max_length}),
         }
         others = {PUBLISHED: json.dumps(content).encode("utf8")} if content else {}
-        self._save(folder, {**others, SETTINGS: json.dumps(config, indent=2).encode("utf8")})
+        others[SETTINGS] = json.dumps(config, indent=2).encode("utf8")
+        self._save(folder, others, max_length)
 
     def vocabulary_bytes(self):
         return self._proto

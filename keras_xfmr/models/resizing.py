@@ -33,8 +33,8 @@ def resize_token_embeddings(model, size):
 
     Example:
 
-    >>> model = models.Gpt.from_preset("tiny", vocab_size=100)
-    >>> longer = models.resize_token_embeddings(model, 103)
+    >>> model = Gpt.from_preset("tiny", vocab_size=100)
+    >>> longer = resize_token_embeddings(model, 103)
     >>> longer(np.array([[5, 7, 102]])).shape
     (1, 3, 103)
     """

@@ -1,10 +1,48 @@
-"""What every example and benchmark asks of its command line, and of the files that it names."""
+"""What every example and benchmark asks of its command line, and of the files that it names.
 
+The first import of this file imports TensorFlow, without the notes that it prints.
+"""
+
+import os
 import pathlib
+import re
+import tempfile
 
 from absl import app
 
 MARK = ".written_by_example"
+NOTES = re.compile(
+    rb"All log messages before absl::InitializeLog|cudart_stub|cuda_platform\.cc.*cuInit|"
+    rb"cpu_feature_guard|To enable the following instructions|Unable to register cu"
+)
+
+
+def import_quietly():
+    """Imports TensorFlow, and leaves out what its libraries write about the machine.
+
+    They write to the file of the standard error, below Python. Other lines are passed on. Notes
+    and warnings that come later, such as those of XLA, are switched off by an environment variable,
+    unless it is set; errors are not.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with tempfile.TemporaryFile() as written:
+        standard_error = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            import tensorflow as tf
+            import tensorflow_text  # noqa: F401
+
+            if "SLURM_STEP_NODELIST" not in os.environ:  # its resolver has to look first
+                tf.config.list_physical_devices()
+        finally:
+            os.dup2(standard_error, 2)
+            written.seek(0)
+            others = [line for line in written if not NOTES.search(line)]
+            os.write(standard_error, b"".join(others))
+            os.close(standard_error)
+
+
+import_quietly()
 
 
 def flags_alone(argv):

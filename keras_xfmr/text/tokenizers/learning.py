@@ -32,12 +32,26 @@ from keras_xfmr.text.tokenizers.words import WordTokenizer
 LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
 WORD_LINES = 512  # that are cut into words by one call, each of at most `LONGEST`
 MODEL_TYPES = ("unigram", "bpe", "word", "char")
+BYTE_PIECES = 256  # that `byte_fallback` takes
+BYTES_FROM = 1000  # pieces, of which they are a bearable part
 
 
 def learn_sentence_piece(
-    texts, vocab_size, *, model_type="unigram", lowercase=False, sample=None, seed=0
+    texts,
+    vocab_size,
+    *,
+    model_type="unigram",
+    lowercase=False,
+    byte_fallback=None,
+    sample=None,
+    seed=0,
 ):
     """A `SentencePieceTokenizer` learned from text (Kudo and Richardson 2018).
+
+    With `byte_fallback`, 256 of the pieces are the bytes of UTF-8: a character that is no piece
+    becomes its bytes and not the unknown token, so that a model can copy names, emoji and rare
+    ideographs that the text does not have. In ids that stop inside of a character, such bytes read
+    as U+FFFD.
 
     Args:
         texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
@@ -47,6 +61,9 @@ def learn_sentence_piece(
             that it allows is taken instead.
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
         lowercase: whether to fold case.
+        byte_fallback: whether the pieces include the 256 bytes. None for `"unigram"` and `"bpe"`
+            with a `vocab_size` of at least 1,000 that has room for them beside the characters of
+            the text.
         sample: number of lines to draw from the whole text with equal odds, where its beginnings
             do not stand for it. That reads all of it once, and holds the lines drawn.
         seed: of that drawing, which gives the same lines each time.
@@ -61,18 +78,27 @@ def learn_sentence_piece(
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
     lines = functools.partial(Sample, texts, sample, seed)
-    return SentencePieceTokenizer(_largest_model(lines, vocab_size, model_type, lowercase))
+    proto = _largest_model(lines, vocab_size, model_type, lowercase, byte_fallback)
+    return SentencePieceTokenizer(proto)
 
 
 def learn_bert_sentence_piece(
-    texts, vocab_size, *, model_type="unigram", lowercase=False, sample=None, seed=0
+    texts,
+    vocab_size,
+    *,
+    model_type="unigram",
+    lowercase=False,
+    byte_fallback=None,
+    sample=None,
+    seed=0,
 ):
     """A `SentencePieceTokenizer` learned from text for BERT, as KoBERT has one.
 
     The special tokens have BERT's names, `[PAD] [UNK] [CLS] [SEP] [MASK]`, ids 0 to 4.
 
     Args:
-        texts, vocab_size, model_type, lowercase, sample, seed: as `learn_sentence_piece` has them.
+        texts, vocab_size, model_type, lowercase, byte_fallback, sample, seed: as
+            `learn_sentence_piece` has them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -87,26 +113,70 @@ def learn_bert_sentence_piece(
     names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
     lines = functools.partial(Sample, texts, sample, seed)
     proto = _largest_model(
-        lines, vocab_size, model_type, lowercase, control_symbols=[mask], **names
+        lines, vocab_size, model_type, lowercase, byte_fallback, control_symbols=[mask], **names
     )
     return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
 
 
-def _largest_model(lines, vocab_size, model_type, lowercase, **names):
+def _largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **names):
     """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows.
 
     Args:
         lines: returns a `Sample`.
-        vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
+        vocab_size, model_type, lowercase, byte_fallback: as `learn_sentence_piece` has them.
         **names: of the special tokens, as SentencePiece's trainer takes them.
     """
     import sentencepiece
 
-    check_int("vocab_size", vocab_size, 5)  # four special tokens, and BERT's [MASK]
+    check_choice("byte_fallback", byte_fallback, (None, True, False))
+    least = 5 + (BYTE_PIECES if byte_fallback else 0)  # four special tokens, and BERT's [MASK]
+    check_int("vocab_size", vocab_size, least)
     check_choice("model_type", model_type, MODEL_TYPES)
+    if byte_fallback and model_type == "word":
+        raise ValueError(
+            "A model of words does not put bytes together again: take another `model_type`. "
+            f"Received: byte_fallback={byte_fallback}, model_type='word'."
+        )
     if hasattr(sentencepiece, "set_min_log_level"):
         sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     sample = lines()
+    settings = {
+        "model_type": model_type,
+        "normalization_rule_name": "nmt_nfkc_cf" if lowercase else "nmt_nfkc",
+        "byte_fallback": bool(byte_fallback),
+        **names,
+    }
+    if byte_fallback is None and model_type in ("unigram", "bpe") and vocab_size >= BYTES_FROM:
+        try:
+            return _trained(sample, vocab_size, {**settings, "byte_fallback": True})
+        except NoRoom:
+            pass
+    try:
+        return _trained(sample, vocab_size, settings)
+    except NoRoom as error:
+        way_out = ", or pass `byte_fallback=False`" if byte_fallback else ""
+        raise ValueError(
+            f"`vocab_size` must be at least {error} for the characters of this text{way_out}. "
+            f"Received: {vocab_size}."
+        ) from error
+
+
+class NoRoom(Exception):
+    """A vocabulary is smaller than the number of pieces in the message, which must be in it."""
+
+
+def _trained(sample, vocab_size, settings):
+    """The bytes of a model of `vocab_size` pieces, or of as many as the text allows.
+
+    Args:
+        sample: a `Sample`.
+        vocab_size: its size, if there is text for it.
+        settings: of SentencePiece's trainer.
+
+    Raises:
+        NoRoom: the size is too small.
+    """
+    import sentencepiece
 
     def train(size):
         model = io.BytesIO()
@@ -114,11 +184,9 @@ def _largest_model(lines, vocab_size, model_type, lowercase, **names):
             sentence_iterator=_parts(itertools.chain.from_iterable(sample())),
             model_writer=model,
             vocab_size=size,
-            model_type=model_type,
-            normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
             max_sentence_length=LONGEST,
             **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
-            **names,
+            **settings,
         )
         return model.getvalue()
 
@@ -132,10 +200,7 @@ def _largest_model(lines, vocab_size, model_type, lowercase, **names):
         # "Vocabulary size is smaller than required_chars. 20 vs 44. Increase vocab_size or ..."
         needed = re.search(r"required_chars\D*\d+ vs (\d+)", str(error))
         if needed:
-            raise ValueError(
-                f"`vocab_size` must be at least {needed[1]} for the characters of this text. "
-                f"Received: {vocab_size}."
-            ) from error
+            raise NoRoom(needed[1]) from error
         if not largest.isdigit():
             raise
         return train(int(largest))

@@ -18,7 +18,8 @@ NEVER = -1e9  # the score of what SentencePiece does not look for in a text
 def as_tokenizer_json(model, tokenizer):
     """What a `tokenizer.json` holds for a `SentencePieceTokenizer` with BERT's special tokens.
 
-    In the libraries that read it, a special token that is spelled in a text becomes that token.
+    In the libraries that read it, a special token that is spelled in a text becomes that token, and
+    so does the name of a byte (`<0x41>`) of which a character is no piece.
     Where two ways to cut a word are equally probable, they may choose the other one.
 
     Args:
@@ -63,17 +64,28 @@ def as_tokenizer_json(model, tokenizer):
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},
         "pre_tokenizer": words,
         "post_processor": _template(tokenizer, special),
-        "decoder": words,
+        "decoder": _decoder(model, words),
         "model": {
             **kinds[model.kind](model, tokens, tokenizer.unknown_id),
-            "byte_fallback": any(piece.kind == BYTE for piece in model.pieces),
+            "byte_fallback": _has_bytes(model),
         },
     }
 
 
+def _has_bytes(model):
+    return any(piece.kind == BYTE for piece in model.pieces)
+
+
+def _decoder(model, words):
+    """How pieces become text: bytes that follow each other are put together first."""
+    if not _has_bytes(model):
+        return words
+    return {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, words]}
+
+
 def _unigram(model, tokens, unknown_id):
     """The pieces with their log-probabilities."""
-    scores = {piece.text: piece.score for piece in model.pieces if piece.kind in (NORMAL, BYTE)}
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
     vocabulary = [[token, scores.get(token, NEVER)] for token in tokens]
     return {"type": "Unigram", "unk_id": unknown_id, "vocab": vocabulary}
 

@@ -2,6 +2,7 @@
 
 import base64
 
+from keras_xfmr.text.tokenizers.added_tokens import added_token
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BPE,
@@ -19,7 +20,8 @@ def as_tokenizer_json(model, tokenizer):
     """What a `tokenizer.json` holds for a `SentencePieceTokenizer` with BERT's special tokens.
 
     In the libraries that read it, a special token that is spelled in a text becomes that token, and
-    so does the name of a byte (`<0x41>`) of which a character is no piece.
+    so does the name of a byte (`<0x41>`) of which a character is no piece. Before added tokens they
+    put no lone `▁`.
     Where two ways to cut a word are equally probable, they may choose the other one.
 
     Args:
@@ -37,6 +39,7 @@ def as_tokenizer_json(model, tokenizer):
     kinds = {UNIGRAM: _unigram, BPE: _byte_pairs}
     if model.kind not in kinds or special is None or not set(ordinary) <= set(tokens):
         return None
+    own = {tokenizer.unknown_id, *tokenizer.special_ids}
     words = {
         "type": "Metaspace",
         "replacement": WORD_BEGIN,
@@ -48,17 +51,9 @@ def as_tokenizer_json(model, tokenizer):
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {
-                "id": i,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": token in special.values(),
-            }
+            added_token(token, special=i in own, id=i)
             for i, token in enumerate(tokens)
-            if token in special.values()
+            if i in own
             or (token in pieces and pieces[token].kind == USER_DEFINED)
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},

@@ -99,6 +99,27 @@ def test_it_works_inside_a_data_set(tokenizer):
     assert answer == [WORDS.index("c"), WORDS.index("a")]
 
 
+@pytest.mark.parametrize("end_token", ["[SEP]", "[CLS]"])
+def test_one_kind_of_segment_finds_its_answers_too(end_token):
+    tokenizer = text.BertTokenizer(WORDS, lowercase=False)
+    tokenizer.end_id = WORDS.index(end_token)  # GPT-2's start token is its end token
+    sizes = {"stride": 2, "max_question_length": 1}
+    two, one = (
+        text.QuestionPacker(tokenizer, 8, **sizes, type_vocab_size=kinds) for kinds in (2, 1)
+    )
+    question, context = ["?", "", "a"], ["é 누구 a, bk c", "a b", ""]
+    expected, found = (packer.pack(question, context) for packer in (two, one))
+    assert not found["segment_ids"].numpy().any()
+    np.testing.assert_array_equal(found["in_context"], expected["in_context"])
+    assert found["in_context"].numpy().sum() == 14
+    answers = {"answer": ["bk", "b", ""], "answer_start": [8, 2, 0]}
+    expected, found = (packer(question, context, **answers) for packer in (two, one))
+    for name in ("start", "end", "row", "token_ids"):
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    wide = text.QuestionPacker(tokenizer, 8, **sizes, pad_to_multiple_of=4)
+    assert wide(["?"], ["a b"])["token_ids"].shape == (1, 8)
+
+
 def test_answers_that_do_not_stand_at_their_place_are_left_out_and_counted(tokenizer):
     packer = text.QuestionPacker(
         tokenizer, 8, stride=2, max_question_length=1, on_bad_answer="skip"

@@ -3,13 +3,17 @@
 import io
 import itertools
 import re
+import unicodedata
 
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.text.tokenizers.sentence_piece_model import WORD_BEGIN
 
 LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
 MODEL_TYPES = ("unigram", "bpe", "word", "char")
 BYTE_PIECES = 256  # that `byte_fallback` takes
 BYTES_FROM = 1000  # pieces, of which they are a bearable part
+INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of control characters and blanks
+UNKNOWN_SIGN = "\u2585"  # the trainer's own sign; it leaves out lines that have it
 
 
 def largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **names):
@@ -34,6 +38,9 @@ def largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **nam
     if hasattr(sentencepiece, "set_min_log_level"):
         sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     sample = lines()
+    # Of text in which it finds nothing visible, a trainer before 0.2.2 ends the process.
+    if not any(map(_is_visible, itertools.chain.from_iterable(sample()))):
+        raise sample.nothing()
     settings = {
         "model_type": model_type,
         "normalization_rule_name": "nmt_nfkc_cf" if lowercase else "nmt_nfkc",
@@ -87,8 +94,6 @@ def _trained(sample, vocab_size, settings):
     try:
         return train(vocab_size)
     except RuntimeError as error:
-        if "all_chars_count" in str(error):  # text, but nothing visible in it
-            raise sample.nothing() from error
         # "Vocabulary size too high (8000). Please set it to a value <= 3121."
         largest = str(error).rpartition("<=")[2].strip(" .\n")
         # "Vocabulary size is smaller than required_chars. 20 vs 44. Increase vocab_size or ..."
@@ -98,6 +103,15 @@ def _trained(sample, vocab_size, settings):
         if not largest.isdigit():
             raise
         return train(int(largest))
+
+
+def _is_visible(line):
+    """Whether a trainer finds a character in a line, UTF-8; it leaves out those with its signs."""
+    line = line.decode("utf8")
+    seen = (character for character in line if character != WORD_BEGIN)
+    return UNKNOWN_SIGN not in line and any(
+        unicodedata.category(character) not in INVISIBLE for character in seen
+    )
 
 
 def parts(lines):

@@ -93,7 +93,8 @@ def main(argv):
         max_length=FLAGS.max_length,
         packed=FLAGS.packed,
     )
-    packer = classifying.make_packer(tokenizer, train[0])
+    segments = model.encoder.get_config()["type_vocab_size"]
+    packer = classifying.make_packer(tokenizer, train[0], segments)
     compile_model(model, fine_tuning.count_steps(train[0], FLAGS.batch_size, FLAGS.epochs))
     measures = classifying.fit(
         model,

@@ -87,11 +87,19 @@ def baseline(train, test):
     return regression.score(features.transform(map(" ".join, test[0])), test[1])
 
 
-def make_packer(tokenizer, texts):
-    """The packer of one length, so that there is one compilation; prints what it cuts."""
+def make_packer(tokenizer, texts, segments=2):
+    """The packer of one length, so that there is one compilation; prints what it cuts.
+
+    Args:
+        tokenizer: as `text.SentencePacker` takes it.
+        texts: rows of one or two texts.
+        segments: kinds of segments that the model knows.
+    """
     columns = 2 if FLAGS.text_pair else 1
     tell_cut(tokenizer.tokenize, texts, FLAGS.max_length - 1 - columns)
-    return text.SentencePacker(tokenizer, FLAGS.max_length, pad_to_max_length=True)
+    return text.SentencePacker(
+        tokenizer, FLAGS.max_length, pad_to_max_length=True, type_vocab_size=segments
+    )
 
 
 def tell_cut(divide, texts, room):

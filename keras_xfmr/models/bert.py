@@ -205,7 +205,8 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         self.declared_inputs = Inputs(
             Input("token_ids", "Token ids", vocab_size, longest=max_length, nonempty=True),
             Input(
-                "segment_ids", "`segment_ids`", type_vocab_size, "type_vocab_size",
+                "segment_ids", "`segment_ids`", type_vocab_size,
+                "type_vocab_size" if type_vocab_size > 1 else "packers take type_vocab_size=1",
                 default=lambda inputs: ops.zeros_like(inputs["token_ids"], dtype="int32"),
                 like="token_ids",
             ),

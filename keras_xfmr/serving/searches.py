@@ -14,6 +14,7 @@ EXPORTS = {
     models.Elmo: "export_encoder",
     Head: "export_encoder",
 }
+READ_FOR_A_TEXT = 512  # ids that a default check text is looked for in
 
 
 def wrong_model(model, expected):
@@ -47,9 +48,16 @@ def check_vocabulary(tokenizer, embedding, model, special, side=""):
 
 
 def first_text(tokenizer):
-    """A text made of the first entries of a vocabulary."""
-    first = tf.range(4, min(9, tokenizer.vocab_size), dtype=tf.int32)
-    return tokenizer.detokenize(first[None]).numpy()[0]
+    """A text made of the first entries of a vocabulary that can be read by themselves.
+
+    Bytes below a blank, parts of characters and the unknown token are left out.
+    """
+    unknown = tokenizer.unknown_id
+    ids = [i for i in range(min(READ_FOR_A_TEXT, tokenizer.vocab_size)) if i != unknown]
+    texts = tokenizer.detokenize(tf.constant(ids, tf.int32)[:, None]).numpy()
+    texts = [text.decode("utf8", "replace").strip() for text in texts]
+    good = [i for i, text in zip(ids, texts) if text.isprintable() and text.strip("\ufffd")]
+    return tokenizer.detokenize(tf.constant([good[:5]], tf.int32)).numpy()[0]
 
 
 def traced(search, signature, jit_compile):

@@ -14,7 +14,7 @@ def learned():
     return {
         "word_piece": text.learn_word_piece(corpus(), 499),
         "lower": text.learn_word_piece(corpus(), 499, lowercase=True),
-        "sentence_piece": text.learn_sentence_piece(corpus(), 8009),
+        "sentence_piece": text.learn_sentence_piece(corpus(), 8009, byte_fallback=False),
         "character": text.learn_characters(corpus()),
         "byte": text.ByteTokenizer(),
     }

@@ -61,7 +61,8 @@ def xlm_r(peer):
 def kobert(peer):
     """A model with KoBERT's order of special tokens; it reads "[MASK]" in a text as its own."""
     model = io.BytesIO()
-    peer.set_min_log_level(1)
+    if hasattr(peer, "set_min_log_level"):  # since 0.2.1
+        peer.set_min_log_level(1)
     peer.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 3),
         model_writer=model,

@@ -300,7 +300,10 @@ REFUSED = {
     "dropout": ({"model": {"dropout": 0.1}}, "dropout=0.0.*0.1"),
     "ends of words": ({"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix.*</w>"),
     "merges ignored": ({"model": {"ignore_merges": True}}, "ignore_merges=False"),
-    "added words": ({"added_tokens": [{"id": 1009, "content": "x y"}]}, "to be special.*'x y'"),
+    "added words": (
+        {"added_tokens": [{"id": 1009, "content": "x y", "lstrip": True}]},
+        "Expected lstrip=false.*'x y'",
+    ),
     "a merge of three": ({"model": {"merges": ["a b c"]}}, "must be two tokens.*number 0"),
     "a merge of numbers": ({"model": {"merges": [[1, 2]]}}, "must be two tokens"),
     "unknown merges": ({"model": {"merges": ["ÿ ÿ"]}}, r"\['ÿÿ'\]"),

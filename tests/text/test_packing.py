@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_xfmr import text
+from keras_xfmr import models, text
 
 # Padding is not 0, the start token is not 2.
 VOCABULARY = ["[UNK]", "[PAD]", "a", "b", "##a", "[CLS]", "##b", "[MASK]", "[SEP]", "c"]
@@ -53,6 +53,38 @@ def test_two_sentences_by_hand(tokenizer):
         "attention_mask": [[1] * 7 + [0], [1] * 4 + [0] * 4, [1] * 8, [1] * 8],
         "truncated": [False, False, True, True],
     }
+
+
+def test_one_kind_of_segment_has_pairs_too(tokenizer):
+    first, second = tf.constant(["ab c", "c"]), tf.constant(["b", ""])
+    two = text.SentencePacker(tokenizer, 11)(first, second)
+    one = text.SentencePacker(tokenizer, 11, type_vocab_size=1)(first, second)
+    assert rows(one) == {**rows(two), "segment_ids": [[0] * 7] * 2}
+    bert = models.Bert(
+        10, d_model=6, num_heads=3, ffn_dim=5, num_layers=1, max_length=11, type_vocab_size=1,
+        pad_token_id=PAD,
+    )  # fmt: skip
+    classifier = models.Classifier(bert, 2)
+    without = {name: one[name] for name in ("token_ids", "attention_mask")}
+    np.testing.assert_array_equal(classifier(one), classifier(without))
+    with pytest.raises(ValueError, match="must lie in 0 .. 0 .packers take type_vocab_size=1"):
+        classifier(rows(two))
+
+
+@pytest.mark.parametrize("longest, width", [(1, 4), (2, 4), (3, 8), (9, 12), (23, 12)])
+def test_rows_are_as_long_as_the_next_multiple(longest, width, tokenizer):
+    packer = text.SentencePacker(tokenizer, 12, pad_to_multiple_of=4)
+    texts = tf.constant(["a " * longest, "b"])
+    plain, padded = text.SentencePacker(tokenizer, 12)(texts), packer(texts)
+    size = plain["token_ids"].shape[1]
+    for name, padding in (("token_ids", PAD), ("segment_ids", 0), ("attention_mask", 0)):
+        found = padded[name].numpy()
+        assert found.shape == (2, width) and (found[:, size:] == padding).all()
+        np.testing.assert_array_equal(found[:, :size], plain[name])
+    if longest == 9:
+        words = tf.RaggedTensor.from_row_lengths(["a"] * 23, [20, 3])
+        assert packer.pack_word_windows(words)["token_ids"].shape[1] == 12
+        assert packer(tf.constant([], tf.string))["token_ids"].shape == (0, 4)
 
 
 # ---- by BERT's own loop
@@ -246,6 +278,17 @@ def test_masks_need_a_mask_token():
 def test_a_length_that_holds_nothing_is_refused(tokenizer, max_length):
     with pytest.raises(ValueError, match="`max_length` must be .*Received: "):
         text.SentencePacker(tokenizer, max_length)
+
+
+def test_a_length_that_is_no_multiple_is_refused(tokenizer):
+    message = "`max_length` must be a multiple .* such as 88 or 96. Received: max_length=89"
+    with pytest.raises(ValueError, match=message):
+        text.SentencePacker(tokenizer, 89, pad_to_multiple_of=8)
+    for wrong in (0, 2.5):
+        with pytest.raises(ValueError, match=f"`pad_to_multiple_of` must be .*Received: {wrong}"):
+            text.SentencePacker(tokenizer, 89, pad_to_multiple_of=wrong)
+    with pytest.raises(ValueError, match="`type_vocab_size` must be .*Received: 0"):
+        text.SentencePacker(tokenizer, 89, type_vocab_size=0)
 
 
 def test_what_is_no_batch_of_strings_is_refused(tokenizer):

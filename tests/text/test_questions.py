@@ -99,12 +99,60 @@ def test_it_works_inside_a_data_set(tokenizer):
     assert answer == [WORDS.index("c"), WORDS.index("a")]
 
 
+@pytest.mark.parametrize("end_token", ["[SEP]", "[CLS]"])
+def test_one_kind_of_segment_finds_its_answers_too(end_token):
+    tokenizer = text.BertTokenizer(WORDS, lowercase=False)
+    tokenizer.end_id = WORDS.index(end_token)  # GPT-2's start token is its end token
+    sizes = {"stride": 2, "max_question_length": 1}
+    two, one = (
+        text.QuestionPacker(tokenizer, 8, **sizes, type_vocab_size=kinds) for kinds in (2, 1)
+    )
+    question, context = ["?", "", "a"], ["é 누구 a, bk c", "a b", ""]
+    expected, found = (packer.pack(question, context) for packer in (two, one))
+    assert not found["segment_ids"].numpy().any()
+    np.testing.assert_array_equal(found["in_context"], expected["in_context"])
+    assert found["in_context"].numpy().sum() == 14
+    answers = {"answer": ["bk", "b", ""], "answer_start": [8, 2, 0]}
+    expected, found = (packer(question, context, **answers) for packer in (two, one))
+    for name in ("start", "end", "row", "token_ids"):
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    wide = text.QuestionPacker(tokenizer, 8, **sizes, pad_to_multiple_of=4)
+    assert wide(["?"], ["a b"])["token_ids"].shape == (1, 8)
+
+
+def test_answers_that_do_not_stand_at_their_place_are_left_out_and_counted(tokenizer):
+    packer = text.QuestionPacker(
+        tokenizer, 8, stride=2, max_question_length=1, on_bad_answer="skip"
+    )
+    contexts = ["é 누구 a b c", "a b", "a b", "", "c", "a b"]
+    answers, places = ["누구", "b", "b", "b", "", "b"], [2, 1, -3, 10**12, 5, 2]
+    rows = {"question": ["?"] * 6, "context": contexts, "answer": answers, "answer_start": places}
+    data = tf.data.Dataset.from_tensor_slices(rows).batch(6).map(lambda x: packer(**x))
+    for passes in (1, 2):
+        packed = next(iter(data))
+        assert packed["row"].numpy().tolist() == [0, 0, 4, 5]
+        assert packed["start"].numpy().tolist() == [4, 0, 0, 4]
+        assert packer.skipped == 3 * passes
+    expected = text.QuestionPacker(tokenizer, 8, stride=2, max_question_length=1)(
+        *(tf.gather(rows[name], [0, 4, 5]) for name in ("question", "context")),
+        **{name: tf.gather(rows[name], [0, 4, 5]) for name in ("answer", "answer_start")},
+    )
+    for name in packed.keys() - {"row"}:
+        np.testing.assert_array_equal(packed[name], expected[name], err_msg=name)
+    nothing = packer(["?"], ["a"], answer=["b"], answer_start=[0])
+    assert nothing["token_ids"].shape[0] == 0 and nothing["start"].shape == (0,)
+
+
 def test_bad_input_is_refused(tokenizer):
     packer = text.QuestionPacker(tokenizer, 12, stride=4, max_question_length=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="stand at the character"):
         packer(["a"], ["a b c"], answer=["b"], answer_start=[1])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`answer_start` from 0"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`answer_start`, from 0"):
         packer(["a"], ["a b c"], answer=["b"], answer_start=[-3])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="stand at .*on_bad_answer='skip'"):
+        packer(["a"], ["a b c"], answer=["b"], answer_start=[10**12])
+    with pytest.raises(ValueError, match="`on_bad_answer` must be one of .*Received: 'drop'"):
+        text.QuestionPacker(tokenizer, on_bad_answer="drop")
     with pytest.raises(tf.errors.InvalidArgumentError, match="a context for each question"):
         packer(["a", "b"], ["a b c"])
     with pytest.raises(ValueError, match="`answer_start`"):

@@ -60,6 +60,11 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
     assert text.load_tokenizer(tmp_path).pad_id == 0
 
 
+def test_special_ids_of_ones_own_are_kept(tmp_path):
+    text.ByteTokenizer(pad_id=1, unknown_id=0).save(tmp_path)
+    assert text.load_tokenizer(tmp_path).special_ids == (1, 2, 3)
+
+
 def test_saved_files_are_as_readable_as_others(tokenizer, tmp_path):
     tokenizer.save(tmp_path)  # a server may run as another user
     (tmp_path / "other").write_bytes(b"")

@@ -27,7 +27,7 @@ def test_no_text_is_an_error(learn, tmp_path):
             learn(texts)
 
 
-@pytest.mark.parametrize("nothing", ["\u3000", "\u200b\x07"])
+@pytest.mark.parametrize("nothing", ["\u3000", "\u200b\x07", "\u00ad\u2028"])
 @pytest.mark.parametrize("name", [name for name in LEARN if name != "characters"])
 def test_text_without_a_visible_character_is_an_error(name, nothing):
     lines = tf.data.Dataset.from_tensor_slices([nothing] * 3)

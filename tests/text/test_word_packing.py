@@ -74,6 +74,17 @@ def test_shapes_are_static_where_all_rows_are_filled(tokenizer):
         assert mask.numpy().sum(axis=1).tolist() == [4, 0, 2]
 
 
+@pytest.mark.parametrize("words, width", [(0, 3), (3, 3), (4, 6), (7, 6)])
+def test_rows_are_as_long_as_the_next_multiple(words, width, tokenizer):
+    for vocabulary, name in ((None, "character_ids"), (tokenizer, "token_ids")):
+        packer = text.WordPacker(6, max_characters=5, tokenizer=vocabulary, pad_to_multiple_of=3)
+        packed = packer(tf.constant(["a " * words]))
+        assert packed[name].shape[:2] == packed["attention_mask"].shape == (1, width)
+        assert packed["attention_mask"].numpy().sum() == min(words, 6)
+    with pytest.raises(ValueError, match="`max_words` must be a multiple .*max_words=7"):
+        text.WordPacker(7, pad_to_multiple_of=3)
+
+
 def test_words_have_the_positions_of_their_labels(tokenizer):
     packer = text.WordPacker(M, tokenizer=tokenizer)
     packed = packer.pack_words(ragged(SPLIT))

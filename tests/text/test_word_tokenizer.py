@@ -7,7 +7,7 @@ import tensorflow as tf
 from sentences import SENTENCES, SPECIAL, corpus, same_answers, strings
 
 from keras_xfmr import text
-from keras_xfmr.text.tokenizers import learning
+from keras_xfmr.text.tokenizers import learning, sentence_piece_training
 
 WORDS = [*SPECIAL, ".", "the", "dog", "안녕", "세", "don't"]
 
@@ -81,7 +81,7 @@ def test_frequent_words_come_first(tmp_path, monkeypatch):
 
 
 def test_the_words_that_are_counted_are_those_that_are_looked_up(monkeypatch):
-    monkeypatch.setattr(learning, "LONGEST", 29)  # longer lines are cut at blanks
+    monkeypatch.setattr(sentence_piece_training, "LONGEST", 29)  # longer lines are cut at blanks
     tokenizer = text.learn_words(corpus(), 1009)
     words = tokenizer.split_words(SENTENCES)[0].flat_values.numpy().tolist()
     counts = collections.Counter(word.decode() for word in words)

@@ -5,7 +5,7 @@ B batch, R windows, T length, Q pieces of a question, C pieces of a context
 
 import tensorflow as tf
 
-from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.text.packers.sentences import SentencePacker
 from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import take_first
@@ -31,9 +31,16 @@ class QuestionPacker(tf.Module):
         max_question_length: a longer question loses its end.
         pad_to_max_length: whether every batch is `max_length` long. Otherwise as long as its
             longest row.
+        pad_to_multiple_of: None, or a divisor of `max_length`: a batch is as long as the next
+            multiple of it. A GPU computes half precision faster in multiples of 8, and a compiled
+            step has fewer shapes.
+        type_vocab_size: kinds of segments of the model; with 1, both texts have segment 0.
+        on_bad_answer: what happens to a row whose answer does not stand at `answer_start`:
+            `"raise"` stops there; `"skip"` leaves the row out and counts it in `skipped`.
 
     Raises:
-        ValueError: a tokenizer without offsets, or a stride that would leave out pieces.
+        ValueError: a tokenizer without offsets, an unknown `on_bad_answer`, a `max_length` that is
+            no multiple, or a stride that would leave out pieces.
 
     Example:
 
@@ -56,8 +63,12 @@ class QuestionPacker(tf.Module):
         stride=128,
         max_question_length=64,
         pad_to_max_length=False,
+        pad_to_multiple_of=None,
+        type_vocab_size=2,
+        on_bad_answer="raise",
     ):
         super().__init__()
+        check_choice("on_bad_answer", on_bad_answer, ("raise", "skip"))
         if not hasattr(tokenizer, "tokenize_with_offsets"):
             raise ValueError(
                 "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
@@ -75,7 +86,22 @@ class QuestionPacker(tf.Module):
             )
         self.tokenizer, self.max_length = tokenizer, max_length
         self.stride, self.max_question_length = stride, max_question_length
-        self._packer = SentencePacker(tokenizer, max_length, pad_to_max_length=pad_to_max_length)
+        self._packer = SentencePacker(
+            tokenizer,
+            max_length,
+            pad_to_max_length=pad_to_max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            type_vocab_size=type_vocab_size,
+        )
+        self._skipped = None
+        if on_bad_answer == "skip":
+            with tf.device("CPU"):
+                self._skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def skipped(self):
+        """Number of rows that were left out since the packer was made, in all passes over them."""
+        return 0 if self._skipped is None else int(self._skipped.numpy())
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, question, context, *, answer=None, answer_start=None):
@@ -92,16 +118,23 @@ class QuestionPacker(tf.Module):
             the windows of one context after the other; `row`, int32 `[R]`, which of the B each
             belongs to; with an answer also `start` and `end`, int32 `[R]`, the positions of its
             first and last piece, and 0, that of `[CLS]`, in windows that it does not lie in, whole.
+            Rows that are left out have no windows.
 
         Raises:
             ValueError: one of `answer` and `answer_start` without the other.
-            tf.errors.InvalidArgumentError: an answer does not stand where `answer_start` says.
+            tf.errors.InvalidArgumentError: an answer does not stand where `answer_start` says, and
+                is not to be left out.
         """
         if (answer is None) != (answer_start is None):
             raise ValueError("Pass `answer` and `answer_start` together, or neither.")
+        kept = None
+        if answer is not None:
+            context, answer = as_utf8(context), as_utf8(answer)
+            rows = question, context, answer, tf.cast(answer_start, tf.int64)
+            kept, question, context, answer, answer_start = self._standing(*rows)
         packed = self.pack(question, context)
         inputs = {name: packed[name] for name in ("token_ids", "segment_ids", "attention_mask")}
-        inputs["row"] = packed["row"]
+        inputs["row"] = packed["row"] if kept is None else tf.gather(kept, packed["row"])
         if answer is not None:
             inputs["start"], inputs["end"] = self._labels(packed, context, answer, answer_start)
         return inputs
@@ -198,14 +231,27 @@ class QuestionPacker(tf.Module):
             "window": window,
         }
 
+    def _standing(self, question, context, answer, answer_start):
+        """The rows whose answer stands at its place, int32 `[K]`, and what was given of them."""
+        answer_start = tf.where(answer == "", tf.zeros_like(answer_start), answer_start)
+        size = tf.cast(_characters(context), tf.int64)
+        place = tf.cast(tf.clip_by_value(answer_start, 0, size), tf.int32)  # substr fails elsewhere
+        stands = tf.strings.substr(context, place, _characters(answer), unit="UTF8_CHAR")
+        good = (stands == answer) & (answer_start == tf.cast(place, tf.int64))
+        kept = tf.cast(tf.where(good)[:, 0], tf.int32)
+        if self._skipped is None:
+            message = (
+                "Expected answers that stand at the character `answer_start`, from 0. Mend these "
+                "rows, or pass on_bad_answer='skip' to leave them out and count them: rows"
+            )
+            bad = tf.where(~good)[:, 0]
+            check = tf.debugging.Assert(tf.reduce_all(good), [message, bad], summarize=7)
+            with tf.control_dependencies([check]):
+                return tf.identity(kept), question, context, answer, place
+        self._skipped.assign_add(tf.math.count_nonzero(~good))
+        return kept, *(tf.gather(part, kept) for part in (question, context, answer, place))
+
     def _labels(self, packed, context, answer, answer_start):
-        context, answer = as_utf8(context), as_utf8(answer)
-        answer_start = tf.where(answer == "", 0, tf.cast(answer_start, tf.int32))
-        tf.debugging.assert_non_negative(answer_start, "Expected `answer_start` from 0.")
-        stands = tf.strings.substr(context, answer_start, _characters(answer), unit="UTF8_CHAR")
-        tf.debugging.assert_equal(
-            stands, answer, "Expected answers that stand at the character `answer_start`."
-        )
         before = tf.strings.substr(
             context, tf.zeros_like(answer_start), answer_start, unit="UTF8_CHAR"
         )
@@ -223,17 +269,25 @@ class QuestionPacker(tf.Module):
 
 
 def context_mask(inputs):
-    """Where the second text stands: its segment without the `[SEP]` at its end.
+    """Where the second text stands, without the `[SEP]` at its end.
+
+    That is segment 1. In a row that has one segment, it stands behind the first `[SEP]`, which is
+    the token at the row's end.
 
     Args:
-        inputs: a model's `segment_ids` and `attention_mask`, `[R, T]`.
+        inputs: a model's `token_ids`, `segment_ids` and `attention_mask`, `[R, T]`.
 
     Returns:
         bool `[R, T]`.
     """
+    ids, segments = inputs["token_ids"], inputs["segment_ids"]
     last = tf.reduce_sum(inputs["attention_mask"], axis=1, keepdims=True) - 1
-    place = tf.range(tf.shape(inputs["segment_ids"])[1])
-    return tf.logical_and(inputs["segment_ids"] > 0, place < last)
+    place = tf.range(tf.shape(ids)[1])
+    end = tf.gather(ids, tf.maximum(last, 0), axis=1, batch_dims=1)
+    # A start token may be the end token, too.
+    behind = tf.cumsum(tf.cast((ids == end) & (place > 0), tf.int32), axis=1, exclusive=True) > 0
+    second = tf.where(tf.reduce_any(segments > 0, axis=1, keepdims=True), segments > 0, behind)
+    return second & (place < last)
 
 
 def _at(offsets, index):

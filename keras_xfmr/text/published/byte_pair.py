@@ -4,6 +4,7 @@ from keras_xfmr.text.tokenizers.added_tokens import added_beside
 from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     byte_pairs_of,
+    found_in,
     read_vocabulary_and_merges,
     vocabulary_and_merges_of,
 )
@@ -51,7 +52,7 @@ def load_byte_pair(folder, fast, config, special):
     named = {**special, **config}
     words = fast.get("pre_tokenizer")
     if isinstance(words, dict) and words.get("type") == "Metaspace":
-        vocabulary, _ = vocabulary_and_merges_of(fast, any_added=True)
+        vocabulary, _ = vocabulary_and_merges_of(fast)
         tokens = _special_tokens(vocabulary, named, KOGPT2)
         return CharacterBytePairTokenizer.from_json(fast, **tokens)
     if config.get("add_prefix_space"):
@@ -60,7 +61,7 @@ def load_byte_pair(folder, fast, config, special):
             f"{config['add_prefix_space']!r}. Take it out, and put the blank before the texts."
         )
     if fast:
-        content = byte_pairs_of(fast)
+        content, added = byte_pairs_of(fast), fast.get("added_tokens")
     else:
         name = str(config.get("tokenizer_class", READ_ALIKE[0]))
         if name.removesuffix("Fast").removesuffix("Tokenizer") not in READ_ALIKE:
@@ -71,7 +72,9 @@ def load_byte_pair(folder, fast, config, special):
             )
         added = added_beside(folder, config, special)
         content = read_vocabulary_and_merges(*(folder / name for name in FILES), added)
-    return BytePairTokenizer(*content, **_special_tokens(content[0], named, ROBERTA))
+    roles = _special_tokens(content[0], named, ROBERTA)
+    found = found_in({"added_tokens": added}, roles.values())
+    return BytePairTokenizer(*content, **roles, added_tokens=found)
 
 
 def _special_tokens(vocabulary, named, others):

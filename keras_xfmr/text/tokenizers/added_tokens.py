@@ -3,6 +3,12 @@
 from keras_xfmr.common.files import read_json
 
 
+def added_token(content, *, special, **ids):
+    """An added token as `tokenizer.json` and `tokenizer_config.json` have it: found as spelled."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {**ids, "content": content, **flags, "special": special}
+
+
 def in_order(ids, added, ordinary=()):
     """The tokens in the order of their ids, the special ones that were added included.
 
@@ -21,7 +27,9 @@ def in_order(ids, added, ordinary=()):
         if not token.get("special") and token["content"] not in ordinary:
             raise ValueError(
                 "Expected added tokens to be special. Received: "
-                f"{token['content']!r}, which the tokenizer cannot find in a text."
+                f"{token['content']!r}, which others find in texts that are normalized. Take it "
+                "out of the files, and call the tokenizer's `with_added_tokens`, which finds it as "
+                "it is spelled."
             )
         if ids.setdefault(token["content"], token.get("id")) != token.get("id"):
             raise ValueError(f"The tokenizer's files give {token['content']!r} two ids.")

@@ -18,6 +18,7 @@ from keras_xfmr.common.checks import check_int
 from keras_xfmr.common.files import read_bytes, read_json, write_json, write_whole
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import join, merge
+from keras_xfmr.text.tokenizers.found_tokens import FoundTokens, checked_tokens
 from keras_xfmr.text.words import split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
@@ -50,6 +51,7 @@ class Tokenizer(tf.Module, abc.ABC):
 
     max_length = None
     vocabulary_file = None  # name of the file that `save` writes the vocabulary to
+    added_special_ids = ()  # of special tokens that `with_added_tokens` added
 
     def __init__(self, *, pad_id=PAD, unknown_id=UNKNOWN, start_id=START, end_id=END, mask_id=None):
         super().__init__()
@@ -59,13 +61,15 @@ class Tokenizer(tf.Module, abc.ABC):
 
     @property
     def special_ids(self):
-        """Ids of padding, start, end and, where there is one, mask: no token of a text.
+        """Ids of padding, start, end and, where there is one, mask: no token of a text. Behind them
+        those of special tokens that were added.
 
         Masked language modelling leaves them as they are. The unknown token is not among them: it
         stands for a word, and BERT (Devlin et al. 2019) masks it like any other.
         """
         ids = (self.pad_id, self.start_id, self.end_id)
-        return ids if self.mask_id is None else (*ids, self.mask_id)
+        mask = () if self.mask_id is None else (self.mask_id,)
+        return (*ids, *mask, *self.added_special_ids)
 
     def continuations(self):
         """Which ids go on with a word that another id began: NumPy bool `[V]`.
@@ -103,8 +107,71 @@ class Tokenizer(tf.Module, abc.ABC):
             parts.append(tf.fill([ids.nrows()], self.end_id))
         return join(*parts)
 
+    def with_added_tokens(self, tokens, *, special=False):
+        """A tokenizer that finds these tokens in a text, too; this one stays as it is.
+
+        A text is searched for them as they are spelled, before anything is normalized or cut: the
+        leftmost first, and of these the longest. Tokens that are not in the vocabulary stand behind
+        it, in the order of the list; others keep their ids. `models` have a table that is as large
+        as the vocabulary was: make it larger before they see the new ids.
+
+        Any text that spells them has their ids. So do not add as special what a user must not say,
+        or take it out of the users' texts.
+
+        Args:
+            tokens: a list of strings, without blanks at their ends.
+            special: whether `detokenize` leaves them out, and masked language modelling as they
+                are.
+
+        Returns:
+            A tokenizer of the same kind, which `save` and `load_tokenizer` keep as it is.
+
+        Raises:
+            ValueError: tokens that cannot be found, or have a role already, such as padding.
+            TypeError: a kind of tokenizer that finds no tokens in a text.
+
+        Example:
+
+        >>> tokenizer = ByteTokenizer().with_added_tokens(["<bot>"], special=True)
+        >>> ids = tokenizer.tokenize(["a<bot>"])
+        >>> ids.to_list(), tokenizer.detokenize(ids).numpy().tolist()
+        ([[101, 260]], [b'a'])
+        """
+        tokens, config = checked_tokens(tokens), self.get_config()
+        for name in ("added_tokens", *(("added_special_tokens",) if special else ())):
+            before = config.get(name, [])
+            config[name] = [*before, *(token for token in tokens if token not in before)]
+        return self._with_tokens(tokens, config)
+
+    def _find(self, tokens, special, vocabulary):
+        """Sets which tokens of a vocabulary are found in a text, and their configuration.
+
+        Args:
+            tokens: `added_tokens`.
+            special: `added_special_tokens`, those of them that `detokenize` leaves out.
+            vocabulary: in the order of the ids.
+        """
+        tokens, special = list(tokens), list(special)
+        ids = {token: index for index, token in enumerate(vocabulary)}
+        self._found = FoundTokens(tokens, ids, {self.unknown_id, *self.special_ids})
+        if not set(special) <= set(tokens):
+            raise ValueError(
+                "Expected `added_special_tokens` to be among `added_tokens`. Received: "
+                f"{sorted(set(special) - set(tokens))}."
+            )
+        self.added_special_ids = tuple(sorted({ids[token] for token in special}))
+        parts = {"added_tokens": tokens, "added_special_tokens": special}
+        self._added = {name: list(part) for name, part in parts.items() if part}
+
+    def _with_tokens(self, tokens, config):
+        """The tokenizer of another configuration, with further tokens behind its vocabulary."""
+        raise TypeError(
+            f"A {type(self).__name__} finds no added tokens in a text. Put them into its "
+            "vocabulary, or divide the texts before it."
+        )
+
     @tf.autograph.experimental.do_not_convert
-    def detokenize(self, ids):
+    def detokenize(self, ids, *, keep_special=False):
         """Ids to strings; special tokens and what follows the first end token are left out.
 
         Where the end token is also the start token or the padding, those that a row begins with
@@ -114,6 +181,7 @@ class Tokenizer(tf.Module, abc.ABC):
         Args:
             ids: `[B, T]`, dense or ragged, or with other axes in front of T, as `[B, n, T]` of a
                 beam search has them.
+            keep_special: whether special tokens that `with_added_tokens` added are spelled out.
 
         Returns:
             Strings of the shape of `ids` without T.
@@ -133,6 +201,8 @@ class Tokenizer(tf.Module, abc.ABC):
         if self.end_id in (self.pad_id, self.start_id):
             end &= tf.cumsum(tf.cast(~special, tf.int32), axis=1) > 0
         keep = ~special & tf.equal(tf.cumsum(tf.cast(end, tf.int32), axis=1), 0)
+        if self.added_special_ids and not keep_special:
+            keep &= tf.reduce_all(tf.not_equal(ids[..., None], self.added_special_ids), axis=-1)
         # A model's table may have more rows than the vocabulary; an op that is given such an id
         # fails, or ends the process.
         known = tf.logical_and(ids >= 0, ids < self.vocab_size)
@@ -304,6 +374,12 @@ def check_tokens(vocabulary):
         raise ValueError("A token must not contain a line break: a line is a token.")
 
 
+def extended(vocabulary, tokens):
+    """A vocabulary with those of the tokens behind it that it does not have."""
+    known = set(vocabulary)
+    return [*vocabulary, *(token for token in tokens if token not in known)]
+
+
 def _all_subclasses(kind):
     for child in kind.__subclasses__():
         yield child
@@ -315,11 +391,12 @@ class VocabularyTokenizer(Tokenizer):
 
     vocabulary_file = "vocabulary.txt"
 
-    def __init__(self, vocabulary):
+    def __init__(self, vocabulary, *, added_tokens=(), added_special_tokens=()):
         vocabulary = list_tokens(vocabulary)
         super().__init__(**self._special_ids_of(vocabulary))
         check_tokens(vocabulary)
         self._vocabulary = tuple(vocabulary)
+        self._find(added_tokens, added_special_tokens, vocabulary)
 
     @classmethod
     def _special_ids_of(cls, vocabulary):
@@ -337,6 +414,12 @@ class VocabularyTokenizer(Tokenizer):
     def get_vocabulary(self):
         """The tokens in the order of their ids."""
         return list(self._vocabulary)
+
+    def get_config(self):
+        return {name: list(tokens) for name, tokens in self._added.items()}
+
+    def _with_tokens(self, tokens, config):
+        return type(self)(extended(self._vocabulary, tokens), **config)
 
     def vocabulary_bytes(self):
         return "".join(f"{token}\n" for token in self._vocabulary).encode("utf8")
@@ -357,6 +440,9 @@ class WordPieceTokenizer(VocabularyTokenizer):
     Args:
         vocabulary: tokens in the order of their ids, the four special tokens first.
         lowercase: whether to lower and to strip accents.
+        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is cut,
+            and `added_special_tokens`, those of them that `detokenize` leaves out, as
+            `with_added_tokens` sets them.
 
     Raises:
         ValueError: the special tokens are not the first, or a token comes twice.
@@ -368,8 +454,8 @@ class WordPieceTokenizer(VocabularyTokenizer):
     [[4, 5, 3]]
     """
 
-    def __init__(self, vocabulary, *, lowercase=False):
-        super().__init__(vocabulary)
+    def __init__(self, vocabulary, *, lowercase=False, **added):
+        super().__init__(vocabulary, **added)
         self.lowercase = lowercase
         try:
             self._pieces = tf_text.FastWordpieceTokenizer(
@@ -384,6 +470,10 @@ class WordPieceTokenizer(VocabularyTokenizer):
             raise ValueError(f"Not a vocabulary of word pieces: {error}") from error
 
     def get_config(self):
+        return {**self._split_config(), **super().get_config()}
+
+    def _split_config(self):
+        """Arguments of `split`."""
         return {"lowercase": self.lowercase}
 
     @staticmethod
@@ -393,7 +483,10 @@ class WordPieceTokenizer(VocabularyTokenizer):
 
     @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
-        words = without_long_words(self.split(as_strings(texts), **self.get_config()))
+        return self._found.tokenize(as_strings(texts), self._tokenize_between)
+
+    def _tokenize_between(self, texts):
+        words = without_long_words(self.split(texts, **self._split_config()))
         return merge(words, self._pieces.tokenize(words.values))
 
     def continuations(self):
@@ -419,6 +512,9 @@ class CharacterTokenizer(VocabularyTokenizer):
 
     Args:
         vocabulary: characters in the order of their ids, the four special tokens first.
+        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is cut,
+            and `added_special_tokens`, those of them that `detokenize` leaves out, as
+            `with_added_tokens` sets them.
 
     Raises:
         ValueError: the special tokens are not the first, or a token comes twice.
@@ -430,8 +526,8 @@ class CharacterTokenizer(VocabularyTokenizer):
     [[5, 4, 1, 3]]
     """
 
-    def __init__(self, vocabulary):
-        super().__init__(vocabulary)
+    def __init__(self, vocabulary, **added):
+        super().__init__(vocabulary, **added)
         keys = tf.constant(self._vocabulary)
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(self._vocabulary))), UNKNOWN
@@ -440,7 +536,10 @@ class CharacterTokenizer(VocabularyTokenizer):
 
     @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
-        characters = tf.strings.unicode_split(as_strings(texts), "UTF-8", errors="replace")
+        return self._found.tokenize(as_strings(texts), self._tokenize_between)
+
+    def _tokenize_between(self, texts):
+        characters = tf.strings.unicode_split(texts, "UTF-8", errors="replace")
         return tf.ragged.map_flat_values(self._table.lookup, characters)
 
     def detokenize_pieces(self, ids):
@@ -451,26 +550,47 @@ class CharacterTokenizer(VocabularyTokenizer):
 class ByteTokenizer(Tokenizer):
     """One id a byte of UTF-8, after the four special ones: a vocabulary of 260, nothing unknown.
 
+    Args:
+        added_tokens: tokens behind the bytes, which are found in a text before it is cut.
+        added_special_tokens: those of them that `detokenize` leaves out.
+        **special_ids: of `Tokenizer`.
+
     Example:
 
     >>> ByteTokenizer().encode(tf.constant(["é"])).to_list()
     [[199, 173, 3]]
     """
 
+    def __init__(self, *, added_tokens=(), added_special_tokens=(), **special_ids):
+        super().__init__(**special_ids)
+        self._special = dict(special_ids)
+        self._tokens = list(dict.fromkeys(added_tokens))
+        names = [None] * (len(SPECIAL_TOKENS) + 256)  # which no text is
+        self._find(self._tokens, added_special_tokens, [*names, *self._tokens])
+
     @property
     def vocab_size(self):
-        return len(SPECIAL_TOKENS) + 256
+        return len(SPECIAL_TOKENS) + 256 + len(self._tokens)
+
+    def get_config(self):
+        return {**self._special, **{name: list(part) for name, part in self._added.items()}}
+
+    def _with_tokens(self, tokens, config):
+        return type(self)(**config)
 
     @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):
-        characters = tf.strings.bytes_split(as_strings(texts))
+        return self._found.tokenize(as_strings(texts), self._tokenize_between)
+
+    def _tokenize_between(self, texts):
+        characters = tf.strings.bytes_split(texts)
         values = tf.io.decode_raw(characters.flat_values, tf.uint8)
         values = tf.cast(tf.reshape(values, [-1]), tf.int32) + len(SPECIAL_TOKENS)
         return characters.with_flat_values(values)
 
     def detokenize_pieces(self, ids):
-        table = tf.constant([bytes([value]) for value in range(256)])
+        table = [*(bytes([value]) for value in range(256)), *self._tokens]
         values = ids.flat_values - len(SPECIAL_TOKENS)
-        values = tf.gather(table, tf.where(values < 0, 0xFF, values))  # never a byte of UTF-8
+        values = tf.gather(tf.constant(table), tf.where(values < 0, 0xFF, values))  # no UTF-8
         joined = tf.strings.reduce_join(ids.with_flat_values(values), axis=1)
         return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")

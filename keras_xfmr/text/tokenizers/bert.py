@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_xfmr.common.files import read_lines
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import merge, owners
+from keras_xfmr.text.tokenizers.added_tokens import added_token
 from keras_xfmr.text.tokenizers.base import (
     SETTINGS,
     WORD_LIMIT,
@@ -78,6 +79,9 @@ class BertTokenizer(WordPieceTokenizer):
             Hangul syllables apart, so a vocabulary that has them needs False.
             `load_pretrained_tokenizer` decides by the vocabulary.
         split_cjk: whether CJK ideographs stand alone (`tokenize_chinese_chars`).
+        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is cut,
+            and `added_special_tokens`, those of them that `detokenize` leaves out, as
+            `with_added_tokens` sets them.
 
     Raises:
         ValueError: a special token but `[MASK]` is missing; tokens are empty, named twice or
@@ -92,8 +96,10 @@ class BertTokenizer(WordPieceTokenizer):
 
     vocabulary_file = "vocab.txt"
 
-    def __init__(self, vocabulary, *, lowercase=True, strip_accents=None, split_cjk=True):
-        super().__init__(vocabulary, lowercase=lowercase)
+    def __init__(
+        self, vocabulary, *, lowercase=True, strip_accents=None, split_cjk=True, **added
+    ):
+        super().__init__(vocabulary, lowercase=lowercase, **added)
         self.strip_accents = strip_accents
         self.split_cjk = split_cjk
 
@@ -123,7 +129,7 @@ class BertTokenizer(WordPieceTokenizer):
         except ValueError as error:
             raise ValueError(f"{str(path)!r}: {error}") from error
 
-    def get_config(self):
+    def _split_config(self):
         return {
             "lowercase": self.lowercase,
             "strip_accents": self.strip_accents,
@@ -148,6 +154,12 @@ class BertTokenizer(WordPieceTokenizer):
             **{theirs: getattr(self, ours) for ours, theirs in PUBLISHED_SETTINGS.items()},
             **({} if max_length is None else {"model_max_length": max_length}),
         }
+        ids = {token: index for index, token in enumerate(self._vocabulary)}
+        added = {
+            str(ids[token]): added_token(token, special=ids[token] in self.added_special_ids)
+            for token in self._found.tokens
+        }
+        config |= {"added_tokens_decoder": added} if added else {}
         self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")}, max_length)
 
     @staticmethod
@@ -173,8 +185,10 @@ class BertTokenizer(WordPieceTokenizer):
         >>> starts.to_list(), ends.to_list()
         ([[0, 3]], [[3, 5]])
         """
-        texts = as_strings(texts)
-        words, starts, ends = split_words_with_offsets(texts, **self.get_config())
+        return self._found.tokenize_with_offsets(as_strings(texts), self._between_with_offsets)
+
+    def _between_with_offsets(self, texts):
+        words, starts, ends = split_words_with_offsets(texts, **self._split_config())
         ids, first, behind = self._pieces.tokenize_with_offsets(without_long_words(words))
         word = owners(ids.values.row_lengths())
         size = tf.gather(starts.values.row_lengths(), word)

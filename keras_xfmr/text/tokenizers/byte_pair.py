@@ -9,6 +9,7 @@ import pathlib
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.files import read_json
 from keras_xfmr.text.ragged import merge, owners, stretches
 from keras_xfmr.text.tokenizers.base import list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
@@ -16,7 +17,9 @@ from keras_xfmr.text.tokenizers.byte_pair_files import (
     ALPHABET,
     BYTES,
     as_tokenizer_json,
-    read_byte_pairs,
+    byte_pairs_of,
+    found_in,
+    json_of,
     read_vocabulary_and_merges,
 )
 
@@ -65,6 +68,10 @@ class BytePairTokenizer(PairTokenizer):
         end_token: its id is `end_id`.
         start_token, pad_token: None for the end token.
         mask_token: None, or the name of the mask token.
+        added_tokens: tokens of the vocabulary that are found in a text before it is cut, the
+            leftmost first, and of these the longest, as `with_added_tokens` sets them. They are
+            spelled as texts spell them.
+        added_special_tokens: those of them that `detokenize` leaves out.
 
     Raises:
         ValueError: one of the 256 bytes is missing; tokens are empty or named twice; a merge is
@@ -91,6 +98,8 @@ class BytePairTokenizer(PairTokenizer):
         start_token=None,
         pad_token=None,
         mask_token=None,
+        added_tokens=(),
+        added_special_tokens=(),
     ):
         vocabulary, merges = list_tokens(vocabulary), list(merges)
         _check_bytes(vocabulary)
@@ -102,19 +111,30 @@ class BytePairTokenizer(PairTokenizer):
             start_token=start_token,
             pad_token=pad_token,
             mask_token=mask_token,
+            added_tokens=added_tokens,
+            added_special_tokens=added_special_tokens,
         )
         for rank, pair in enumerate(self._merges):
             if not set("".join(pair)) <= set(BYTES):
                 raise ValueError(f"Expected merges of bytes. Received: {pair!r} as number {rank}.")
-        spelled = [
-            bytes(map(BYTES.get, token)) if token in self._ordinary else b""
-            for token in vocabulary
-        ]
+        spelled = [self._bytes_of(token) for token in vocabulary]
         ids = {token: index for index, token in enumerate(vocabulary)}
         with tf.device("CPU"):
             self._byte_ids = tf.constant([ids[byte] for byte in ALPHABET], tf.int32)
             self._spelled = tf.constant(spelled)
             self._sizes = tf.constant([len(content) for content in spelled], tf.int64)
+
+    def _bytes_of(self, token):
+        """What `detokenize` makes of a token."""
+        content = bytes(map(BYTES.get, token)) if token in self._ordinary else b""
+        if token not in self._found.tokens:
+            return content
+        if content not in (b"", token.encode("utf8")):
+            raise ValueError(
+                "Expected `added_tokens` that are no piece with other bytes. Received: "
+                f"{token!r}, the piece of the bytes {content!r}."
+            )
+        return token.encode("utf8")
 
     @classmethod
     def from_file(cls, path, merges=None, **special_tokens):
@@ -123,9 +143,9 @@ class BytePairTokenizer(PairTokenizer):
         Of a `tokenizer.json` are read: `model`, which must be `BPE` over bytes and without
         `dropout`, `continuing_subword_prefix`, `end_of_word_suffix`, `byte_fallback` and
         `ignore_merges`; `pre_tokenizer`, which must be `ByteLevel` without `add_prefix_space` and
-        with `use_regex`; `normalizer`, which must be missing; `added_tokens`, which must be
-        special. `decoder`, `post_processor`, `truncation` and `padding` are not read: special
-        tokens are what `encode` is told to add.
+        with `use_regex`; `normalizer`, which must be missing; `added_tokens`, of which those that
+        are not special are found in a text. `decoder`, `post_processor`, `truncation` and
+        `padding` are not read: special tokens are what `encode` is told to add.
 
         Args:
             path: `vocab.json`, or a `tokenizer.json` where `merges` is None.
@@ -143,11 +163,12 @@ class BytePairTokenizer(PairTokenizer):
         """
         path = pathlib.Path(path)
         try:
-            if merges is None:
-                content = read_byte_pairs(path)
-            else:
+            if merges is not None:
                 content = read_vocabulary_and_merges(path, pathlib.Path(merges))
-            return cls(*content, **special_tokens)
+                return cls(*content, **special_tokens)
+            fast = read_json(path)
+            content, found = byte_pairs_of(fast), found_in(fast, special_tokens.values())
+            return cls(*content, **{"added_tokens": found, **special_tokens})
         except ValueError as error:
             raise ValueError(f"{str(path)!r}: {error}") from error
 
@@ -174,6 +195,10 @@ class BytePairTokenizer(PairTokenizer):
         return ids, ids.with_values(bounds[:-1] - before), ids.with_values(bounds[1:] - before)
 
     def _encode(self, texts):
+        with tf.device("CPU"):
+            return self._found.tokenize(texts, self._encode_between)
+
+    def _encode_between(self, texts):
         with tf.device("CPU"):
             # The operation that cuts ends a text at NUL. It is written with two characters, both of
             # which GPT-2's expression takes for symbols, as it takes NUL.
@@ -213,12 +238,13 @@ class BytePairTokenizer(PairTokenizer):
 
     def vocabulary_bytes(self):
         special = {self._vocabulary[i] for i in self.special_ids}
-        content = as_tokenizer_json(self._vocabulary, self._merges, special)
+        found = self._found.tokens
+        content = as_tokenizer_json(self._vocabulary, self._merges, special, found=found)
         return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf8")
 
     @classmethod
     def from_vocabulary_bytes(cls, content, config):
-        return cls(*read_byte_pairs("tokenizer.json", content), **config)
+        return cls(*byte_pairs_of(json_of(content)), **config)
 
 
 def _check_bytes(vocabulary):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.text.checks import as_strings
-from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer, list_tokens
+from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer, extended, list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
 
 
@@ -24,6 +24,8 @@ class PairTokenizer(Tokenizer):
         merges: pairs of tokens in the order of their ranks.
         symbols: the tokens that a text consists of before anything is merged.
         unknown_token: None, or what other symbols become.
+        added_tokens: tokens of the vocabulary that are found in a text before anything else.
+        added_special_tokens: those of them that `detokenize` leaves out.
         **special_tokens: `end_token`, and `start_token`, `pad_token`, `mask_token` or None.
 
     Raises:
@@ -34,7 +36,17 @@ class PairTokenizer(Tokenizer):
     vocabulary_file = "tokenizer.json"
     unit = word_begin = None  # what a symbol is; the character that a blank before a word becomes
 
-    def __init__(self, vocabulary, merges, symbols, *, unknown_token=None, **special_tokens):
+    def __init__(
+        self,
+        vocabulary,
+        merges,
+        symbols,
+        *,
+        unknown_token=None,
+        added_tokens=(),
+        added_special_tokens=(),
+        **special_tokens,
+    ):
         vocabulary = list_tokens(vocabulary)
         merges = [tuple(pair) for pair in merges]
         ids = _checked_ids(vocabulary, merges)
@@ -59,6 +71,7 @@ class PairTokenizer(Tokenizer):
         pairs = [(ids[left], ids[right]) for left, right in used]
         products = ["".join(pair) for pair in used]
         self._ordinary = set(symbols).union(products)  # what a text can become
+        self._find(added_tokens, added_special_tokens, vocabulary)
         self._merge = Merges(pairs, [ids[token] for token in products], len(vocabulary))
         self._encoder = tf.function(
             self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
@@ -87,10 +100,17 @@ class PairTokenizer(Tokenizer):
     def continuations(self):
         inside = np.array([not t.startswith(self.word_begin) for t in self._vocabulary], bool)
         inside[list(self.special_ids)] = False
+        ids = {token: index for index, token in enumerate(self._vocabulary)}
+        inside[[ids[token] for token in self._found.tokens]] = False
+        if self.unknown_id is not None:
+            inside[self.unknown_id] = False
         return inside
 
     def get_config(self):
-        return dict(self._config)
+        return {**self._config, **{name: list(part) for name, part in self._added.items()}}
+
+    def _with_tokens(self, tokens, config):
+        return type(self)(extended(self._vocabulary, tokens), self._merges, **config)
 
     @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts):

@@ -3,7 +3,7 @@
 import json
 
 from keras_xfmr.common.files import MAX_LINES, read_bytes, read_json
-from keras_xfmr.text.tokenizers.added_tokens import in_order
+from keras_xfmr.text.tokenizers.added_tokens import added_token, in_order
 
 
 def _alphabet():
@@ -44,21 +44,8 @@ def read_vocabulary_and_merges(vocabulary, merges, added=()):
         FileNotFoundError: a file is missing.
         ValueError: one is damaged.
     """
-    return in_order(read_json(vocabulary), added), _merges_of(read_bytes(merges))
-
-
-def read_byte_pairs(path, content=None):
-    """What `read_vocabulary_and_merges` returns, of a `tokenizer.json`.
-
-    Args:
-        path: the file.
-        content: its bytes, if they are read already.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is damaged, or is another kind of tokenizer.
-    """
-    return byte_pairs_of(read_json(path) if content is None else json_of(content))
+    tokens = in_order(read_json(vocabulary), added, contents(added))
+    return tokens, _merges_of(read_bytes(merges))
 
 
 def json_of(content):
@@ -70,7 +57,11 @@ def json_of(content):
 
 
 def byte_pairs_of(fast):
-    """As `read_byte_pairs`, of a file that is read already."""
+    """What `read_vocabulary_and_merges` returns, of what a `tokenizer.json` holds.
+
+    Raises:
+        ValueError: it is damaged, or is another kind of tokenizer.
+    """
     check_part(fast, "pre_tokenizer", WORDS)
     if fast.get("normalizer") is not None:
         raise ValueError(
@@ -80,19 +71,46 @@ def byte_pairs_of(fast):
     return vocabulary_and_merges_of(fast)
 
 
-def vocabulary_and_merges_of(fast, any_added=False):
-    """Tokens and pairs as `read_vocabulary_and_merges` returns them, of any `tokenizer.json`.
+def contents(added):
+    """The tokens of a list of added ones that may be damaged."""
+    return [token.get("content") for token in added if isinstance(token, dict)]
+
+
+def found_in(fast, roles=()):
+    """The added tokens of a byte-level `tokenizer.json` that are found in a text: those that are
+    not special and have no role."""
+    plain = [token for token in fast.get("added_tokens") or [] if not token.get("special")]
+    return plainly_found([token for token in plain if token["content"] not in roles])
+
+
+def plainly_found(added, normalizes=False):
+    """The contents of added tokens that are found in a text as they are spelled.
 
     Args:
-        fast: what the file holds.
-        any_added: whether added tokens need not be special.
+        added: objects of `content` and flags.
+        normalizes: whether texts are normalized, so that `normalized` changes something.
+
+    Raises:
+        ValueError: one is found in another way.
     """
+    for token in added:
+        flags = ["single_word", "lstrip", "rstrip", *(["normalized"] if normalizes else [])]
+        flags = [flag for flag in flags if token.get(flag)]
+        if flags:
+            raise ValueError(
+                f"Expected {', '.join(flags)}=false of added tokens in tokenizer.json. Received: "
+                f"{token['content']!r}, which would be found in a text in another way."
+            )
+    return [token["content"] for token in added]
+
+
+def vocabulary_and_merges_of(fast):
+    """Tokens and pairs as `read_vocabulary_and_merges` returns them, of any `tokenizer.json`."""
     model, added = check_part(fast, "model", MODEL), fast.get("added_tokens") or []
     ids, merges = model.get("vocab"), model.get("merges")
     if not isinstance(ids, dict) or not isinstance(merges, list) or not isinstance(added, list):
         raise ValueError("tokenizer.json is damaged: its model has no vocabulary or no merges.")
-    ordinary = [token.get("content") for token in added if any_added and isinstance(token, dict)]
-    tokens = in_order(ids, added, ordinary)
+    tokens = in_order(ids, added, contents(added))
     return tokens, [_pair(merge, rank) for rank, merge in enumerate(merges)]
 
 
@@ -111,13 +129,12 @@ def as_tokenizer_json(
         **model: entries of the model that differ from those over bytes.
     """
     blanks = any(" " in left + right for left, right in merges)  # which old readers cannot read
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": i, "content": token, **flags, "special": token in special}
+            added_token(token, special=token in special, id=i)
             for i, token in enumerate(vocabulary)
             if token in special or token in found
         ],

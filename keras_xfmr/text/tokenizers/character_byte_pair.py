@@ -5,7 +5,6 @@ B batch, P pieces of texts between added tokens, C characters, T length, V vocab
 
 import json
 import pathlib
-import re
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +32,6 @@ from keras_xfmr.text.tokenizers.metaspace import (
 )
 from keras_xfmr.text.words import as_utf8
 
-MARK = b"\xff"  # never a byte of UTF-8
 NEVER = np.iinfo(np.int32).max  # never a character
 
 
@@ -70,6 +68,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         split: whether each `▁` begins a word; False merges over words.
         added_tokens: tokens of the vocabulary that are found in a text before it is normalized,
             the leftmost first, and of these the longest.
+        added_special_tokens: those of them that `detokenize` leaves out.
 
     Raises:
         ValueError: tokens are empty or named twice; a merge is named twice, or names or makes a
@@ -103,6 +102,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         prepend_scheme="always",
         split=True,
         added_tokens=(),
+        added_special_tokens=(),
     ):
         vocabulary = list_tokens(vocabulary)
         characters = [token for token in vocabulary if len(token) == 1]
@@ -119,16 +119,10 @@ class CharacterBytePairTokenizer(PairTokenizer):
             start_token=start_token,
             pad_token=pad_token,
             mask_token=mask_token,
+            added_tokens=added_tokens,
+            added_special_tokens=added_special_tokens,
         )
         ids = {token: index for index, token in enumerate(vocabulary)}
-        # The longest first: of two alternatives that match, an expression takes the first.
-        self._added_tokens = tuple(sorted(set(added_tokens), key=lambda t: (-len(t), t)))
-        for token in self._added_tokens:
-            if ids.get(token, self.end_id) in {self.unknown_id, *self.special_ids}:
-                raise ValueError(
-                    "Expected `added_tokens` to be tokens of the vocabulary that are not special. "
-                    f"Received: {token!r}."
-                )
         self._config = {
             **self._config,
             "unknown_token": unknown_token,
@@ -145,7 +139,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         )
 
     def _make_tables(self, ids, characters):
-        ordinary = self._ordinary.union(self._added_tokens)
+        ordinary = self._ordinary.union(self._found.tokens)
         spelled = [t.replace(WORD_BEGIN, " ") if t in ordinary else "" for t in self._vocabulary]
         first = spelled
         if self._config["prepend_scheme"] != "never":
@@ -158,8 +152,6 @@ class CharacterBytePairTokenizer(PairTokenizer):
             # The last entry stands for characters that are not in the vocabulary.
             self._characters = tf.constant([*map(ord, characters), NEVER], tf.int32)
             self._character_ids = tf.constant([*map(ids.get, characters), -1], tf.int32)
-            self._added = tf.constant(self._added_tokens, tf.string)
-            self._added_ids = tf.constant([*map(ids.get, self._added_tokens), -1], tf.int32)
 
     @classmethod
     def from_file(cls, path, **arguments):
@@ -201,15 +193,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         return cls(vocabulary, merges, **{**settings, **arguments})
 
     def get_config(self):
-        return {**self._config, "added_tokens": list(self._added_tokens)}
-
-    def continuations(self):
-        inside = super().continuations()
-        ids = {token: index for index, token in enumerate(self._vocabulary)}
-        inside[[ids[token] for token in self._added_tokens]] = False
-        if self.unknown_id is not None:
-            inside[self.unknown_id] = False
-        return inside
+        return {"added_tokens": [], **super().get_config()}
 
     @tf.autograph.experimental.do_not_convert
     def tokenize_with_offsets(self, texts):
@@ -243,8 +227,8 @@ class CharacterBytePairTokenizer(PairTokenizer):
             if with_offsets:
                 # `find_source_offsets` ends the process where there is no text (2.21).
                 texts = tf.concat([texts, [""]], axis=0)
-            pieces, numbers = self._pieces(texts)
-            added = tf.not_equal(numbers, len(self._added_tokens))
+            pieces, added_ids = self._found.cut(texts)
+            added = added_ids >= 0
             content = tf.where(added, WORD_BEGIN, pieces.values)
             content, source = normalized(content, self._config["normalization"], with_offsets)
             codes, offsets = tf.strings.unicode_decode_with_offsets(content, "UTF-8")
@@ -252,7 +236,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
             codes = codes.with_values(tf.where(blank, ord(WORD_BEGIN), codes.values))
             prefix = prefixes(pieces, codes, self._config["prepend_scheme"])
             codes = join(prefix, codes)
-            ids, first, last = self._merged(codes, tf.gather(self._added_ids, numbers))
+            ids, first, last = self._merged(codes, added_ids)
             splits = tf.searchsorted(first, tf.gather(codes.row_splits, pieces.row_splits))
             splits = tf.cast(splits[:-1] if with_offsets else splits, tf.int64)
             rows = tf.RaggedTensor.from_row_splits(ids, splits, validate=False)
@@ -266,18 +250,6 @@ class CharacterBytePairTokenizer(PairTokenizer):
             text = tf.gather(text, owners(rows.row_lengths()))
             starts, ends = tf.gather(starts, first) - text, tf.gather(ends, last) - text
             return rows, rows.with_values(starts), rows.with_values(ends)
-
-    def _pieces(self, texts):
-        """The texts cut at added tokens, ragged `[B, (p)]`, and which of these each piece is: int32
-        `[P]`, their number for text."""
-        if not self._added_tokens:
-            return tf.RaggedTensor.from_uniform_row_length(texts, 1), tf.zeros_like(texts, tf.int32)
-        pattern = f"({'|'.join(map(re.escape, self._added_tokens))})"
-        marked = tf.strings.regex_replace(texts, pattern, MARK + rb"\1" + MARK)
-        pieces = tf.strings.split(marked, MARK)
-        count = len(self._added_tokens)
-        _, numbers = tf.unique(tf.concat([self._added, pieces.values], axis=0))
-        return pieces, tf.minimum(numbers[count:], count)
 
     def _merged(self, codes, added_ids):
         """The ids of the pieces, and their first and last characters: `[n]`, below C.

@@ -5,6 +5,7 @@ import re
 from keras_xfmr.text.tokenizers.byte_pair_files import (
     as_tokenizer_json,
     check_part,
+    plainly_found,
     vocabulary_and_merges_of,
 )
 from keras_xfmr.text.tokenizers.metaspace import FORMS, SCHEMES, WORD_BEGIN
@@ -37,7 +38,7 @@ def character_pairs_of(fast):
         ValueError: it is damaged, or is another kind of tokenizer.
     """
     words = check_part(fast, "pre_tokenizer", WORDS)
-    vocabulary, merges = vocabulary_and_merges_of(fast, any_added=True)
+    vocabulary, merges = vocabulary_and_merges_of(fast)
     prefix = words.get("add_prefix_space", True)
     scheme = words.get("prepend_scheme", "always" if prefix else "never")
     if not prefix and scheme != "never":
@@ -84,20 +85,14 @@ def _forms(normalizer):
 
 def _found(added, unknown, normalizes):
     """The added tokens that are found in a text: no names between brackets."""
-    found = []
-    for token in added:
-        content = token["content"]
-        if content == unknown or BRACKETED.fullmatch(content):
-            continue
-        flags = ["single_word", "lstrip", "rstrip", *(["normalized"] if normalizes else [])]
-        flags = [flag for flag in flags if token.get(flag)]
-        if flags:
-            raise ValueError(
-                f"Expected {', '.join(flags)}=false of added tokens in tokenizer.json. Received: "
-                f"{content!r}, which would be found in a text in another way."
-            )
-        found.append(content)
-    return found
+    return plainly_found(
+        [
+            token
+            for token in added
+            if token["content"] != unknown and not BRACKETED.fullmatch(token["content"])
+        ],
+        normalizes,
+    )
 
 
 def as_character_json(vocabulary, merges, special, config):

@@ -8,14 +8,12 @@ are learned from a `sampling.Sample` of the text.
 import collections
 import functools
 import heapq
-import io
 import itertools
 import json
-import re
 
 import tensorflow as tf
 
-from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.data.streaming import untuned
 from keras_xfmr.text.tokenizers.base import (
     SPECIAL_TOKENS,
@@ -27,17 +25,28 @@ from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
 from keras_xfmr.text.tokenizers.byte_pair_files import ALPHABET, byte_pairs_of
 from keras_xfmr.text.tokenizers.sampling import Sample
 from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
+from keras_xfmr.text.tokenizers.sentence_piece_training import largest_model, parts
 from keras_xfmr.text.tokenizers.words import WordTokenizer
 
-LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
-WORD_LINES = 512  # that are cut into words by one call, each of at most `LONGEST`
-MODEL_TYPES = ("unigram", "bpe", "word", "char")
+WORD_LINES = 512  # that are cut into words by one call, each at most as long as `parts` leaves it
 
 
 def learn_sentence_piece(
-    texts, vocab_size, *, model_type="unigram", lowercase=False, sample=None, seed=0
+    texts,
+    vocab_size,
+    *,
+    model_type="unigram",
+    lowercase=False,
+    byte_fallback=None,
+    sample=None,
+    seed=0,
 ):
     """A `SentencePieceTokenizer` learned from text (Kudo and Richardson 2018).
+
+    With `byte_fallback`, 256 of the pieces are the bytes of UTF-8: a character that is no piece
+    becomes its bytes and not the unknown token, so that a model can copy names, emoji and rare
+    ideographs that the text does not have. In ids that stop inside of a character, such bytes read
+    as U+FFFD.
 
     Args:
         texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
@@ -47,6 +56,9 @@ def learn_sentence_piece(
             that it allows is taken instead.
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
         lowercase: whether to fold case.
+        byte_fallback: whether the pieces include the 256 bytes. None for `"unigram"` and `"bpe"`
+            with a `vocab_size` of at least 1,000 that has room for them beside the characters of
+            the text.
         sample: number of lines to draw from the whole text with equal odds, where its beginnings
             do not stand for it. That reads all of it once, and holds the lines drawn.
         seed: of that drawing, which gives the same lines each time.
@@ -61,18 +73,27 @@ def learn_sentence_piece(
         tokenizer = learn_sentence_piece(["corpus.txt"], vocab_size=8000)
     """
     lines = functools.partial(Sample, texts, sample, seed)
-    return SentencePieceTokenizer(_largest_model(lines, vocab_size, model_type, lowercase))
+    proto = largest_model(lines, vocab_size, model_type, lowercase, byte_fallback)
+    return SentencePieceTokenizer(proto)
 
 
 def learn_bert_sentence_piece(
-    texts, vocab_size, *, model_type="unigram", lowercase=False, sample=None, seed=0
+    texts,
+    vocab_size,
+    *,
+    model_type="unigram",
+    lowercase=False,
+    byte_fallback=None,
+    sample=None,
+    seed=0,
 ):
     """A `SentencePieceTokenizer` learned from text for BERT, as KoBERT has one.
 
     The special tokens have BERT's names, `[PAD] [UNK] [CLS] [SEP] [MASK]`, ids 0 to 4.
 
     Args:
-        texts, vocab_size, model_type, lowercase, sample, seed: as `learn_sentence_piece` has them.
+        texts, vocab_size, model_type, lowercase, byte_fallback, sample, seed: as
+            `learn_sentence_piece` has them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -86,74 +107,10 @@ def learn_bert_sentence_piece(
     pad, unknown, start, end, mask = BERT_TOKENS.values()
     names = {"pad_piece": pad, "unk_piece": unknown, "bos_piece": start, "eos_piece": end}
     lines = functools.partial(Sample, texts, sample, seed)
-    proto = _largest_model(
-        lines, vocab_size, model_type, lowercase, control_symbols=[mask], **names
+    proto = largest_model(
+        lines, vocab_size, model_type, lowercase, byte_fallback, control_symbols=[mask], **names
     )
     return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
-
-
-def _largest_model(lines, vocab_size, model_type, lowercase, **names):
-    """The SentencePiece model of `vocab_size` pieces, or of as many as the text allows.
-
-    Args:
-        lines: returns a `Sample`.
-        vocab_size, model_type, lowercase: as `learn_sentence_piece` has them.
-        **names: of the special tokens, as SentencePiece's trainer takes them.
-    """
-    import sentencepiece
-
-    check_int("vocab_size", vocab_size, 5)  # four special tokens, and BERT's [MASK]
-    check_choice("model_type", model_type, MODEL_TYPES)
-    if hasattr(sentencepiece, "set_min_log_level"):
-        sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
-    sample = lines()
-
-    def train(size):
-        model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_parts(itertools.chain.from_iterable(sample())),
-            model_writer=model,
-            vocab_size=size,
-            model_type=model_type,
-            normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
-            max_sentence_length=LONGEST,
-            **{"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
-            **names,
-        )
-        return model.getvalue()
-
-    try:
-        return train(vocab_size)
-    except RuntimeError as error:
-        if "all_chars_count" in str(error):  # text, but nothing visible in it
-            raise sample.nothing() from error
-        # "Vocabulary size too high (8000). Please set it to a value <= 3121."
-        largest = str(error).rpartition("<=")[2].strip(" .\n")
-        # "Vocabulary size is smaller than required_chars. 20 vs 44. Increase vocab_size or ..."
-        needed = re.search(r"required_chars\D*\d+ vs (\d+)", str(error))
-        if needed:
-            raise ValueError(
-                f"`vocab_size` must be at least {needed[1]} for the characters of this text. "
-                f"Received: {vocab_size}."
-            ) from error
-        if not largest.isdigit():
-            raise
-        return train(int(largest))
-
-
-def _parts(lines):
-    """Lines of at most `LONGEST` bytes: longer ones are cut at a blank, or between characters."""
-    for line in lines:
-        start = 0
-        while len(line) - start > LONGEST:
-            end = line.rfind(b" ", start + 1, start + LONGEST + 1)
-            if end < 0:
-                end = start + LONGEST
-                while line[end] & 0xC0 == 0x80:  # inside a character
-                    end -= 1
-            yield line[start:end]
-            start = end
-        yield line[start:]
 
 
 def learn_word_piece(texts, vocab_size, *, lowercase=False, sample=None, seed=0):
@@ -351,8 +308,8 @@ def learn_words(texts, vocab_size, *, split="bert", sample=None, seed=0):
     ).get_concrete_function()
     counts = collections.Counter()
     sample = Sample(texts, sample, seed)
-    parts = _parts(itertools.chain.from_iterable(sample()))
-    while lines := list(itertools.islice(parts, WORD_LINES)):
+    cut_lines = parts(itertools.chain.from_iterable(sample()))
+    while lines := list(itertools.islice(cut_lines, WORD_LINES)):
         counts.update(cut(tf.constant(lines)).numpy().tolist())
     for token in SPECIAL_TOKENS:
         counts.pop(token.encode(), None)

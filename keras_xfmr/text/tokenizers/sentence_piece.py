@@ -18,6 +18,7 @@ from keras_xfmr.text.tokenizers.base import (
     SETTINGS,
     Tokenizer,
     check_tokens,
+    extended,
     list_tokens,
 )
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
@@ -25,9 +26,12 @@ from keras_xfmr.text.tokenizers.sentence_piece_model import (
     CONTROL,
     NORMAL,
     UNKNOWN_PIECE,
+    USER_DEFINED,
+    WORD,
     WORD_BEGIN,
     Piece,
     read_model,
+    with_pieces,
 )
 from keras_xfmr.text.tokenizers.tokenizer_json import as_tokenizer_json, special_tokens
 
@@ -52,6 +56,8 @@ class SentencePieceTokenizer(Tokenizer):
         pad_id, unknown_id, start_id, end_id: 0 to 3 in models that `learn_sentence_piece` makes;
             published models have their own.
         mask_id: None, or the id of the mask token.
+        added_special_tokens: pieces that a text is searched for, as `with_added_tokens` adds them,
+            and that `detokenize` leaves out.
 
     Raises:
         ValueError: no SentencePiece model, or a special id outside it.
@@ -65,7 +71,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     vocabulary_file = "sentencepiece.model"
 
-    def __init__(self, proto, *, vocabulary=None, **special_ids):
+    def __init__(self, proto, *, vocabulary=None, added_special_tokens=(), **special_ids):
         super().__init__(**special_ids)
         if isinstance(proto, (str, os.PathLike)):
             raise TypeError(
@@ -74,7 +80,8 @@ class SentencePieceTokenizer(Tokenizer):
             )
         self._proto = bytes(proto)
         self._config = dict(special_ids)
-        pieces = read_model(self._proto).pieces
+        model = read_model(self._proto)
+        pieces, self._kind = model.pieces, model.kind
         self._numbers = None
         if vocabulary is not None:
             vocabulary = list_tokens(vocabulary)
@@ -92,6 +99,18 @@ class SentencePieceTokenizer(Tokenizer):
                 )
         self._spelled = [i for i in self.special_ids if self._pieces[i].kind != CONTROL]
         self._make_functions(len(pieces))
+        self._add_special(list(added_special_tokens))
+
+    def _add_special(self, tokens):
+        found = {p.text: i for i, p in enumerate(self._pieces) if p.kind == USER_DEFINED}
+        for token in tokens:
+            if found.get(token, self.unknown_id) in (self.unknown_id, *self.special_ids):
+                raise ValueError(
+                    "Expected `added_special_tokens` to be pieces that a text is searched for. "
+                    f"Received: {token!r}."
+                )
+        self.added_special_ids = tuple(found[token] for token in tokens)
+        self._config |= {"added_special_tokens": tokens} if tokens else {}
 
     def _make_functions(self, size):
         # A loaded SavedModel shares resources by their node's name: without a name of its own, a
@@ -166,6 +185,28 @@ class SentencePieceTokenizer(Tokenizer):
         """
         ids, starts, ends = self._encoder_with_offsets(as_strings(texts))
         return self._own_ids(ids), starts, ends
+
+    def _with_tokens(self, tokens, config):
+        """As `Tokenizer`, by pieces of the model, which SentencePiece itself finds in a text."""
+        if self._kind == WORD:
+            raise ValueError("A model of words finds no added tokens: put blanks around them.")
+        kinds = {piece.text: piece.kind for piece in self._pieces}
+        for token in tokens:
+            if kinds.get(token, USER_DEFINED) != USER_DEFINED:
+                raise ValueError(
+                    f"Expected tokens that are no pieces of the model yet. Received: {token!r}."
+                )
+            if WORD_BEGIN in token or token.split() != [token]:
+                raise ValueError(
+                    "Expected tokens without white space, which SentencePiece finds in no text. "
+                    f"Received: {token!r}."
+                )
+        config.pop("added_tokens")  # they are pieces
+        if "vocabulary" in config:
+            config["vocabulary"] = extended(config["vocabulary"], tokens)
+        known = {piece.text for piece in read_model(self._proto).pieces}
+        proto = with_pieces(self._proto, [token for token in tokens if token not in known])
+        return type(self)(proto, **config)
 
     def _own_ids(self, ids):
         if self._numbers is not None:

@@ -10,7 +10,7 @@ from keras_xfmr.common.protobuf import fields
 WORD_BEGIN = "\u2581"  # SentencePiece's white space
 NORMAL, UNKNOWN_PIECE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 MOST_PIECES = 2**19  # the largest published vocabularies have half of it
-UNIGRAM, BPE = 1, 2  # kinds of models
+UNIGRAM, BPE, WORD = 1, 2, 3  # kinds of models
 
 
 class Piece(NamedTuple):
@@ -73,6 +73,29 @@ def read_model(proto):
         begins_words=bool(normalizer.get(3, 1)),
         trims=bool(normalizer.get(4, 1)),
     )
+
+
+def with_pieces(proto, tokens):
+    """A model with further pieces behind its own, which are found in a text as they are spelled.
+
+    Args:
+        proto: the bytes of a `.model` file.
+        tokens: texts.
+    """
+    for token in tokens:
+        text = token.encode("utf8")
+        piece = b"\x0a" + _varint(len(text)) + text + b"\x15" + struct.pack("<f", 0.0)
+        piece += b"\x18" + _varint(USER_DEFINED)
+        proto += b"\x0a" + _varint(len(piece)) + piece
+    return proto
+
+
+def _varint(value):
+    content = bytearray()
+    while value > 127:
+        content.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*content, value])
 
 
 def _check_characters(table):

@@ -2,6 +2,7 @@
 
 import base64
 
+from keras_xfmr.text.tokenizers.added_tokens import added_token
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BPE,
@@ -18,7 +19,9 @@ NEVER = -1e9  # the score of what SentencePiece does not look for in a text
 def as_tokenizer_json(model, tokenizer):
     """What a `tokenizer.json` holds for a `SentencePieceTokenizer` with BERT's special tokens.
 
-    In the libraries that read it, a special token that is spelled in a text becomes that token.
+    In the libraries that read it, a special token that is spelled in a text becomes that token, and
+    so does the name of a byte (`<0x41>`) of which a character is no piece. Before added tokens they
+    put no lone `▁`.
     Where two ways to cut a word are equally probable, they may choose the other one.
 
     Args:
@@ -36,6 +39,7 @@ def as_tokenizer_json(model, tokenizer):
     kinds = {UNIGRAM: _unigram, BPE: _byte_pairs}
     if model.kind not in kinds or special is None or not set(ordinary) <= set(tokens):
         return None
+    own = {tokenizer.unknown_id, *tokenizer.special_ids}
     words = {
         "type": "Metaspace",
         "replacement": WORD_BEGIN,
@@ -47,33 +51,36 @@ def as_tokenizer_json(model, tokenizer):
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {
-                "id": i,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": token in special.values(),
-            }
+            added_token(token, special=i in own, id=i)
             for i, token in enumerate(tokens)
-            if token in special.values()
+            if i in own
             or (token in pieces and pieces[token].kind == USER_DEFINED)
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},
         "pre_tokenizer": words,
         "post_processor": _template(tokenizer, special),
-        "decoder": words,
+        "decoder": _decoder(model, words),
         "model": {
             **kinds[model.kind](model, tokens, tokenizer.unknown_id),
-            "byte_fallback": any(piece.kind == BYTE for piece in model.pieces),
+            "byte_fallback": _has_bytes(model),
         },
     }
 
 
+def _has_bytes(model):
+    return any(piece.kind == BYTE for piece in model.pieces)
+
+
+def _decoder(model, words):
+    """How pieces become text: bytes that follow each other are put together first."""
+    if not _has_bytes(model):
+        return words
+    return {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, words]}
+
+
 def _unigram(model, tokens, unknown_id):
     """The pieces with their log-probabilities."""
-    scores = {piece.text: piece.score for piece in model.pieces if piece.kind in (NORMAL, BYTE)}
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
     vocabulary = [[token, scores.get(token, NEVER)] for token in tokens]
     return {"type": "Unigram", "unk_id": unknown_id, "vocab": vocabulary}
 

@@ -49,6 +49,12 @@ class WordTokenizer(VocabularyTokenizer):
     def get_config(self):
         return {"split": self.split}
 
+    def _with_tokens(self, tokens, config):
+        raise TypeError(
+            "A WordTokenizer has one id for each word that `split_words` finds. Put the words into "
+            f"its vocabulary, in the place of added tokens. Received: {tokens}."
+        )
+
     def split_words(self, texts):
         """The words of raw texts, as `split` says, and where they stand.
 

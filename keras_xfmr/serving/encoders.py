@@ -35,6 +35,7 @@ def export_encoder(
     max_windows=None,
     stride=None,
     version=None,
+    keep=None,
     check_texts=None,
 ):
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
@@ -126,6 +127,9 @@ def export_encoder(
         stride: of a `Tagger`, pieces between the beginnings of two windows; by default half of a
             window.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one and the newest below it; older ones are removed, if
+            this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
+            default all stay.
         check_texts: what the written model is tested with; by default two short English texts.
 
     Raises:
@@ -157,7 +161,7 @@ def export_encoder(
         name: _check_inputs(signature, packer, check_texts, max_words)
         for name, (_, signature) in endpoints.items()
     }
-    with new_version(path, version) as place:
+    with new_version(path, version, keep) as place:
         tokenizer = packer.tokenizer  # None for characters
         write(endpoints, {} if tokenizer is None else {"tokenizer": tokenizer}, place.folder)
         check_answers(place.folder, endpoints, asked)

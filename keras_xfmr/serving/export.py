@@ -33,6 +33,7 @@ def export_saved_model(
     max_characters=None,
     search="beam",
     version=None,
+    keep=None,
     xla=False,
     check_texts=None,
     **options,
@@ -59,7 +60,7 @@ def export_saved_model(
     The vocabularies travel in the graph, and as files in `assets.extra/source` and
     `assets.extra/target`. The folder is written aside, loaded, asked `check_texts` and compared
     with the model in memory, flushed to disk, and only then renamed: a server that watches `path`
-    never sees half a model.
+    never sees half a model. What an export that was killed left in `path` is removed by the next.
 
     Args:
         model: a `Transformer`, or another model with its `make_generator`, `source_embedding`,
@@ -74,6 +75,9 @@ def export_saved_model(
             `max_source_length`; a longer text is cut before it is tokenized.
         search: `"greedy"`, `"sample"` or `"beam"`.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one and the newest below it; older ones are removed, if
+            this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
+            default all stay.
         xla: whether to add the compiled twins.
         check_texts: what the written model is tested with; by default a text made of the first
             entries of the source vocabulary.
@@ -105,7 +109,7 @@ def export_saved_model(
     most = characters(max_characters, longest)
     if search == "beam":
         options = {"beam_size": 4, **options}
-    with new_version(path, version) as place:
+    with new_version(path, version, keep) as place:
         generator = model.make_generator(max_length=max_length, search=search, **options)
         endpoints = _endpoints(generator, tokenizers, model, (longest, most), xla)
         saved = {"source": source_tokenizer, "target": target_tokenizer}

@@ -40,6 +40,7 @@ def export_language_model(
     max_characters=None,
     search="greedy",
     version=None,
+    keep=None,
     xla=False,
     check_texts=None,
     **options,
@@ -91,6 +92,9 @@ def export_language_model(
             for each of `max_prompt_length`; a longer text is cut before it is tokenized.
         search: `"greedy"` or `"beam"`, of `serving_default` and `ids`.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one and the newest below it; older ones are removed, if
+            this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
+            default all stay.
         xla: whether to add the compiled twins.
         check_texts: what the written model is tested with; by default a text made of the first
             entries of the vocabulary, and an empty one.
@@ -122,7 +126,7 @@ def export_language_model(
     drawn = {name: options[name] for name in PENALTIES if name in options}
     drawn |= {"top_k": options.pop("top_k")} if "top_k" in options else {}
     options |= {"beam_size": 4, **options} if search == "beam" else {}
-    with new_version(path, version) as place:
+    with new_version(path, version, keep) as place:
         best = model.make_generator(max_length=max_length, search=search, **options)
 
         def draw(prompt, lengths, seed, temperature, top_p):

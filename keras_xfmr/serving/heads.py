@@ -17,6 +17,7 @@ from keras_xfmr.serving.requests import (
     read_up_to,
     rows_inside,
     same_rows,
+    where_rows,
 )
 from keras_xfmr.text.ragged import take_first
 
@@ -182,7 +183,7 @@ def read_ids(model, ids, lengths, segment_ids=None, *, longest=None):
         known = rows_inside(segment_ids, declared["segment_ids"].size)
         whole = tf.reduce_sum(mask, axis=1) <= sent
         valid = valid & known & whole
-        inputs["segment_ids"] = tf.where(known[:, None], segment_ids, 0)
+        inputs["segment_ids"] = where_rows(known, segment_ids, 0)
     # The model reads one position at least; ids of no width are an empty text.
     missing = tf.maximum(1 - tf.shape(mask)[1], 0)
     inputs = {

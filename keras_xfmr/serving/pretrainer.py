@@ -47,7 +47,7 @@ def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_character
         scores = tf.nn.softmax(float32(logits["mlm"]))  # [B, P, V]
         best = tf.math.top_k(scores, min(top, scores.shape[-1]))
         missing = [[0, 0], [0, tf.shape(sent)[1] - tf.shape(asked)[1]], [0, 0]]
-        there = there[:, :, None]
+        there = tf.expand_dims(there, 2)
         answer = {
             "top_ids": tf.pad(tf.where(there, best.indices, 0), missing),
             "top_scores": tf.pad(tf.where(there, best.values, 0.0), missing),

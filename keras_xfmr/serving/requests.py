@@ -175,7 +175,7 @@ def first_of_rows(values, lengths, longest, padding, name):
     with tf.control_dependencies(_operations([check])):
         valid = tf.logical_and(lengths >= 0, lengths <= width)
     mask = tf.sequence_mask(tf.where(valid, lengths, 0), width)
-    shown = mask if values.shape.rank == 2 else mask[:, :, None]
+    shown = mask if values.shape.rank == 2 else tf.expand_dims(mask, 2)
     return tf.where(shown, values, padding), tf.cast(mask, tf.int32), valid
 
 

@@ -38,7 +38,7 @@ def word_vectors(model, packer, *, max_words=None, max_characters=None):
     # A function of its own is traced once for all signatures.
     @functools.partial(tf.function, input_signature=[signature], autograph=False)
     def of_inputs(inputs):
-        shown = float32(inputs[1])[:, :, None]
+        shown = tf.expand_dims(float32(inputs[1]), 2)
         missing = [[0, 0], [0, max_words - tf.shape(shown)[1]], [0, 0]]
         layers = model(dict(zip(shapes, inputs)))
         layers = [tf.pad(float32(layer) * shown, missing) for layer in layers]

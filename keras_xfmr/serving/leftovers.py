@@ -50,7 +50,7 @@ def _remove(aside):
 
 
 def put_old_versions(path, newest, keep, aside):
-    """Moves versions below the newest, but for the last `keep - 1`, to a folder aside.
+    """Moves versions below the newest to a folder aside, except the last `keep - 1`.
 
     Args:
         path: of the model.
@@ -58,12 +58,12 @@ def put_old_versions(path, newest, keep, aside):
         keep: how many of this library's versions stay, the newest one included.
         aside: see `folder_aside`; a server never sees half of a version.
     """
-    versions = sorted(
-        int(child.name)
-        for child in path.iterdir()
-        if child.name.isdecimal() and (child / MARK).is_file() and not child.is_symlink()
-    )
-    older = [version for version in reversed(versions) if version < newest]
+    def is_ours(child):  # `007` is no name that an export gives
+        number = child.name.isdecimal() and str(int(child.name)) == child.name
+        return number and (child / MARK).is_file() and not child.is_symlink()
+
+    versions = sorted((int(child.name) for child in path.iterdir() if is_ours(child)), reverse=True)
+    older = [version for version in versions if version < newest]
     for version in older[keep - 1 :]:
         with contextlib.suppress(OSError):  # another export has just moved it
             os.rename(path / str(version), aside / str(version))

@@ -56,8 +56,10 @@ def test_versions_of_this_library_that_are_old_are_removed_on_request(tmp_path):
     (tmp_path / "4").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / publish.MARK).touch()
+    (tmp_path / "04").mkdir()
+    (tmp_path / "04" / publish.MARK).touch()
     (tmp_path / "1").symlink_to(tmp_path / "elsewhere")
-    others = {"1", "4", "elsewhere"}
+    others = {"1", "4", "04", "elsewhere"}
     assert put(tmp_path, version=7, keep=3).name == "7"
     assert names(tmp_path) == {*others, "5", "6", "7", "11"}
     assert put(tmp_path, keep=1).name == "12"

@@ -53,9 +53,9 @@ def export_saved_model(
       S or `max_source_length`, or with an id outside the model's table: its answers are zeros, and
       the rows beside it, which may be another client's, are answered as without it;
     - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled twins. A program is
-      compiled for each size of a batch, so rows are padded to a power of 2, and ids to 16, 32, 64
-      and so on, `max_source_length` at most. The model server has XLA switched off by default, and
-      a compiled signature then fails at request time; the plain ones work everywhere.
+      compiled for each size of a batch, so rows are padded to a power of 2, and ids to 16, 24, 32,
+      48 and so on, `max_source_length` at most. The model server has XLA switched off by default,
+      and a compiled signature then fails at request time; the plain ones work everywhere.
 
     The vocabularies travel in the graph, and as files in `assets.extra/source` and
     `assets.extra/target`. The folder is written aside, loaded, asked `check_texts` and compared

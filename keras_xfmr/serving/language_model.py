@@ -68,8 +68,8 @@ def export_language_model(
       model's table;
     - with `xla=True` also `serving_default_xla`, `sample_xla` and `ids_xla`, compiled twins. A
       program is compiled for each size of a batch, so rows are padded to a power of 2, and prompts
-      to 16, 32, 64 and so on, P at most. The model server has XLA switched off by default, and a
-      compiled signature then fails at request time.
+      to 16, 24, 32, 48 and so on, P at most. The model server has XLA switched off by default, and
+      a compiled signature then fails at request time.
 
     A row that is not valid answers empty strings and zeros. The rows beside it, which may be
     another client's, are answered as without it.

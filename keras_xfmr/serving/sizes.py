@@ -5,17 +5,17 @@ B batch, S length
 
 import tensorflow as tf
 
-LEAST_WIDTH = 16  # a search over fewer tokens is hardly faster
+from keras_xfmr.models.core.prompts import round_up
+
 ROWS = [0, *(2**i for i in range(31))]
 
 
-def sizes_up_to(most, least=LEAST_WIDTH):
-    """The powers of 2 from `least` on that are below `most`, and `most`."""
-    sizes = []
-    while least < most:
-        sizes.append(least)
-        least *= 2
-    return [*sizes, most]
+def sizes_up_to(most):
+    """The widths that `generate` pads to, 16, 24, 32, 48 and so on below `most`, and `most`."""
+    sizes = [round_up(1, most)]
+    while sizes[-1] < most:
+        sizes.append(round_up(sizes[-1] + 1, most))
+    return sizes
 
 
 def first_that_holds(size, sizes):

@@ -71,7 +71,7 @@ flags.DEFINE_string("model", None, "SavedModel that reads `text`, or the folder 
 flags.DEFINE_list("files", None, "Text files, a text a line; patterns; also packed by gzip.",
                   required=True)  # fmt: skip
 flags.DEFINE_string("runner", "direct", "`loop`, without Beam; `direct`; or a runner of Beam.")
-flags.DEFINE_list("outputs", [], "What a row has of the model; by default all but `scores`.")
+flags.DEFINE_list("outputs", [], "What a row has of the model; by default not `scores`, `valid`.")
 flags.DEFINE_integer("batch_size", 64, "Lines that the model reads at once.", lower_bound=1)
 flags.DEFINE_integer("block_lines", 4096, "Lines of a block.", lower_bound=1)
 flags.DEFINE_integer("longest_line", 2**20, "Bytes of the longest line.", lower_bound=1)
@@ -206,7 +206,7 @@ class Service:
         if inputs != ["text"]:
             raise ValueError(f"Expected a model that reads `text`. Received: one of {inputs}.")
         given = set(self._serve.structured_outputs)
-        self._outputs = settings.outputs or sorted(given - {"scores"} or given)
+        self._outputs = settings.outputs or sorted(given - {"scores", "valid"} or given)
         if set(self._outputs) - given:
             raise ValueError(
                 f"Expected --outputs of {', '.join(sorted(given))}. Received: "

@@ -12,6 +12,7 @@ from keras_xfmr import models, text
 from keras_xfmr.serving.heads import classifier, embedder, encoder_of, words_input
 from keras_xfmr.serving.pretrainer import pretrainer
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
+from keras_xfmr.serving.requests import answer_by_rows
 from keras_xfmr.serving.searches import wrong_model
 from keras_xfmr.serving.spans import span_predictor
 from keras_xfmr.serving.tagger import tagger
@@ -34,12 +35,14 @@ def export_encoder(
     max_windows=None,
     stride=None,
     version=None,
+    keep=None,
     check_texts=None,
 ):
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`. It returns
-    `truncated [B]` bool, whether a part of a text was too long and was not read, and
+    `truncated [B]` bool, whether a part of a text was too long and was not read, `valid [B]`, which
+    every signature returns and which is true for every text, and
 
     - `Classifier` (`BertClassifier`, `GptClassifier`, or over an `Elmo`): `label [B]`, `score [B]`
       its probability, `scores [B, C]`; with one class, a regression, `value [B]`; with
@@ -81,13 +84,18 @@ def export_encoder(
     `segment_ids`) and returns the numbers: `scores` (of a tagger `[B, T, C]`, zeros behind
     `lengths` and as wide as the request), `value` or `vector`; of an `Elmo` the layers and the mean
     `[B, W, D]`; for spans `first [B]` and `last [B]`, token positions in the row, -1 without a
-    context, `score` and `no_answer`. A `BertPretrainer` also takes `masked_positions [B, M]`, M at
-    most P, and returns `top_ids` and `top_scores` `[B, M, K]`, the most probable first, and with
-    `pairs=True` `follows`. An `Elmo` of characters and its heads take `character_ids [B, T, C]` in
-    the place of `token_ids`, C the model's `max_characters`, without markers of sentences. Only the
-    first `lengths` ids (or words) of a row are read, so whatever a server pads its batches with
-    does no harm; ids below 0 or beyond the vocabulary, and lengths beyond the model's positions (of
-    an `Elmo` beyond W, of its heads beyond the packer's `max_words`), are errors of the request.
+    context, `score` and `no_answer`. A `BertPretrainer` also takes `masked_positions [B, M]` and
+    returns `top_ids` and `top_scores` `[B, M, K]`, the most probable first, and with `pairs=True`
+    `follows`; positions after the first P, and those behind the row's `lengths`, answer zeros. An
+    `Elmo` of characters and its heads take `character_ids [B, T, C]` in the place of `token_ids`, C
+    the model's `max_characters`, without markers of sentences. Only the first `lengths` ids (or
+    words) of a row are read, so whatever a server pads its batches with does no harm.
+
+    A row of numbers may be one that the model cannot read: with ids, segments or positions below 0
+    or beyond the model's tables; with fewer segments than ids; with a length below 0, beyond T or
+    the model's positions (of an `Elmo` beyond W, of its heads beyond the packer's `max_words`). It
+    is not `valid`, and answers zeros. The rows beside it, which may be another client's, are
+    answered as without it.
 
     The memory for a row of a request is bounded by the arguments below, whatever a client sends:
     a text is cut before it is tokenized, and windows go through the model 16 at a time. No width
@@ -119,6 +127,9 @@ def export_encoder(
         stride: of a `Tagger`, pieces between the beginnings of two windows; by default half of a
             window.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one and the newest below it; older ones are removed, if
+            this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
+            default all stay.
         check_texts: what the written model is tested with; by default two short English texts.
 
     Raises:
@@ -150,7 +161,7 @@ def export_encoder(
         name: _check_inputs(signature, packer, check_texts, max_words)
         for name, (_, signature) in endpoints.items()
     }
-    with new_version(path, version) as place:
+    with new_version(path, version, keep) as place:
         tokenizer = packer.tokenizer  # None for characters
         write(endpoints, {} if tokenizer is None else {"tokenizer": tokenizer}, place.folder)
         check_answers(place.folder, endpoints, asked)
@@ -185,7 +196,7 @@ def _endpoints(model, packer, options):
         raise ValueError(
             "A WordPacker packs one text into a row, not two. Received: pairs=True. Leave it out."
         )
-    return found[0](model, packer, **options)
+    return answer_by_rows(found[0](model, packer, **options))
 
 
 def _check_packer(model, packer):

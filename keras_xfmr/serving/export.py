@@ -17,6 +17,7 @@ from keras_xfmr.serving.searches import (
     with_twins,
     wrong_model,
 )
+from keras_xfmr.serving.sizes import first_that_holds, of_width, sizes_up_to
 from keras_xfmr.text.ragged import join, take_first
 
 MAX_SOURCE_LENGTH = 512  # tokens, where a model has positions for any number
@@ -32,6 +33,7 @@ def export_saved_model(
     max_characters=None,
     search="beam",
     version=None,
+    keep=None,
     xla=False,
     check_texts=None,
     **options,
@@ -43,20 +45,22 @@ def export_saved_model(
 
     - `serving_default`: `text [B]` string -> `output_text [B]` string, `score [B]` float32,
       `truncated [B]` bool, whether the end of the text was not read, as it was beyond
-      `max_source_length` or `max_characters`;
+      `max_source_length` or `max_characters`, and `valid [B]` bool, true for every text;
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`,
-      `output_lengths [B]`, `score [B]`. A row ends with the end token, as `Tokenizer.encode` makes
-      it. Only the first `lengths` ids of a row are read, so whatever a server pads its batches
-      with does no harm; a length beyond `max_source_length` and an id outside the vocabulary are
-      errors of the request.
-    - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled twins. The model server
-      has XLA switched off by default, and a compiled signature then fails at request time; the
-      plain ones work everywhere.
+      `output_lengths [B]`, `score [B]`, `valid [B]`. A row ends with the end token, as
+      `Tokenizer.encode` makes it. Only the first `lengths` ids of a row are read, so whatever a
+      server pads its batches with does no harm. A row is not valid with a length below 0, beyond
+      S or `max_source_length`, or with an id outside the model's table: its answers are zeros, and
+      the rows beside it, which may be another client's, are answered as without it;
+    - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled twins. A program is
+      compiled for each size of a batch, so rows are padded to a power of 2, and ids to 16, 24, 32,
+      48 and so on, `max_source_length` at most. The model server has XLA switched off by default,
+      and a compiled signature then fails at request time; the plain ones work everywhere.
 
     The vocabularies travel in the graph, and as files in `assets.extra/source` and
     `assets.extra/target`. The folder is written aside, loaded, asked `check_texts` and compared
     with the model in memory, flushed to disk, and only then renamed: a server that watches `path`
-    never sees half a model.
+    never sees half a model. What an export that was killed left in `path` is removed by the next.
 
     Args:
         model: a `Transformer`, or another model with its `make_generator`, `source_embedding`,
@@ -71,6 +75,9 @@ def export_saved_model(
             `max_source_length`; a longer text is cut before it is tokenized.
         search: `"greedy"`, `"sample"` or `"beam"`.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one and the newest below it; older ones are removed, if
+            this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
+            default all stay.
         xla: whether to add the compiled twins.
         check_texts: what the written model is tested with; by default a text made of the first
             entries of the source vocabulary.
@@ -102,7 +109,7 @@ def export_saved_model(
     most = characters(max_characters, longest)
     if search == "beam":
         options = {"beam_size": 4, **options}
-    with new_version(path, version) as place:
+    with new_version(path, version, keep) as place:
         generator = model.make_generator(max_length=max_length, search=search, **options)
         endpoints = _endpoints(generator, tokenizers, model, (longest, most), xla)
         saved = {"source": source_tokenizer, "target": target_tokenizer}
@@ -141,17 +148,26 @@ def _endpoints(generator, tokenizers, model, bounds, xla):
 
     def make(jit_compile):
         # Both signatures have the same search.
-        find = traced(generator, [tf.TensorSpec([None, None], tf.int32)], jit_compile)
+        search = traced(generator, [tf.TensorSpec([None, None], tf.int32)], jit_compile)
+        widths = sizes_up_to(bounds[0])
+
+        def find(ids, lengths):
+            if jit_compile:
+                width = first_that_holds(tf.reduce_max(lengths), widths)
+                ids = of_width(ids, width, pad_id)
+            return search(ids)
 
         def from_text(text):
             ids, truncated = _encode(source_tokenizer, text, bounds)
-            found = find(tf.cast(ids.to_tensor(pad_id), tf.int32))
+            found = find(tf.cast(ids.to_tensor(pad_id), tf.int32), ids.row_lengths())
             texts = target_tokenizer.detokenize(found["token_ids"])
             return {"output_text": texts, "score": found["scores"], "truncated": truncated}
 
         def from_ids(token_ids, lengths):
-            ids, _ = read_up_to(token_ids, lengths, bounds[0], vocab_size=rows, pad_id=pad_id)
-            return as_numbers(find(ids))
+            ids, mask, valid = read_up_to(
+                token_ids, lengths, bounds[0], vocab_size=rows, pad_id=pad_id
+            )
+            return {**as_numbers(find(ids, tf.reduce_sum(mask, axis=1))), "valid": valid}
 
         return {
             "serving_default": (from_text, strings("text")),

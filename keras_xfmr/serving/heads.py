@@ -14,10 +14,10 @@ from keras_xfmr.models.core.arguments import class_names
 from keras_xfmr.serving.requests import (
     CHARACTERS_A_PIECE,
     cut_text,
-    inside,
     read_up_to,
+    rows_inside,
     same_rows,
-    same_shape,
+    where_rows,
 )
 from keras_xfmr.text.ragged import take_first
 
@@ -66,7 +66,8 @@ def _endpoints(model, read, pairs, of_inputs, of_texts=None):
         return {**of_inputs(inputs), **cut}
 
     def of_ids(*numbers):
-        return of_inputs(read_ids(model, *numbers, longest=read.longest))
+        inputs, valid = read_ids(model, *numbers, longest=read.longest)
+        return {**of_inputs(inputs), "valid": valid}
 
     segments = pairs and any(one.name == "segment_ids" for one in model.declared_inputs)
     return {
@@ -159,30 +160,37 @@ def ids_of(model):
 
 
 def read_ids(model, ids, lengths, segment_ids=None, *, longest=None):
-    """A model's inputs, of which only the first `lengths` count.
+    """A model's inputs, of which only the first `lengths` count, and which rows are valid.
 
     Args:
         model: the model.
-        ids, lengths, segment_ids: what was sent.
+        ids, lengths, segment_ids: what was sent. A row without a segment for each of its ids is
+            not valid.
         longest: the most ids of a row, for a model that can read any number.
     """
     declared, words = {one.name: one for one in model.declared_inputs}, words_input(model)
     ids = tf.ensure_shape(ids, [None, *words.shape])  # an error of the request
     longest = longest if words.longest is None else words.longest
-    ids, mask = read_up_to(ids, lengths, longest, vocab_size=words.size, pad_id=0, name=words.name)
+    ids, mask, valid = read_up_to(
+        ids, lengths, longest, vocab_size=words.size, pad_id=0, name=words.name
+    )
     inputs = {words.name: ids, "attention_mask": mask}
     if segment_ids is not None:
-        segment_ids = segment_ids[:, : tf.shape(mask)[1]]
-        segment_ids = same_shape(segment_ids, mask, "Expected a segment for each id.") * mask
-        size = declared["segment_ids"].size
-        message = f"Expected segments from 0 on, below the {size} rows of the model's table."
-        inputs["segment_ids"] = inside(segment_ids, size, message)
+        _, segment_ids = same_rows(ids, segment_ids)
+        width, sent = tf.shape(mask)[1], tf.shape(segment_ids)[1]
+        segment_ids = tf.pad(segment_ids, [[0, 0], [0, tf.maximum(width - sent, 0)]])
+        segment_ids = segment_ids[:, :width] * mask
+        known = rows_inside(segment_ids, declared["segment_ids"].size)
+        whole = tf.reduce_sum(mask, axis=1) <= sent
+        valid = valid & known & whole
+        inputs["segment_ids"] = where_rows(known, segment_ids, 0)
     # The model reads one position at least; ids of no width are an empty text.
     missing = tf.maximum(1 - tf.shape(mask)[1], 0)
-    return {
+    inputs = {
         name: tf.pad(values, [[0, 0], [0, missing], [0, 0]][: values.shape.rank])
         for name, values in inputs.items()
     }
+    return inputs, valid
 
 
 def read_words(packer, text, most, max_words):

@@ -10,7 +10,7 @@ from keras_xfmr import models
 from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.serving.heads import LENGTHS, TOKEN_IDS, characters, strings
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
-from keras_xfmr.serving.requests import cut_beginning, read_up_to, refuse, same_rows
+from keras_xfmr.serving.requests import cut_beginning, read_up_to, same_rows
 from keras_xfmr.serving.searches import (
     as_numbers,
     check_vocabulary,
@@ -19,6 +19,7 @@ from keras_xfmr.serving.searches import (
     with_twins,
     wrong_model,
 )
+from keras_xfmr.serving.sizes import first_that_holds, sizes_up_to
 from keras_xfmr.text.ragged import take_last
 
 PENALTIES = ("min_length", "repetition_penalty", "no_repeat_ngram_size")
@@ -39,6 +40,7 @@ def export_language_model(
     max_characters=None,
     search="greedy",
     version=None,
+    keep=None,
     xla=False,
     check_texts=None,
     **options,
@@ -52,19 +54,25 @@ def export_language_model(
       alone: a blank between both belongs to it; `score [B]` float32, the sum of the tokens'
       log-probabilities, of a beam search over its length penalty; `token_count [B]` int32, tokens
       that were generated, the end token included; `truncated [B]` bool, whether the beginning of
-      the text was not read, as its end fills `max_prompt_length` or `max_characters`;
+      the text was not read, as its end fills `max_prompt_length` or `max_characters`; `valid [B]`
+      bool, true for every text;
     - `sample`: `text [B]`, `seed [B]` int64, `temperature [B]` and `top_p [B]` float32 -> the same,
       drawn as by `decoding.sample`. A row depends on its own inputs alone, not on the other rows
       of a batch, their number or earlier requests (except the last bit of a probability, which
-      may be rounded in another way beside other rows). A `temperature` that is not positive and
-      finite and a `top_p` outside (0, 1] are errors of the request; any `seed` is right;
+      may be rounded in another way beside other rows). Any `seed` is right. A row is not valid with
+      a `temperature` that is not positive and finite or a `top_p` outside (0, 1];
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`, `output_lengths
-      [B]`, `score [B]`. Only the first `lengths` ids of a row are read, as they are: a text of its
-      own begins with the start token. A row of length 0 gets no tokens. Lengths beyond
-      `max_prompt_length` and ids outside the vocabulary are errors of the request.
-    - with `xla=True` also `serving_default_xla`, `sample_xla` and `ids_xla`, compiled twins, one
-      program for each size of a batch: they read every prompt as P tokens. The model server has
-      XLA switched off by default, and a compiled signature then fails at request time.
+      [B]`, `score [B]`, `valid [B]`. Only the first `lengths` ids of a row are read, as they are: a
+      text of its own begins with the start token. A row of length 0 gets no tokens. A row is not
+      valid with a length below 0, beyond S or `max_prompt_length`, or with an id outside the
+      model's table;
+    - with `xla=True` also `serving_default_xla`, `sample_xla` and `ids_xla`, compiled twins. A
+      program is compiled for each size of a batch, so rows are padded to a power of 2, and prompts
+      to 16, 24, 32, 48 and so on, P at most. The model server has XLA switched off by default, and
+      a compiled signature then fails at request time.
+
+    A row that is not valid answers empty strings and zeros. The rows beside it, which may be
+    another client's, are answered as without it.
 
     A text is cut to its last `max_characters`, the start token is put in front of it, and of both
     the last `max_prompt_length` tokens are read: an empty text is continued from the start token. A
@@ -84,6 +92,9 @@ def export_language_model(
             for each of `max_prompt_length`; a longer text is cut before it is tokenized.
         search: `"greedy"` or `"beam"`, of `serving_default` and `ids`.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one and the newest below it; older ones are removed, if
+            this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
+            default all stay.
         xla: whether to add the compiled twins.
         check_texts: what the written model is tested with; by default a text made of the first
             entries of the vocabulary, and an empty one.
@@ -115,7 +126,7 @@ def export_language_model(
     drawn = {name: options[name] for name in PENALTIES if name in options}
     drawn |= {"top_k": options.pop("top_k")} if "top_k" in options else {}
     options |= {"beam_size": 4, **options} if search == "beam" else {}
-    with new_version(path, version) as place:
+    with new_version(path, version, keep) as place:
         best = model.make_generator(max_length=max_length, search=search, **options)
 
         def draw(prompt, lengths, seed, temperature, top_p):
@@ -191,32 +202,39 @@ def _endpoints(model, read, best, draw, xla):
     rows, fill = model.token_embedding.input_dim, model.end_id
 
     def make(jit_compile):
-        width = read.longest if jit_compile else None
-        prompts = [tf.TensorSpec([None, width], tf.int32), tf.TensorSpec([None], tf.int32)]
+        prompts = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        widths = sizes_up_to(max(read.longest, 2)) if jit_compile else None
         find = traced(best, prompts, jit_compile)
         find_drawn = traced(draw, [*prompts, *DRAWS], jit_compile)
 
-        def answer(find, text, *others):
+        def answer(find, text, valid=None, *others):
             ids, lengths, truncated = read(text)
-            prompt = right_aligned(ids, lengths, fill, width)
+            if valid is not None:
+                lengths = tf.where(valid, lengths, 0)  # which gets no tokens
+            prompt = right_aligned(ids, lengths, fill, widths)
             found = find(prompt, lengths, *others)
             return {
                 "output_text": read.continuation(prompt[:, -1], found["token_ids"]),
                 "score": found["scores"],
                 "token_count": found["lengths"],
                 "truncated": truncated,
+                **({} if valid is None else {"valid": valid}),
             }
 
         def from_text(text):
             return answer(find, text)
 
         def sample(text, seed, temperature, top_p):
-            inputs = same_rows(text, seed, *_check_draws(temperature, top_p))
-            return answer(find_drawn, *inputs)
+            text, *others = same_rows(text, seed, temperature, top_p)
+            return answer(find_drawn, text, *_read_draws(*others))
 
         def from_ids(token_ids, lengths):
-            ids, _ = read_up_to(token_ids, lengths, read.longest, vocab_size=rows, pad_id=fill)
-            return as_numbers(find(right_aligned(ids, lengths, fill, width), lengths))
+            ids, mask, valid = read_up_to(
+                token_ids, lengths, read.longest, vocab_size=rows, pad_id=fill
+            )
+            lengths = tf.reduce_sum(mask, axis=1)
+            found = find(right_aligned(ids, lengths, fill, widths), lengths)
+            return {**as_numbers(found), "valid": valid}
 
         return {
             "serving_default": (from_text, strings("text")),
@@ -227,27 +245,25 @@ def _endpoints(model, read, best, draw, xla):
     return with_twins(make, xla)
 
 
-def _check_draws(temperature, top_p):
-    """Both, as `decoding.sample` takes them."""
-    cold = tf.logical_not(tf.logical_and(temperature > 0, temperature < np.inf))  # or NaN
-    outside = tf.logical_not(tf.logical_and(top_p > 0, top_p <= 1))
-    return (
-        refuse(temperature, cold, "Expected each `temperature` to be positive and finite."),
-        refuse(top_p, outside, "Expected each `top_p` in (0, 1]."),
-    )
+def _read_draws(seed, temperature, top_p):
+    """Bool `[B]`, which rows `decoding.sample` takes; and the three, with others in the rest."""
+    valid = (temperature > 0) & (temperature < np.inf) & (top_p > 0) & (top_p <= 1)  # no NaN
+    return valid, seed, tf.where(valid, temperature, 1.0), tf.where(valid, top_p, 1.0)
 
 
-def right_aligned(token_ids, lengths, fill, width=None):
+def right_aligned(token_ids, lengths, fill, widths=None):
     """Prompts as a search reads them.
 
     Args:
         token_ids: `[B, S]`.
         lengths: `[B]`, int32; how many ids of each row count.
         fill: the id in front of them.
-        width: of the result; by default that of the longest row, 2 at least.
+        widths: of which the result has the first that holds the longest row; by default it is as
+            wide as that row is, 2 at least.
     """
-    if width is None:
-        width = tf.maximum(tf.reduce_max(lengths), 2)
+    width = tf.maximum(tf.reduce_max(lengths), 2)
+    if widths is not None:
+        width = first_that_holds(width, widths)
     token_ids = tf.pad(token_ids, [[0, 0], [0, 1]])  # so that there is a column to take
     columns = tf.range(width) - width + lengths[:, None]
     rows = tf.gather(token_ids, tf.maximum(columns, 0), batch_dims=1)

@@ -14,8 +14,9 @@ from keras_xfmr.serving.heads import (
     float32,
     read_ids,
     strings,
+    words_input,
 )
-from keras_xfmr.serving.requests import inside, same_rows
+from keras_xfmr.serving.requests import rows_inside, same_rows
 
 POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 
@@ -30,21 +31,28 @@ def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_character
             "Received: one with next_sentence=False. Leave `pairs` out."
         )
 
+    longest = words_input(model).longest or read.longest
+
     def follows(logits):
         return {"follows": tf.nn.softmax(float32(logits["nsp"]))[:, 0]}
 
     def of_ids(token_ids, lengths, masked_positions, *segment_ids):
-        inputs = read_ids(model, token_ids, lengths, *segment_ids)
-        token_ids, positions = same_rows(inputs["token_ids"], masked_positions)
-        message = f"Expected at most max_masks={max_masks} `masked_positions` a row."
-        width = inside(tf.shape(positions)[1:], max_masks + 1, message)
-        positions = tf.reshape(positions, [-1, width[0]])
-        message = "Expected each of `masked_positions` inside the row of ids."
-        positions = inside(positions, tf.shape(token_ids)[1], message)
-        logits = model({**inputs, "masked_positions": positions})
+        inputs, valid = read_ids(model, token_ids, lengths, *segment_ids, longest=longest)
+        lengths, sent = same_rows(tf.reduce_sum(inputs["attention_mask"], 1), masked_positions)
+        valid = valid & rows_inside(sent, longest)
+        # A server pads with any position; what it or a client put there answers zeros.
+        asked = sent[:, :max_masks]
+        there = tf.logical_and(asked >= 0, asked < lengths[:, None])
+        logits = model({**inputs, "masked_positions": tf.where(there, asked, 0)})
         scores = tf.nn.softmax(float32(logits["mlm"]))  # [B, P, V]
         best = tf.math.top_k(scores, min(top, scores.shape[-1]))
-        answer = {"top_ids": best.indices, "top_scores": best.values}
+        missing = [[0, 0], [0, tf.shape(sent)[1] - tf.shape(asked)[1]], [0, 0]]
+        there = tf.expand_dims(there, 2)
+        answer = {
+            "top_ids": tf.pad(tf.where(there, best.indices, 0), missing),
+            "top_scores": tf.pad(tf.where(there, best.values, 0.0), missing),
+            "valid": valid,
+        }
         return {**answer, **follows(logits)} if pairs else answer
 
     def of_masked(text):

@@ -4,8 +4,6 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
 import types
 
 import keras
@@ -13,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.serving.leftovers import MARK, folder_aside, put_old_versions
 
 
 @contextlib.contextmanager
-def new_version(path, version=None):
+def new_version(path, version=None, keep=None):
     """A place with the `folder` to write to, and `final`, its name after the block.
 
     It gets that name when the block ends without an error. Where two are written at once, the
@@ -25,9 +24,11 @@ def new_version(path, version=None):
     Args:
         path: the model's folder, made if missing.
         version: a positive integer; by default one more than the highest in `path`.
+        keep: how many versions stay, this one included; by default all. Of those below it, the
+            oldest that this library wrote are removed.
 
     Raises:
-        ValueError: `version` is no positive integer, `path` no local folder, or one whose
+        ValueError: `version` or `keep` is no positive integer, `path` no local folder, or one whose
             name TensorFlow takes for a pattern.
         FileExistsError: the version is there already.
     """
@@ -39,12 +40,14 @@ def new_version(path, version=None):
             "`path` must be without * ? [ and \\: TensorFlow takes a name with them for a pattern. "
             f"Received: {''.join(sorted(found))} in {str(path)!r}."
         )
+    if keep is not None:
+        check_positive_int("keep", keep)
     path.mkdir(parents=True, exist_ok=True)
     _name(path, version)
-    aside = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path))
-    place = types.SimpleNamespace(folder=aside / "model", final=None)
-    try:
+    with folder_aside(path) as aside:
+        place = types.SimpleNamespace(folder=aside / "model", final=None)
         yield place
+        (place.folder / MARK).touch()
         _flush(place.folder)
         while place.final is None:
             final = _name(path, version)
@@ -54,9 +57,9 @@ def new_version(path, version=None):
             except OSError:
                 if not final.exists():
                     raise
+        if keep is not None:
+            put_old_versions(path, int(place.final.name), keep, aside)
         _flush_folder(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write(endpoints, tokenizers, folder):

@@ -85,35 +85,49 @@ def same_rows(*texts):
         return [tf.identity(text) for text in texts]
 
 
-def same_shape(values, others, message):
-    """The values, of which there is one for each of the others.
+def rows_inside(values, size):
+    """Bool `[B]`, whether all integers of a row lie in 0 .. size - 1."""
+    return rows_with(tf.logical_and(values >= 0, values < size))
 
-    Raises:
-        tf.errors.InvalidArgumentError: the shapes differ.
+
+def rows_with(right):
+    """Bool `[B]`, whether all of a row is right."""
+    return tf.reduce_all(right, axis=list(range(1, right.shape.rank)))
+
+
+def where_rows(valid, values, others):
+    """The values of rows that are valid, the others in the place of the rest."""
+    return tf.where(tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1)), values, others)
+
+
+def answer_by_rows(endpoints):
+    """The endpoints, of which each returns `valid [B]`, too.
+
+    A server joins the requests of several clients to one batch: an error would fail all of them.
+    So a row that a model cannot read answers empty strings, zeros and False, and the others answer
+    as they would without it.
+
+    Args:
+        endpoints: name -> (function, input signature). A function returns `valid` where a row of
+            its inputs may be wrong.
     """
-    alike = tf.reduce_all(tf.equal(tf.shape(values), tf.shape(others)))
-    with tf.control_dependencies(_operations([tf.debugging.Assert(alike, [message])])):
-        return tf.identity(values)
 
+    def answering(function):
+        def answer(*inputs):
+            found = dict(function(*inputs))
+            valid = found.pop("valid", None)
+            if valid is None:
+                valid = tf.fill(tf.shape(next(iter(found.values())))[:1], True)
+            else:
+                found = {
+                    name: where_rows(valid, values, tf.zeros_like(values))
+                    for name, values in found.items()
+                }
+            return {**found, "valid": valid}
 
-def inside(values, size, message):
-    """The integers, each of which lies in 0 .. size - 1.
+        return answer
 
-    Raises:
-        tf.errors.InvalidArgumentError: one does not; a compiled model, or a lookup of what is
-            negative, would read another row.
-    """
-    return refuse(values, tf.logical_or(values < 0, values >= size), message)
-
-
-def refuse(values, wrong, message):
-    """The values, none of which is wrong.
-
-    Raises:
-        tf.errors.InvalidArgumentError: one is.
-    """
-    with tf.control_dependencies(_operations([_refuse(wrong, values, message)])):
-        return tf.identity(values)
+    return {name: (answering(one), signature) for name, (one, signature) in endpoints.items()}
 
 
 def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id, name="token_ids"):
@@ -121,19 +135,17 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id, name="token_i
 
     Args:
         token_ids, lengths, longest, name: see `first_of_rows`.
-        vocab_size: ids lie below it.
+        vocab_size: ids lie below it. Of others a lookup is an error of the whole batch, a compiled
+            search would read another row, and a GPU zeros.
         pad_id: what is put behind a row's length.
 
     Returns:
-        What `first_of_rows` returns.
-
-    Raises:
-        tf.errors.InvalidArgumentError: as of `first_of_rows`; an id outside the vocabulary, where
-            a compiled search would read another row, and a GPU zeros.
+        What `first_of_rows` returns; a row with an id outside the vocabulary is not valid, either.
     """
-    token_ids, mask = first_of_rows(token_ids, lengths, longest, pad_id, name)
-    message = f"Expected ids in 0 .. {vocab_size - 1}, the rows of the model's table."
-    return inside(token_ids, vocab_size, message), mask
+    token_ids, mask, valid = first_of_rows(token_ids, lengths, longest, pad_id, name)
+    known = rows_inside(token_ids, vocab_size)
+    token_ids, mask = where_rows(known, token_ids, pad_id), where_rows(known, mask, 0)
+    return token_ids, mask, tf.logical_and(valid, known)
 
 
 def first_of_rows(values, lengths, longest, padding, name):
@@ -147,34 +159,24 @@ def first_of_rows(values, lengths, longest, padding, name):
         name: of the values, for messages.
 
     Returns:
-        The values, and a mask of ones and zeros, int32, both as wide as the values are, `longest`
-        at most: a server may have padded them beyond that.
+        The values; a mask of ones and zeros, int32, both as wide as the values are, `longest` at
+        most: a server may have padded them beyond that; and bool `[B]`, which rows are valid. The
+        length of a valid one is in 0 .. the width of the values, and at most `longest`; the others
+        are rows of length 0.
 
     Raises:
-        tf.errors.InvalidArgumentError: another number of lengths than of rows; a length below 0,
-            beyond the values or `longest`.
+        tf.errors.InvalidArgumentError: another number of lengths than of rows.
     """
     rows = tf.shape(values)[0], tf.shape(lengths)[0]
-    width = tf.shape(values, lengths.dtype)[1]
-    message = f"Expected each of `lengths` in 0 .. the width of `{name}`."
-    checks = [
-        tf.debugging.assert_equal(*rows, f"Expected a length for each row of `{name}`."),
-        _refuse(tf.logical_or(lengths < 0, lengths > width), lengths, message),
-    ]
-    message = f"Expected `lengths` of at most {longest}, which the service reads."
-    checks.append(_refuse(lengths > longest, lengths, message))
+    check = tf.debugging.assert_equal(*rows, f"Expected a length for each row of `{name}`.")
     values = values[:, :longest]
+    width = tf.shape(values, lengths.dtype)[1]
     # Or what follows might run first, and fail with a message of its own.
-    with tf.control_dependencies(_operations(checks)):
-        mask = tf.sequence_mask(lengths, tf.shape(values)[1])
-    shown = mask if values.shape.rank == 2 else mask[:, :, None]
-    return tf.where(shown, values, padding), tf.cast(mask, tf.int32)
-
-
-def _refuse(wrong, values, message):
-    """The check that no value is wrong; it names the first few that are."""
-    named = [message, "Received:", tf.boolean_mask(values, wrong)[:5]]
-    return tf.debugging.Assert(tf.logical_not(tf.reduce_any(wrong)), named)
+    with tf.control_dependencies(_operations([check])):
+        valid = tf.logical_and(lengths >= 0, lengths <= width)
+    mask = tf.sequence_mask(tf.where(valid, lengths, 0), width)
+    shown = mask if values.shape.rank == 2 else tf.expand_dims(mask, 2)
+    return tf.where(shown, values, padding), tf.cast(mask, tf.int32), valid
 
 
 def _operations(checks):

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from keras_xfmr import models
 from keras_xfmr.models.heads.head import Head
+from keras_xfmr.serving.requests import answer_by_rows
+from keras_xfmr.serving.sizes import rows_of_few_sizes
 
 EXPORTS = {
     models.Transformer: "export_saved_model",
@@ -68,14 +70,20 @@ def traced(search, signature, jit_compile):
     Args:
         search: function from tensors to a search's result by names.
         signature: of the tensors.
-        jit_compile: None or True.
+        jit_compile: None or True. A compiled search is built for each size of its inputs: the rows
+            are padded to a few numbers of them, whose widths are the caller's task.
     """
     function = tf.function(
         search, input_signature=signature, autograph=False, jit_compile=jit_compile
     ).get_concrete_function()
 
     def find(*inputs):
+        rows = tf.shape(inputs[0])[0]
+        if jit_compile:
+            inputs = rows_of_few_sizes(inputs)
         found = function(*inputs)
+        if jit_compile:
+            found = {name: values[:rows] for name, values in found.items()}
         if found["scores"].shape.rank == 2 and found["scores"].shape[1] == 1:
             found = {name: tensor[:, 0] for name, tensor in found.items()}
         return found
@@ -93,7 +101,7 @@ def as_numbers(found):
 
 
 def with_twins(make, xla):
-    """name -> (function, input signature).
+    """name -> (function, input signature), of which each answers by rows.
 
     Args:
         make: a function from `jit_compile` to these.
@@ -102,4 +110,4 @@ def with_twins(make, xla):
     endpoints = make(None)
     if xla:
         endpoints |= {f"{name}_xla": endpoint for name, endpoint in make(True).items()}
-    return endpoints
+    return answer_by_rows(endpoints)

@@ -72,8 +72,10 @@ def span_predictor(model, packer, *, max_answer_length=30, max_windows=64, max_c
         }
 
     def of_ids(*numbers):
-        found = spans(read_ids(model, *numbers))
-        return {name: found[name] for name in ("first", "last", "score", "no_answer")}
+        inputs, valid = read_ids(model, *numbers)
+        found = spans(inputs)
+        found = {name: found[name] for name in ("first", "last", "score", "no_answer")}
+        return {**found, "valid": valid}
 
     return {
         "serving_default": (of_texts, strings("question", "context")),

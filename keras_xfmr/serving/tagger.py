@@ -64,12 +64,14 @@ def tagger(
         return _entities(finder, max_entities, *words_of(text))
 
     def of_ids(ids, lengths):
-        inputs = read_ids(model, ids, lengths, longest=packer.max_length)
+        inputs, valid = read_ids(model, ids, lengths, longest=packer.max_length)
         # As wide as the request, and zeros behind a row: no neighbour changes an answer.
-        scores = of_inputs(inputs)["scores"] * float32(inputs["attention_mask"])[:, :, None]
+        shown = tf.expand_dims(float32(inputs["attention_mask"]), 2)  # LiteRT has no [:, :, None]
+        scores = of_inputs(inputs)["scores"] * shown
         width = tf.shape(ids)[1]
         scores = scores[:, :width]
-        return {"scores": tf.pad(scores, [[0, 0], [0, width - tf.shape(scores)[1]], [0, 0]])}
+        scores = tf.pad(scores, [[0, 0], [0, width - tf.shape(scores)[1]], [0, 0]])
+        return {"scores": scores, "valid": valid}
 
     endpoints = {
         "serving_default": (of_text, strings("text")),

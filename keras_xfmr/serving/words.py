@@ -38,7 +38,7 @@ def word_vectors(model, packer, *, max_words=None, max_characters=None):
     # A function of its own is traced once for all signatures.
     @functools.partial(tf.function, input_signature=[signature], autograph=False)
     def of_inputs(inputs):
-        shown = float32(inputs[1])[:, :, None]
+        shown = tf.expand_dims(float32(inputs[1]), 2)
         missing = [[0, 0], [0, max_words - tf.shape(shown)[1]], [0, 0]]
         layers = model(dict(zip(shapes, inputs)))
         layers = [tf.pad(float32(layer) * shown, missing) for layer in layers]
@@ -64,12 +64,14 @@ def word_vectors(model, packer, *, max_words=None, max_characters=None):
         }  # fmt: skip
 
     def of_words(words, lengths):
-        words, shown = first_of_rows(words, lengths, max_words, "", "words")
+        words, shown, valid = first_of_rows(words, lengths, max_words, "", "words")
         counts = tf.reduce_sum(shown, axis=1)
-        return of_ragged(tf.RaggedTensor.from_tensor(words, lengths=counts))
+        found = of_ragged(tf.RaggedTensor.from_tensor(words, lengths=counts))
+        return {**found, "valid": valid}
 
     def of_ids(ids, lengths):
-        return of_packed(read_ids(model, ids, lengths, longest=max_words))
+        inputs, valid = read_ids(model, ids, lengths, longest=max_words)
+        return {**of_packed(inputs), "valid": valid}
 
     return {
         "serving_default": (of_text, strings("text")),

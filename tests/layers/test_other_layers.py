@@ -3,6 +3,8 @@
 B batch, T length, D d_model, F ffn_dim
 """
 
+import math
+
 import keras
 import numpy as np
 import oracles
@@ -48,6 +50,18 @@ def test_the_feed_forward_network_equals_its_formula(rng, activation, use_bias):
     expected = oracles.feed_forward(as_numpy(x), KINDS[activation], weights)
     np.testing.assert_allclose(as_numpy(layer(x)), expected, **CLOSE)
     assert len(layer.weights) == len(weights)
+
+
+@pytest.mark.parametrize("dtype, rtol, atol", [("float32", 1e-6, 1e-6), ("bfloat16", 2e-2, 0)])
+def test_exact_gelu_keeps_its_small_values(dtype, rtol, atol):
+    layer = PositionWiseFFN(1, "gelu", use_bias=False, dtype=dtype)
+    x = ops.cast(np.linspace(-3, 6, 997), dtype)
+    layer.build((None, None, 1))
+    layer.set_weights([np.ones((1, 1)), np.ones((1, 1))])
+    found = as_numpy(ops.cast(layer(ops.reshape(x, (1, -1, 1)))[0, :, 0], "float32"))
+    x = as_numpy(ops.cast(x, "float32")).astype("float64")
+    expected = [value * math.erfc(-value / math.sqrt(2)) / 2 for value in x]
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("activation", ["tanh", ops.tanh])

@@ -11,6 +11,7 @@ import forked
 import numpy as np
 import pytest
 import tensorflow as tf
+from served import assert_rows_answer_for_themselves
 
 from keras_xfmr import models, serving, text
 
@@ -90,7 +91,7 @@ def stacked(rows):
 
 def test_each_word_has_the_vectors_of_the_model(model, path):
     found = ask(path, text=TEXTS)
-    assert set(found) == {"words", "start", "end", *NAMES, "truncated"}
+    assert set(found) == {"words", "start", "end", *NAMES, "truncated", "valid"}
     assert_close(found, stacked([vectors(model, row[:W]) for row in SPLIT]))
     assert found["truncated"].tolist() == [False] * 5 + [True]
     for row, (asked, words) in enumerate(zip(TEXTS, SPLIT)):
@@ -140,7 +141,7 @@ def test_words_that_are_divided_already(model, path):
     lengths = [3, 1, 4, 0]
     expected = stacked([vectors(model, row[:count]) for row, count in zip(words, lengths)])
     found = ask(path, "words", words=words, lengths=lengths)
-    assert set(found) == set(NAMES)
+    assert set(found) == {*NAMES, "valid"}
     assert_close(found, expected)
     wide = [row + ["Ann"] * 9 for row in words]  # than the service reads
     assert_close(ask(path, "words", words=wide, lengths=lengths), expected)
@@ -166,29 +167,25 @@ def test_what_stands_behind_a_row_of_ids_does_no_harm(model, path):
 @pytest.mark.parametrize(
     "words, width, value, lengths, message",
     [
-        (2, C, -1, [2], r"Expected ids in 0 .. 261.*\[-1"),
-        (2, C, 262, [2], r"Expected ids in 0 .. 261.*\[262"),
-        (9, C, 97, [8], "`lengths` of at most 7"),
-        (2, C, 97, [3], "`lengths` in 0 .. the width of `character_ids`"),
         (2, C, 97, [2, 2], "a length for each row of `character_ids`"),
         (2, C - 1, 97, [2], r"character_ids \[1,2,10\] is not compatible with .*,11\]"),
     ],
 )
-def test_bad_ids_are_errors_of_the_request(words, width, value, lengths, message, path):
+def test_ids_of_another_shape_are_an_error(words, width, value, lengths, message, path):
     ids = np.full((1, words, width), value, "int32")
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ask(path, "ids", character_ids=ids, lengths=lengths)
 
 
-def test_bad_lengths_of_words_are_errors_of_the_request(path):
-    for lengths, message in (
-        ([8], "`lengths` of at most 7"),
-        ([10], "the width of `words`"),
-        ([-1], "the width of `words`"),
-        ([1, 1], "a length for each row of `words`"),
-    ):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-            ask(path, "words", words=[["a"] * 9], lengths=lengths)
+def test_a_row_that_cannot_be_read_answers_for_itself(path):
+    ids = np.full((2, 9, C), 97, "int32")
+    right, wrong = {"character_ids": ids, "lengths": [2, 7]}, [{"lengths": n} for n in (8, 10, -1)]
+    bad = [{"character_ids": unknown} for unknown in (-1, 262)]
+    assert_rows_answer_for_themselves(load(path)["ids"], right, *wrong, *bad)
+    right = {"words": [["Ann"] * 9] * 2, "lengths": [2, 7]}
+    assert_rows_answer_for_themselves(load(path)["words"], right, *wrong)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a length for each row of `words`"):
+        ask(path, "words", words=[["a"] * 9], lengths=[1, 1])
 
 
 @pytest.mark.slow

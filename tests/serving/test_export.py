@@ -7,6 +7,7 @@ import forked
 import numpy as np
 import pytest
 import tensorflow as tf
+from served import assert_rows_answer_for_themselves
 
 from keras_xfmr import models, serving, text
 
@@ -85,11 +86,12 @@ def test_signatures_have_names_types_and_the_batch_in_front(signatures):
     texts = {"text": ("string", [None])}
     ids = {"token_ids": ("int32", [None, None]), "lengths": ("int32", [None])}
     answer = {"output_text": ("string", [None]), "score": ("float32", [None])}
-    answer["truncated"] = ("bool", [None])
+    answer |= {"truncated": ("bool", [None]), "valid": ("bool", [None])}
     found = {
         "output_ids": ("int32", [None, LENGTH]),
         "output_lengths": ("int32", [None]),
         "score": ("float32", [None]),
+        "valid": ("bool", [None]),
     }
     forms = {"serving_default": (texts, answer), "ids": (ids, found)}
     forms |= {f"{name}_xla": form for name, form in forms.items()}
@@ -152,12 +154,11 @@ def test_a_row_of_no_length_has_a_finite_answer_and_disturbs_no_other(signatures
 
 
 @pytest.mark.parametrize("name", ["ids", "ids_xla"])
-def test_an_id_outside_the_vocabulary_is_an_error(name, signatures, tokenizers):
+def test_a_row_with_an_id_outside_the_vocabulary_answers_for_itself(name, signatures, tokenizers):
     size = tokenizers[0].vocab_size
-    signatures[name](token_ids=tf.constant([[size - 1, 3, size]]), lengths=tf.constant([2]))
-    for outside in (size, -1):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=f"in 0 .. {size - 1}"):
-            signatures[name](token_ids=tf.constant([[outside, 3]]), lengths=tf.constant([2]))
+    right = {"token_ids": [[size - 1, 3, size], [7, 8, 3]], "lengths": [2, 3]}
+    wrong = [{"token_ids": [outside, 3, 3]} for outside in (size, -1)]
+    assert_rows_answer_for_themselves(signatures[name], right, *wrong)
 
 
 def test_an_empty_batch_has_an_empty_answer(signatures):

@@ -48,7 +48,7 @@ def test_a_service_gives_the_classes_alone(packer, gpt, tmp_path):
     folder = serving.export_encoder(model, packer, tmp_path, pairs=True)
     service = tf.saved_model.load(folder)
     found = ask(service, "serving_default", text=TEXTS, text_pair=TEXTS[::-1])
-    assert set(found) == {"label", "score", "scores", "truncated"}
+    assert set(found) == {"label", "score", "scores", "truncated", "valid"}
     inputs = packed_inputs(packer, TEXTS, TEXTS[::-1])
     logits = np.exp(model(inputs)["classes"])
     expected = logits / logits.sum(-1, keepdims=True)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served import in_memory, unchecked
+from served import assert_rows_answer_for_themselves, in_memory, unchecked
 
 from keras_xfmr import models, serving, text
 
@@ -186,6 +186,10 @@ def test_padding_and_neighbours_change_no_answer(spans):
     ones = np.pad(segments, [(0, 0), (0, 4)], constant_values=1)
     for name, answer in ask(path, "ids", token_ids=padded, segment_ids=ones, lengths=[9]).items():
         np.testing.assert_allclose(answer, expected[name], rtol=1e-4, err_msg=name)
+    asked = {"token_ids": np.tile(ids, (2, 1)), "segment_ids": np.tile(segments, (2, 1))}
+    wrong = [{"token_ids": [13] * 9}, {"segment_ids": [2] * 9}, {"lengths": 10}]
+    service = signatures(path)["ids"]
+    assert_rows_answer_for_themselves(service, {**asked, "lengths": [9, 7]}, *wrong)
     none, zero = (np.zeros((1, width), "int32") for width in (0, 1))
     expected = ask(path, "ids", token_ids=zero, segment_ids=zero, lengths=[0])
     for name, answer in ask(path, "ids", token_ids=none, segment_ids=none, lengths=[0]).items():
@@ -270,25 +274,22 @@ def test_blanks_are_filled_by_the_most_probable_ids(filler):
         np.testing.assert_allclose(answer, found[name], rtol=1e-4, err_msg=name)
 
 
-def test_numbers_outside_their_tables_are_named(filler):
+def test_a_row_of_numbers_outside_their_tables_answers_for_itself(filler):
     _, path, pairs = filler
-    asked = dict(token_ids=IDS, lengths=[7, 7], masked_positions=POSITIONS)
+    asked = dict(token_ids=IDS, lengths=[5, 7], masked_positions=POSITIONS)
     asked |= {"segment_ids": SEGMENTS} if pairs else {}
-
-    def refused(match, **wrong):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=match):
-            ask(path, "ids", **{**asked, **wrong})
-
-    for position in (-1, 7):
-        outside = np.full((2, 1), position, "int32")
-        refused("`masked_positions` inside the row", masked_positions=outside)
-    for length in (-1, 8):
-        refused("each of `lengths` in 0", lengths=[7, length])
+    wrong = [{"masked_positions": [0, position]} for position in (-1, LONGEST)]
+    wrong += [{"lengths": length} for length in (-1, 8)] + [{"token_ids": [13] * 7}]
+    wrong += [{"segment_ids": [segment] * 7} for segment in ((-1, 2) if pairs else ())]
+    assert_rows_answer_for_themselves(signatures(path)["ids"], asked, *wrong)
+    # A position behind the ids of its row, with which a server may have padded it.
+    found = ask(path, "ids", **{**asked, "masked_positions": [[2, 5], [4, 6]]})
+    assert found["valid"].all() and not found["top_scores"][0, 1].any()
+    assert found["top_scores"][1, 1].any()
     if pairs:
-        for segment in (-1, 2):
-            segments = np.full((2, 7), segment, "int32")
-            refused("segments from 0 on, below the 2 rows", segment_ids=segments)
-        refused("a segment for each id", segment_ids=SEGMENTS[:, :6])
+        # A client sent fewer segments than ids; the row beside it has enough of them.
+        found = ask(path, "ids", **{**asked, "segment_ids": SEGMENTS[:, :6]})
+        assert found["valid"].tolist() == [True, False]
         with pytest.raises(tf.errors.InvalidArgumentError, match="as many rows in each input"):
             ask(path, text=["good"], text_pair=["bad", "good"])
 
@@ -305,7 +306,7 @@ def test_raw_text_is_read_as_pairs_only(filler, packer):
     packed = packer(tf.constant(first), tf.constant(second))
     logits = model({**packed, "masked_positions": np.zeros((2, 1), "int32")})["nsp"]
     found = ask(path, text=first, text_pair=second)
-    assert set(found) == {"follows", "truncated"} and not found["truncated"].any()
+    assert set(found) == {"follows", "truncated", "valid"} and not found["truncated"].any()
     np.testing.assert_allclose(found["follows"], softmax(np.asarray(logits))[:, 0], rtol=1e-4)
 
 

@@ -21,14 +21,14 @@ def test_what_reads_the_ids_waits_for_every_check():
 
     @tf.function(autograph=False)
     def embed(token_ids, lengths):
-        token_ids, mask = read_up_to(token_ids, lengths, 7, vocab_size=11, pad_id=0)
+        token_ids, mask, _ = read_up_to(token_ids, lengths, 7, vocab_size=11, pad_id=0)
         table = tf.eye(11)
         return tf.gather(table, token_ids, name="lookup"), tf.identity(mask, name="masked")
 
     ids, lengths = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
     graph = embed.get_concrete_function(ids, lengths).graph
     checks = {op for op in graph.get_operations() if op.type == "If" or op.type == "Assert"}
-    assert len(checks) == 4
+    assert len(checks) == 1  # of the number of lengths; what else is wrong is wrong in one row
     assert checks <= awaited(graph.get_operation_by_name("lookup"))
 
 

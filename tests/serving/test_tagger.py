@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from served import in_memory
+from served import assert_rows_answer_for_themselves, in_memory
 
 from keras_xfmr import models, serving, text
 
@@ -94,7 +94,8 @@ TEXTS = ['He likes "Apples".', "누 누\u3000apple", "", "apple " * 12]
 
 def test_words_are_cut_at_punctuation_and_tagged_in_windows(model, path):
     found, tokenizer = ask(path, text=TEXTS), packer_of().tokenizer
-    assert {value.shape for name, value in found.items() if name != "truncated"} == {(4, WIDTH)}
+    words = {name: found[name] for name in set(found) - {"truncated", "valid"}}
+    assert {value.shape for value in words.values()} == {(4, WIDTH)}
     expected = [["He", "likes", '"', "Apples", '"', "."], ["누", "누", "apple"], [], ["apple"] * 12]
     for row, words in enumerate(expected):
         count = len(words)
@@ -149,7 +150,8 @@ def test_entities_are_cut_from_the_text(path, rng):
     marks = np.array(["he", "likes", "apple", '"', "누", " ", "  ", ". "])
     texts = ["".join(rng.choice(marks, 9)) for _ in range(41)]
     words, found = ask(path, text=texts), ask(path, "entities", text=texts)
-    assert {value.shape for name, value in found.items() if name != "truncated"} == {(41, MOST)}
+    places = {name: found[name] for name in set(found) - {"truncated", "valid"}}
+    assert {value.shape for value in places.values()} == {(41, MOST)}
     several = 0
     for row, asked in enumerate(texts):
         tags = [tag for tag in strings(words["tags"][row]) if tag]
@@ -213,6 +215,9 @@ def test_ids_have_the_width_that_was_sent_and_zeros_behind_a_row(model, path):
     assert padded.shape == (2, 11, len(LABELS))
     np.testing.assert_allclose(padded[:, :4], found, rtol=1e-4, atol=1e-7)
     assert (padded[:, 4:] == 0).all()
+    right = {"token_ids": ids, "lengths": [4, 2]}
+    bad = {"token_ids": [2, 17, 7, 3]}
+    assert_rows_answer_for_themselves(load(path)["ids"], right, bad)
     none = ask(path, "ids", token_ids=np.zeros((2, 0), "int32"), lengths=[0, 0])["scores"]
     assert none.shape == (2, 0, len(LABELS))
 

@@ -91,5 +91,6 @@ def best_spans(start, end, allowed, *, max_answer_length=30):
         fits, ops.logical_and(ops.expand_dims(allowed, 2), ops.expand_dims(allowed, 1))
     )
     flat = ops.reshape(ops.where(fits, scores, -1e9), (-1, length * length))
-    best = ops.argmax(flat, axis=-1)
-    return best // length, best % length, ops.max(flat, axis=-1)
+    # Keras' argmax tells -0 from 0 by their bits, which ONNX and LiteRT do not have.
+    total, best = (values[:, 0] for values in ops.top_k(flat, 1))
+    return best // length, best % length, total

@@ -7,7 +7,8 @@ environment, or else the variables of Slurm, say which worker a process is; exam
 a cluster of two on this machine, a file for Slurm and one for Kubeflow.
 
 --batch_size counts the rows of all replicas together: without dropout N of them learn what one
-would.
+would. (Examples that shuffle by `tf.data`, which classify texts or tag words, do so in another
+order: Keras reads a batch before the first epoch in the scope of a strategy.)
 """
 
 import contextlib

@@ -371,14 +371,19 @@ def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
             classifying.read(tmp_path / "a.tsv")
 
 
-def test_the_readme_s_own_attention_decodes_with_a_cache_as_without():
+def recipes():
+    return (ROOT / "docs" / "recipes.md").read_text("utf8")
+
+
+def test_the_attention_of_the_recipes_decodes_with_a_cache_as_without():
     import keras
     import numpy as np
 
     import keras_xfmr
 
-    readme = (ROOT / "README.md").read_text("utf8")
-    code = re.findall(r"```python\n(import keras\n\n\nclass SinkAttention.*?)```", readme, re.S)[0]
+    code = re.findall(
+        r"```python\n(import keras\n\n\nclass SinkAttention.*?)```", recipes(), re.S
+    )[0]
     names = {"keras_xfmr": keras_xfmr}
     exec(code.replace("window=128", "window=2").replace("< 4", "< 1"), names)
     layer = names["SinkAttention"](2, 4, bias_initializer="normal")
@@ -498,17 +503,17 @@ def test_readme_commands_name_what_is_there():
     setup.read(ROOT / "setup.cfg", "utf8")
     extras = set(re.findall(r"-e \"\.\[(\w+)\]\"", readme))
     assert extras == {"beam", "examples", "test"} <= set(setup["options.extras_require"])
-    scripts = set(re.findall(r"examples/\w+\.py", readme))
-    assert "examples/translate.py" in scripts
-    assert all((ROOT / script).is_file() for script in scripts)
-    for link in re.findall(r"\]\(([\w/]+\.md)\)", readme):
-        assert (ROOT / link).is_file(), link
+    scripts = set(re.findall(r"\w+\.py", readme))
+    assert all((ROOT / "examples" / script).is_file() for script in scripts)
+    for page in ("README.md", "README.ko.md", "BUILD.md", "CONTRIBUTING.md", "docs/recipes.md"):
+        content = (ROOT / page).read_text("utf8")
+        for link in re.findall(r"\]\(([\w/.]+\.(?:md|png))(?:#[\w-]+)?\)", content):
+            assert ((ROOT / page).parent / link).is_file(), f"{page}: {link}"
 
 
-def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs, monkeypatch):
-    """The Python blocks of the README that train on files and that subclass, as they stand."""
-    readme = (ROOT / "README.md").read_text("utf8")
-    _, first, subclass = re.findall(r"```python\n(.*?)```", readme, re.S)[:3]
+def test_a_recipe_runs_on_a_little_corpus(tmp_path, korean_pairs, monkeypatch):
+    """The recipes that train on files and that subclass, as they stand."""
+    first, subclass = re.findall(r"```python\n(.*?)```", recipes(), re.S)[:2]
     sides = [
         line.split("\t") for line in korean_pairs.read_text("utf8").splitlines() if "\t" in line
     ]
@@ -527,7 +532,7 @@ def test_readme_code_runs_on_a_little_corpus(tmp_path, korean_pairs, monkeypatch
     assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
 
 
-def test_readme_code_opens_what_the_translator_leaves(tmp_path, monkeypatch, capsys):
+def test_a_recipe_opens_what_the_translator_leaves(tmp_path, monkeypatch, capsys):
     import keras
 
     from keras_xfmr import models, text
@@ -537,7 +542,7 @@ def test_readme_code_opens_what_the_translator_leaves(tmp_path, monkeypatch, cap
         tokenizer.save(folder / f"{side}_tokenizer")
     model = models.Transformer(260, 260, d_model=6, num_heads=2, ffn_dim=7, num_layers=1)
     model.save(folder / "model.keras")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", recipes(), re.S)
     (code,) = (block for block in blocks if "load_model" in block)
     monkeypatch.chdir(tmp_path)
     smaller = code.replace("beam_size=4", "beam_size=2, max_length=3, jit_compile=False")
@@ -546,14 +551,14 @@ def test_readme_code_opens_what_the_translator_leaves(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.slow
-def test_readme_code_learns_answers_and_finds_them(capsys):
+def test_a_recipe_learns_answers_and_finds_them(capsys):
     import keras
     import tensorflow as tf
 
     import keras_xfmr
     from keras_xfmr import models, text
 
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", recipes(), re.S)
     labels, answers = (x for x in blocks if "QuestionPacker(" in x or "packer.answers" in x)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "?", "ann", "runs", "far"]
     bert = models.Bert(10, d_model=16, num_heads=2, ffn_dim=16, num_layers=1, dropout_rate=0.0)
@@ -583,13 +588,13 @@ def test_readme_code_learns_to_sort(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == output.splitlines()[-1]
 
 
-def test_readme_code_fills_blanks(tmp_path, monkeypatch, capsys):
+def test_a_recipe_fills_blanks(tmp_path, monkeypatch, capsys):
     import keras
 
     import keras_xfmr
     from keras_xfmr import models, text
 
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", recipes(), re.S)
     (block,) = (x for x in blocks if "pack_masked" in x)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "paris", "is", "of"]
     bert = models.Bert(8, d_model=16, num_heads=2, ffn_dim=16, num_layers=1)

@@ -39,7 +39,7 @@ Prints for each case the median time with quartiles, how many times as fast ours
 memory of each side in a process of its own. All these processes import TensorFlow and PyTorch, so
 read differences. The sides of a case live in one process, with their optimizers: where memory is
 short, leave some out. Needs torch and transformers for PyTorch's sides, and a C++ compiler for
-`torch.compile`; leaves out, and says so, what cannot be. PyTorch's threads wait passively here; on
+`torch.compile`; leaves out, with a note, what cannot be. PyTorch's threads wait passively here; on
 a machine that does nothing else try OMP_WAIT_POLICY=ACTIVE in front too, its own default.
 """
 

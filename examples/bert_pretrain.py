@@ -6,7 +6,7 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
     python examples/bert_pretrain.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
         --heading=wikitext
 
-A vocabulary is learned from the files; instances are made while the model trains and masked anew in
+A vocabulary is learned from the files; instances are made while the model trains and masked again in
 each epoch. The log has the loss and the accuracy of either task, of --validation_files too, the
 picture their curves; beside them stands what always naming the most frequent word would reach.
 Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
@@ -206,7 +206,7 @@ def main(argv):
     if validation is None:
         data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
         validation = data.dataset().take(min(batches, FLAGS.measured_batches))
-        print("no --validation_files: measured on the text of the training, masked anew")
+        print("no --validation_files: measured on the training text, masked again")
     measures = model.evaluate(validation, return_dict=True, verbose=0)
     print("without dropout:", {name: round(float(v), 4) for name, v in measures.items()})
     show_predictions(model, tokenizer, validation)

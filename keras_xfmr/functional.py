@@ -370,7 +370,7 @@ def update_cache(cache, update, index, axis=1):
 
     Args:
         cache: a tensor of any rank.
-        update: of the cache's shape, but for T positions along `axis`; cast to its dtype.
+        update: of the cache's shape, except T positions along `axis`; cast to its dtype.
         index: where the update begins, an integer or a scalar tensor.
         axis: of the positions, by default 1.
 

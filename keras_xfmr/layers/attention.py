@@ -555,7 +555,7 @@ def _documents(document_ids, query_shape, sources, cache):
 
 
 # A cache has the layout that the two products of a step read, keys [B, K, H, S] and values
-# [B, K, S, V]: any other would be transposed anew at every step.
+# [B, K, S, V]: any other would be transposed again at every step.
 
 
 def _to_cache(key, value):

@@ -35,7 +35,7 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
     4. Letters become lower case, one by one: no full case folding, no final sigma.
     5. Words are what stands between blanks; each punctuation character is a word.
 
-    The same words as the `tokenizers` package, but for characters that TensorFlow's Unicode tables
+    The same words as the `tokenizers` package, except for characters that TensorFlow's Unicode tables
     do not know yet (TensorFlow 2.21): 95 capital letters of Unicode 12 and newer are not lowered,
     21 letters of Unicode 13 and newer are not decomposed.
 
@@ -71,7 +71,7 @@ def split_words_with_offsets(texts, **config):
 
     Args:
         texts: strings `[B]`.
-        **config: of `split_words`, but for `compose`, which is about several characters.
+        **config: of `split_words`, except `compose`, which is about several characters.
 
     Returns:
         The words, ragged `[B, (W)]`; for each byte of the words, one after the other, where the

@@ -32,7 +32,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     kill too. Of a broken one it has what its rest averages to, and NaN for what was not measured.
     Other callbacks do not see that rest: what changes the training at every batch, such as a
     schedule of the learning rate, belongs in the optimizer, and weights in the data, not in
-    `class_weight`. They begin anew when a run is resumed: Keras' `EarlyStopping` and
+    `class_weight`. They start again when a run is resumed: Keras' `EarlyStopping` and
     `ModelCheckpoint` have then forgotten the best value so far.
 
     This callback stands before those that put other weights into the model at the end of an epoch,
@@ -118,7 +118,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def _check_length(self):
         """With `steps_per_epoch` Keras goes through epoch after epoch of the data by one iterator,
-        and does not begin anew where `seek` says."""
+        and does not start again where `seek` says."""
         steps = self.params.get("steps")
         self._data.seek(0, 0)
         whole = self._batches = _length(self._data.dataset())
@@ -144,7 +144,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         if known and length != self._batches:
             raise ValueError(
                 f"The backup in {str(self._root)!r} is of other data. Give the data, and the batch "
-                "size, that it was made with, or remove it to begin anew. Received: epochs of "
+                "size, that it was made with, or remove it to start again. Received: epochs of "
                 f"{self._batches} batches, for {length}."
             )
 
@@ -186,7 +186,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         except (KeyError, OSError, ValueError) as error:
             raise ValueError(
                 f"The backup in {str(folder)!r} is damaged, or that of another model. Remove "
-                f"{str(self._root)!r} to begin anew. Received: {error}"
+                f"{str(self._root)!r} to start again. Received: {error}"
             ) from error
         return position
 

@@ -2,7 +2,7 @@
 
 A pickle is a program. The machine here knows the instructions that a dictionary of tensors is
 written in, holds nothing that could be called but the functions of `ALLOWED`, and these only note
-where a tensor lies. Whatever else a pickle asks for is refused by its name.
+where a tensor lies. Anything else in a pickle is refused by its name.
 """
 
 import dataclasses
@@ -248,7 +248,7 @@ class Unpickler:
         if type(size) is not int or size < 0:
             raise ValueError("Expected a storage of 0 elements or more.")
         if view not in ([], [None]):
-            raise ValueError("Storages that are parts of others are of torch < 0.4. Save it anew.")
+            raise ValueError("Storages that are parts of others are of torch < 0.4. Save it again.")
         storage = Storage(key, str(dtype), size)
         known = self.storages.setdefault(key, storage)
         if (known.dtype, known.size) != (storage.dtype, storage.size):

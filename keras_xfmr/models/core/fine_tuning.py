@@ -145,7 +145,7 @@ class Adaptable:
 
 
 def freeze_config(model, weights):
-    """What is not trained, whoever froze it, as entries of a configuration."""
+    """The frozen weights, as entries of a configuration."""
     paths = [path for path, weight in _paths(weights).items() if not weight.trainable]
     noted = {"frozen": paths} if paths else {}
     return noted if model.trainable else {**noted, "trainable": False}

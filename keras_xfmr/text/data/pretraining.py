@@ -36,7 +36,7 @@ class PretrainingDataset(Epochs):
     sentence prediction (Devlin et al. 2019, section 3.1 and appendix A.2).
 
     Documents -> shuffle -> tokenize, make instances and mask them, 128 documents at a time on all
-    cores -> batches of static shapes, prefetched. Pairs and masks are made anew in each epoch;
+    cores -> batches of static shapes, prefetched. Pairs and masks are made again in each epoch;
     everything is a function of `(seed, epoch)` alone. Memory does not grow with the files.
 
     An element is `(inputs, labels, weights)`, of which Keras multiplies the weights with the
@@ -56,7 +56,7 @@ class PretrainingDataset(Epochs):
     documents that are made into instances together; 10 % of the chosen tokens become a random id
     that is not special; `mask_rate` is a share of the tokens of the text.
 
-    Instances are made anew in each epoch, so their number varies a little. After `count()` every
+    Instances are made again in each epoch, so their number varies a little. After `count()` every
     epoch has the first one's number of batches, as `fit` expects: a longer one is cut, a shorter
     one goes on with batches of the next.
 

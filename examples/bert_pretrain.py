@@ -6,8 +6,8 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
     python examples/bert_pretrain.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
         --heading=wikitext
 
-A vocabulary is learned from the files; instances are made while the model trains and masked again in
-each epoch. The log has the loss and the accuracy of either task, of --validation_files too, the
+A vocabulary is learned from the files; instances are made while the model trains and masked again
+in each epoch. The log has the loss and the accuracy of either task, of --validation_files too, the
 picture their curves; beside them stands what always naming the most frequent word would reach.
 Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
 each line is one (reviews, tweets). Lines that belong to no document take --objective=none, and

@@ -35,9 +35,9 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
     4. Letters become lower case, one by one: no full case folding, no final sigma.
     5. Words are what stands between blanks; each punctuation character is a word.
 
-    The same words as the `tokenizers` package, except for characters that TensorFlow's Unicode tables
-    do not know yet (TensorFlow 2.21): 95 capital letters of Unicode 12 and newer are not lowered,
-    21 letters of Unicode 13 and newer are not decomposed.
+    The same words as the `tokenizers` package, except for characters that TensorFlow's Unicode
+    tables do not know yet (TensorFlow 2.21): 95 capital letters of Unicode 12 and newer are not
+    lowered, 21 letters of Unicode 13 and newer are not decomposed.
 
     Args:
         texts: strings `[B]`.

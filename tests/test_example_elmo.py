@@ -256,9 +256,3 @@ def test_a_pretrained_encoder_is_given_the_words_that_it_knows(pretrained, prepa
 def test_an_elmo_reads_one_text(reviews, tmp_path):
     with pytest.raises(app.UsageError, match="reads one text. Received: --text_pair=label"):
         run("elmo_classify", *reviews, "--text_pair=label", f"--output={tmp_path}")
-
-
-def test_the_picture_shows_each_layer(tmp_path):
-    with imported("mixing") as mixing:
-        mixing.picture(np.array([0.7, 0.2, 0.1]), 1.3, tmp_path / "mix.png")
-    assert (tmp_path / "mix.png").stat().st_size > 5000

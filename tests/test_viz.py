@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from matplotlib import image
+from matplotlib.text import Text
 
 from keras_xfmr import functional, training, viz
 
@@ -146,10 +147,11 @@ def test_vectors_of_a_plane_keep_their_distances(rng, tmp_path):
 
 
 def test_labels_of_points_that_lie_together_do_not_hide_each_other():
-    vectors = np.array([[0.0, 0.0], [0.001, 0.0], [0.0, 0.001], [1.0, 1.0]])
-    figure = viz.embedding_map(vectors, ["first", "second", "third", "fourth"])
+    vectors = np.array([[0, 0], [0.001, 0], [0, 0.001], [1, 1], [1, -1]])
+    figure = viz.embedding_map(vectors, ["first", "second", "third", "fourth", "fifth"])
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    # Of the texts alone, without the lines to their points.
+    boxes = [Text.get_window_extent(one) for one in figure.axes[0].texts]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import index_page
 import keras
 from absl import app, flags
 
@@ -17,7 +18,7 @@ flags.DEFINE_float(
 )
 
 # What these examples write into their output folders.
-WRITES = ("learning_curve.png", "mix.png", "model.keras", "saved_model")
+WRITES = ("learning_curve.png", "mix.png", "model.keras", "saved_model", *index_page.NAMES)
 
 
 def prepare(split, max_length, dropout):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("matplotlib")
 
@@ -141,12 +142,26 @@ def test_a_head_over_a_bert_reads_what_a_packer_packs():
     (first,), (second,) = Page(viz.attention_view(head, texts, tokenizer=packer)).rows
     assert first["left"] == ["[CLS]", "그는", "탔다", "[SEP]"]
     assert second["left"] == ["[CLS]", "배를", "[SEP]"]
+    # A head that needs more than its encoder does.
+    pretrainer = models.BertPretrainer(bert)
+    assert Page(viz.attention_view(pretrainer, texts, tokenizer=packer)).rows[1] == [second]
     # A pair, packed by the user.
     packed = packer(texts[:1], texts[1:])
     ((pair,),) = Page(viz.attention_view(bert, packed, tokenizer=packer)).rows
     assert pair["left"] == ["[CLS]", "그는", "탔다", "[SEP]", "배를", "[SEP]"]
     expected = np.asarray(bert.attention_weights(packed)[0])[:, :, :6, :6]
     np.testing.assert_allclose(weights_of(pair), expected, atol=0.5 / 255 + 1e-4)
+
+
+def test_special_tokens_and_beginnings_of_words_have_names():
+    tokenizer = text.learn_sentence_piece(
+        tf.data.Dataset.from_tensor_slices(["the dog 세 계", "a cat 세계"] * 9), 30
+    )
+    ids = tokenizer.encode(["the 세 계"], start=True).to_list()[0]
+    names = viz.token_names(tokenizer, ids)
+    assert names[0] == "<s>" and names[-1] == "</s>"
+    assert "" not in names and "▁" in names
+    assert viz.token_names(tokenizer, [tokenizer.pad_id]) == ["<pad>"]
 
 
 def test_names_of_generated_targets(monkeypatch):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from absl import app, flags
+from pages import read_page
 from scripts import imported, run
 
 from keras_xfmr import models, text
@@ -70,6 +71,7 @@ def check_learned(output, printed, words):
     assert (output / "senses.png").stat().st_size > 5000
     assert (output / "learning_curve.png").stat().st_size > 5000
     assert "backup" not in there
+    read_page(output, "Measured", "Next", "The vectors of one word in sentences")
 
 
 @pytest.mark.slow
@@ -154,6 +156,7 @@ def check_written(output):
     assert (output / "mix.png").stat().st_size > 5000
     assert (output / "learning_curve.png").stat().st_size > 5000
     assert (output / "saved_model" / "1" / "saved_model.pb").is_file()
+    read_page(output, "Measured", "Samples", "Serve", "What the head takes of each layer")
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def read_attention(model, given, tokenizer):
 
 
 def _of_encoder(model, given, tokenizer):
+    model = getattr(model, "encoder", model)  # a head may have inputs that no text gives
     packed = given
     if callable(tokenizer):  # a packer
         packed = tokenizer(_listed(given)) if not isinstance(given, dict) else given

@@ -12,10 +12,10 @@ Face BERT folder (KoBERT, MiniLM) or the --output of bert_pretrain.py; without i
 trained from scratch with a learned vocabulary (for Korean and its kin take
 --vocabulary=sentence_piece, which is learned in a minute). --packed puts several texts into a row:
 a step then has about as many texts in fewer rows. --baseline adds the accuracy of a logistic
-regression over character n-grams: what a model has to beat. Written to --output:
-learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained, and
-saved_model/, which takes raw text and returns labels with scores, tested in a process that imports
-only TensorFlow. Results: benchmarks/RESULTS.md.
+regression over character n-grams: what a model has to beat. Written to --output: index.html, which
+shows the rest, attention.html, learning_curve.png, model.keras, hub/, weights and tokenizer as a
+folder for --pretrained, and saved_model/, which takes raw text and returns labels with scores,
+tested in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import functools
@@ -106,7 +106,9 @@ def main(argv):
     )
     print(f"{model.count_params():,} weights, test accuracy {measures['accuracy']:.2%}")
     fine_tuning.save(model, tokenizer, output)
-    classifying.serve(model, packer, test[0], output)
+    classifying.show_attention(model, packer, test[0], output)
+    measured = {"test accuracy": f"{measures['accuracy']:.2%}"}
+    classifying.serve(model, packer, test[0], output, measured)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ vocabulary.
 
 Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
 none) and as conlleval does it (there it begins one), beside what naming each word by its most
-frequent tag would reach. Written to --output: learning_curve.png, model.keras, hub/, weights and
-tokenizer as a folder for --pretrained, and saved_model/, which takes raw text and returns words
-with tags, and entities, asked in a process that imports only TensorFlow. Results:
-benchmarks/RESULTS.md.
+frequent tag would reach. Written to --output: index.html, which shows the rest, attention.html,
+learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained, and
+saved_model/, which takes raw text and returns words with tags, and entities, asked in a process
+that imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import command_line
@@ -26,7 +26,7 @@ import keras
 import tagging
 from absl import flags, logging
 
-from keras_xfmr import models, text
+from keras_xfmr import models, text, viz
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
@@ -66,9 +66,12 @@ def main(argv):
     tagging.tell_unseen(packer, train=train, test=test)
     rate = FLAGS.learning_rate or (2e-4 if FLAGS.pretrained else 1e-3)
     tagging.fit(model, packer, train, dev, labels, output, rate)
-    tagging.measure(model, packer, test, labels)
+    measures = tagging.measure(model, packer, test, labels)
     fine_tuning.save(model, tokenizer, output)
-    tagging.serve(model, packer, test, output)
+    words, _, _ = zip(*tagging.cut(packer, test[:3]))
+    packed = packer.pack_words(tagging.ragged_words(words))
+    viz.attention_view(model, packed, output / "attention.html", tokenizer=packer)
+    tagging.serve(model, packer, test, output, measures)
 
 
 if __name__ == "__main__":

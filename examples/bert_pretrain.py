@@ -11,10 +11,10 @@ in each epoch. The log has the loss and the accuracy of either task, of --valida
 picture their curves; beside them stands what always naming the most frequent word would reach.
 Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
 each line is one (reviews, tweets). Lines that belong to no document take --objective=none, and
---packed, which puts several of them into a row. Everything is written to --output: vocabulary,
-checkpoints, TensorBoard logs, learning_curve.png, model.keras and hub/, a folder of weights and
-tokenizer for `Bert.from_pretrained` and for `transformers`. A run that was killed goes on where it
-stopped.
+--packed, which puts several of them into a row. Everything is written to --output: index.html,
+which shows the rest, attention.html, vocabulary, checkpoints, TensorBoard logs, learning_curve.png,
+model.keras and hub/, a folder of weights and tokenizer for `Bert.from_pretrained` and for
+`transformers`. A run that was killed goes on where it stopped.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -23,6 +23,7 @@ import time
 
 import command_line
 import distributing
+import index_page
 import keras
 import numpy as np
 import resuming
@@ -55,6 +56,7 @@ flags.DEFINE_string("output", "runs/bert", "Folder for everything that is writte
 
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
+    *index_page.NAMES,
 )  # fmt: skip
 
 
@@ -208,28 +210,38 @@ def main(argv):
         validation = data.dataset().take(min(batches, FLAGS.measured_batches))
         print("no --validation_files: measured on the training text, masked again")
     measures = model.evaluate(validation, return_dict=True, verbose=0)
-    print("without dropout:", {name: round(float(v), 4) for name, v in measures.items()})
-    show_predictions(model, tokenizer, validation)
+    measures = {name: round(float(value), 4) for name, value in measures.items()}
+    print("without dropout:", measures)
+    inputs, labels, _ = next(iter(validation))
+    samples = predictions(model, tokenizer, inputs, labels["mlm"])
+    viz.attention_view(
+        bert, {name: value[:3] for name, value in inputs.items()}, output / "attention.html",
+        tokenizer=tokenizer,
+    )  # fmt: skip
+    then = f"python examples/bert_classify.py --train=... --test=... --pretrained={FLAGS.output}"
+    page = index_page.write(output, measures, ("text", "word <- predicted"), samples, then=then)
     resuming.finish(output)
-    print(f"written to {output}")
+    print(f"written to {output}; to look at: {page}")
 
 
-def show_predictions(model, tokenizer, batches):
-    """Prints what the model puts in the place of some masks."""
-    inputs, labels, _ = next(iter(batches))
+def predictions(model, tokenizer, inputs, labels):
+    """Prints and returns what the model puts in the place of some masks."""
     logits = model.predict_on_batch(inputs)["mlm"]
 
     def word(token_id):
         return tokenizer.detokenize([[int(token_id)]]).numpy()[0].decode("utf8")
 
+    samples = []
     for row in range(min(3, FLAGS.batch_size)):
-        print(" ", tokenizer.detokenize(inputs["token_ids"][row : row + 1]).numpy()[0].decode())
+        text_of_row = tokenizer.detokenize(inputs["token_ids"][row : row + 1]).numpy()[0].decode()
         found = [
             f"{word(label)} <- {word(np.argmax(scores))}"
-            for label, scores in zip(labels["mlm"][row].numpy()[:8], logits[row])
+            for label, scores in zip(labels[row].numpy()[:8], logits[row])
             if label != tokenizer.pad_id
         ]
-        print("   ", ", ".join(found))
+        samples.append((text_of_row, ", ".join(found)))
+        print(f"  {text_of_row}\n    {samples[-1][1]}")
+    return samples
 
 
 if __name__ == "__main__":

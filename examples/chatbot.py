@@ -15,6 +15,7 @@ import random
 
 import command_line
 import distributing
+import index_page
 import keras
 import resuming
 import seq2seq
@@ -106,11 +107,15 @@ def main(argv):
     replies = seq2seq.answer(model, tokenizers, questions, length=LENGTH, batch_size=10, **options)
     for (question, human), reply in zip(pairs, replies):
         print(f"  {question}\n    -> {reply}\n    (a person: {human})")
-    picture = output / "cross_attention.png"
-    seq2seq.draw_cross_attention(model, tokenizers, questions[0], replies[0], picture)
+    seq2seq.show_attention(model, tokenizers, questions[:3], replies[:3], output)
     folder, asked = seq2seq.export_and_ask(model, tokenizers, output, questions[:2], **options)
+    samples = [(question, reply, human) for (question, human), reply in zip(pairs, replies)]
+    page = index_page.write(
+        output, measures, ("question", "reply", "a person's"), samples,
+        index_page.Service({"text": questions[:2]}),
+    )  # fmt: skip
     resuming.finish(output)
-    clock.step(f"{folder} answered in a fresh process: {asked}")
+    clock.step(f"{folder} answered in a fresh process: {asked}; to look at: {page}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 import command_line
 import distributing
 import fresh_process
+import index_page
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
@@ -155,8 +156,12 @@ def fit(model, pack, train, test, output, pack_rows=None):
     return model.evaluate(batches(pack, test, shuffle=False), verbose=0, return_dict=True)
 
 
-def serve(model, packer, texts, output):
-    """Writes the service and asks it the first texts in a fresh process."""
+def serve(model, packer, texts, output, measures):
+    """Writes the service, asks it the first texts in a fresh process, and shows all in index.html.
+
+    Args:
+        measures: name -> what was measured.
+    """
     inputs = dict(zip(("text", "text_pair"), zip(*texts[:5])))
     folder = serving.export_encoder(
         model,
@@ -168,4 +173,16 @@ def serve(model, packer, texts, output):
     answer = fresh_process.ask(folder, **inputs)
     for asked, label, score in zip(texts, answer["label"], answer["score"]):
         print(f"  {label} ({score:.2f})  {' | '.join(asked)}")
-    print(f"{folder} answered in a fresh process")
+    rows = [
+        (" | ".join(asked), label, f"{score:.2f}")
+        for asked, label, score in zip(texts, answer["label"], answer["score"])
+    ]
+    service = index_page.Service({name: column[:2] for name, column in inputs.items()})
+    page = index_page.write(output, measures, ("text", "label", "score"), rows, service)
+    print(f"{folder} answered in a fresh process; to look at: {page}")
+
+
+def show_attention(model, packer, texts, output):
+    """Writes attention.html of the first texts."""
+    packed = packer(*map(list, zip(*texts[:3])))
+    viz.attention_view(model, packed, output / "attention.html", tokenizer=packer)

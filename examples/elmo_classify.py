@@ -9,14 +9,15 @@ Paper: Peters et al. 2018, "Deep contextualized word representations", section 3
 
 The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
 `document` and `label`). --pretrained is the --output of elmo_lm.py or a folder of bilm-tf; without
-it the ELMo is drawn at random. The class is that of the mean over the words of
-gamma * sum_j s_j h_j, the mix of the layers' vectors h_j. The ELMo is frozen, and only s, gamma and
-the layer of classes are learned, or with --train_encoder trained, too. --plain leaves the LSTMs
-out: what the same head reaches over the words' vectors alone. --baseline adds the accuracy of a
-logistic regression over character n-grams. Printed: the accuracy, and s and gamma; s says what a
-layer counts for only where the layers' vectors are about equally long. Written to --output:
-learning_curve.png, mix.png, model.keras, and saved_model/, which takes raw text and returns labels
-with scores, tested in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+it the ELMo is drawn at random. The class is that of the mean over the words of gamma * sum_j s_j
+h_j, the mix of the layers' vectors h_j. The ELMo is frozen, and only s, gamma and the layer of
+classes are learned, or with --train_encoder trained, too. --plain leaves the LSTMs out: what the
+same head reaches over the words' vectors alone. --baseline adds the accuracy of a logistic
+regression over character n-grams. Printed: the accuracy, and s and gamma; s says what a layer
+counts for only where the layers' vectors are about equally long. Written to --output: index.html,
+which shows the rest, learning_curve.png, mix.png, model.keras, and saved_model/, which takes raw
+text and returns labels with scores, tested in a process that imports only TensorFlow. Results:
+benchmarks/RESULTS.md.
 """
 
 import classifying
@@ -68,7 +69,8 @@ def main(argv):
     print(f"{model.count_params():,} weights, test accuracy {measures['accuracy']:.2%}")
     mixing.tell(model, output)
     model.save(output / "model.keras")
-    classifying.serve(model, packer, test[0], output)
+    measured = {"test accuracy": f"{measures['accuracy']:.2%}"}
+    classifying.serve(model, packer, test[0], output, measured)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ times as fast). With --stateful the LSTMs begin each block with the state behind
 the perplexity of both directions on held-out text, once more with the state that the blocks leave,
 and for each layer how near the vectors of a word are within a meaning and between meanings, of the
 sentences in --senses (word, sense, sentence). Layer 0 does not know the sentence. Written to
---output: vocabulary, checkpoints, TensorBoard logs, learning_curve.png, senses.png, model.keras
-(both language models), elmo.keras (the encoder), and hub/, a folder for `Elmo.from_pretrained`. A
-run that was killed goes on where it stopped.
+--output: index.html, which shows the rest, vocabulary, checkpoints, TensorBoard logs,
+learning_curve.png, senses.png, senses_map.png, model.keras (both language models), elmo.keras (the
+encoder), and hub/, a folder for `Elmo.from_pretrained`. A run that was killed goes on where it
+stopped.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -23,6 +24,7 @@ import pathlib
 
 import command_line
 import distributing
+import index_page
 import keras
 import numpy as np
 import resuming
@@ -60,7 +62,7 @@ flags.DEFINE_string("output", "runs/elmo", "Folder for everything that is writte
 
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "senses.png",
-    "model.keras", "elmo.keras", "hub",
+    "senses_map.png", "model.keras", "elmo.keras", "hub", *index_page.NAMES,
 )  # fmt: skip
 DIRECTIONS = ("forward", "backward")
 
@@ -122,6 +124,7 @@ def tell_perplexity(model, data, name):
     found = model.evaluate(data.dataset(), return_dict=True, verbose=0)
     both = ", ".join(f"{one} {found[f'{one}_perplexity']:.1f}" for one in DIRECTIONS)
     print(f"held out, {name}: perplexity of a word {both}")
+    return both
 
 
 def with_state(model, tokenizer):
@@ -182,14 +185,25 @@ def main(argv):
     encoder.save(output / "elmo.keras")
     encoder.save_pretrained(output / "hub")
     alone = FLAGS.distribute == "none"  # a state is that of one replica
+    measures = {}
     for one in (model, with_state(model, tokenizer)) if alone else (model,):
-        tell_perplexity(one, held, "with the state before" if one.state_rows else "blocks alone")
-    matrices = word_senses.report(words, word_vectors(encoder, tokenizer))
+        name = "with the state before" if one.state_rows else "blocks alone"
+        measures[f"perplexity of a word, {name}"] = tell_perplexity(one, held, name)
+    layers_of = word_vectors(encoder, tokenizer)
+    matrices = word_senses.report(words, layers_of)
     viz.similarity_maps(
         matrices, output / "senses.png", title="Cosines between sentences (lighter is nearer)"
     )
+    then = f"python examples/elmo_classify.py --train=... --test=... --pretrained={FLAGS.output}"
+    word, rows = next(iter(words.items()))
+    senses, sentences = map(list, zip(*rows))
+    viz.embedding_map(
+        layers_of(sentences, word)[-1], sentences, output / "senses_map.png", groups=senses,
+        title=f"{word}, highest layer",
+    )  # fmt: skip
+    page = index_page.write(output, measures, then=then)
     resuming.finish(output)
-    print(f"written to {output}")
+    print(f"written to {output}; to look at: {page}")
 
 
 if __name__ == "__main__":

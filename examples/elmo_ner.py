@@ -16,9 +16,10 @@ know the sentence.
 
 Entities are counted by seqeval, as in bert_ner.py, beside what naming each word by its most
 frequent tag would reach. Printed also: s and gamma; s says what a layer counts for only where the
-layers' vectors are about equally long. Written to --output: learning_curve.png, mix.png,
-model.keras, and saved_model/, which takes raw text and returns words with tags, and entities, asked
-in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+layers' vectors are about equally long. Written to --output: index.html, which shows the rest,
+learning_curve.png, mix.png, model.keras, and saved_model/, which takes raw text and returns words
+with tags, and entities, asked in a process that imports only TensorFlow. Results:
+benchmarks/RESULTS.md.
 """
 
 import command_line
@@ -49,10 +50,10 @@ def main(argv):
     model = models.Tagger(encoder, len(labels), labels=labels, dropout_rate=FLAGS.dropout)
     rate = FLAGS.learning_rate or (1e-3 if FLAGS.train_encoder else 1e-2)
     tagging.fit(model, packer, train, dev, labels, output, rate)
-    tagging.measure(model, packer, test, labels)
+    measures = tagging.measure(model, packer, test, labels)
     mixing.tell(model, output)
     model.save(output / "model.keras")
-    tagging.serve(model, packer, test, output)
+    tagging.serve(model, packer, test, output, measures)
 
 
 if __name__ == "__main__":

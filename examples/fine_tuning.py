@@ -3,13 +3,14 @@
 import functools
 import pathlib
 
+import index_page
 import tensorflow as tf
 from absl import app
 
 from keras_xfmr import text, training
 
 # What these examples write into their output folders.
-WRITES = ("learning_curve.png", "model.keras", "hub", "saved_model")
+WRITES = ("learning_curve.png", "model.keras", "hub", "saved_model", *index_page.NAMES)
 
 # What a head calls its encoder -> kind of pieces -> what learns a vocabulary.
 LEARN = {

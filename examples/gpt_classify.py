@@ -13,9 +13,10 @@ The files are TSVs with a header; --text and --label name the columns (NSMC, e9t
 with a learned vocabulary. A text is read as start, text, end; its class is that of the vector of
 the end token. The loss is that of the class and --lm_weight times that of the next tokens, which
 the paper's section 3.2 has as lambda. --baseline adds the accuracy of a logistic regression over
-character n-grams. Written to --output: learning_curve.png, model.keras, hub/, weights and tokenizer
-as a folder for --pretrained and `transformers`, and saved_model/, which takes raw text and returns
-labels with scores, tested in a process that imports only TensorFlow.
+character n-grams. Written to --output: index.html, which shows the rest, attention.html,
+learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained and
+`transformers`, and saved_model/, which takes raw text and returns labels with scores, tested in a
+process that imports only TensorFlow.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -96,7 +97,12 @@ def main(argv):
         f"perplexity {measures['lm_perplexity']:.1f} a token"
     )
     fine_tuning.save(model, tokenizer, output)
-    classifying.serve(model, packer, test[0], output)
+    classifying.show_attention(model, packer, test[0], output)
+    measured = {
+        "test accuracy": f"{measures['classes_accuracy']:.2%}",
+        "test perplexity of a token": f"{measures['lm_perplexity']:.1f}",
+    }
+    classifying.serve(model, packer, test[0], output, measured)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ A vocabulary is learned from the files; documents are packed into blocks with th
 them. Documents are divided by blank lines, or by headings as WikiText has them; with
 --line_documents each line is one (reviews, tweets). Printed: the perplexity of a token and the bits
 of a byte of the held-out text, which vocabularies share, for the model and for the 5-gram, and
-continuations of prompts. Written to --output: vocabulary, checkpoints, TensorBoard logs,
-learning_curve.png, model.keras, hub/, a folder of weights for `Gpt.from_pretrained` and for
-`transformers`, and saved_model/ for TensorFlow Serving, which continues the prompts in a process of
-its own. A run that was killed goes on where it stopped.
+continuations of prompts. Written to --output: index.html, which shows the rest, attention.html,
+vocabulary, checkpoints, TensorBoard logs, learning_curve.png, model.keras, hub/, a folder of
+weights for `Gpt.from_pretrained` and for `transformers`, and saved_model/ for TensorFlow Serving,
+which continues the prompts in a process of its own. A run that was killed goes on where it stopped.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -23,6 +23,7 @@ import math
 import command_line
 import distributing
 import fresh_process
+import index_page
 import keras
 import kneser_ney
 import numpy as np
@@ -64,7 +65,7 @@ flags.DEFINE_string("output", "runs/gpt", "Folder for everything that is written
 CONTINUATION = 40  # tokens behind a prompt
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
-    "saved_model",
+    "saved_model", *index_page.NAMES,
 )  # fmt: skip
 
 
@@ -136,24 +137,28 @@ def sizes():
 
 
 def write_on(model, tokenizer, beginnings):
-    """Prints how the model goes on with texts, sampled."""
+    """Prints and returns how the model goes on with texts, sampled."""
     prompts = [[tokenizer.start_id, *row] for row in tokenizer.tokenize(beginnings).to_list()]
     found = model.generate(
         prompts, max_length=CONTINUATION, truncate=True, search="sample", seed=FLAGS.seed,
         temperature=FLAGS.temperature, top_p=FLAGS.top_p, jit_compile=FLAGS.jit_compile,
     )  # fmt: skip
-    for beginning, ids in zip(beginnings, tokenizer.detokenize(found["token_ids"]).numpy()):
-        print(f"  {beginning} | {ids.decode('utf8', 'replace')}")
+    texts = tokenizer.detokenize(found["token_ids"]).numpy()
+    texts = [one.decode("utf8", "replace") for one in texts]
+    for beginning, continuation in zip(beginnings, texts):
+        print(f"  {beginning} | {continuation}")
+    return texts
 
 
 def export_and_ask(model, tokenizer, output, beginnings):
-    """Exports the SavedModel and prints its answers, without chance, in another process."""
+    """Exports the SavedModel; prints and returns the answers of another process, without chance."""
     folder = serving.export_language_model(
         model, tokenizer, output / "saved_model", max_length=CONTINUATION, check_texts=beginnings
     )
     answer = fresh_process.ask(folder, text=beginnings)
     for beginning, found, score in zip(beginnings, answer["output_text"], answer["score"]):
         print(f"  {beginning}\n    -> {found}  (log P {score:.2f})")
+    return answer["output_text"]
 
 
 def main(argv):
@@ -169,7 +174,7 @@ def main(argv):
     print(f"{tokenizer.vocab_size} pieces; {train.rows} blocks an epoch, {steps} steps")
 
     texts = documents(held, tokenizer)
-    size = held.bytes
+    size, compared = held.bytes, {}
     if FLAGS.order:
         in_order = blocks(FLAGS.files, tokenizer, shuffle_buffer=0)
         gram = kneser_ney.KneserNey(
@@ -178,7 +183,8 @@ def main(argv):
         nats = [-gram.log_probabilities(document) for document in texts]
         tokens = sum(map(len, nats))
         name = f"Kneser-Ney {FLAGS.order}-gram"
-        print(f"{name}, held out: {measures(sum(x.sum() for x in nats), tokens, size)}")
+        compared[name] = measures(sum(x.sum() for x in nats), tokens, size)
+        print(f"{name}, held out: {compared[name]}")
 
     model = models.Gpt.from_preset(
         FLAGS.preset,
@@ -214,10 +220,17 @@ def main(argv):
         tokenizer.detokenize([document[1:9]]).numpy()[0].decode("utf8", "replace")
         for document in texts[:5]
     ]
-    write_on(model, tokenizer, beginnings)
-    export_and_ask(model, tokenizer, output, beginnings)
+    sampled = write_on(model, tokenizer, beginnings)
+    answers = export_and_ask(model, tokenizer, output, beginnings)
+    rows = tokenizer.tokenize(beginnings[:3]).to_list()
+    rows = [[tokenizer.start_id, *row][: FLAGS.block_length] for row in rows]
+    viz.attention_view(model, rows, output / "attention.html", tokenizer=tokenizer)
+    page = index_page.write(
+        output, compared | {"GPT": said}, ("prompt", "sampled", "greedy"),
+        zip(beginnings, sampled, answers), index_page.Service({"text": beginnings[:2]}),
+    )  # fmt: skip
     resuming.finish(output)
-    print(f"written to {output}")
+    print(f"written to {output}; to look at: {page}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import pathlib
 
+import index_page
 import keras
 from absl import app, flags
-from matplotlib.figure import Figure
 
-from keras_xfmr import models, text
+from keras_xfmr import models, text, viz
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("pretrained", None, "The --output of elmo_lm.py, or a folder of bilm-tf.")
@@ -18,7 +18,7 @@ flags.DEFINE_float(
 )
 
 # What these examples write into their output folders.
-WRITES = ("learning_curve.png", "mix.png", "model.keras", "saved_model")
+WRITES = ("learning_curve.png", "mix.png", "model.keras", "saved_model", *index_page.NAMES)
 
 
 def prepare(split, max_length, dropout):
@@ -84,22 +84,5 @@ def tell(model, output):
     gamma = float(keras.ops.convert_to_numpy(model.scalar_mix.gamma))
     each = ", ".join(f"layer {i} {share:.3f}" for i, share in enumerate(shares))
     print(f"scalar mix: {each}; gamma {gamma:.3f}")
-    picture(shares, gamma, output / "mix.png")
-
-
-def picture(shares, gamma, path):
-    """A bar for each layer, beside the plain mean, with which training begins."""
     names = ["words", *(f"LSTM {i}" for i in range(1, len(shares)))]
-    names = [f"layer {i}\n{name}\n{shares[i]:.3f}" for i, name in enumerate(names)]
-    figure = Figure(figsize=(1.6 + 1.1 * len(shares), 3.2), layout="constrained")
-    axis = figure.subplots()
-    axis.bar(names, shares, width=0.6)
-    if len(shares) > 1:
-        mean = 1 / len(shares)
-        axis.axhline(mean, color="black", linestyle="--", linewidth=1, label="plain mean")
-        axis.legend(fontsize=8, loc="upper right")
-    axis.set_xlim(-0.6, len(shares) - 0.4)
-    axis.set_ylim(0, 1.3 * max(shares))
-    axis.set_ylabel("weight")
-    axis.set_title(f"scalar mix, gamma {gamma:.3f}", fontsize=10)
-    figure.savefig(path, dpi=120)
+    viz.scalar_mix(shares, output / "mix.png", gamma=gamma, names=names)

@@ -9,6 +9,7 @@ import random
 import time
 
 import fresh_process
+import index_page
 import keras
 import numpy as np
 import resuming
@@ -22,7 +23,7 @@ SIDES = ("source", "target")
 WRITES = (
     "train.tsv", "held_out.tsv", "train.part", "held_out.part", "flags.json", "source_tokenizer",
     "target_tokenizer", "backup", "tensorboard", "learning_curve.png", "cross_attention.png",
-    "model.keras", "saved_model",
+    "model.keras", "saved_model", *index_page.NAMES,
 )  # fmt: skip
 LONGEST = 4096  # ids of a source that is answered; memory grows with the square of their number
 
@@ -235,23 +236,22 @@ def _answer_batch(model, tokenizers, sources, width, **options):
     return [target.decode("utf8") for target in tokenizers[1].detokenize(best).numpy()]
 
 
-def piece(tokenizer, token_id):
-    """How a picture names an id."""
-    special = {tokenizer.start_id: "[START]", tokenizer.end_id: "[END]"}
-    text = tokenizer.detokenize([[token_id]]).numpy()[0].decode("utf8")
-    return special.get(int(token_id)) or text or "▁"  # the beginning of a word
-
-
-def draw_cross_attention(model, tokenizers, source, target, path):
-    """The last decoder block's view of the source while it writes the target."""
-    source_ids = tokenizers[0].encode([source]).to_tensor()
-    target_ids = tokenizers[1].encode([target], start=True, end=False).to_tensor()
+def show_attention(model, tokenizers, sources, targets, output):
+    """Writes attention.html, and draws how the last decoder block reads the first source while it
+    writes the target, in cross_attention.png."""
+    viz.attention_view(
+        model, (sources, targets), output / "attention.html", tokenizer=tokenizers,
+        title=f"{sources[0]} → {targets[0]}",
+    )  # fmt: skip
+    source_ids = tokenizers[0].encode(sources[:1]).to_tensor()
+    target_ids = tokenizers[1].encode(targets[:1], start=True, end=False).to_tensor()
     weights = model.attention_weights(source_ids, target_ids)["cross"][-1][0]
     labels = [
-        [piece(tokenizer, i) for i in ids[0].numpy()]
+        viz.token_names(tokenizer, ids[0])
         for tokenizer, ids in zip(tokenizers, (source_ids, target_ids))
     ]
-    viz.attention_map(np.asarray(weights), *labels, path, title=f"{source} → {target}")
+    title, path = f"{sources[0]} → {targets[0]}", output / "cross_attention.png"
+    viz.attention_map(np.asarray(weights), *labels, path, title=title)
 
 
 def export_and_ask(model, tokenizers, output, questions, **options):

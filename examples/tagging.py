@@ -12,6 +12,7 @@ import conll
 import distributing
 import fine_tuning
 import fresh_process
+import index_page
 import keras
 import numpy as np
 import tensorflow as tf
@@ -228,13 +229,15 @@ def fit(model, packer, train, dev, labels, output, rate):
 
 
 def measure(model, packer, test, labels):
-    """Prints how many entities the model finds."""
+    """Prints how many entities the model finds; what was measured, by its name."""
     found = find(model, packer, test, labels)
     print(report(test, found, digits=4))
+    whole, counted = f1(test, found), f1(test, found, as_conlleval=True)
     print(
-        f"{model.count_params():,} weights, test F1 {f1(test, found):.2%} of whole entities, "
-        f"as conlleval counts {f1(test, found, as_conlleval=True):.2%}"
+        f"{model.count_params():,} weights, test F1 {whole:.2%} of whole entities, "
+        f"as conlleval counts {counted:.2%}"
     )
+    return {"test F1 of whole entities": f"{whole:.2%}", "as conlleval counts": f"{counted:.2%}"}
 
 
 def show(words, tags):
@@ -244,15 +247,26 @@ def show(words, tags):
     return ", ".join(named) or "none"
 
 
-def serve(model, packer, test, output):
-    """Writes the service and asks it some sentences with entities in a fresh process."""
+def serve(model, packer, test, output, measures):
+    """Writes the service, asks it some sentences with entities in a fresh process, and shows all in
+    index.html.
+
+    Args:
+        measures: name -> what was measured.
+    """
     shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]
     texts = [" ".join(words) for words, _ in shown]
     folder = serving.export_encoder(
         model, packer, output / "saved_model", check_texts=texts[:3]
     )
     answer = fresh_process.ask(folder, "entities", text=texts)
+    rows = []
     for asked, kinds, named, (words, true) in zip(texts, answer["entity"], answer["text"], shown):
         heard = [f"{kind}[{name}]" for kind, name in zip(kinds, named) if kind]
-        print(f"  {asked}\n    {', '.join(heard) or 'none'}\n    in truth: {show(words, true)}")
-    print(f"{folder} answered in a fresh process")
+        rows.append((asked, ", ".join(heard) or "none", show(words, true)))
+        print("  {}\n    {}\n    in truth: {}".format(*rows[-1]))
+    page = index_page.write(
+        output, measures, ("text", "entities", "in truth"), rows,
+        index_page.Service({"text": texts[:2]}, "entities"),
+    )  # fmt: skip
+    print(f"{folder} answered in a fresh process; to look at: {page}")

@@ -13,14 +13,16 @@ Paper: Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1
         subwords on, 256 of them are bytes, so that a name or an emoji that was never seen can be
         copied.
 
-Everything is written to --output: learning_curve.png, cross_attention.png, model.keras, the
-tokenizers, TensorBoard logs and saved_model/. A run that was killed goes on where it stopped when
+Everything is written to --output: index.html, which shows the rest, learning_curve.png,
+cross_attention.png, attention.html, model.keras, the tokenizers, TensorBoard logs and saved_model/.
+A run that was killed goes on where it stopped when
 it is started again. Results: benchmarks/RESULTS.md.
 """
 
 import cldr_dates
 import command_line
 import distributing
+import index_page
 import keras
 import resuming
 import sacrebleu
@@ -106,17 +108,20 @@ def prepare_corpus(output, clock):
 
 
 def report(sources, references, answers, dates):
-    """Prints the measure of the task and a few translations."""
+    """Prints the measures of the task and a few translations; the measures by their names."""
     for source, reference, found in list(zip(sources, references, answers))[:8]:
         print(
             f"  {source}\n    -> {found}" + ("" if found == reference else f"\n    not {reference}")
         )
     exact = sum(a == r for a, r in zip(answers, references)) / len(references)
-    print(f"held-out exact match: {exact:.2%} of {len(references)}")
+    measures = {"exact match": f"{exact:.2%} of {len(references)}"}
+    print(f"held-out exact match: {measures['exact match']}")
     if not dates:
-        print(f"held-out {sacrebleu.corpus_bleu(answers, [references])}")
-        print(f"held-out {sacrebleu.corpus_chrf(answers, [references])}")
-    return exact
+        for measure in (sacrebleu.corpus_bleu, sacrebleu.corpus_chrf):
+            found = measure(answers, [references])
+            print(f"held-out {found}")
+            measures[found.name] = f"{found.score:.2f}"
+    return measures
 
 
 def main(argv):
@@ -147,20 +152,24 @@ def main(argv):
     sources, references = zip(*seq2seq.read_pairs(files[1]))
     length = chosen["buckets"][-1][0]
     answers = seq2seq.answer(model, tokenizers, list(sources), length=length, **options)
-    report(sources, references, answers, dates)
+    measures |= report(sources, references, answers, dates)
     clock.step("translated the held-out pairs")
 
     # A picture of a source of thousands of ids would show nothing, if there were memory for it.
     pairs = seq2seq.fitting(list(zip(sources, references)), tokenizers, chosen["buckets"][-1])
     shown = [source for source, _ in pairs[:3]]
-    picture = output / "cross_attention.png"
-    answer = answers[sources.index(shown[0])]
-    seq2seq.draw_cross_attention(model, tokenizers, shown[0], answer, picture)
+    of_shown = [answers[sources.index(source)] for source in shown]
+    seq2seq.show_attention(model, tokenizers, shown, of_shown, output)
     folder, asked = seq2seq.export_and_ask(model, tokenizers, output, shown, **options)
     for source, (translation, score) in zip(shown, asked):
         print(f"  {source}\n    -> {translation}  (log P {score:.2f})")
+    samples = list(zip(sources, answers, references))[:20]
+    page = index_page.write(
+        output, measures, ("source", "translation", "reference"), samples,
+        index_page.Service({"text": shown}),
+    )  # fmt: skip
     resuming.finish(output)
-    clock.step(f"{folder} answered in a fresh process; pictures in {output}")
+    clock.step(f"{folder} answered in a fresh process; to look at: {page}")
 
 
 if __name__ == "__main__":

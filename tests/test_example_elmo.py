@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from absl import app, flags
+from pages import read_page
 from scripts import imported, run
 
 from keras_xfmr import models, text
@@ -70,6 +71,7 @@ def check_learned(output, printed, words):
     assert (output / "senses.png").stat().st_size > 5000
     assert (output / "learning_curve.png").stat().st_size > 5000
     assert "backup" not in there
+    read_page(output, "Measured", "Next", "The vectors of one word in sentences")
 
 
 @pytest.mark.slow
@@ -154,6 +156,7 @@ def check_written(output):
     assert (output / "mix.png").stat().st_size > 5000
     assert (output / "learning_curve.png").stat().st_size > 5000
     assert (output / "saved_model" / "1" / "saved_model.pb").is_file()
+    read_page(output, "Measured", "Samples", "Serve", "What the head takes of each layer")
 
 
 @pytest.mark.slow
@@ -256,9 +259,3 @@ def test_a_pretrained_encoder_is_given_the_words_that_it_knows(pretrained, prepa
 def test_an_elmo_reads_one_text(reviews, tmp_path):
     with pytest.raises(app.UsageError, match="reads one text. Received: --text_pair=label"):
         run("elmo_classify", *reviews, "--text_pair=label", f"--output={tmp_path}")
-
-
-def test_the_picture_shows_each_layer(tmp_path):
-    with imported("mixing") as mixing:
-        mixing.picture(np.array([0.7, 0.2, 0.1]), 1.3, tmp_path / "mix.png")
-    assert (tmp_path / "mix.png").stat().st_size > 5000

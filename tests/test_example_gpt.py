@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from pages import read_page
 from scripts import imported, run
 
 
@@ -65,6 +66,7 @@ def test_it_learns_and_writes(tmp_path, rng):
     assert {"model.keras", "hub", "saved_model", "learning_curve.png", "tokenizer"} <= there
     assert len(re.findall(r"^  the .*\n    -> .* \(log P -", printed, re.M)) == 5
     assert "backup" not in there
+    read_page(tmp_path / "out", "Samples", "Attention", "Serve", "GPT", "Kneser-Ney 5-gram")
     assert (tmp_path / "out" / "hub" / "model.safetensors").stat().st_size
 
 
@@ -94,6 +96,7 @@ def test_a_language_model_is_fine_tuned_to_classify(tmp_path, rng):
     accuracy = re.search(r"test accuracy ([0-9.]+)%, perplexity ([0-9.]+) a token", printed)
     assert float(accuracy[1]) > 90 and float(accuracy[2]) < 20
     assert len(re.findall(r"^  [01] \([01]\.\d\d\)  film", printed, re.M)) == 5
+    read_page(tmp_path / "out", "Samples", "Attention", "Serve", "test perplexity of a token")
     assert "answered in a fresh process" in printed
     again = models.GptClassifier.from_pretrained(tmp_path / "out" / "hub")
     assert again.labels == ["0", "1"] and not again.load_report.missing

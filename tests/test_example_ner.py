@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from absl import app
+from pages import read_page
 from scripts import imported, run
 
 from keras_xfmr import text
@@ -62,6 +63,7 @@ def test_it_finds_entities_counts_what_was_cut_and_serves(corpus, tmp_path):
     assert "anna lives in new york .\n    person[anna], location[new york]\n" in printed
     assert re.search(r"\. dan\n    none\n    in truth: person\[dan\]\n", printed)
     assert "saved_model/1 answered in a fresh process" in printed
+    read_page(tmp_path, "Samples", "Attention", "Serve", "as conlleval counts", "96.00%")
 
 
 @pytest.fixture

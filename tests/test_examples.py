@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 from absl import app, flags
+from pages import read_page
 from scripts import ROOT, imported, run, run_as_command
 
 
@@ -35,8 +36,10 @@ def test_translate_trains_on_dates_and_leaves_a_model_that_answers(tmp_path):
     assert re.search(r"held-out exact match: \d+\.\d\d% of 24", printed)
     assert "answered in a fresh process" in printed
     assert "━" in printed  # the progress bar
-    for name in ("learning_curve.png", "cross_attention.png", "model.keras"):
+    for name in ("learning_curve.png", "cross_attention.png", "model.keras", "attention.html"):
         assert (tmp_path / name).stat().st_size > 5000
+    page = read_page(tmp_path, "Measured", "Samples", "Attention", "Serve", "exact match")
+    assert page.texts.count("--epochs") == 1 and "docker" in "".join(page.texts)
     assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
     assert not (tmp_path / "backup").exists()
 
@@ -59,6 +62,7 @@ def test_translate_takes_any_corpus_and_reports_bleu_and_chrf(tmp_path, korean_p
     printed = run("translate", *given, *small)
     assert re.search(r"held-out BLEU = \d+\.\d+", printed)
     assert re.search(r"held-out chrF2 = \d+\.\d+", printed)
+    assert "BLEU" in read_page(tmp_path / "out", "Attention").texts
     assert "'fields': 1" in printed  # the malformed row is counted, not lost
     assert (tmp_path / "out" / "target_tokenizer" / "sentencepiece.model").is_file()
 
@@ -261,21 +265,6 @@ def test_a_run_replaces_what_the_same_example_wrote(tmp_path):
         command_line.output_folder(tmp_path / "out", "examples/a.py", ("model.keras",))
         with pytest.raises(app.UsageError, match="--output must name a folder. Received: nothing"):
             command_line.output_folder("", "examples/a.py", ())
-
-
-def test_pieces_have_their_names_in_a_picture(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    import seq2seq
-    import tensorflow as tf
-
-    from keras_xfmr import text
-
-    lines = tf.data.Dataset.from_tensor_slices(["the dog 세 계", "a cat 세계"] * 9)
-    tokenizer = text.learn_sentence_piece(lines, 30)
-    ids = tokenizer.encode(["the 세 계"], start=True).to_list()[0]
-    names = [seq2seq.piece(tokenizer, i) for i in ids]
-    assert names[0] == "[START]" and names[-1] == "[END]"
-    assert not {"[START]", "[END]", ""} & set(names[1:-1]) and "▁" in names
 
 
 @pytest.mark.slow
@@ -494,6 +483,8 @@ def test_chatbot_answers_ten_questions(tmp_path):
     printed = run("chatbot", *given, *small)
     assert re.search(r"held-out perplexity of a subword: \d+\.\d", printed)
     assert printed.count("(a person:") == 10
+    page = read_page(tmp_path / "out", "Attention", "Serve", "perplexity")
+    assert sum(text.startswith("질문") for text in page.texts) == 10
     assert "answered in a fresh process" in printed
 
 
@@ -651,6 +642,7 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
         assert name in printed
     assert re.search(r"the most frequent word is \d+\.\d\d% of the masked ones", printed)
     assert (tmp_path / "bert" / "learning_curve.png").stat().st_size > 5000
+    read_page(tmp_path / "bert", "Samples", "Attention", "Next", "mlm_accuracy")
     assert not (tmp_path / "bert" / "backup").exists()
 
     rows = [f"it runs\ta {animal}\t{animal in ('cat', 'dog'):d}" for animal in animals] * 40
@@ -665,7 +657,9 @@ def test_pretraining_then_fine_tuning_from_it(tmp_path):
     assert re.search(r"\d\d\.\d% of the positions are padding.*; \d+ rows a batch", printed)
     assert float(re.search(r"test accuracy (\d+\.\d\d)%", printed)[1]) > 90
     assert "answered in a fresh process" in printed
+    read_page(tmp_path / "packed", "Attention")
     printed = run("bert_classify", *given, f"--output={tmp_path / 'classify'}")
+    read_page(tmp_path / "classify", "Samples", "Attention", "Serve", "test accuracy")
     assert "1 left out" in printed and "2 missing: classifier.weight, classifier.bias" in printed
     accuracy = re.search(r"test accuracy (\d+\.\d\d)%", printed)
     assert float(accuracy[1]) > 90

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from matplotlib import image
+from matplotlib.text import Text
 
 from keras_xfmr import functional, training, viz
 
@@ -106,6 +107,95 @@ def test_what_only_validation_measures_is_drawn_too():
     assert [axis.get_title() for axis in figure.axes] == ["loss", "f1"]
     (line,) = figure.axes[1].lines
     assert list(line.get_ydata()) == [0.1, 0.2] and line.get_label() == "validation"
+
+
+def test_several_runs_have_a_colour_each_and_validation_is_dashed(tmp_path):
+    runs = {
+        "small": {"loss": [3.0, 2.0, 1.5], "val_loss": [3.5, 2.5, 2.0]},
+        "$large$": {"loss": [2.5, 1.5], "val_f1": [0.1, 0.2]},
+    }
+    figure = viz.training_curve(runs, tmp_path / "runs.png", title="runs")
+    written(tmp_path / "runs.png")
+    loss, f1 = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["loss", "f1"]
+    drawn = {line.get_label(): line for line in [*loss.lines, *f1.lines]}
+    assert list(drawn) == ["small", "small, validation", "$large$", "$large$, validation"]
+    assert list(drawn["$large$"].get_ydata()) == [2.5, 1.5]
+    assert [line.get_linestyle() for line in drawn.values()] == ["-", "--", "-", "--"]
+    colours = [line.get_color() for line in drawn.values()]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    with pytest.raises(ValueError, match="from the name of a run"):
+        viz.training_curve({"loss": [3.0]})
+
+
+def test_vectors_of_a_plane_keep_their_distances(rng, tmp_path):
+    plane = rng.normal(size=(2, 5))
+    vectors = rng.normal(size=(7, 2)) @ plane + 3.0
+    groups, labels = ["river"] * 3 + ["money"] * 4, [*"abcdef", "x" * 50]
+    figure = viz.embedding_map(vectors, labels, tmp_path / "map.png", groups=groups, title="$bank")
+    written(tmp_path / "map.png")
+    (axis,) = figure.axes
+    points = np.concatenate([points.get_offsets() for points in axis.collections])
+    for found, given in zip(points, vectors):
+        distances = np.linalg.norm(vectors - given, axis=1)
+        np.testing.assert_allclose(np.linalg.norm(points - found, axis=1), distances, atol=1e-9)
+    assert [points.get_label() for points in axis.collections] == ["river", "money"]
+    assert [text.get_text() for text in axis.texts] == [*"abcdef", f"{'x' * 39}…"]
+    # All of the variance is on both axes.
+    shares = [label.split("(")[1].split("%")[0] for label in (axis.get_xlabel(), axis.get_ylabel())]
+    assert abs(sum(map(int, shares)) - 100) <= 1
+
+
+def test_labels_of_points_that_lie_together_do_not_hide_each_other():
+    vectors = np.array([[0, 0], [0.001, 0], [0, 0.001], [1, 1], [1, -1]])
+    figure = viz.embedding_map(vectors, ["first", "second", "third", "fourth", "fifth"])
+    figure.draw_without_rendering()
+    # Of the texts alone, without the lines to their points.
+    boxes = [Text.get_window_extent(one) for one in figure.axes[0].texts]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_characters_that_no_font_has_are_one_warning_in_a_map_of_vectors(tmp_path):
+    names = ["\U0010fff0", "\U0010fff1", "\U0010fff2"]
+    with pytest.warns(UserWarning) as warned:
+        viz.embedding_map(np.eye(3), names, tmp_path / "map.png", groups=names, title=names[0])
+    assert len(warned) == 1 and "has 3 of the characters" in str(warned[0].message)
+
+
+@pytest.mark.parametrize(
+    "vectors, names, message",
+    [
+        (np.eye(3), ["a"], r"shape \(3, 3\), and \[1\]"),
+        (np.eye(3)[0], None, r"shape \(3,\)"),
+        (np.full((2, 2), np.nan), None, "NaN"),
+    ],
+)
+def test_vectors_that_cannot_be_drawn_are_refused(vectors, names, message):
+    with pytest.raises(ValueError, match=message):
+        viz.embedding_map(vectors, names)
+    with pytest.raises(ValueError, match=message):
+        viz.embedding_map(vectors, groups=names)
+
+
+def test_one_vector_is_a_point_in_the_middle():
+    (points,) = viz.embedding_map(np.ones((1, 5))).axes[0].collections
+    np.testing.assert_array_equal(points.get_offsets(), [[0, 0]])
+
+
+def test_a_mix_has_a_bar_for_each_layer(tmp_path):
+    shares = [0.2, 0.5, 0.3]
+    figure = viz.scalar_mix(shares, tmp_path / "mix.png", gamma=1.5, names=["words", "one", "two"])
+    written(tmp_path / "mix.png")
+    (axis,) = figure.axes
+    assert [bar.get_height() for bar in axis.patches] == shares
+    ticks = [tick.get_text() for tick in axis.get_xticklabels()]
+    assert ticks[1] == "layer 1\none\n0.500" and axis.get_title() == "scalar mix, gamma 1.500"
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), 1 / 3)  # the plain mean
+    (axis,) = viz.scalar_mix(shares[:1]).axes
+    assert not axis.lines and axis.get_xticklabels()[0].get_text() == "layer 0\n0.200"
+    with pytest.raises(ValueError, match="and 2 names"):
+        viz.scalar_mix(shares, names=["a", "b"])
 
 
 def test_position_codes_are_drawn_a_row_a_position(tmp_path):

@@ -101,7 +101,7 @@ class Encoder:
 
         Returns:
             A list of `[B, N, T, T]`, one for each block: how much each position (the third axis)
-            takes from each other. `keras_xfmr.viz.attention_map` draws them.
+            takes from each other. `keras_xfmr.viz.attention_view` and `attention_map` show them.
 
         Raises:
             ValueError: inputs that the model refuses; an encoder without attention.

@@ -1,27 +1,12 @@
-"""Pictures: attention maps, position codes, learning curves. Needs matplotlib.
+"""Matrices as colours: attention, codes of positions, similarities.
 
 T target, S source, N heads
 """
 
-import warnings
-
-import matplotlib
 import numpy as np
-from matplotlib import font_manager, ticker
 from matplotlib.figure import Figure
 
-__all__ = ["attention_map", "learning_curve", "position_codes", "schedule", "similarity_maps"]
-
-# Fonts that have Hangul, kana and ideographs, where one is installed.
-WIDE_FONTS = (
-    "Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic",
-    "Apple SD Gothic Neo", "AppleGothic", "Hiragino Sans",
-)  # fmt: skip
-
-
-def _fonts():
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [*(name for name in WIDE_FONTS if name in installed), "DejaVu Sans"]
+from keras_xfmr.viz.figures import saved, texts
 
 
 def attention_map(weights, source, target, path=None, *, title=None):
@@ -62,8 +47,7 @@ def attention_map(weights, source, target, path=None, *, title=None):
         for length, count in zip(longest, (len(source), len(target)))
     ]
     largest = max(float(weights.max(initial=0.0)), 1e-6)
-    # Labels and title are texts as they stand: a dollar sign begins no formula.
-    with matplotlib.rc_context({"font.family": _fonts(), "text.parse_math": False}):
+    with texts():
         size = (columns * panel[0] + 0.8, rows * panel[1] + (0.4 if title else 0.0))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
@@ -84,39 +68,7 @@ def attention_map(weights, source, target, path=None, *, title=None):
             bar.ax.tick_params(labelsize=8)
         if title:
             figure.suptitle(title)
-        return _saved(figure, path)
-
-
-def learning_curve(history, path=None, *, title=None):
-    """Draws every quantity of a `History.history`, its validation twin beside it.
-
-    Args:
-        history: name -> values, one an epoch.
-        path: where to write the image, or None.
-        title: over the picture.
-
-    Returns:
-        The `matplotlib.figure.Figure`.
-
-    Example::
-
-        learning_curve(model.fit(data).history, "curve.png")
-    """
-    names = list(dict.fromkeys(name.removeprefix("val_") for name in history))
-    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
-    for name, axis in zip(names, figure.subplots(1, len(names), squeeze=False).flat):
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            if key in history:
-                epochs = range(1, len(history[key]) + 1)
-                axis.plot(epochs, history[key], marker="o", markersize=3, label=label)
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-        axis.set_title(name.replace("_", " "))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    if title:
-        figure.suptitle(title)
-    return _saved(figure, path)
+        return saved(figure, path)
 
 
 def position_codes(codes, path=None, *, title=None):
@@ -142,7 +94,7 @@ def position_codes(codes, path=None, *, title=None):
     figure.colorbar(image)
     if title:
         figure.suptitle(title)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def similarity_maps(similarities, path=None, *, title=None):
@@ -181,7 +133,7 @@ def similarity_maps(similarities, path=None, *, title=None):
             f"{len(similarities)} rows with {sorted(counts)} matrices; wrong shapes: {wrong}."
         )
     count = counts.pop()
-    with matplotlib.rc_context({"font.family": _fonts(), "text.parse_math": False}):
+    with texts():
         size = (2.2 * count + 1, 2.0 * len(similarities))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(similarities), count, squeeze=False)
@@ -201,51 +153,4 @@ def similarity_maps(similarities, path=None, *, title=None):
             row[0].set_ylabel(f"{label}\n{' | '.join(dict.fromkeys(groups))}", fontsize=8)
         if title:
             figure.suptitle(title)
-        return _saved(figure, path)
-
-
-def schedule(learning_rate, steps, path=None, *, title=None):
-    """Draws a learning-rate schedule.
-
-    Args:
-        learning_rate: a function of the step, such as a `LearningRateSchedule`.
-        steps: how many of its first steps.
-        path: where to write the image, or None.
-        title: over the picture.
-
-    Returns:
-        The `matplotlib.figure.Figure`.
-
-    Example::
-
-        schedule(keras_xfmr.training.InverseSqrtSchedule(512), 20_000, "schedule.png")
-    """
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axis = figure.subplots()
-    at = np.unique(np.linspace(0, steps - 1, 500).astype("int64"))
-    axis.plot(at + 1, [float(learning_rate(step)) for step in at])
-    axis.set_xlabel("step")
-    axis.set_title(title or "learning rate")
-    axis.grid(alpha=0.3)
-    return _saved(figure, path)
-
-
-def _saved(figure, path):
-    if path is None:
-        return figure
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        figure.savefig(path, dpi=120)
-    # matplotlib warns of each character by itself.
-    missing = [one for one in caught if str(one.message).startswith("Glyph ")]
-    for one in caught:
-        if one not in missing:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    if missing:
-        warnings.warn(
-            f"No installed font has {len({str(one.message) for one in missing})} of the characters "
-            f"in {path}: they are drawn as boxes. Install one that has, such as fonts-nanum or "
-            "Noto Sans CJK.",
-            stacklevel=3,
-        )
-    return figure
+        return saved(figure, path)

@@ -1,0 +1,43 @@
+"""What the pictures share: fonts, and how they are saved."""
+
+import warnings
+
+import matplotlib
+from matplotlib import font_manager
+
+# Fonts that have Hangul, kana and ideographs, where one is installed.
+WIDE_FONTS = (
+    "Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic",
+    "Apple SD Gothic Neo", "AppleGothic", "Hiragino Sans",
+)  # fmt: skip
+
+
+def fonts():
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [*(name for name in WIDE_FONTS if name in installed), "DejaVu Sans"]
+
+
+def texts():
+    """In its context, labels are texts as they stand: a dollar sign begins no formula."""
+    return matplotlib.rc_context({"font.family": fonts(), "text.parse_math": False})
+
+
+def saved(figure, path):
+    if path is None:
+        return figure
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(path, dpi=120)
+    # matplotlib warns of each character by itself.
+    missing = [one for one in caught if str(one.message).startswith("Glyph ")]
+    for one in caught:
+        if one not in missing:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if missing:
+        warnings.warn(
+            f"No installed font has {len({str(one.message) for one in missing})} of the characters "
+            f"in {path}: they are drawn as boxes. Install one that has, such as fonts-nanum or "
+            "Noto Sans CJK.",
+            stacklevel=3,
+        )
+    return figure

@@ -7,7 +7,7 @@ Transformer trains a few steps on batches of the same shape, again in its own pr
 whether the pipeline keeps up; `--training_rows_per_s` takes a known figure instead.
 
     python -m benchmarks.pipeline
-    python -m benchmarks.pipeline --small_mb=1 --large_mb=4 --d_model=64 --num_heads=4 \
+    python -m benchmarks.pipeline --small_mb=1 --large_mb=4 --d_model=64 --num_heads=4 \\
         --ffn_dim=128 --num_layers=1
 
 Prints for each file its rows, rows a second, and resident memory before the iteration and at its

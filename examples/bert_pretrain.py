@@ -3,7 +3,7 @@
 Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
 
     python examples/bert_pretrain.py --files=corpus.txt
-    python examples/bert_pretrain.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
+    python examples/bert_pretrain.py --files=wiki.valid.txt --validation_files=wiki.test.txt \\
         --heading=wikitext
 
 A vocabulary is learned from the files; instances are made while the model trains and masked again
@@ -27,6 +27,7 @@ import index_page
 import keras
 import numpy as np
 import resuming
+import telling
 from absl import app, flags, logging
 
 from keras_xfmr import models, text, training, viz
@@ -89,6 +90,7 @@ def make_tokenizer(output, sentences):
     folder = output / "tokenizer"
     if resuming.resumes(output):
         return text.load_tokenizer(folder)
+    telling.stage(f"learning a vocabulary of {FLAGS.vocab_size:,} pieces")
     if FLAGS.vocabulary == "word_piece":
         tokenizer = text.learn_bert_word_piece(
             sentences, FLAGS.vocab_size, lowercase=FLAGS.lowercase
@@ -188,12 +190,14 @@ def main(argv):
     )
     model = models.BertPretrainer(bert, next_sentence=objective is not None)
     compile_model(model, steps)
+    telling.stage(f"training a BERT of {bert.count_params():,} weights")
     history = model.fit(
         data.dataset(),
         validation_data=validation,
         epochs=FLAGS.epochs,
         shuffle=False,  # the data set shuffles itself
         callbacks=[
+            telling.TimeLeft(),
             Throughput(tokens),
             resuming.backup(output, data, save_freq=500),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
@@ -205,6 +209,7 @@ def main(argv):
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
     tokenizer.save(output / "hub", max_length=FLAGS.max_length)
+    telling.stage("measuring without dropout")
     if validation is None:
         data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
         validation = data.dataset().take(min(batches, FLAGS.measured_batches))

@@ -8,6 +8,7 @@ import distributing
 import fresh_process
 import index_page
 import numpy as np
+import telling
 import tensorflow as tf
 from absl import app, flags
 
@@ -151,8 +152,16 @@ def fit(model, pack, train, test, output, pack_rows=None):
     data, steps = batches(pack, train, shuffle=True, endless=bool(pack_rows)), None
     if pack_rows:
         data, steps = pack_rows(data), len(train[0]) // FLAGS.batch_size
-    history = model.fit(data, epochs=FLAGS.epochs, steps_per_epoch=steps, shuffle=False).history
+    telling.stage(f"training {model.count_params():,} weights on {len(train[0]):,} texts")
+    history = model.fit(
+        data,
+        epochs=FLAGS.epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        callbacks=[telling.TimeLeft()],
+    ).history
     viz.learning_curve(history, output / "learning_curve.png")
+    telling.stage(f"measuring on {len(test[0]):,} texts")
     return model.evaluate(batches(pack, test, shuffle=False), verbose=0, return_dict=True)
 
 
@@ -162,6 +171,7 @@ def serve(model, packer, texts, output, measures):
     Args:
         measures: name -> what was measured.
     """
+    telling.stage("exporting the service, and asking it in a fresh process")
     inputs = dict(zip(("text", "text_pair"), zip(*texts[:5])))
     folder = serving.export_encoder(
         model,

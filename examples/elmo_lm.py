@@ -28,6 +28,7 @@ import index_page
 import keras
 import numpy as np
 import resuming
+import telling
 import tensorflow as tf
 import word_senses
 from absl import flags, logging
@@ -169,12 +170,14 @@ def main(argv):
     print(f"{unknown_share(held, tokenizer):.1%} of the held-out words are not in the vocabulary")
     print(f"{encoder.count_params():,} weights, with the softmax {model.count_params():,}")
     compile_model(model, steps)
+    telling.stage("training both directions")
     history = model.fit(
         train.dataset(),
         validation_data=held.dataset(),
         epochs=FLAGS.epochs,
         shuffle=False,  # the data set shuffles itself
         callbacks=[
+            telling.TimeLeft(),
             resuming.backup(output, train),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],
@@ -184,6 +187,7 @@ def main(argv):
     model.save(output / "model.keras")
     encoder.save(output / "elmo.keras")
     encoder.save_pretrained(output / "hub")
+    telling.stage("measuring, and comparing the vectors of words")
     alone = FLAGS.distribute == "none"  # a state is that of one replica
     measures = {}
     for one in (model, with_state(model, tokenizer)) if alone else (model,):

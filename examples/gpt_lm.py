@@ -2,9 +2,9 @@
 
 Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 
-    python examples/gpt_lm.py --files=wiki.valid.txt --validation_files=wiki.test.txt \
+    python examples/gpt_lm.py --files=wiki.valid.txt --validation_files=wiki.test.txt \\
         --heading=wikitext
-    python examples/gpt_lm.py --files=reviews.txt --validation_files=held_out.txt \
+    python examples/gpt_lm.py --files=reviews.txt --validation_files=held_out.txt \\
         --line_documents --vocabulary=sentence_piece
 
 A vocabulary is learned from the files; documents are packed into blocks with the end token between
@@ -28,7 +28,8 @@ import keras
 import kneser_ney
 import numpy as np
 import resuming
-from absl import flags, logging
+import telling
+from absl import app, flags, logging
 
 from keras_xfmr import models, serving, text, training, viz
 
@@ -73,6 +74,7 @@ def make_tokenizer(output):
     """The vocabulary of a killed run in this folder, or one learned from the files."""
     if resuming.resumes(output):
         return text.load_tokenizer(output / "tokenizer")
+    telling.stage(f"learning a vocabulary of {FLAGS.vocab_size:,} pieces")
     if FLAGS.vocabulary == "byte_pair":
         tokenizer = text.learn_byte_pair(FLAGS.files, FLAGS.vocab_size)
     else:
@@ -176,6 +178,7 @@ def main(argv):
     texts = documents(held, tokenizer)
     size, compared = held.bytes, {}
     if FLAGS.order:
+        telling.stage(f"counting the words of a Kneser-Ney {FLAGS.order}-gram")
         in_order = blocks(FLAGS.files, tokenizer, shuffle_buffer=0)
         gram = kneser_ney.KneserNey(
             documents(in_order, tokenizer), tokenizer.vocab_size, FLAGS.order
@@ -196,13 +199,20 @@ def main(argv):
         start_id=tokenizer.start_id,
         end_id=tokenizer.end_id,
     )
+    if FLAGS.block_length > model.max_length:
+        raise app.UsageError(
+            f"--preset={FLAGS.preset} has {model.max_length} positions. Received: "
+            f"--block_length={FLAGS.block_length}. Give a smaller one, or another preset."
+        )
     compile_model(model, steps)
+    telling.stage(f"training a GPT of {model.count_params():,} weights")
     history = model.fit(
         train.dataset(),
         validation_data=held.dataset(),
         epochs=FLAGS.epochs,
         shuffle=False,  # the data set shuffles itself
         callbacks=[
+            telling.TimeLeft(),
             resuming.backup(output, train),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],
@@ -211,6 +221,7 @@ def main(argv):
         viz.learning_curve(history, output / "learning_curve.png")
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
+    telling.stage("measuring, and going on with some beginnings")
     # The metric is the mean over tokens, the loss that over batches.
     found = model.evaluate(held.dataset(), return_dict=True, verbose=0)["perplexity"]
     tokens = sum(len(document) - 1 for document in texts)
@@ -221,6 +232,7 @@ def main(argv):
         for document in texts[:5]
     ]
     sampled = write_on(model, tokenizer, beginnings)
+    telling.stage("exporting the service, and asking it in a fresh process")
     answers = export_and_ask(model, tokenizer, output, beginnings)
     rows = tokenizer.tokenize(beginnings[:3]).to_list()
     rows = [[tokenizer.start_id, *row][: FLAGS.block_length] for row in rows]

@@ -86,8 +86,8 @@ def write(output, measures, columns=(), rows=(), service=None, then=""):
     if "attention.html" in here:
         frame = '<iframe src="attention.html" title="Attention"></iframe>'
         parts.append(_part("Attention", f'<p><a href="attention.html">Whole page</a></p>{frame}'))
-    if "saved_model" in here and service:
-        parts.append(_part("Serve", f"<pre>{_text(_serve(output, script, service))}</pre>"))
+    served = _serve(output, script, service) if "saved_model" in here and service else ""
+    parts.append(_part("Serve", f"<pre>{_text(served)}</pre>" if served else ""))
     parts.append(_part("Next", f"<pre>{_text(then)}</pre>" if then else ""))
     links = [
         f'<li><a href="{name}">{name}</a>: {_text(what)}</li>'
@@ -103,6 +103,7 @@ def write(output, measures, columns=(), rows=(), service=None, then=""):
     )
     path = output / "index.html"
     path.write_text(head + "\n".join(filter(None, parts)) + "\n", "utf8", "replace")
+    print("\n\n".join(["\nWhat to do next:", f"open {path}", *filter(None, (served, then))]) + "\n")
     return path
 
 

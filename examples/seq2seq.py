@@ -13,6 +13,7 @@ import index_page
 import keras
 import numpy as np
 import resuming
+import telling
 from absl import app
 
 import keras_xfmr
@@ -180,6 +181,7 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
         epochs=settings["epochs"],
         shuffle=False,  # the data set shuffles itself
         callbacks=[
+            telling.TimeLeft(),
             resuming.backup(output, train),
             keras.callbacks.TensorBoard(output / "tensorboard", write_graph=False),
         ],

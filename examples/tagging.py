@@ -15,6 +15,7 @@ import fresh_process
 import index_page
 import keras
 import numpy as np
+import telling
 import tensorflow as tf
 from absl import app, flags
 from seqeval.metrics import classification_report
@@ -218,12 +219,13 @@ def fit(model, packer, train, dev, labels, output, rate):
         metrics=[training.MaskedAccuracy(pad_id=IGNORED)],
         jit_compile=FLAGS.jit_compile,
     )
+    telling.stage(f"training {model.count_params():,} weights on {len(train):,} sentences")
     history = model.fit(
         batches(packer, train, labels, shuffle=True),
         validation_data=batches(packer, dev, labels, shuffle=False) if dev else None,
         epochs=FLAGS.epochs,
         shuffle=False,  # the data set shuffles itself
-        callbacks=[EntityF1(packer, dev, labels)] if dev else [],
+        callbacks=[telling.TimeLeft(), *([EntityF1(packer, dev, labels)] if dev else [])],
     ).history
     viz.learning_curve(history, output / "learning_curve.png")
 
@@ -254,6 +256,7 @@ def serve(model, packer, test, output, measures):
     Args:
         measures: name -> what was measured.
     """
+    telling.stage("exporting the service, and asking it in a fresh process")
     shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]
     texts = [" ".join(words) for words, _ in shown]
     folder = serving.export_encoder(

@@ -1,0 +1,44 @@
+"""What an example says while it runs: what it is doing, and how long the training will take."""
+
+import time
+
+import keras
+
+START = time.time()
+
+
+def stage(message):
+    """Prints what begins, and the seconds since the start."""
+    print(f"[{time.time() - START:5.0f} s] {message}", flush=True)
+
+
+class TimeLeft(keras.callbacks.Callback):
+    """Prints once how long the training will take, from the steps after the first ones.
+
+    Args:
+        first, last: the steps between which time is measured. The first one compiles.
+    """
+
+    def __init__(self, first=5, last=25):
+        super().__init__()
+        self._first, self._last, self._seen, self._began, self._epoch = first, last, 0, None, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._seen += 1
+        if self._seen == self._first:
+            self._began = time.time()
+        if self._seen == self._last and self.params.get("steps"):
+            rate = (time.time() - self._began) / (self._last - self._first)
+            steps = self.params["steps"] * (self.params["epochs"] - self._epoch) - batch - 1
+            if steps > 0:
+                print(f"\n{steps:,} steps are left: about {spell(steps * rate)}", flush=True)
+
+
+def spell(seconds):
+    """A time in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

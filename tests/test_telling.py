@@ -1,0 +1,35 @@
+"""What examples say while they run."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def telling(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import telling
+
+    return telling
+
+
+def test_the_time_of_a_training_is_told_once(telling, capsys):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    x, y = np.ones((30, 3)), np.ones((30, 1))
+    callbacks = [telling.TimeLeft(first=2, last=4)]
+    model.fit(x, y, batch_size=10, epochs=3, callbacks=callbacks, verbose=0)
+    printed = capsys.readouterr().out
+    assert printed.count("steps are left: about") == 1
+    assert printed.strip().startswith("5 steps are left")  # of 9, 4 are done
+
+
+@pytest.mark.parametrize("seconds, expected", [
+    (3.2, "3 seconds"), (89, "89 seconds"), (100, "2 minutes"), (7200, "2.0 hours"),
+])  # fmt: skip
+def test_times_are_in_words(telling, seconds, expected):
+    assert telling.spell(seconds) == expected

@@ -125,6 +125,11 @@ def test_a_model_reads_texts():
     expected = np.asarray(gpt.attention_weights(np.array(ids))[0])[:1]
     np.testing.assert_allclose(weights_of(part), expected, atol=0.5 / 255 + 1e-4)
 
+    # A packer's segments, which a Gpt does not read.
+    head, packer = models.Classifier(gpt, 2), text.SentencePacker(tokenizer, 11)
+    ((part,),) = Page(viz.attention_view(head, ["b"], tokenizer=packer)).rows
+    assert part["left"] == short["left"]
+
     transformer = models.Transformer(tokenizer.vocab_size, **size)
     own, other = Page(viz.attention_view(
         transformer, (["ab", "c"], ["x", "yz"]), tokenizer=tokenizer)).rows  # fmt: skip

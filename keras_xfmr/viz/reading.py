@@ -65,11 +65,9 @@ def _of_encoder(model, given, tokenizer):
     if not isinstance(packed, dict):
         ids, tokens = _ids(packed, tokenizer, start=True)
         return model.attention_weights(ids), tokens
-    inputs = {
-        name: np.asarray(value)
-        for name, value in packed.items()
-        if name in ("token_ids", "segment_ids", "attention_mask", "document_ids")
-    }
+    # A packer gives more than every model reads, such as segments to a Gpt.
+    read = [one.name for one in model.declared_inputs]
+    inputs = {name: np.asarray(packed[name]) for name in read if name in packed}
     ids = inputs["token_ids"]
     mask = inputs.get("attention_mask", np.ones_like(ids))
     rows = [row[: int(seen.sum())] for row, seen in zip(ids, mask)]

@@ -8,6 +8,7 @@ Masks are boolean and True means "may attend". They have rank 3 or 4 and broadca
 """
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_choice
+from keras_xfmr.common.types import ArrayLike, Ids, Index, Outputs, Shape, Tensor
 
 __all__ = [
     "apply_rotary",
@@ -38,7 +40,7 @@ SINUSOID_LAYOUTS = ("interleaved", "halves", "tensor2tensor")
 ROTARY_LAYOUTS = ("halves", "interleaved")
 
 
-def concrete_value(x):
+def concrete_value(x: ArrayLike) -> np.ndarray | None:
     """`x` as a NumPy array where its value is known now, None while a graph is being traced.
 
     Checks of values (ids inside the vocabulary, positions inside a table) run where this is not
@@ -58,7 +60,7 @@ def concrete_value(x):
         return None
 
 
-def shapes_agree(one, other):
+def shapes_agree(one: Shape, other: Shape) -> bool:
     """Whether two shapes are equal, as far as their sizes are known.
 
     Example:
@@ -76,7 +78,7 @@ def as_array(x):
     return np.asarray(x) if isinstance(x, (list, tuple)) else x
 
 
-def could_be_ids(x):
+def could_be_ids(x: ArrayLike) -> bool:
     """Whether `x` holds integers, or whole numbers, as far as it is known.
 
     Where values are not known yet, float32 and float64 pass: Keras builds a model that comes back
@@ -102,7 +104,12 @@ def could_be_ids(x):
 # ---- masks
 
 
-def look_ahead_mask(target_length, source_length=None, offset=0, window=None):
+def look_ahead_mask(
+    target_length: Index,
+    source_length: Index | None = None,
+    offset: Index = 0,
+    window: int | None = None,
+) -> Tensor:
     """Mask in which position t sees the positions up to t (Vaswani et al. 2017, section 3.2.3).
 
     For a length of 3::
@@ -134,7 +141,7 @@ def look_ahead_mask(target_length, source_length=None, offset=0, window=None):
     return ops.expand_dims(mask, 0)
 
 
-def padding_mask(token_ids, pad_id=0):
+def padding_mask(token_ids: Ids, pad_id: int = 0) -> Tensor:
     """Mask that hides padding from every query.
 
     Args:
@@ -163,7 +170,7 @@ def padding_mask(token_ids, pad_id=0):
     return ops.expand_dims(ops.not_equal(token_ids, pad_id), 1)
 
 
-def document_mask(document_ids):
+def document_mask(document_ids: Ids) -> Tensor:
     """Mask in which a token sees the tokens of its own document.
 
     For the documents `[1, 1, 2, 0]`, 0 = padding::
@@ -188,7 +195,7 @@ def document_mask(document_ids):
     return ops.logical_and(ops.equal(queries, keys), ops.not_equal(keys, 0))
 
 
-def document_positions(document_ids):
+def document_positions(document_ids: Ids) -> Tensor:
     """Where each token stands in its own document, from 0 on; 0 for padding.
 
     Args:
@@ -220,7 +227,7 @@ def document_positions(document_ids):
     return ops.where(visible, index - start, 0)
 
 
-def combine_masks(*masks):
+def combine_masks(*masks) -> Tensor | None:
     """What all of the masks allow; `None` stands for "everything is allowed".
 
     Args:
@@ -239,17 +246,17 @@ def combine_masks(*masks):
     >>> combine_masks(look_ahead, padding, None).shape
     (1, 3, 3)
     """
-    masks = [as_array(mask) for mask in masks if mask is not None]
-    for mask in masks:
+    given = [as_array(mask) for mask in masks if mask is not None]
+    for mask in given:
         if len(mask.shape) not in (3, 4):
             raise ValueError(
                 "A mask must have the shape [B, T, S] or [B, N, T, S], with 1 for what broadcasts. "
                 f"Received: shape {tuple(mask.shape)}. padding_mask() and look_ahead_mask() give "
                 "such masks."
             )
-    rank = max((len(mask.shape) for mask in masks), default=0)
+    rank = max((len(mask.shape) for mask in given), default=0)
     combined = None
-    for mask in masks:
+    for mask in given:
         mask = _as_boolean(mask)
         if len(mask.shape) < rank:
             mask = ops.expand_dims(mask, 1)
@@ -275,8 +282,16 @@ def _as_boolean(mask):
 
 
 def scaled_dot_product_attention(
-    query, key, value, *, mask=None, bias=None, scale=None, drop=None, return_weights=False
-):
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    drop: Callable[[Tensor], Tensor] | None = None,
+    return_weights: bool = False,
+) -> Outputs:
     """softmax(Q K^T / sqrt(H)) V (Vaswani et al. 2017, equation 1).
 
     The softmax is computed in float32 whatever the inputs' dtype. A row that may attend nowhere
@@ -330,19 +345,19 @@ def scaled_dot_product_attention(
             f"Received: {query.shape[2]} and {key.shape[2]}."
         )
     scores = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
-    if mask is not None:
-        mask = combine_masks(mask)
-        if len(mask.shape) == 3:
-            mask = ops.expand_dims(mask, 1)
-        check_broadcast("mask", mask.shape, scores)
+    seen = combine_masks(mask)
+    if seen is not None:
+        if len(seen.shape) == 3:
+            seen = ops.expand_dims(seen, 1)
+        check_broadcast("mask", seen.shape, scores)
     if bias is not None:
         check_broadcast("bias", bias.shape, scores)
     scale = 1.0 / math.sqrt(query.shape[3]) if scale is None else scale
-    output, weights = kernels.attention(query, key, value, mask, bias, scale, drop)
+    output, weights = kernels.attention(query, key, value, seen, bias, scale, drop)
     return (output, weights) if return_weights else output
 
 
-def check_broadcast(name, shape, scores):
+def check_broadcast(name: str, shape: Shape, scores: Shape) -> None:
     """Raises ValueError unless a shape broadcasts to that of the scores, where both are known.
 
     Args:
@@ -363,7 +378,7 @@ def check_broadcast(name, shape, scores):
             )
 
 
-def update_cache(cache, update, index, axis=1):
+def update_cache(cache: Tensor, update: Tensor, index: Index, axis: int = 1) -> Tensor:
     """Writes `update` into `cache` at positions index .. index + T of an axis.
 
     The cache has its full length from the start, so that shapes stay static inside a loop.
@@ -388,15 +403,16 @@ def update_cache(cache, update, index, axis=1):
     >>> update_cache(cache, keras.ops.ones((2, 1, 4, 8)), 3)[0, :5, 0, 0].numpy().tolist()
     [0.0, 0.0, 0.0, 1.0, 0.0]
     """
-    if len(getattr(index, "shape", ())):
+    shape = getattr(index, "shape", ())
+    if len(shape):
         raise ValueError(
             "The index of a cache must be a scalar: all rows are written at the same positions. "
-            f"Received: shape {tuple(index.shape)}. Pad shorter prompts in front, and hide the "
+            f"Received: shape {tuple(shape)}. Pad shorter prompts in front, and hide the "
             "padding by a mask as long as the cache."
         )
     start, length, width = concrete_value(index), cache.shape[axis], update.shape[axis]
-    known = all(x is not None for x in (start, length, width))
-    if known and not 0 <= int(start) <= length - width:
+    known = None not in (length, width)
+    if start is not None and known and not 0 <= int(start) <= length - width:
         raise ValueError(
             f"An update must lie inside its cache of {length} positions. Received: {width} "
             f"positions from {int(start)}. Make the cache as long as the longest sequence."
@@ -407,7 +423,14 @@ def update_cache(cache, update, index, axis=1):
 # ---- positions
 
 
-def sinusoidal_encoding(length, depth, *, offset=0, layout="interleaved", max_wavelength=10000.0):
+def sinusoidal_encoding(
+    length: Index,
+    depth: int,
+    *,
+    offset: float | Tensor = 0,
+    layout: str = "interleaved",
+    max_wavelength: float = 10000.0,
+) -> Tensor:
     """Position codes of sines and cosines (Vaswani et al. 2017, section 3.5).
 
     With the angle `a(p, i) = p / max_wavelength^(2i / depth)`:
@@ -485,7 +508,9 @@ def alibi_bias(num_heads, query_positions, key_positions):
     return -np.array(slopes, "float32")[:, None, None] * distance
 
 
-def rotary_angles(length, head_dim, *, offset=0, max_wavelength=10000.0):
+def rotary_angles(
+    length: Index, head_dim: int, *, offset: float | Tensor = 0, max_wavelength: float = 10000.0
+) -> Tensor:
     """The angles m * theta_i with theta_i = max_wavelength^(-2i / H) (Su et al. 2021, eq. 15).
 
     Args:
@@ -518,7 +543,7 @@ def _check_even(head_dim):
         )
 
 
-def apply_rotary(x, angles, layout="halves"):
+def apply_rotary(x: Tensor, angles: Tensor, layout: str = "halves") -> Tensor:
     """Rotates pairs of features by their position's angle (Su et al. 2021, equation 34).
 
     Args:
@@ -559,7 +584,7 @@ def apply_rotary(x, angles, layout="halves"):
 # ---- vectors
 
 
-def l2_normalize(x, epsilon=1e-12):
+def l2_normalize(x: Tensor, epsilon: float = 1e-12) -> Tensor:
     """x / max(|x|, epsilon) over the last axis, in float32.
 
     Example:

@@ -20,7 +20,7 @@ from keras_xfmr.kernels.portable import (
 if keras.config.backend() == "tensorflow":
     from keras_xfmr.kernels import tensorflow as phrasing
 else:
-    from keras_xfmr.kernels import portable as phrasing
+    from keras_xfmr.kernels import portable as phrasing  # type: ignore[no-redef]  # the same names
 
 blockwise_attention = phrasing.blockwise_attention
 build_training = phrasing.build_training

@@ -7,6 +7,7 @@ D last axis
 import contextlib
 import functools
 import typing
+from typing import Any
 
 import keras
 import numpy as np
@@ -146,7 +147,7 @@ def step_memory(loss, *arguments):
     )
 
 
-def is_chief(strategy=None):
+def is_chief(strategy: Any = None) -> bool:
     """Whether this process is the first of several workers, which writes files, or alone.
 
     Args:

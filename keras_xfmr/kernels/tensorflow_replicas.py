@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from typing import Any
 
 import tensorflow as tf
 
@@ -105,7 +106,7 @@ def refuse_branches(optimizer, strategy=None):
             )
 
 
-def is_chief(strategy=None):
+def is_chief(strategy: Any = None) -> bool:
     """Whether this process is the first of several workers, which writes files, or alone.
 
     Args:

@@ -6,6 +6,7 @@ B batch, T length, D d_model
 import keras
 
 from keras_xfmr import functional
+from keras_xfmr.common.types import Config, Seed, Self, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
@@ -46,7 +47,15 @@ class AddNorm(Layer):
 
     token_wise = True
 
-    def __init__(self, norm="layer_norm", *, dropout_rate=0.0, epsilon=1e-6, seed=None, **kwargs):
+    def __init__(
+        self,
+        norm: str | keras.layers.Layer = "layer_norm",
+        *,
+        dropout_rate: float = 0.0,
+        epsilon: float = 1e-6,
+        seed: Seed | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(norm, keras.layers.Layer) and norm not in NORMS:
             raise ValueError(
@@ -64,7 +73,7 @@ class AddNorm(Layer):
         )
         self.dropout = Dropout(dropout_rate, seed=seed, dtype=self.dtype_policy, name="dropout")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "norm": keras.saving.serialize_keras_object(self._norm_argument),
@@ -74,28 +83,30 @@ class AddNorm(Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         norm = keras.saving.deserialize_keras_object(config["norm"])
         return cls(**{**config, "norm": norm})
 
-    def build(self, inputs_shape, sublayer_output_shape=None):
+    def build(self, inputs_shape: Shape, sublayer_output_shape: Shape | None = None) -> None:
         if not self.norm.built:
             self.norm.build(inputs_shape)
         propagate_frozen(self)
 
-    def call(self, inputs, sublayer_output, training=None):
+    def call(self, inputs: Tensor, sublayer_output: Tensor, training: bool | None = None) -> Tensor:
         return self.normalize(self.add(inputs, sublayer_output, training=training))
 
-    def add(self, inputs, sublayer_output, training=None):
+    def add(self, inputs: Tensor, sublayer_output: Tensor, training: bool | None = None) -> Tensor:
         """x + Dropout(sublayer output)."""
         _check_shapes(inputs.shape, sublayer_output.shape)
         return inputs + self.dropout(sublayer_output, training=training)
 
-    def normalize(self, inputs):
+    def normalize(self, inputs: Tensor) -> Tensor:
         """Norm(x)."""
         return self.norm(inputs)
 
-    def compute_output_shape(self, inputs_shape, sublayer_output_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Shape, sublayer_output_shape: Shape | None = None
+    ) -> Shape:
         if sublayer_output_shape is not None:  # Keras calls this alone for a `keras.Input`
             _check_shapes(inputs_shape, sublayer_output_shape)
         return inputs_shape

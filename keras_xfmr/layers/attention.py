@@ -5,12 +5,27 @@ B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim
 
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import (
+    Config,
+    Constraint,
+    Index,
+    Initializer,
+    Outputs,
+    Regularizer,
+    Seed,
+    Self,
+    Shape,
+    State,
+    Tensor,
+)
 from keras_xfmr.layers import blockwise as blocks
 from keras_xfmr.layers.attention_axes import AxisFolding
 from keras_xfmr.layers.base import Layer
@@ -18,7 +33,7 @@ from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions, warn_of_inverted
-from keras_xfmr.layers.projections import RowDense, handed, project
+from keras_xfmr.layers.projections import Prepared, RowDense, handed, project
 from keras_xfmr.layers.shared_rows import SharedRows
 
 
@@ -110,31 +125,31 @@ class MultiHeadAttention(Layer):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        value_dim=None,
-        dropout=0.0,
-        use_bias=True,
-        output_shape=None,
-        attention_axes=None,
-        sliding_window=None,
-        flash_attention=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        use_gate=False,
-        seed=None,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int | None = None,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        output_shape: int | Sequence[int] | None = None,
+        attention_axes: int | Sequence[int] | None = None,
+        sliding_window: int | None = None,
+        flash_attention: bool | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer | None = None,
+        bias_regularizer: Regularizer | None = None,
+        activity_regularizer: Regularizer | None = None,
+        kernel_constraint: Constraint | None = None,
+        bias_constraint: Constraint | None = None,
+        use_gate: bool = False,
+        seed: Seed | None = None,
         *,
-        num_key_value_heads=None,
-        rotary=None,
-        alibi=False,
-        blockwise=None,
+        num_key_value_heads: int | None = None,
+        rotary: keras.layers.Layer | None = None,
+        alibi: bool = False,
+        blockwise: bool | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.num_heads = check_positive_int("num_heads", num_heads)
@@ -184,7 +199,7 @@ class MultiHeadAttention(Layer):
             "bias_constraint": keras.constraints.get(bias_constraint),
         }
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         for name in ("num_heads", "key_dim", "value_dim", "dropout", "use_bias", "sliding_window"):
             config[name] = getattr(self, name)
@@ -198,7 +213,7 @@ class MultiHeadAttention(Layer):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         if isinstance(config.get("rotary"), dict):
             config["rotary"] = keras.saving.deserialize_keras_object(config["rotary"])
@@ -206,7 +221,7 @@ class MultiHeadAttention(Layer):
 
     # ---- weights
 
-    def build(self, query_shape, value_shape, key_shape=None):
+    def build(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> None:
         key_shape = value_shape if key_shape is None else key_shape
         _check_shapes(query_shape, value_shape, key_shape)
         kv_heads = self.num_key_value_heads
@@ -227,16 +242,18 @@ class MultiHeadAttention(Layer):
         propagate_frozen(self)
 
     @property
-    def attention_axes(self):
+    def attention_axes(self) -> tuple[int, ...] | None:
         """As of the constructor; None stands for all axes but the first and last."""
         return self._attention_axes
 
-    def compute_output_shape(self, query_shape, value_shape, key_shape=None):
+    def compute_output_shape(
+        self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None
+    ) -> Shape:
         """Of the first output: scores and a cache come on top."""
         _check_shapes(query_shape, value_shape, value_shape if key_shape is None else key_shape)
         return (*query_shape[:-1], *(self._output_axes or query_shape[-1:]))
 
-    def compute_output_spec(self, *args, **kwargs):
+    def compute_output_spec(self, *args, **kwargs) -> Any:
         """Of the call itself: `Layer` would ask `compute_output_shape`, which knows one output."""
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
@@ -258,14 +275,16 @@ class MultiHeadAttention(Layer):
         layer.build(tuple(input_shape))
         return layer
 
-    def projections(self):
+    def projections(self) -> list[keras.layers.Layer]:
         """The dense layers, for `Prepared`."""
         gate = [self._gate_dense] if self.use_gate else []
         return [self.query_dense, self.key_dense, self.value_dense, self.output_dense, *gate]
 
     # ---- the steps of a call, each to be overridden
 
-    def project_query(self, query, position=0, products=None):
+    def project_query(
+        self, query: Tensor, position: Index = 0, products: Prepared | None = None
+    ) -> Tensor:
         """The query heads `[B, T, N, H]` of `query [B, T, D]`, rotated if asked.
 
         `position` is where the first one stands. An override may leave out `products`, prepared
@@ -274,7 +293,13 @@ class MultiHeadAttention(Layer):
         heads = project(self.query_dense, query, products)
         return heads if self.rotary is None else self.rotary(heads, offset=position)
 
-    def project_key_value(self, value, key=None, position=0, products=None):
+    def project_key_value(
+        self,
+        value: Tensor,
+        key: Tensor | None = None,
+        position: Index = 0,
+        products: Prepared | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`; `key` is by default `value`.
 
         `position` is where the first one stands. `products` as of `project_query`.
@@ -284,11 +309,11 @@ class MultiHeadAttention(Layer):
             key_heads = self.rotary(key_heads, offset=position)
         return key_heads, project(self.value_dense, value, products)
 
-    def project_cache(self, value, key=None):
+    def project_cache(self, value: Tensor, key: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """A cross-attention cache: the memory's keys and values, projected once."""
         return _to_cache(*self.project_key_value(value, key))
 
-    def init_cache(self, batch_size, length):
+    def init_cache(self, batch_size: Index, length: int) -> tuple[Tensor, Tensor]:
         """An empty self-attention cache for `length` positions."""
         heads = (batch_size, self.num_key_value_heads)
         return (
@@ -298,15 +323,15 @@ class MultiHeadAttention(Layer):
 
     def compute_mask_for_scores(
         self,
-        target_length,
-        source_length,
+        target_length: Index,
+        source_length: Index,
         *,
-        masks=(),
-        query_mask=None,
-        source_masks=(),
-        position=0,
-        use_causal_mask=False,
-    ):
+        masks: Sequence[Tensor | None] = (),
+        query_mask: Tensor | None = None,
+        source_masks: Sequence[Tensor | None] = (),
+        position: Index = 0,
+        use_causal_mask: bool = False,
+    ) -> Tensor | None:
         """Everything that limits who sees whom, as one mask.
 
         Args:
@@ -339,7 +364,15 @@ class MultiHeadAttention(Layer):
             masks.append(near)
         return functional.combine_masks(*masks)
 
-    def compute_attention(self, query, key, value, mask=None, bias=None, training=None):
+    def compute_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Heads to heads.
 
         Args:
@@ -369,23 +402,23 @@ class MultiHeadAttention(Layer):
 
     def call(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-        attention_bias=None,
-        cache=None,
-        cache_index=None,
-        position=None,
-        products=None,
-        document_ids=None,
-    ):
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+        attention_bias: Tensor | None = None,
+        cache: State | None = None,
+        cache_index: Index | None = None,
+        position: Index | None = None,
+        products: Prepared | None = None,
+        document_ids: Tensor | None = None,
+    ) -> Outputs:
         reads_cache = cache is not None and cache_index is None
         sources = () if reads_cache else (value.shape, (value if key is None else key).shape)
         _check_shapes(query.shape, *sources)

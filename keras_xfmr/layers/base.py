@@ -1,11 +1,14 @@
 """What all layers here have in common: an unknown argument, a ragged input."""
 
+from typing import Any
+
 import keras
 
 from keras_xfmr.common.arguments import argument_names, hints
+from keras_xfmr.common.types import Mixin
 
 
-class Checked:
+class Checked(Mixin):
     """A mixin that stands before a layer of Keras.
 
     A ragged tensor is taken by a layer with `token_wise = True`, which computes each token by
@@ -14,7 +17,7 @@ class Checked:
 
     token_wise = False
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args, **kwargs) -> Any:
         ragged = [x for x in keras.tree.flatten((args, kwargs)) if _is_ragged(x)]
         if ragged and not self.token_wise:
             raise ValueError(
@@ -29,7 +32,7 @@ class Checked:
         )
         return ragged[0].with_flat_values(super().__call__(*args, **kwargs))
 
-    def compute_output_spec(self, *args, **kwargs):
+    def compute_output_spec(self, *args, **kwargs) -> Any:
         spec = super().compute_output_spec(*args, **kwargs)
         if any(map(_is_ragged, keras.tree.flatten((args, kwargs)))):
             return keras.KerasTensor(spec.shape, dtype=spec.dtype, ragged=True)
@@ -39,7 +42,7 @@ class Checked:
 class Layer(Checked, keras.layers.Layer):
     """`keras.layers.Layer` whose error of an unknown argument names the one that is meant."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         try:
             super().__init__(**kwargs)
         except (TypeError, ValueError) as error:

@@ -4,10 +4,23 @@ B batch, T target, S source, D d_model
 """
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import (
+    Activation,
+    Config,
+    Index,
+    Initializer,
+    Outputs,
+    Self,
+    Shape,
+    State,
+    Tensor,
+)
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
 from keras_xfmr.layers.base import Layer
@@ -15,32 +28,33 @@ from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.feed_forward import PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
-from keras_xfmr.layers.projections import handed
+from keras_xfmr.layers.projections import Prepared, handed
 from keras_xfmr.layers.recomputation import recomputed
 
 
 class Block(Layer):
     """What both blocks share: arguments, default sublayers, the residual connection."""
 
-    attentions = ()  # names of the attention sublayers, also constructor arguments
+    feed_forward: keras.layers.Layer | None
+    attentions: tuple[str, ...] = ()  # names of the attention sublayers, also constructor arguments
 
     def __init__(
         self,
-        num_heads,
-        ffn_dim,
+        num_heads: int,
+        ffn_dim: int,
         *,
-        dropout_rate=0.1,
-        attention_dropout_rate=0.0,
-        activation="relu",
-        norm="layer_norm",
-        norm_first=False,
-        epsilon=1e-6,
-        kernel_initializer="glorot_uniform",
-        rematerialize=False,
-        self_attention=None,
-        feed_forward=None,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.0,
+        activation: Activation = "relu",
+        norm: str = "layer_norm",
+        norm_first: bool = False,
+        epsilon: float = 1e-6,
+        kernel_initializer: Initializer = "glorot_uniform",
+        rematerialize: bool = False,
+        self_attention: keras.layers.Layer | None = None,
+        feed_forward: keras.layers.Layer | None = None,
         **kwargs,
-    ):
+    ) -> None:
         sublayers = {"self_attention": self_attention}
         # A decoder's cross-attention, which an encoder's block must not take.
         sublayers.update((name, kwargs.pop(name)) for name in self.attentions[1:])
@@ -79,20 +93,20 @@ class Block(Layer):
             )
             setattr(self, f"{name}_add_norm", add_norm)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         serialize = keras.saving.serialize_keras_object
         arguments = {name: serialize(value) for name, value in self._arguments.items()}
         return {**super().get_config(), **arguments}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         for name in (*cls.attentions, "feed_forward", "kernel_initializer", "activation"):
             if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
 
-    def build(self, inputs_shape, memory_shape=None):
+    def build(self, inputs_shape: Shape, memory_shape: Shape | None = None) -> None:
         d_model, arguments = inputs_shape[-1], self._arguments
         for name in self.attentions:
             if getattr(self, name) is None:
@@ -115,7 +129,7 @@ class Block(Layer):
             getattr(self, f"{name}_add_norm").build(inputs_shape)
         propagate_frozen(self)
 
-    def compute_output_spec(self, inputs, *args, **kwargs):
+    def compute_output_spec(self, inputs: Tensor, *args, **kwargs) -> Any:
         """Of this library's sublayers without tracing them, which would take a tenth of a second
         for each block of a model; a subclass, and scores or caches that are returned, are traced.
         """
@@ -135,7 +149,7 @@ class Block(Layer):
         _memory_mask(kwargs.get("memory_mask"), inputs, memory)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, inputs_shape, memory_shape=None):
+    def compute_output_shape(self, inputs_shape: Shape, memory_shape: Shape | None = None) -> Shape:
         """Of the first output: scores and caches come on top."""
         return tuple(inputs_shape)
 
@@ -155,7 +169,7 @@ class Block(Layer):
             name=name,
         )
 
-    def projections(self):
+    def projections(self) -> list[keras.layers.Layer]:
         """The dense layers of the sublayers, for `Prepared`; a user's sublayer may have none."""
         layers = (getattr(self, name) for name in (*self.attentions, "feed_forward"))
         return [
@@ -173,7 +187,13 @@ class Block(Layer):
             return self._apply(**arguments)
         return recomputed(self._apply, **arguments)
 
-    def residual(self, name, inputs, sublayer, training=None):
+    def residual(
+        self,
+        name: str,
+        inputs: Tensor,
+        sublayer: Callable[[Tensor], Tensor],
+        training: bool | None = None,
+    ) -> Tensor:
         """Norm(x + sublayer(x)), or x + sublayer(Norm(x)) in a pre-norm block."""
         add_norm = getattr(self, f"{name}_add_norm")
         if self.norm_first:
@@ -260,7 +280,7 @@ class EncoderBlock(Block):
 
     attentions = ("self_attention",)
 
-    def init_cache(self, rows, length):
+    def init_cache(self, rows: Index, length: int) -> State:
         """An empty cache for `rows` sequences of `length` tokens, for a decoder-only model.
 
         Raises:
@@ -269,26 +289,26 @@ class EncoderBlock(Block):
         _check_built(self)
         return self.self_attention.init_cache(rows, length)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Shape) -> None:
         super().build(inputs_shape)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         return super().compute_output_shape(inputs_shape)
 
     def call(
         self,
-        inputs,
-        mask=None,
-        attention_mask=None,
-        training=None,
-        return_attention_scores=False,
-        use_causal_mask=False,
-        cache=None,
-        cache_index=None,
-        products=None,
-        document_ids=None,
-        attention_bias=None,
-    ):
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+        use_causal_mask: bool = False,
+        cache: State | None = None,
+        cache_index: Index | None = None,
+        products: Prepared | None = None,
+        document_ids: Tensor | None = None,
+        attention_bias: Tensor | None = None,
+    ) -> Outputs:
         return self._applied(
             inputs=inputs,
             mask=mask,
@@ -405,22 +425,22 @@ class DecoderBlock(Block):
 
     def __init__(
         self,
-        num_heads,
-        ffn_dim,
+        num_heads: int,
+        ffn_dim: int,
         *,
-        dropout_rate=0.1,
-        attention_dropout_rate=0.0,
-        activation="relu",
-        norm="layer_norm",
-        norm_first=False,
-        epsilon=1e-6,
-        kernel_initializer="glorot_uniform",
-        rematerialize=False,
-        self_attention=None,
-        cross_attention=None,
-        feed_forward=None,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.0,
+        activation: Activation = "relu",
+        norm: str = "layer_norm",
+        norm_first: bool = False,
+        epsilon: float = 1e-6,
+        kernel_initializer: Initializer = "glorot_uniform",
+        rematerialize: bool = False,
+        self_attention: keras.layers.Layer | None = None,
+        cross_attention: keras.layers.Layer | None = None,
+        feed_forward: keras.layers.Layer | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(
             num_heads,
             ffn_dim,
@@ -438,7 +458,7 @@ class DecoderBlock(Block):
             **kwargs,
         )
 
-    def init_cache(self, memory, rows, length):
+    def init_cache(self, memory: Tensor, rows: Index, length: int) -> State:
         """Caches for decoding `rows` sequences of `length` tokens over `memory [B, S, D]`.
 
         `rows` is B times any factor; the projected memory is kept once for all of them.
@@ -450,7 +470,7 @@ class DecoderBlock(Block):
         _check_built(self)
         return self.self_attention.init_cache(rows, length), self.project_memory(memory)
 
-    def project_memory(self, memory):
+    def project_memory(self, memory: Tensor) -> State:
         """The cross-attention's part of `init_cache`: the projected memory."""
         _check_built(self)
         cross = self.cross_attention
@@ -463,21 +483,21 @@ class DecoderBlock(Block):
 
     def call(
         self,
-        inputs,
-        memory,
-        inputs_mask=None,
-        memory_mask=None,
-        attention_mask=None,
-        cross_attention_mask=None,
-        training=None,
-        return_attention_scores=False,
-        use_causal_mask=True,
-        cache=None,
-        cache_index=None,
-        products=None,
-        attention_bias=None,
-        cross_attention_bias=None,
-    ):
+        inputs: Tensor,
+        memory: Tensor,
+        inputs_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_mask: Tensor | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+        use_causal_mask: bool = True,
+        cache: State | None = None,
+        cache_index: Index | None = None,
+        products: Prepared | None = None,
+        attention_bias: Tensor | None = None,
+        cross_attention_bias: Tensor | None = None,
+    ) -> Outputs:
         return self._applied(
             inputs=inputs,
             memory=memory,

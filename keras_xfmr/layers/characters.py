@@ -3,10 +3,13 @@
 B batch, T words, C characters of a word, E character_dim, N filters of all widths, P projection_dim
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.common.types import Activation, Config, Ids, Initializer, Shape, Tensor
 from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
@@ -36,7 +39,14 @@ class Highway(Layer):
 
     token_wise = True
 
-    def __init__(self, activation="relu", *, gate_bias=-2.0, kernel_initializer=None, **kwargs):
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        *,
+        gate_bias: float = -2.0,
+        kernel_initializer: Initializer | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.activation = activation
@@ -44,7 +54,7 @@ class Highway(Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self._activate = get_activation(activation)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "activation": serialize_activation(self.activation),
@@ -52,7 +62,7 @@ class Highway(Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         units = input_shape[-1]
         self.transform = self._dense("transform", units, self._activate)
         self.gate = self._dense(
@@ -75,11 +85,11 @@ class Highway(Layer):
             **options,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         gate = self.gate(inputs)
         return gate * self.transform(inputs) + (1 - gate) * inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 
@@ -122,16 +132,16 @@ class CharacterCNN(Layer):
 
     def __init__(
         self,
-        projection_dim,
-        filters,
+        projection_dim: int,
+        filters: Sequence[Sequence[int]],
         *,
-        character_dim=16,
-        num_highway=2,
-        num_characters=262,
-        activation="relu",
-        kernel_initializer=None,
+        character_dim: int = 16,
+        num_highway: int = 2,
+        num_characters: int = 262,
+        activation: Activation = "relu",
+        kernel_initializer: Initializer | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # half precision would round ids
         self.supports_masking = True
         self.projection_dim = check_positive_int("projection_dim", projection_dim)
@@ -143,7 +153,7 @@ class CharacterCNN(Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self._activate = get_activation(activation)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "projection_dim": self.projection_dim,
@@ -155,7 +165,7 @@ class CharacterCNN(Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         characters = input_shape[-1]
         widest = max(width for width, _ in self.filters)
         if characters is None or characters < widest:
@@ -200,7 +210,7 @@ class CharacterCNN(Layer):
     def _initializer(self, default):
         return copy_initializer(self.kernel_initializer or default)
 
-    def call(self, inputs):
+    def call(self, inputs: Ids) -> Tensor:
         ids = ops.cast(inputs, "int32")
         rows, words, characters = ops.shape(ids)
         ids = ops.reshape(ids, (-1, characters))
@@ -214,17 +224,17 @@ class CharacterCNN(Layer):
         x = x if self.projection is None else self.projection(x)
         return ops.reshape(x, (rows, words, self.projection_dim))
 
-    def pool(self, features):
+    def pool(self, features: Tensor) -> Tensor:
         """The largest of each filter `[B T, n]`, of a convolution `[B T, places, n]`.
 
         Override it for another choice, such as the mean.
         """
         return ops.max(features, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.projection_dim)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

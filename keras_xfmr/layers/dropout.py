@@ -3,6 +3,7 @@
 import keras
 
 from keras_xfmr import kernels
+from keras_xfmr.common.types import Tensor
 from keras_xfmr.layers.base import Checked
 
 
@@ -21,7 +22,7 @@ class Dropout(Checked, keras.layers.Dropout):
 
     token_wise = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
         if self.rate == 1:

@@ -5,12 +5,14 @@ B batch, T length, D d_model, V vocab_size
 
 import functools
 import math
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import Config, Ids, Initializer, Shape, Tensor
 from keras_xfmr.layers.base import Checked
 from keras_xfmr.layers.projections import SavesLora, times_transposed
 
@@ -59,13 +61,13 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
 
     def __init__(
         self,
-        vocab_size,
-        d_model,
+        vocab_size: int,
+        d_model: int,
         *,
-        scale=True,
-        embeddings_initializer=None,
+        scale: bool | float = True,
+        embeddings_initializer: Initializer | None = None,
         **kwargs,
-    ):
+    ) -> None:
         vocab_size = check_positive_int("vocab_size", vocab_size)
         d_model = check_positive_int("d_model", d_model)
         if embeddings_initializer is None:
@@ -78,13 +80,13 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
         if self.quantization_mode is not None:
             self._refuse_quantized()
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         config["vocab_size"] = config.pop("input_dim")
         config["d_model"] = config.pop("output_dim")
         return {**config, "scale": self.scale}
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args, **kwargs) -> None:
         """Refused, by a dtype policy too: Keras' quantized table has no factor and no reverse."""
         self._refuse_quantized()
 
@@ -95,12 +97,18 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
             f"{self.dtype_policy.name!r}, or a call of `quantize`."
         )
 
-    def prepare(self, rows=None):
+    def prepare(self, rows: int | None = None) -> Callable[[Tensor], Tensor]:
         """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""
         # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
-    def call(self, inputs, reverse=False, validate=True, product=None):
+    def call(
+        self,
+        inputs: Tensor,
+        reverse: bool = False,
+        validate: bool = True,
+        product: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         if reverse:
             product = self.prepare() if product is None else product
             return product(ops.cast(inputs, self.compute_dtype))
@@ -110,7 +118,7 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
         factor = math.sqrt(self.output_dim) if self.scale is True else float(self.scale or 1.0)
         return vectors if factor == 1.0 else vectors * ops.cast(factor, vectors.dtype)
 
-    def check_ids(self, token_ids):
+    def check_ids(self, token_ids: Ids) -> None:
         """Raises ValueError where the values are known and one is not a row of the table."""
         if not functional.could_be_ids(token_ids):
             dtype = keras.backend.standardize_dtype(token_ids.dtype)
@@ -129,7 +137,7 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
                 "built for?"
             )
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         """Ids are masked where they are 0, with `mask_zero=True`; vectors keep their mask.
 
         Keras asks after the call, and does not say with which arguments that was. Vectors are
@@ -140,12 +148,18 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
         vectors = floats and wide and inputs.shape[-1] == self.output_dim
         return mask if vectors else super().compute_mask(inputs, mask)
 
-    def compute_output_shape(self, input_shape, reverse=False):
+    def compute_output_shape(self, input_shape: Shape, reverse: bool = False) -> Shape:
         if reverse:
             return (*input_shape[:-1], self.input_dim)
         return (*input_shape, self.output_dim)
 
-    def compute_output_spec(self, inputs, reverse=False, validate=True, product=None):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        reverse: bool = False,
+        validate: bool = True,
+        product: Callable[[Tensor], Tensor] | None = None,
+    ) -> keras.KerasTensor:
         shape = self.compute_output_shape(inputs.shape, reverse)
         ragged = getattr(inputs, "ragged", False)
         return keras.KerasTensor(shape, dtype=self.compute_dtype, ragged=ragged)

@@ -7,12 +7,13 @@ import keras
 from keras import ops
 
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import Activation, Config, Initializer, Seed, Shape, Tensor
 from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
-from keras_xfmr.layers.projections import AdaptableDense, handed, project
+from keras_xfmr.layers.projections import AdaptableDense, Prepared, handed, project
 
 GATES = {"glu": ops.sigmoid, "reglu": ops.relu, "swiglu": ops.silu, "geglu": gelu_exact}
 
@@ -56,17 +57,17 @@ class PositionWiseFFN(Layer):
 
     def __init__(
         self,
-        ffn_dim,
-        activation="relu",
+        ffn_dim: int,
+        activation: Activation = "relu",
         *,
-        dropout_rate=0.0,
-        use_bias=True,
-        output_dim=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        seed=None,
+        dropout_rate: float = 0.0,
+        use_bias: bool = True,
+        output_dim: int | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        seed: Seed | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.ffn_dim = check_positive_int("ffn_dim", ffn_dim)
@@ -80,12 +81,12 @@ class PositionWiseFFN(Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
         self.dropout = Dropout(dropout_rate, seed=seed, dtype=self.dtype_policy)
-        self.gated = isinstance(activation, str) and activation in GATES
-        self._activate = (
-            GATES[activation] if self.gated else get_activation(activation, further=GATES)
-        )
+        if isinstance(activation, str) and activation in GATES:
+            self.gated, self._activate = True, GATES[activation]
+        else:
+            self.gated, self._activate = False, get_activation(activation, further=GATES)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "ffn_dim": self.ffn_dim,
@@ -98,7 +99,7 @@ class PositionWiseFFN(Layer):
             "seed": self.seed,
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         output_dim = self.compute_output_shape(input_shape)[-1]
         inner_shape = (*input_shape[:-1], self.ffn_dim)
         self.inner_dense = self._dense("inner", self.ffn_dim, input_shape)
@@ -119,22 +120,24 @@ class PositionWiseFFN(Layer):
         layer.build(input_shape)
         return layer
 
-    def projections(self):
+    def projections(self) -> list[keras.layers.Layer]:
         """The dense layers, for `Prepared`; a subclass may have others in their place."""
         names = ("inner_dense", "gate_dense", "output_dense")
         layers = (getattr(self, name, None) for name in names)
         return [layer for layer in layers if isinstance(layer, AdaptableDense)]
 
-    def call(self, inputs, training=None, products=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, products: Prepared | None = None
+    ) -> Tensor:
         inner = self.activate(inputs, **handed(self.activate, products))
         return project(self.output_dense, self.dropout(inner, training=training), products)
 
-    def activate(self, inputs, products=None):
+    def activate(self, inputs: Tensor, products: Prepared | None = None) -> Tensor:
         """The inner features `[B, T, F]`; override it for another nonlinearity."""
         inner = project(self.inner_dense, inputs, products)
         if self.gated:
             return self._activate(project(self.gate_dense, inputs, products)) * inner
         return self._activate(inner)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], input_shape[-1] if self.output_dim is None else self.output_dim)

@@ -5,6 +5,7 @@ B batch, T length, D d_model, V vocab_size
 
 import keras
 
+from keras_xfmr.common.types import Activation, Config, Initializer, Shape, Tensor
 from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
@@ -46,12 +47,12 @@ class MaskedLMTransform(Layer):
 
     def __init__(
         self,
-        activation="gelu",
+        activation: Activation = "gelu",
         *,
-        epsilon=1e-12,
-        kernel_initializer="glorot_uniform",
+        epsilon: float = 1e-12,
+        kernel_initializer: Initializer = "glorot_uniform",
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.activation = activation
@@ -59,7 +60,7 @@ class MaskedLMTransform(Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self._activate = get_activation(activation)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "activation": serialize_activation(self.activation),
@@ -67,7 +68,7 @@ class MaskedLMTransform(Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.dense = keras.layers.Dense(
             input_shape[-1],
             kernel_initializer=copy_initializer(self.kernel_initializer),
@@ -79,10 +80,10 @@ class MaskedLMTransform(Layer):
         self.norm.build(input_shape)
         propagate_frozen(self)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.norm(self._activate(self.dense(inputs)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 
@@ -101,18 +102,18 @@ class VocabularyBias(Layer):
 
     token_wise = True
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return super().get_config()  # Keras' own default refuses a policy in the place of a name
 
-    def call(self, logits):
+    def call(self, logits: Tensor) -> Tensor:
         return logits + self.bias
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.types import Tensor
 from keras_xfmr.layers.base import Checked
 
 
@@ -22,7 +23,7 @@ class LayerNorm(Checked, keras.layers.LayerNormalization):
 
     token_wise = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         rms_scaling = getattr(self, "rms_scaling", False)  # of Keras' layer, to be removed there
         if rms_scaling or not _is_last_axis(self.axis, inputs):
             return super().call(inputs)
@@ -44,11 +45,11 @@ class RMSNorm(Checked, keras.layers.RMSNormalization):
 
     token_wise = True
 
-    def __init__(self, axis=-1, epsilon=1e-6, **kwargs):
+    def __init__(self, axis: int = -1, epsilon: float = 1e-6, **kwargs) -> None:
         super().__init__(axis=axis, epsilon=epsilon, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if not _is_last_axis(self.axis, inputs):
             return super().call(inputs)
         return kernels.rms_norm(inputs, self.scale, self.epsilon)

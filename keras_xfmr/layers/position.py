@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_positive_int
+from keras_xfmr.common.types import Config, Index, Initializer, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 
 
@@ -43,20 +44,24 @@ class PositionalEncoding(Layer):
     (2, 5, 8)
     """
 
-    def __init__(self, layout="interleaved", *, max_wavelength=10000.0, **kwargs):
+    def __init__(
+        self, layout: str = "interleaved", *, max_wavelength: float = 10000.0, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.layout = check_choice("layout", layout, functional.SINUSOID_LAYOUTS)
         self.max_wavelength = max_wavelength
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "layout": self.layout,
             "max_wavelength": self.max_wavelength,
         }
 
-    def call(self, inputs, offset=0, positions=None):
+    def call(
+        self, inputs: Tensor, offset: float | Tensor = 0, positions: Tensor | None = None
+    ) -> Tensor:
         _check_rank(inputs.shape, 3)
         _check_offset(offset)
         several = positions is not None
@@ -70,7 +75,7 @@ class PositionalEncoding(Layer):
         codes = ops.squeeze(codes, -2) if several else codes
         return inputs + ops.cast(codes, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         _check_rank(input_shape, 3)  # Keras calls this alone for a `keras.Input`
         return input_shape
 
@@ -104,20 +109,22 @@ class PositionEmbedding(Layer):
     (2, 5, 8)
     """
 
-    def __init__(self, max_length, *, embeddings_initializer="uniform", **kwargs):
+    def __init__(
+        self, max_length: int, *, embeddings_initializer: Initializer = "uniform", **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.max_length = check_positive_int("max_length", max_length)
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "max_length": self.max_length,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         _check_rank(input_shape, 3)
         self.embeddings = self.add_weight(
             name="embeddings",
@@ -125,12 +132,13 @@ class PositionEmbedding(Layer):
             initializer=self.embeddings_initializer,
         )
 
-    def call(self, inputs, offset=0, positions=None):
+    def call(self, inputs: Tensor, offset: Index = 0, positions: Tensor | None = None) -> Tensor:
         _check_rank(inputs.shape, 3)
-        if len(getattr(offset, "shape", ())) > 1:
+        shape = getattr(offset, "shape", ())
+        if len(shape) > 1:
             raise ValueError(
                 "`offset` must be a number, a scalar tensor or a tensor [batch]. Received: shape "
-                f"{tuple(offset.shape)}."
+                f"{tuple(shape)}."
             )
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
@@ -167,7 +175,7 @@ class PositionEmbedding(Layer):
                 "`max_length`."
             )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         _check_rank(input_shape, 3)
         if input_shape[1] is not None:
             self._check_length(input_shape[1], 0)
@@ -202,20 +210,22 @@ class RotaryEmbedding(Layer):
     (2, 5, 4, 8)
     """
 
-    def __init__(self, *, max_wavelength=10000.0, layout="halves", **kwargs):
+    def __init__(
+        self, *, max_wavelength: float = 10000.0, layout: str = "halves", **kwargs
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.max_wavelength = max_wavelength
         self.layout = check_choice("layout", layout, functional.ROTARY_LAYOUTS)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "max_wavelength": self.max_wavelength,
             "layout": self.layout,
         }
 
-    def call(self, inputs, offset=0):
+    def call(self, inputs: Tensor, offset: float | Tensor = 0) -> Tensor:
         _check_rank(inputs.shape, 4)
         _check_offset(offset)
         angles = functional.rotary_angles(
@@ -226,7 +236,7 @@ class RotaryEmbedding(Layer):
         )
         return functional.apply_rotary(inputs, angles, self.layout)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         _check_rank(input_shape, 4)
         if input_shape[-1] is not None:
             functional.rotary_angles(1, input_shape[-1])  # refuses an odd one

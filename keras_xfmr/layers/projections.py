@@ -6,15 +6,18 @@ R rows, D features in, F features out, N heads, H head_dim
 import functools
 import inspect
 import math
+from typing import Any
 
 import keras
 from keras import ops
+
+from keras_xfmr.common.types import Mixin
 
 # For so many rows XLA:CPU reads a matrix that lies transposed up to 1.7 times as fast.
 FEW_ROWS = range(3, 33)
 
 
-class SavesLora:
+class SavesLora(Mixin):
     """A mixin of Keras' layers that saves low-rank updates beside the merged kernel.
 
     Keras saves the sum alone, and sets A and B to 0 where it is loaded, from where neither has a
@@ -23,13 +26,13 @@ class SavesLora:
 
     updates = ("lora_kernel_a", "lora_kernel_b")
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.built and self.lora_enabled:
             for name in self.updates:
                 store[name] = getattr(self, name)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         rest = {key: store[key] for key in store.keys() if key not in self.updates}
         if not self.built or not self.lora_enabled:
             return super().load_own_variables(rest)  # the sum

@@ -3,11 +3,15 @@
 B batch, T length, D features in, U units, P projection_dim
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import Config, Index, Initializer, Outputs, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
@@ -56,18 +60,18 @@ class ProjectedLSTMCell(Layer):
 
     def __init__(
         self,
-        units,
-        projection_dim,
+        units: int,
+        projection_dim: int,
         *,
-        cell_clip=None,
-        projection_clip=None,
-        forget_bias=1.0,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="glorot_uniform",
-        projection_initializer="glorot_uniform",
+        cell_clip: float | None = None,
+        projection_clip: float | None = None,
+        forget_bias: float = 1.0,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        projection_initializer: Initializer = "glorot_uniform",
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # c stays float32
         self.units = check_positive_int("units", units)
         self.projection_dim = check_positive_int("projection_dim", projection_dim)
@@ -81,7 +85,7 @@ class ProjectedLSTMCell(Layer):
         self.state_size = [self.projection_dim, self.units]
         self.output_size = self.projection_dim
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -95,7 +99,7 @@ class ProjectedLSTMCell(Layer):
             },
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         def add(name, shape, initializer):
             return self.add_weight(
                 name=name, shape=shape, initializer=copy_initializer(initializer)
@@ -111,7 +115,7 @@ class ProjectedLSTMCell(Layer):
             "projection_kernel", (self.units, self.projection_dim), self.projection_initializer
         )
 
-    def input_product(self, inputs):
+    def input_product(self, inputs: Tensor) -> Tensor:
         """x W + b `[..., 4 U]`, with the forget bias, which needs no other step."""
         features = inputs.shape[-1]
         z = ops.matmul(ops.reshape(inputs, (-1, features)), ops.cast(self.kernel, inputs.dtype))
@@ -120,7 +124,13 @@ class ProjectedLSTMCell(Layer):
         z = z + ops.cast(bias, z.dtype)
         return ops.reshape(z, (*ops.shape(inputs)[:-1], 4 * self.units))
 
-    def steps(self, z, states, mask=None, training=False):
+    def steps(
+        self,
+        z: Tensor,
+        states: Sequence[Tensor],
+        mask: Tensor | None = None,
+        training: bool | None = False,
+    ) -> tuple[Tensor, list[Tensor]]:
         """All steps: `input_product`s `[T, B, 4 U]` to outputs `[T, B, P]` and the last states.
 
         Args:
@@ -140,12 +150,14 @@ class ProjectedLSTMCell(Layer):
             training=bool(training),
         )
 
-    def call(self, inputs, states, training=None):
+    def call(
+        self, inputs: Tensor, states: Sequence[Tensor], training: bool | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         z = self.input_product(ops.cast(inputs, self.compute_dtype))
         outputs, (h, c) = self.steps(ops.expand_dims(z, 0), states, training=training)
         return outputs[0], [h, ops.cast(c, states[1].dtype)]
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: Index | None = None) -> list[Tensor]:
         return [
             ops.zeros((batch_size, self.projection_dim), self.compute_dtype),
             ops.zeros((batch_size, self.units), "float32"),
@@ -187,20 +199,20 @@ class ProjectedLSTM(Layer):
 
     def __init__(
         self,
-        units,
-        projection_dim,
+        units: int,
+        projection_dim: int,
         *,
-        go_backwards=False,
-        return_state=False,
-        cell_clip=None,
-        projection_clip=None,
-        forget_bias=1.0,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="glorot_uniform",
-        projection_initializer="glorot_uniform",
+        go_backwards: bool = False,
+        return_state: bool = False,
+        cell_clip: float | None = None,
+        projection_clip: float | None = None,
+        forget_bias: float = 1.0,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "glorot_uniform",
+        projection_initializer: Initializer = "glorot_uniform",
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(autocast=False, **kwargs)  # c stays float32
         self.supports_masking = True
         self.go_backwards = go_backwards
@@ -219,7 +231,7 @@ class ProjectedLSTM(Layer):
             name="cell",
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         cell = self.cell.get_config()
         own = super().get_config()
         shared = {name: value for name, value in cell.items() if name not in own}
@@ -227,11 +239,17 @@ class ProjectedLSTM(Layer):
             **own, **shared, "go_backwards": self.go_backwards, "return_state": self.return_state
         }  # fmt: skip
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.cell.build(input_shape)
         propagate_frozen(self)
 
-    def call(self, inputs, mask=None, initial_state=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        initial_state: Sequence[Tensor] | None = None,
+        training: bool | None = None,
+    ) -> Outputs:
         x = ops.transpose(ops.cast(inputs, self.compute_dtype), (1, 0, 2))
         if mask is not None:
             mask = ops.expand_dims(ops.transpose(ops.cast(mask, "bool")), -1)
@@ -249,21 +267,27 @@ class ProjectedLSTM(Layer):
         outputs = ops.transpose(outputs, (1, 0, 2))
         return (outputs, *states) if self.return_state else outputs
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: Index | None = None) -> list[Tensor]:
         """h `[B, P]` and c float32 `[B, U]` of a call without: zeros; override it for others."""
         return self.cell.get_initial_state(batch_size)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         return [mask, None, None] if self.return_state else mask
 
-    def compute_output_shape(self, input_shape, **_):
+    def compute_output_shape(self, input_shape: Shape, **_) -> Shape | tuple[Shape, ...]:
         rows = input_shape[0]
         outputs = (*input_shape[:-1], self.cell.projection_dim)
         if not self.return_state:
             return outputs
         return outputs, (rows, self.cell.projection_dim), (rows, self.cell.units)
 
-    def compute_output_spec(self, inputs, mask=None, initial_state=None, training=None):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        initial_state: Sequence[Tensor] | None = None,
+        training: bool | None = None,
+    ) -> Any:
         shapes = self.compute_output_shape(inputs.shape)
         if not self.return_state:
             return keras.KerasTensor(shapes, dtype=self.compute_dtype)

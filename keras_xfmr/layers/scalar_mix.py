@@ -3,10 +3,15 @@
 B batch, T length, D features, L layers
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_xfmr.common.checks import check_rate
+from keras_xfmr.common.types import Config, Seed, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 
 
@@ -44,8 +49,14 @@ class ScalarMix(Layer):
     """
 
     def __init__(
-        self, *, layer_dropout_rate=0.0, l2=0.0, layer_norm=False, seed=None, **kwargs
-    ):
+        self,
+        *,
+        layer_dropout_rate: float = 0.0,
+        l2: float = 0.0,
+        layer_norm: bool = False,
+        seed: Seed | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.layer_dropout_rate = check_rate("layer_dropout_rate", layer_dropout_rate)
@@ -58,7 +69,7 @@ class ScalarMix(Layer):
             keras.random.SeedGenerator(seed) if self.layer_dropout_rate else None
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "layer_dropout_rate": self.layer_dropout_rate,
@@ -67,7 +78,7 @@ class ScalarMix(Layer):
             "seed": self.seed,
         }
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         if not isinstance(input_shape, (list, tuple)) or not isinstance(
             input_shape[0], (list, tuple)
         ):
@@ -83,11 +94,11 @@ class ScalarMix(Layer):
         )
         self.gamma = self.add_weight(name="gamma", shape=(), initializer="ones")
 
-    def layer_weights(self):
+    def layer_weights(self) -> np.ndarray:
         """s `[L]`, NumPy float32: how much of each layer the mix takes."""
         return ops.convert_to_numpy(self.compute_layer_weights())
 
-    def compute_layer_weights(self, training=None):
+    def compute_layer_weights(self, training: bool | None = None) -> Tensor:
         """s `[L]`, float32, of which `training` may leave out layers; override it for another s."""
         weight = ops.cast(self.weight, "float32")
         if training and self.layer_dropout_rate:
@@ -97,7 +108,7 @@ class ScalarMix(Layer):
         share = ops.exp(weight - ops.max(weight))  # Keras' softmax warns of one layer
         return share / ops.sum(share)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
         share = self.compute_layer_weights(training) * ops.cast(self.gamma, "float32")
         if len(inputs) != self.weight.shape[0]:
             raise ValueError(
@@ -110,10 +121,10 @@ class ScalarMix(Layer):
             mixed = mixed + share[j] * (_normalize(x) if self.layer_norm else x)
         return ops.cast(mixed, self.compute_dtype)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Sequence[Tensor], mask: Any = None) -> Tensor | None:
         return mask[0] if isinstance(mask, (list, tuple)) else mask
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return tuple(input_shape[0])
 
 

@@ -5,13 +5,15 @@ B batch, K beams, L max_length, V vocab_size
 
 import math
 import typing
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_int, check_positive_int
-from keras_xfmr.decoding.loop import as_result
+from keras_xfmr.common.types import ArrayLike, Ids, Index, State, Step, Tensor
+from keras_xfmr.decoding.loop import ScoredSearchResult, SearchResult, as_result
 from keras_xfmr.decoding.reading import Reading
 
 HIGHEST_PENALTY = 1e30  # of a hypothesis's length: a log-probability over it is still a number
@@ -32,7 +34,7 @@ class BeamState(typing.NamedTuple):
     state: typing.Any  # of the decoder and of the penalties, B * K rows
 
 
-def length_penalty(length, alpha):
+def length_penalty(length: ArrayLike, alpha: float) -> Tensor:
     """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14).
 
     Args:
@@ -51,23 +53,23 @@ def length_penalty(length, alpha):
 
 
 def beam_search(
-    step,
-    prompt,
-    state=(),
+    step: Step,
+    prompt: Ids,
+    state: State = (),
     *,
-    end_id,
-    max_length,
-    pad_id=0,
-    lengths=None,
-    limit=None,
-    min_length=0,
-    repetition_penalty=1.0,
-    no_repeat_ngram_size=None,
-    token_scores=False,
-    beam_size=4,
-    alpha=0.6,
-    num_return=1,
-):
+    end_id: int | Sequence[int],
+    max_length: int,
+    pad_id: int = 0,
+    lengths: ArrayLike | None = None,
+    limit: Index | None = None,
+    min_length: int = 0,
+    repetition_penalty: float = 1.0,
+    no_repeat_ngram_size: int | None = None,
+    token_scores: bool = False,
+    beam_size: int = 4,
+    alpha: float = 0.6,
+    num_return: int = 1,
+) -> SearchResult | ScoredSearchResult:
     """Keeps the `beam_size` most probable prefixes; returns the best finished sequences.
 
     At each step the 2K most probable extensions are looked at: those that end move to the finished

@@ -6,6 +6,8 @@ R rows, P prompt length, V vocab_size
 import keras
 from keras import ops
 
+from keras_xfmr.common.types import Index, State, Tensor
+
 
 class Decoder:
     """The protocol of a search: an empty state, a prompt read at once, one token after another.
@@ -32,7 +34,7 @@ class Decoder:
         found = greedy_search(Follower(), np.array([[5, 3]]), end_id=6, max_length=5)
     """
 
-    def init_state(self, rows, length):
+    def init_state(self, rows: Index, length: int) -> State:
         """The state of `rows` sequences before their first token.
 
         Args:
@@ -44,7 +46,7 @@ class Decoder:
         """
         raise NotImplementedError
 
-    def prefill(self, prompt, lengths, state):
+    def prefill(self, prompt: Tensor, lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
         """Reads a prompt, from column 0.
 
         Args:
@@ -58,7 +60,7 @@ class Decoder:
         """
         raise NotImplementedError
 
-    def step(self, token_ids, index, state):
+    def step(self, token_ids: Tensor, index: Tensor, state: State) -> tuple[Tensor, State]:
         """Reads one token of each row.
 
         Args:
@@ -72,7 +74,7 @@ class Decoder:
         """
         raise NotImplementedError
 
-    def __call__(self, token_ids, index, state):
+    def __call__(self, token_ids: Tensor, index: Tensor, state: State) -> tuple[Tensor, State]:
         """As `step`: a decoder is a step function, too."""
         return self.step(token_ids, index, state)
 

@@ -4,10 +4,12 @@ B batch, P prompt length, L max_length, V vocab_size
 """
 
 import typing
+from collections.abc import Sequence
 
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.types import ArrayLike, Ids, Index, State, Step
 from keras_xfmr.decoding.reading import Reading
 
 
@@ -43,20 +45,20 @@ class ScoredSearchResult(typing.NamedTuple):
 
 
 def greedy_search(
-    step,
-    prompt,
-    state=(),
+    step: Step,
+    prompt: Ids,
+    state: State = (),
     *,
-    end_id,
-    max_length,
-    pad_id=0,
-    lengths=None,
-    limit=None,
-    min_length=0,
-    repetition_penalty=1.0,
-    no_repeat_ngram_size=None,
-    token_scores=False,
-):
+    end_id: int | Sequence[int],
+    max_length: int,
+    pad_id: int = 0,
+    lengths: ArrayLike | None = None,
+    limit: Index | None = None,
+    min_length: int = 0,
+    repetition_penalty: float = 1.0,
+    no_repeat_ngram_size: int | None = None,
+    token_scores: bool = False,
+) -> SearchResult | ScoredSearchResult:
     """Takes the most probable token at each step.
 
     Args:

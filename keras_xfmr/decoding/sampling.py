@@ -4,6 +4,7 @@ B batch, L max_length, V vocab_size
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -11,7 +12,8 @@ from keras import ops
 
 from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_positive_int, check_seed
-from keras_xfmr.decoding.loop import TokenLoop
+from keras_xfmr.common.types import ArrayLike, Ids, Index, Seed, State, Step, Tensor
+from keras_xfmr.decoding.loop import ScoredSearchResult, SearchResult, TokenLoop
 from keras_xfmr.decoding.reading import Reading, as_prompt
 
 # float32 has no smaller normal numbers to divide by.
@@ -20,25 +22,25 @@ ROUNDING = 1e-6  # of sums of probabilities
 
 
 def sample(
-    step,
-    prompt,
-    state=(),
+    step: Step,
+    prompt: Ids,
+    state: State = (),
     *,
-    end_id,
-    max_length,
-    pad_id=0,
-    lengths=None,
-    limit=None,
-    min_length=0,
-    repetition_penalty=1.0,
-    no_repeat_ngram_size=None,
-    token_scores=False,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    seed=None,
-    num_return=None,
-):
+    end_id: int | Sequence[int],
+    max_length: int,
+    pad_id: int = 0,
+    lengths: ArrayLike | None = None,
+    limit: Index | None = None,
+    min_length: int = 0,
+    repetition_penalty: float = 1.0,
+    no_repeat_ngram_size: int | None = None,
+    token_scores: bool = False,
+    temperature: float | Tensor = 1.0,
+    top_k: int | None = None,
+    top_p: float | Tensor | None = None,
+    seed: Seed | None = None,
+    num_return: int | None = None,
+) -> SearchResult | ScoredSearchResult:
     """Draws each token from softmax(logits / temperature), cut to its most probable part.
 
     The token is found where the cumulative probability passes a uniform number, so a sequence

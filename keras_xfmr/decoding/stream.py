@@ -3,7 +3,11 @@
 B batch, P prompt length, L max_length
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import ArrayLike, Ids, Seed, Step
 from keras_xfmr.decoding.loop import LoopState, TokenLoop, most_probable
 from keras_xfmr.decoding.penalties import Penalties, check_end_ids
 from keras_xfmr.decoding.reading import Reading
@@ -34,7 +38,15 @@ class TokenStream:
     ([5], [[4, 5, 0, 0, 0]])
     """
 
-    def __init__(self, search, *, end_id, max_length, pad_id=0, **options):
+    def __init__(
+        self,
+        search: str,
+        *,
+        end_id: int | Sequence[int],
+        max_length: int,
+        pad_id: int = 0,
+        **options,
+    ) -> None:
         if search not in ("greedy", "sample"):
             raise ValueError(f"A stream is \"greedy\" or \"sample\". Received: search={search!r}.")
         of_sample = ("seed", "temperature", "top_k", "top_p") if search == "sample" else ()
@@ -51,12 +63,14 @@ class TokenStream:
         self._options = {"end_id": end_id, "max_length": max_length, **options}
         Penalties(check_end_ids(end_id), max_length, **options)  # its errors come here
 
-    def check_rows(self, rows):
+    def check_rows(self, rows: int | None) -> None:
         """Raises ValueError where an option has a number for each of other rows than these."""
         if self._draws:
             sampler(**self._chosen_by, rows=(rows,))
 
-    def begin(self, step, prompt, lengths=None, seed=None):
+    def begin(
+        self, step: Step, prompt: Ids, lengths: ArrayLike | None = None, seed: Seed | None = None
+    ) -> dict[str, Any]:
         """Reads the prompts and chooses the first token of each row.
 
         Args:
@@ -75,7 +89,7 @@ class TokenStream:
         loop = self._loop(reading, draws)
         return {"loop": loop.advance(*loop.start()), "draws": draws}
 
-    def advance(self, step, width, found):
+    def advance(self, step: Step, width: int, found: dict[str, Any]) -> dict[str, Any]:
         """Chooses the next token of each row that has not ended.
 
         Args:

@@ -4,12 +4,14 @@ B batch, T length, D d_model
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import ArrayLike, Config, DType, Initializer, Self, Tensor
 from keras_xfmr.layers import Dropout, EncoderBlock, LayerNorm, PositionEmbedding, TokenEmbedding
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
@@ -24,7 +26,7 @@ from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
 from keras_xfmr.models.core.watched import run_block
 
 # Turc et al. 2019 (tiny to medium), Devlin et al. 2019 (base, large), SKT's KoBERT, MiniLM-L6.
-PRESETS = {
+PRESETS: dict[str, Config] = {
     "tiny": dict(num_layers=2, d_model=128, num_heads=2, ffn_dim=512),
     "mini": dict(num_layers=4, d_model=256, num_heads=4, ffn_dim=1024),
     "small": dict(num_layers=4, d_model=512, num_heads=8, ffn_dim=2048),
@@ -121,28 +123,28 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     def __init__(
         self,
-        vocab_size=30522,
+        vocab_size: int = 30522,
         *,
-        d_model=768,
-        num_heads=12,
-        ffn_dim=3072,
-        num_layers=12,
-        max_length=512,
-        type_vocab_size=2,
-        dropout_rate=0.1,
-        attention_dropout_rate=0.1,
-        hidden_act="gelu",
-        layer_norm_eps=1e-12,
-        pad_token_id=0,
-        initializer_range=0.02,
-        pooler=True,
-        initializer=None,
-        rematerialize=False,
-        packed=False,
-        dtype=None,
-        name=None,
+        d_model: int = 768,
+        num_heads: int = 12,
+        ffn_dim: int = 3072,
+        num_layers: int = 12,
+        max_length: int = 512,
+        type_vocab_size: int = 2,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.1,
+        hidden_act: str = "gelu",
+        layer_norm_eps: float = 1e-12,
+        pad_token_id: int = 0,
+        initializer_range: float = 0.02,
+        pooler: bool = True,
+        initializer: Initializer | None = None,
+        rematerialize: bool = False,
+        packed: bool = False,
+        dtype: DType | None = None,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         self._config = config = _checked(dict(
@@ -222,9 +224,9 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             inputs=inputs, outputs=[sequence, self.pool(sequence)], name=name, **kwargs
         )
         self.dtype_policy = policy  # heads take it, and `compile` scales the loss by it
-        self._lora = {}  # target -> rank and alpha of its low-rank updates
+        self._lora: Config = {}  # target -> rank and alpha of its low-rank updates
 
-    def initializer(self):
+    def initializer(self) -> Initializer:
         """What weights are drawn from, a fresh one for each layer."""
         return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
 
@@ -244,7 +246,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         )
 
     @classmethod
-    def from_preset(cls, preset, **overrides):
+    def from_preset(cls, preset: str, **overrides) -> Self:
         """The sizes of a published model, with freshly drawn weights.
 
         Args:
@@ -268,20 +270,20 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     def _mask(self, inputs):
         return ops.cast(ops.not_equal(inputs["token_ids"], self.pad_token_id), "int32")
 
-    def warn_of(self, inputs):
+    def warn_of(self, inputs: Mapping[str, ArrayLike]) -> None:
         warn_of_inverted_mask(inputs, self.pad_token_id)
 
     # ---- the two halves
 
     def encode(
         self,
-        token_ids,
-        segment_ids,
-        attention_mask,
-        document_ids=None,
-        training=None,
-        run=run_block,
-    ):
+        token_ids: Tensor,
+        segment_ids: Tensor,
+        attention_mask: Tensor,
+        document_ids: Tensor | None = None,
+        training: bool | None = None,
+        run: Callable[..., Tensor] = run_block,
+    ) -> Tensor:
         """The vectors of every position, `[B, T, D]`; all inputs are `[B, T]`; see `Encoder`."""
         x = self.token_embedding(token_ids, validate=False)
         x = x + self.segment_embedding(segment_ids, validate=False)
@@ -299,7 +301,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             x = run(block, x, training=training, **seen)
         return x
 
-    def embedding_layers(self):
+    def embedding_layers(self) -> Sequence[keras.layers.Layer]:
         return (
             self.token_embedding,
             self.position_embedding,
@@ -307,7 +309,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             self.embeddings_norm,
         )
 
-    def pool(self, sequence, attention_mask=None):
+    def pool(self, sequence: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The [CLS] vector `[B, D]`: tanh(W x_0 + b)."""
         first = sequence[:, 0]
         return first if self.pooler is None else self.pooler(first)

@@ -3,9 +3,13 @@
 The arguments besides the encoder, inputs, outputs and errors are those of the head's class.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_xfmr.checkpoints.sentence_modules import module_files
+from keras_xfmr.common.types import Config
 from keras_xfmr.models.bert import Bert
 from keras_xfmr.models.heads.classifier import Classifier, Tagger
 from keras_xfmr.models.heads.embedder import Embedder
@@ -20,7 +24,7 @@ class OverBert(OverPublished):
     over, argument, family = Bert, "bert", Bert.family
 
     @property
-    def bert(self):
+    def bert(self) -> Bert:
         """The encoder."""
         return self.encoder
 
@@ -51,7 +55,9 @@ class BertPretrainer(OverBert, MaskedLanguageModel):
         model.fit(text.PretrainingDataset("corpus.txt", tokenizer).dataset(), shuffle=False)
     """
 
-    def __init__(self, bert, *, next_sentence=True, name=None, **kwargs):
+    def __init__(
+        self, bert: Bert, *, next_sentence: bool = True, name: str | None = None, **kwargs
+    ) -> None:
         super().__init__(bert, next_sentence=next_sentence, name=name, **kwargs)
 
     @classmethod
@@ -62,7 +68,7 @@ class BertPretrainer(OverBert, MaskedLanguageModel):
             overrides = {"next_sentence": False, **overrides}
         return super()._for_checkpoint(checkpoint, overrides)
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return {"architectures": ["BertForPreTraining" if self.nsp_dense else "BertForMaskedLM"]}
 
 
@@ -83,15 +89,15 @@ class BertClassifier(OverBert, Classifier):
 
     def __init__(
         self,
-        bert,
-        num_classes=2,
+        bert: Bert,
+        num_classes: int = 2,
         *,
-        labels=None,
-        dropout_rate=None,
-        multi_label=False,
-        name=None,
+        labels: Sequence[str] | None = None,
+        dropout_rate: float | None = None,
+        multi_label: bool = False,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(
             bert,
             num_classes,
@@ -102,7 +108,7 @@ class BertClassifier(OverBert, Classifier):
             **kwargs,
         )
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return self._label_config("BertForSequenceClassification")
 
 
@@ -124,15 +130,15 @@ class BertTokenClassifier(OverBert, Tagger):
 
     def __init__(
         self,
-        bert,
-        num_classes=2,
+        bert: Bert,
+        num_classes: int = 2,
         *,
-        labels=None,
-        dropout_rate=None,
-        pad_class=None,
-        name=None,
+        labels: Sequence[str] | None = None,
+        dropout_rate: float | None = None,
+        pad_class: int | None = None,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(
             bert,
             num_classes,
@@ -143,7 +149,7 @@ class BertTokenClassifier(OverBert, Tagger):
             **kwargs,
         )
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return self._label_config("BertForTokenClassification")
 
 
@@ -161,10 +167,10 @@ class BertSpanPredictor(OverBert, SpanPredictor):
     (1, 4)
     """
 
-    def __init__(self, bert, *, name=None, **kwargs):
+    def __init__(self, bert: Bert, *, name: str | None = None, **kwargs) -> None:
         super().__init__(bert, name=name, **kwargs)
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return {"architectures": ["BertForQuestionAnswering"]}
 
 
@@ -186,8 +192,15 @@ class BertEmbedder(OverBert, Embedder):
     """
 
     def __init__(
-        self, bert, *, pooling="mean", normalize=True, projections=(), name=None, **kwargs
-    ):
+        self,
+        bert: Bert,
+        *,
+        pooling: str | Sequence[str] = "mean",
+        normalize: bool = True,
+        projections: Sequence[Config] = (),
+        name: str | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(
             bert,
             pooling=pooling,
@@ -197,8 +210,8 @@ class BertEmbedder(OverBert, Embedder):
             **kwargs,
         )
 
-    def hub_files(self):
+    def hub_files(self) -> dict[str, Any]:
         return module_files(self.pooling, self.normalize, self.projections, self.bert.d_model)
 
-    def hub_layers(self):
+    def hub_layers(self) -> dict[str, keras.layers.Layer]:
         return {f"{i}_Dense": layer for i, layer in enumerate(self.projection_layers, 2)}

@@ -3,11 +3,25 @@
 B batch, T words, C characters of a word, U units, P projection_dim
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import (
+    Activation,
+    Config,
+    DType,
+    Ids,
+    Initializer,
+    ModelInputs,
+    Self,
+    State,
+    Tensor,
+)
 from keras_xfmr.layers import CharacterCNN, Dropout, ScalarMix, TokenEmbedding
 from keras_xfmr.layers.characters import check_filters
 from keras_xfmr.layers.initializers import copy_initializer
@@ -25,7 +39,7 @@ BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, FILLING = 257, 258, 259, 260
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 
 # Peters et al. 2018, and the smaller models that were published with it.
-PRESETS = {
+PRESETS: dict[str, Config] = {
     "original": {},
     "medium": dict(units=2048, projection_dim=256, num_highway=1),
     "small": dict(units=1024, projection_dim=128, num_highway=1),
@@ -99,29 +113,29 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     def __init__(
         self,
-        vocab_size=None,
+        vocab_size: int | None = None,
         *,
-        units=4096,
-        projection_dim=512,
-        num_layers=2,
-        skip_connections=True,
-        cell_clip=3.0,
-        projection_clip=3.0,
-        max_characters=50,
-        character_dim=16,
-        filters=FILTERS,
-        num_highway=2,
-        activation="relu",
-        dropout_rate=0.1,
-        pad_id=0,
-        start_id=2,
-        end_id=3,
-        scalar_mix=None,
-        initializer=None,
-        dtype=None,
-        name=None,
+        units: int = 4096,
+        projection_dim: int = 512,
+        num_layers: int = 2,
+        skip_connections: bool = True,
+        cell_clip: float = 3.0,
+        projection_clip: float = 3.0,
+        max_characters: int = 50,
+        character_dim: int = 16,
+        filters: Sequence[Sequence[int]] = FILTERS,
+        num_highway: int = 2,
+        activation: Activation = "relu",
+        dropout_rate: float = 0.1,
+        pad_id: int = 0,
+        start_id: int = 2,
+        end_id: int = 3,
+        scalar_mix: Config | None = None,
+        initializer: Initializer | None = None,
+        dtype: DType | None = None,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         self._config = config = _checked(dict(
@@ -134,7 +148,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
-        self._lora = {}
+        self._lora: Config = {}
         self.projection_dim, self.dropout_rate = config["projection_dim"], dropout_rate
         self.d_model = 2 * self.projection_dim
         self.of_characters = vocab_size is None
@@ -184,7 +198,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         )  # fmt: skip
 
     @classmethod
-    def from_preset(cls, preset, **overrides):
+    def from_preset(cls, preset: str, **overrides) -> Self:
         """The sizes of a published model, with freshly drawn weights.
 
         Args:
@@ -203,20 +217,22 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         check_choice("preset", preset, PRESETS)
         return cls(**{**PRESETS[preset], **overrides})
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return {"architectures": ["Elmo"]}
 
     # ---- what heads read, see `Encoder`
 
-    def vectors(self, attention_mask, training=None, **words):
+    def vectors(
+        self, attention_mask: Tensor, training: bool | None = None, **words
+    ) -> list[Tensor]:
         """The vectors of every layer, h_0 first, `[B, T, 2 P]` each; a head mixes them."""
         return self._encode(words[self.words_input], attention_mask, None, training)[0]
 
-    def scalar_mix(self):
+    def scalar_mix(self) -> ScalarMix:
         options = self._config["scalar_mix"] or {}
         return ScalarMix(**options, dtype=self.dtype_policy, name="scalar_mix")
 
-    def pool(self, sequence, attention_mask=None):
+    def pool(self, sequence: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The mean of the words of each row `[B, 2 P]`; zeros for a row without words."""
         if attention_mask is None:
             return ops.mean(sequence, axis=1)
@@ -224,13 +240,13 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         count = ops.maximum(ops.sum(shown, axis=1), 1)
         return ops.sum(sequence * shown, axis=1) / count
 
-    def initializer(self):
+    def initializer(self) -> Initializer:
         """What the layers of heads are drawn from."""
         return keras.initializers.GlorotUniform()
 
     # ---- the call
 
-    def encode(self, inputs, state=None):
+    def encode(self, inputs: ModelInputs, state: State | None = None) -> tuple[list[Tensor], State]:
         """The vectors of every layer, and the state behind the sentences.
 
         Args:
@@ -267,7 +283,13 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
                 f"zeros: h and c of the shapes {pair} for each LSTM. Received: shapes {shapes}."
             )
 
-    def call(self, inputs, training=None, mask=None, validate=True):
+    def call(
+        self,
+        inputs: ModelInputs,
+        training: bool | None = None,
+        mask: Any = None,
+        validate: bool = True,
+    ) -> Sequence[Tensor]:
         found = super().call(inputs, training=training, mask=mask, validate=validate)
         return found if isinstance(found, (list, tuple)) else [found]  # Keras unpacks one alone
 
@@ -285,7 +307,13 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         ]
         return vectors, state
 
-    def read(self, sequences, masks, state=None, training=None):
+    def read(
+        self,
+        sequences: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        state: State | None = None,
+        training: bool | None = None,
+    ) -> tuple[list[tuple[Tensor, Tensor]], State]:
         """Both directions over vectors that are in the order in which each is read.
 
         Args:
@@ -306,7 +334,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             states.append(after)
         return layers, states
 
-    def embed(self, ids, training=None):
+    def embed(self, ids: Ids, training: bool | None = None) -> Tensor:
         """The words' vectors `[B, T, P]`."""
         options = {} if self.of_characters else {"validate": False}
         return self.embeddings_dropout(self.token_embedding(ids, **options), training=training)
@@ -322,7 +350,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             ids = ids + self._config[("start_id", "end_id")[place]]
         return self.embed(ids, training)
 
-    def shown(self, ids):
+    def shown(self, ids: Ids) -> Tensor:
         """Which words are no padding, int32 `[B, T]`."""
         shown = ops.not_equal(ids, 0 if self.of_characters else self.pad_token_id)
         return ops.cast(ops.any(shown, axis=-1) if self.of_characters else shown, "int32")

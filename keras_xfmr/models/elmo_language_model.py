@@ -5,6 +5,8 @@ B batch, T length, C characters of a word, P projection_dim, V vocab_size, K sam
 
 import inspect
 import types
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,6 +14,7 @@ from keras import ops
 from keras_xfmr import functional, kernels
 from keras_xfmr.checkpoints.families.elmo import softmax_size
 from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.common.types import ArrayLike, Config, ModelInputs, Tensor
 from keras_xfmr.models.core.bidirectional import DIRECTIONS, ResetState, RowState
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.inputs import Inputs, Range
@@ -72,8 +75,15 @@ class ElmoLanguageModel(OverPublished, Head):
     default_loss_weights = dict.fromkeys(DIRECTIONS, 0.5)
 
     def __init__(
-        self, encoder, vocab_size, *, num_sampled=None, state_rows=None, name=None, **kwargs
-    ):
+        self,
+        encoder: Elmo,
+        vocab_size: int,
+        *,
+        num_sampled: int | None = None,
+        state_rows: int | None = None,
+        name: str | None = None,
+        **kwargs,
+    ) -> None:
         self.refuse_unknown(kwargs)
         if not isinstance(encoder, Elmo):
             raise TypeError(f"`encoder` must be a keras_xfmr.models.Elmo. Received: {encoder!r}.")
@@ -130,27 +140,36 @@ class ElmoLanguageModel(OverPublished, Head):
 
     # ---- labels and the loss
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         for name, values in (labels if isinstance(labels, dict) else {}).items():
             ignored = self.ignored_label(name)
             yield Range(f"Labels of `{name}`", values, self.vocab_size, "vocab_size", ignored)
 
-    def described_outputs(self):
+    def described_outputs(self) -> dict[str, Output]:
         return {name: Output("vocabulary", self.vocab_size, IGNORED) for name in DIRECTIONS}
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         """As Keras'; with `num_sampled` over the label and the sample, where it trains."""
         if self._gave_vectors(y_pred):
             y, y_pred = self._sampled(y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         """As Keras'; over a sample there are no metrics besides the losses."""
         if not self._gave_vectors(y_pred):
             return super().compute_metrics(x, y, y_pred, sample_weight)
         return self._loss_results()
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Any]:
         """As Keras'; the losses alone where no metric has been updated yet, as in sampled steps."""
         if all(getattr(metric, "built", True) for metric in self.metrics):
             return super().get_metrics_result()
@@ -179,12 +198,14 @@ class ElmoLanguageModel(OverPublished, Head):
 
     # ---- the state of contiguous rows
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Sets the state of all rows to zeros, as `fit` and `evaluate` do themselves."""
         if self.state is not None:
             self.state.assign([ops.zeros(weight.shape) for weight in self.state.weights])
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args, **kwargs
+    ) -> keras.callbacks.History:
         if self.state is None:
             return super().fit(x, y, *args, **kwargs)
         given = _arguments("fit", self, x, y, *args, **kwargs)
@@ -202,7 +223,7 @@ class ElmoLanguageModel(OverPublished, Head):
         finally:
             self._held.fitting = not outer
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args, **kwargs) -> Any:
         # Keras' `fit` passes arguments of its own, and the callbacks that it has.
         if self.state is None or isinstance(
             kwargs.get("callbacks"), keras.callbacks.CallbackList
@@ -210,7 +231,7 @@ class ElmoLanguageModel(OverPublished, Head):
             return super().evaluate(x, y, *args, **kwargs)
         return super().evaluate(**self._with_reset("evaluate", x, y, *args, **kwargs))
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args, **kwargs) -> Any:
         if self.state is None:
             return super().predict(x, *args, **kwargs)
         return super().predict(**self._with_reset("predict", x, *args, **kwargs))
@@ -259,7 +280,7 @@ class ElmoLanguageModel(OverPublished, Head):
     def _head_arguments(cls, checkpoint, given):
         return {} if "vocab_size" in given else {"vocab_size": softmax_size(checkpoint)}
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return {"architectures": ["ElmoLanguageModel"], "n_tokens_vocab": self.vocab_size}
 
 

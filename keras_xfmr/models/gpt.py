@@ -3,11 +3,25 @@
 B batch, T length, D d_model, V vocab_size
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import (
+    Activation,
+    ArrayLike,
+    Config,
+    DType,
+    Initializer,
+    ModelInputs,
+    Self,
+    Tensor,
+)
+from keras_xfmr.decoding import Decoder
 from keras_xfmr.layers import (
     Dropout,
     EncoderBlock,
@@ -33,7 +47,7 @@ from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
 from keras_xfmr.models.core.watched import run_block
 
 # Radford et al. 2018 (gpt), 2019 (the sizes of GPT-2).
-PRESETS = {
+PRESETS: dict[str, Config] = {
     "gpt": dict(
         vocab_size=40478, max_length=512, d_model=768, num_heads=12, ffn_dim=3072, num_layers=12,
         norm_first=False,
@@ -114,34 +128,34 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
     def __init__(
         self,
-        vocab_size=50257,
+        vocab_size: int = 50257,
         *,
-        d_model=768,
-        num_heads=12,
-        num_key_value_heads=None,
-        ffn_dim=3072,
-        num_layers=12,
-        max_length=1024,
-        positions="learned",
-        dropout_rate=0.1,
-        attention_dropout_rate=0.1,
-        embedding_dropout_rate=None,
-        activation="gelu_tanh",
-        norm="layer_norm",
-        norm_first=True,
-        use_bias=True,
-        epsilon=1e-5,
-        tie_output=True,
-        initializer_range=0.02,
-        initializer=None,
-        pad_id=None,
-        start_id=None,
-        end_id=None,
-        rematerialize=False,
-        dtype=None,
-        name=None,
+        d_model: int = 768,
+        num_heads: int = 12,
+        num_key_value_heads: int | None = None,
+        ffn_dim: int = 3072,
+        num_layers: int = 12,
+        max_length: int = 1024,
+        positions: str = "learned",
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.1,
+        embedding_dropout_rate: float | None = None,
+        activation: Activation = "gelu_tanh",
+        norm: str = "layer_norm",
+        norm_first: bool = True,
+        use_bias: bool = True,
+        epsilon: float = 1e-5,
+        tie_output: bool = True,
+        initializer_range: float = 0.02,
+        initializer: Initializer | None = None,
+        pad_id: int | None = None,
+        start_id: int | None = None,
+        end_id: int | None = None,
+        rematerialize: bool = False,
+        dtype: DType | None = None,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         self._config = config = _checked(dict(
@@ -156,7 +170,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
             dtype=keras.dtype_policies.serialize(policy),
         ))  # fmt: skip
         self._given_initializer = keras.initializers.get(initializer)
-        self._lora = {}
+        self._lora: Config = {}
         vocab_size, d_model, max_length = map(config.get, ("vocab_size", "d_model", "max_length"))
         last = vocab_size - 1
         self.pad_id = config["pad_id"]
@@ -247,7 +261,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         return ops.cast(ops.not_equal(inputs["token_ids"], self.pad_id), "int32")
 
     @classmethod
-    def from_preset(cls, preset, **overrides):
+    def from_preset(cls, preset: str, **overrides) -> Self:
         """The sizes of a published model, with freshly drawn weights.
 
         Args:
@@ -268,7 +282,14 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
     # ---- the graph's two parts
 
-    def encode(self, token_ids, attention_mask, document_ids, training=None, run=run_block):
+    def encode(
+        self,
+        token_ids: Tensor,
+        attention_mask: Tensor,
+        document_ids: Tensor,
+        training: bool | None = None,
+        run: Callable[..., Tensor] = run_block,
+    ) -> Tensor:
         """The vectors of every position, which `logits` takes, `[B, T, D]`."""
         documents = document_ids * ops.cast(ops.not_equal(attention_mask, 0), document_ids.dtype)
         x = self.token_embedding(token_ids, validate=False)
@@ -282,7 +303,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     def _normalized(self, x):
         return x if self.final_norm is None else self.final_norm(x)
 
-    def pool(self, sequence, attention_mask=None):
+    def pool(self, sequence: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """The vectors of the rows' last tokens `[B, D]`, which have seen all of their row."""
         if attention_mask is None:
             return sequence[:, -1]
@@ -290,42 +311,42 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         last = ops.expand_dims(ops.argmax(seen, axis=1), (1, 2))  # the first that has seen most
         return ops.squeeze(ops.take_along_axis(sequence, last, axis=1), 1)
 
-    def initializer(self):
+    def initializer(self) -> Initializer:
         """What the layers of heads are drawn from."""
         return keras.initializers.RandomNormal(stddev=self._config["initializer_range"])
 
-    def logits(self, x, products=None):
+    def logits(self, x: Tensor, products: Prepared | None = None) -> Tensor:
         """Logits `[..., V]` of vectors `[..., D]` of `encode`; `products` are those of a loop."""
         if self.output_dense is not None:
             return self.output_dense(x)
         return project(self.token_embedding, x, products, reverse=True)
 
     @property
-    def encoder_blocks(self):
+    def encoder_blocks(self) -> list[EncoderBlock]:
         """The blocks, by the name that `freeze` and its kin know."""
         return self.decoder_blocks
 
-    def embedding_layers(self):
+    def embedding_layers(self) -> Sequence[keras.layers.Layer]:
         """The layers below the blocks."""
         learned = isinstance(self.position_embedding, PositionEmbedding)
         return (self.token_embedding, *([self.position_embedding] if learned else []))
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return {"architectures": ["GPT2LMHeadModel"]}
 
     # ---- data are validated
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         size = self.token_embedding.input_dim
         yield Range("Labels", labels, size, ignored=self.ignored_label())
 
-    def described_outputs(self):
+    def described_outputs(self) -> Output:
         size = self.token_embedding.input_dim
         return Output("vocabulary", size, self.pad_id if self.hides_padding else IGNORED)
 
     # ---- decoding
 
-    def decoder(self, context=None, *, rows=None):
+    def decoder(self, context: Any = None, *, rows: int | None = None) -> Decoder:
         """What a search of `keras_xfmr.decoding` decodes with; there is no context.
 
         Args:

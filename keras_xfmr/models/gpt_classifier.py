@@ -3,8 +3,13 @@
 B batch, T length, C classes, V vocab_size
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import keras
 
+from keras_xfmr.common.types import ArrayLike, Config, ModelInputs
+from keras_xfmr.layers import TokenEmbedding
+from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.inputs import Range
 from keras_xfmr.models.gpt import Gpt
 from keras_xfmr.models.heads.classifier import Classifier
@@ -59,15 +64,15 @@ class GptClassifier(OverPublished, Classifier):
 
     def __init__(
         self,
-        gpt,
-        num_classes=2,
+        gpt: Gpt,
+        num_classes: int = 2,
         *,
-        labels=None,
-        dropout_rate=None,
-        multi_label=False,
-        name=None,
+        labels: Sequence[str] | None = None,
+        dropout_rate: float | None = None,
+        multi_label: bool = False,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         if not isinstance(gpt, Gpt):
             raise TypeError(f"`gpt` must be a keras_xfmr.models.Gpt. Received: {gpt!r}.")
         super().__init__(
@@ -81,12 +86,12 @@ class GptClassifier(OverPublished, Classifier):
         )
 
     @property
-    def gpt(self):
+    def gpt(self) -> Gpt:
         """The `Gpt`."""
         return self.encoder
 
     @property
-    def token_embedding(self):
+    def token_embedding(self) -> TokenEmbedding:
         """The table to which `lm` may be tied."""
         return self.gpt.token_embedding
 
@@ -94,7 +99,7 @@ class GptClassifier(OverPublished, Classifier):
         classes = super()._outputs(sequence, pooled, inputs)
         return {"classes": classes, "lm": self.gpt.logits(sequence)}
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         labels = labels if isinstance(labels, dict) else {}
         if labels.get("classes") is not None:
             for part in super().label_ranges(labels["classes"], inputs):
@@ -103,8 +108,8 @@ class GptClassifier(OverPublished, Classifier):
             size = self.token_embedding.input_dim
             yield Range("Labels of `lm`", labels["lm"], size, ignored=self.ignored_label("lm"))
 
-    def described_outputs(self):
+    def described_outputs(self) -> dict[str, Output]:
         return {"classes": super().described_outputs(), "lm": self.gpt.described_outputs()}
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         return self._label_config("GPT2ForSequenceClassification")

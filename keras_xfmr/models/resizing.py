@@ -3,6 +3,9 @@
 V vocab_size
 """
 
+import typing
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -11,8 +14,10 @@ from keras_xfmr.models.core.arguments import NamedArguments
 
 SIZES = ("vocab_size", "source_vocab_size", "target_vocab_size")
 
+Model = typing.TypeVar("Model", bound=keras.Model)
 
-def resize_token_embeddings(model, size):
+
+def resize_token_embeddings(model: Model, size: int | tuple[int, int]) -> Model:
     """A new model with `size` tokens, for a tokenizer with added tokens.
 
     The first rows of each table of tokens, and of the outputs that have a number for each token,
@@ -42,7 +47,7 @@ def resize_token_embeddings(model, size):
         raise ValueError(f"Expected a model of keras_xfmr. Received: {type(model).__name__}.")
     sizes = size if isinstance(size, (list, tuple)) else [size]
     sizes = [check_positive_int("size", one) for one in sizes]
-    changed = []
+    changed: list[str] = []
     config = _resized(model.get_config(), sizes, changed)
     if not changed:
         raise ValueError(f"This {type(model).__name__} has no table of tokens to resize.")

@@ -4,10 +4,24 @@ B batch, S source, T target, N heads, D d_model, V vocab_size
 """
 
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import keras
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import (
+    Activation,
+    ArrayLike,
+    Config,
+    DType,
+    Ids,
+    ModelInputs,
+    Self,
+    Tensor,
+)
+from keras_xfmr.decoding import Decoder
 from keras_xfmr.layers import (
     DecoderBlock,
     Dropout,
@@ -28,7 +42,7 @@ from keras_xfmr.models.core.inputs import Input, Inputs, Range
 from keras_xfmr.models.core.sequence_to_sequence import SequenceToSequence
 from keras_xfmr.models.core.watched import Watched, run_block
 
-PRESETS = {
+PRESETS: dict[str, Config] = {
     "base": {"d_model": 512, "num_heads": 8, "ffn_dim": 2048, "num_layers": 6},
     "big": {
         "d_model": 1024,
@@ -97,33 +111,33 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
 
     def __init__(
         self,
-        source_vocab_size,
-        target_vocab_size=None,
+        source_vocab_size: int,
+        target_vocab_size: int | None = None,
         *,
-        d_model=512,
-        num_heads=8,
-        ffn_dim=2048,
-        num_layers=6,
-        dropout_rate=0.1,
-        attention_dropout_rate=0.0,
-        activation="relu",
-        norm="layer_norm",
-        norm_first=False,
-        epsilon=1e-6,
-        final_norm=None,
-        tie_output=True,
-        output_bias=False,
-        positions="interleaved",
-        max_length=None,
-        scale_embeddings=True,
-        pad_id=0,
-        start_id=2,
-        end_id=3,
-        rematerialize=False,
-        dtype=None,
-        name=None,
+        d_model: int = 512,
+        num_heads: int = 8,
+        ffn_dim: int = 2048,
+        num_layers: int | tuple[int, int] = 6,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.0,
+        activation: Activation = "relu",
+        norm: str = "layer_norm",
+        norm_first: bool = False,
+        epsilon: float = 1e-6,
+        final_norm: bool | None = None,
+        tie_output: bool = True,
+        output_bias: bool = False,
+        positions: str = "interleaved",
+        max_length: int | None = None,
+        scale_embeddings: bool = True,
+        pad_id: int = 0,
+        start_id: int = 2,
+        end_id: int = 3,
+        rematerialize: bool = False,
+        dtype: DType | None = None,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         self.refuse_unknown(kwargs)
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         self._config = config = _checked(dict(
@@ -181,11 +195,11 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         super().__init__(inputs=inputs, outputs=logits, name=name, **kwargs)
         self.dtype_policy = policy  # `compile` scales the loss by it
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**self._config, "name": self.name, **freeze_config(self, self.weights)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: Config | None = None) -> Self:
         config = dict(config)
         noted = {key: config.pop(key) for key in FREEZE_KEYS if key in config}
         model = cls(**config)
@@ -193,7 +207,9 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         return model
 
     @classmethod
-    def from_preset(cls, preset, source_vocab_size, target_vocab_size=None, **overrides):
+    def from_preset(
+        cls, preset: str, source_vocab_size: int, target_vocab_size: int | None = None, **overrides
+    ) -> Self:
         """The paper's sizes (table 3), with freshly drawn weights.
 
         Args:
@@ -214,25 +230,27 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
 
     # ---- data are validated
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         size = self.target_embedding.input_dim
         yield Range("Labels", labels, size, ignored=self.ignored_label())
 
-    def described_outputs(self):
+    def described_outputs(self) -> Output:
         return Output("vocabulary", self.target_embedding.input_dim, self.pad_id)
 
     # ---- the two halves
 
-    def encode(self, source_ids, training=None):
+    def encode(self, source_ids: Ids, training: bool | None = None) -> Tensor:
         """Memory `[B, S, D]` of source ids `[B, S]`; padding is seen by no one."""
         return self._encode(functional.as_array(source_ids), training)
 
-    def decode(self, target_ids, memory, source_ids, training=None):
+    def decode(
+        self, target_ids: Ids, memory: Tensor, source_ids: Ids, training: bool | None = None
+    ) -> Tensor:
         """Logits `[B, T, V]` of the token after each of `target_ids [B, T]`."""
         target_ids, source_ids = map(functional.as_array, (target_ids, source_ids))
         return self._decode(target_ids, memory, source_ids, training)
 
-    def attention_weights(self, source_ids, target_ids):
+    def attention_weights(self, source_ids: Ids, target_ids: Ids) -> dict[str, list[Tensor]]:
         """The attention weights of every block, without dropout.
 
         Args:
@@ -276,12 +294,12 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
 
     # ---- decoding
 
-    def context(self, source_ids):
+    def context(self, source_ids: Ids) -> tuple[Tensor, Tensor]:
         """What `decoder` reads: the memory `[B, S, D]` and the mask of its padding `[B, 1, S]`."""
         mask = functional.padding_mask(functional.as_array(source_ids), self.pad_id)
         return self.encode(source_ids, training=False), mask
 
-    def decoder(self, context, *, rows=None):
+    def decoder(self, context: Any, *, rows: int | None = None) -> Decoder:
         """What a search of `keras_xfmr.decoding` decodes with.
 
         The projected memory is kept once for all the beams of a sentence; the state is the

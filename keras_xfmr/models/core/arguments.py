@@ -1,22 +1,24 @@
 """Arguments and inputs of models: their names, unknown ones, sizes."""
 
 import collections.abc
+from typing import Any
 
 import keras
 
 from keras_xfmr.common.arguments import argument_names, hints
 from keras_xfmr.common.checks import check_positive_int, check_rate
+from keras_xfmr.common.types import Config, Mixin
 
 
-class NamedArguments:
+class NamedArguments(Mixin):
     """A mixin of models whose constructor takes sizes by name."""
 
     @classmethod
-    def argument_names(cls):
+    def argument_names(cls) -> list[str]:
         """Names of the constructor's arguments, those of constructors that it calls included."""
         return argument_names(kind for kind in cls.__mro__ if issubclass(kind, NamedArguments))
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         """Refuses another layer in the place of one that the graph was built with.
 
         The graph would keep the old one, so that `fit` and `generate` would compute two models.
@@ -29,7 +31,7 @@ class NamedArguments:
             )
         super().__setattr__(name, value)
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args, **kwargs) -> None:
         """Refused: Keras quantizes its own dense layers alone, and a model that comes back from its
         sizes has no place for what it would save."""
         raise NotImplementedError(
@@ -38,7 +40,7 @@ class NamedArguments:
         )
 
     @classmethod
-    def refuse_unknown(cls, arguments):
+    def refuse_unknown(cls, arguments: Config) -> None:
         """Raises TypeError for arguments that `keras.Model` would leave unread."""
         unknown, known = sorted(set(arguments) - {"trainable"}), cls.argument_names()
         if unknown:

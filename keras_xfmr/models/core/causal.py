@@ -3,10 +3,14 @@
 B batch, P prompt length, T length
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from keras import ops
 
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import ArrayLike, Ids, ModelInputs, Search, Tensor
+from keras_xfmr.decoding import Decoder
 from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.prompts import align_right, as_rows
 
@@ -20,11 +24,13 @@ class Causal(Generative):
     """
 
     @property
-    def hides_padding(self):
+    def hides_padding(self) -> bool:
         """Whether `pad_id` is an id of its own, which hides what it stands for."""
         return self.pad_id not in (None, self.start_id, self.end_id)
 
-    def start_search(self, inputs, beams=1):
+    def start_search(
+        self, inputs: ModelInputs, beams: int = 1
+    ) -> tuple[Decoder, Tensor, Tensor | None]:
         rows = ops.shape(inputs["prompt"])[0]
         known = isinstance(rows, int)
         decoder = self.decoder(rows=rows * beams if known else None)
@@ -32,15 +38,15 @@ class Causal(Generative):
 
     def generate(
         self,
-        prompt,
+        prompt: Ids,
         *,
-        lengths=None,
-        max_length=64,
-        search="greedy",
-        truncate=False,
-        jit_compile=True,
+        lengths: ArrayLike | None = None,
+        max_length: int = 64,
+        search: Search = "greedy",
+        truncate: bool = False,
+        jit_compile: bool = True,
         **options,
-    ):
+    ) -> dict[str, np.ndarray]:
         """Goes on with prompts, by a compiled search with cached keys and values.
 
         A prompt is read in one parallel pass. Prompts of different lengths give the same text
@@ -79,15 +85,15 @@ class Causal(Generative):
 
     def stream(
         self,
-        prompt,
+        prompt: Ids,
         *,
-        lengths=None,
-        max_length=64,
-        search="greedy",
-        truncate=False,
-        jit_compile=True,
+        lengths: ArrayLike | None = None,
+        max_length: int = 64,
+        search: Search = "greedy",
+        truncate: bool = False,
+        jit_compile: bool = True,
         **options,
-    ):
+    ) -> Iterator[np.ndarray]:
         """Goes on with prompts, and hands out each token as it comes.
 
         The tokens are those of `generate` with the same arguments and the same seed. One program
@@ -149,7 +155,7 @@ class Causal(Generative):
             self.token_embedding.check_ids(row)
         return rows
 
-    def score(self, token_ids, lengths=None):
+    def score(self, token_ids: Ids, lengths: ArrayLike | None = None) -> dict[str, np.ndarray]:
         """Log-probabilities of given texts, each token's given those before it.
 
         Args:

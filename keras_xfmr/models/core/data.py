@@ -2,26 +2,30 @@
 
 import inspect
 import types
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.types import ArrayLike, Config, Mixin, ModelInputs
 from keras_xfmr.models.core import compiled
-from keras_xfmr.models.core.inputs import check_range, refuse_texts, refuse_unpacked
+from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.inputs import Range, check_range, refuse_texts, refuse_unpacked
 
 BATCHES = "batches, such as those of a `tf.data.Dataset`, or `train_on_batch` and its kin"
 
 
-class ValidatesData:
+class ValidatesData(Mixin):
     """A mixin of models over token ids, to stand before `keras.Model`.
 
     Under XLA an id outside its table is another row, a label outside the classes a loss of NaN. A
     model has `declared_inputs`, the `Inputs` that it reads, and may define `label_ranges`.
     """
 
-    def __call__(self, inputs, *args, validate=True, **kwargs):
+    def __call__(self, inputs: ModelInputs, *args, validate: bool = True, **kwargs) -> Any:
         """Calls the model on inputs that are validated once, those that were left out completed.
 
         A model that calls this one with inputs of its own passes `validate=False`.
@@ -32,15 +36,27 @@ class ValidatesData:
             kwargs["validate"] = False  # so that a functional model calls it so, too
         return super().__call__(inputs, *args, **kwargs)
 
-    def call(self, inputs, training=None, mask=None, validate=True):
+    def call(
+        self,
+        inputs: ModelInputs,
+        training: bool | None = None,
+        mask: Any = None,
+        validate: bool = True,
+    ) -> Any:
         # Training on JAX comes here directly, and may leave out inputs.
         inputs = self.declared_inputs.complete(inputs)
         return super().call(inputs, training=training, mask=mask)
 
-    def compute_output_spec(self, inputs, training=None, mask=None, validate=True):
+    def compute_output_spec(
+        self,
+        inputs: ModelInputs,
+        training: bool | None = None,
+        mask: Any = None,
+        validate: bool = True,
+    ) -> Any:
         return super().compute_output_spec(inputs, training=training, mask=mask)
 
-    def validated_inputs(self, inputs):
+    def validated_inputs(self, inputs: ModelInputs) -> ModelInputs:
         """The inputs of the functional graph from what the model was called with.
 
         Raises:
@@ -55,7 +71,7 @@ class ValidatesData:
             self.warn_of({name: completed[name] for name in inputs if name in completed})
         return completed
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         """The `Range`s of labels.
 
         Args:
@@ -64,7 +80,7 @@ class ValidatesData:
         """
         return ()
 
-    def warn_of(self, inputs):
+    def warn_of(self, inputs: Mapping[str, ArrayLike]) -> None:
         """Warns of inputs that are allowed and cannot be meant.
 
         Args:
@@ -75,9 +91,10 @@ class ValidatesData:
     # ---- what `compile` is given
 
     unfit = None  # why the loss or a metric cannot be meant
-    default_loss_weights = None  # of named outputs, where `compile` is given none
+    # Of named outputs, where `compile` is given none.
+    default_loss_weights: dict[str, float] | None = None
 
-    def described_outputs(self):
+    def described_outputs(self) -> Output | dict[str, Output]:
         """What each output is: a `compiled.Output`, or a dictionary of them by their names.
 
         Losses and metrics for what is not described here are not looked at.
@@ -86,14 +103,14 @@ class ValidatesData:
 
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
         *args,
         **kwargs,
-    ):
+    ) -> None:
         """As `keras.Model.compile`; what cannot be meant is refused when training begins.
 
         `fit`, `evaluate`, `train_on_batch` and `test_on_batch` raise ValueError where a loss or a
@@ -129,7 +146,7 @@ class ValidatesData:
             weighted_metrics=weighted_metrics,
         )
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Config) -> None:
         """As Keras', which only warns where `compile` is not its own."""
         if type(self).compile is not ValidatesData.compile:
             return super().compile_from_config(config)  # of a user's subclass
@@ -158,14 +175,16 @@ class ValidatesData:
                 f"a strategy of {replicas} replicas."
             )
 
-    def ignored_label(self, output=None):
+    def ignored_label(self, output: str | None = None) -> int | None:
         """The label that the loss of an output leaves out, or None."""
         loss = getattr(self, "loss", None)
         return compiled.ignored_label(loss, self.described_outputs(), output)
 
     # ---- what Keras' methods do besides
 
-    def fit(self, x=None, y=None, *args, **kwargs):
+    def fit(
+        self, x: Any = None, y: Any = None, *args, **kwargs
+    ) -> keras.callbacks.History:
         self._refuse_unfit()
         self._refuse_pairs(x, BATCHES)
         self.check_data(x, y)
@@ -182,36 +201,36 @@ class ValidatesData:
         with kernels.refusing_uneven(self):
             return super().fit(*given.args, **given.kwargs)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args, **kwargs) -> Any:
         self._refuse_unfit()
         self._refuse_pairs(x, BATCHES)
         self.check_data(x, y)
         with kernels.refusing_uneven(self):
             return super().evaluate(self._validated(x), y, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: Any, *args, **kwargs) -> Any:
         self._refuse_xla()
         self._refuse_pairs(x, BATCHES)
         self.check_data(x)
         return super().predict(self._validated(x), *args, **kwargs)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
+    def train_on_batch(self, x: Any, y: Any = None, *args, **kwargs) -> Any:
         self._refuse_unfit()
         self.check_data(x, y)
         kernels.build_training(self, x, y)
         return super().train_on_batch(x, y, *args, **kwargs)
 
-    def test_on_batch(self, x, y=None, *args, **kwargs):
+    def test_on_batch(self, x: Any, y: Any = None, *args, **kwargs) -> Any:
         self._refuse_unfit()
         self.check_data(x, y)
         return super().test_on_batch(x, y, *args, **kwargs)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: Any) -> Any:
         self._refuse_xla()
         self.check_data(x)
         return super().predict_on_batch(x)
 
-    def check_data(self, inputs, labels=None):
+    def check_data(self, inputs: ModelInputs, labels: ModelInputs | None = None) -> None:
         """Raises ValueError where an id, a segment, a position or a label is outside its range.
 
         Under XLA it would be another row, or a loss of NaN. `fit` and its kin call this with

@@ -5,16 +5,18 @@ B batch, T length, N documents, D d_model
 
 import inspect
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
+from keras_xfmr.common.types import Initializer, Mixin, ModelInputs, Tensor
 from keras_xfmr.layers import ScalarMix
 from keras_xfmr.models.core.inputs import Input
 from keras_xfmr.models.core.watched import Watched
 
 
-class Encoder:
+class Encoder(Mixin):
     """The protocol of encoders: what the heads of `models/heads/` read of them, and no more.
 
     A model that stands before `keras.Model` with this mixin, and has the attributes and methods
@@ -48,13 +50,13 @@ class Encoder:
     (True, True)
     """
 
-    pooler = None
+    pooler: keras.layers.Layer | None = None
     causal = False
     mixes = False
     packed = False
     words_input = "token_ids"
 
-    def encode(self, **inputs):
+    def encode(self, **inputs) -> Tensor:
         """The vectors of every position, `[B, T, D]`. Where this `mixes`, heads do not call it.
 
         Args:
@@ -63,11 +65,11 @@ class Encoder:
         """
         raise NotImplementedError
 
-    def vectors(self, **inputs):
+    def vectors(self, **inputs) -> list[Tensor]:
         """The vectors of each layer that a head reads: by default those of `encode` alone."""
         return [self.encode(**inputs)]
 
-    def hidden_states(self, inputs):
+    def hidden_states(self, inputs: ModelInputs) -> list[Tensor]:
         """The vectors of every layer, without dropout.
 
         Args:
@@ -93,7 +95,7 @@ class Encoder:
         watched = self._watched(inputs)
         return [*watched.states, watched.last]
 
-    def attention_weights(self, inputs):
+    def attention_weights(self, inputs: ModelInputs) -> list[Tensor]:
         """The attention weights of every block, without dropout.
 
         Args:
@@ -129,11 +131,11 @@ class Encoder:
         watched.last = self.encode(**inputs, training=False, run=watched)
         return watched
 
-    def scalar_mix(self):
+    def scalar_mix(self) -> ScalarMix:
         """The layer by which a head mixes `vectors`, a new one for each, where this `mixes`."""
         return ScalarMix(dtype=self.dtype_policy, name="scalar_mix")
 
-    def pool(self, sequence, attention_mask=None):
+    def pool(self, sequence: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """One vector of a row, `[B, D]`: by default that of its first position.
 
         Args:
@@ -142,11 +144,11 @@ class Encoder:
         """
         return sequence[:, 0]
 
-    def initializer(self):
+    def initializer(self) -> Initializer:
         """What weights are drawn from, a fresh one for each layer."""
         raise NotImplementedError
 
-    def embedding_layers(self):
+    def embedding_layers(self) -> Sequence[keras.layers.Layer]:
         """The layers below the blocks, which `freeze` and the rates of layers count as one."""
         return (self.token_embedding,)
 

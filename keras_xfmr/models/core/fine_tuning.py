@@ -3,16 +3,19 @@
 import collections
 import numbers
 import os
+from collections.abc import Sequence
 
 import keras
+
+from keras_xfmr.common.types import Config, Mixin, Self
 
 FREEZE_KEYS = ("frozen", "trainable")  # entries of a configuration, by `freeze_config`
 
 
-class Adaptable:
+class Adaptable(Mixin):
     """A mixin of encoders: what is trained, and how that is part of a saved model."""
 
-    def freeze(self, num_layers, *, embeddings=True):
+    def freeze(self, num_layers: int, *, embeddings: bool = True) -> None:
         """Keeps the embeddings and the first `num_layers` blocks from being trained.
 
         The other blocks are trained; with low-rank updates, their updates alone. Compile the model
@@ -44,7 +47,7 @@ class Adaptable:
         if self._lora:
             self._train_updates_alone()
 
-    def layer_learning_rates(self, decay):
+    def layer_learning_rates(self, decay: float) -> dict[str, float]:
         """Factors of the learning rate that fall from the top block to the embeddings.
 
         decay^(num_layers - i) for block i, decay^(num_layers + 1) for the embeddings, 1 for the
@@ -72,7 +75,9 @@ class Adaptable:
         factors |= {block.name: decay ** (count - i) for i, block in enumerate(self.encoder_blocks)}
         return factors
 
-    def enable_lora(self, rank, *, targets=("query", "value"), alpha=None):
+    def enable_lora(
+        self, rank: int, *, targets: Sequence[str] = ("query", "value"), alpha: float | None = None
+    ) -> None:
         """Freezes the encoder and gives its projections trainable low-rank updates.
 
         W + alpha / rank * A B (Hu et al. 2022), by Keras' own `enable_lora`: for query, key and
@@ -125,13 +130,13 @@ class Adaptable:
 
     # ---- in a configuration
 
-    def get_config(self):
+    def get_config(self) -> Config:
         lora = {"lora": self._lora} if self._lora else {}
         frozen = freeze_config(self, self.weights)
         return {**self._config, "name": self.name, **lora, **frozen}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: Config | None = None) -> Self:
         config = dict(config)
         lora, frozen = config.pop("lora", {}), {}
         for key in FREEZE_KEYS:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import numbers
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from keras import ops
 
 from keras_xfmr import decoding, kernels
 from keras_xfmr.common.checks import check_positive_int, check_seed
+from keras_xfmr.common.types import Mixin, ModelInputs, Search, Tensor
 
 SEARCHES = {
     "greedy": decoding.greedy_search,
@@ -223,13 +225,13 @@ class GeneratorCache:
             return self.models[key]
 
 
-class Generative:
+class Generative(Mixin):
     """A mixin of models that write: `generate` over the model's decoder, by compiled searches.
 
     A model has `decoder`, `start_search` and the ids `pad_id` and `end_id`.
     """
 
-    def decoder(self, context=None, *, rows=None):
+    def decoder(self, context: Any = None, *, rows: int | None = None) -> decoding.Decoder:
         """What a search of `keras_xfmr.decoding` decodes with, a `decoding.Decoder`.
 
         Args:
@@ -240,7 +242,9 @@ class Generative:
         """
         raise NotImplementedError
 
-    def start_search(self, inputs, beams=1):
+    def start_search(
+        self, inputs: ModelInputs, beams: int = 1
+    ) -> tuple[decoding.Decoder, Tensor, Tensor | None]:
         """What a search begins with.
 
         Args:
@@ -254,8 +258,15 @@ class Generative:
         raise NotImplementedError
 
     def generate(
-        self, inputs, *, max_length, limit=None, search="greedy", jit_compile=True, **options
-    ):
+        self,
+        inputs: ModelInputs,
+        *,
+        max_length: int,
+        limit: int | None = None,
+        search: Search = "greedy",
+        jit_compile: bool = True,
+        **options,
+    ) -> dict[str, np.ndarray]:
         """Sequences of a compiled search.
 
         Args:
@@ -307,7 +318,7 @@ class Generative:
             return generator.tokens(inputs, seed)
         return generator.run(inputs, seed)
 
-    def make_generator(self, *, max_length, search="greedy", **options):
+    def make_generator(self, *, max_length: int, search: Search = "greedy", **options) -> Generator:
         """A model from the inputs of `generate` to the result of a search, to be called, compiled
         or exported.
 

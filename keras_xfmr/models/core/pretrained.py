@@ -1,11 +1,13 @@
 """Published weights in and out of models."""
 
 import pathlib
+from typing import Any
 
 import keras
 from absl import logging
 
 from keras_xfmr import checkpoints, kernels
+from keras_xfmr.common.types import Config, Path, Self
 from keras_xfmr.models.core.arguments import NamedArguments
 
 
@@ -52,11 +54,11 @@ class Pretrained(NamedArguments):
             else None.
     """
 
-    family = None
+    family: str | None = None
     load_report = None
 
     @classmethod
-    def from_pretrained(cls, source, **overrides):
+    def from_pretrained(cls, source: Path | keras.Model, **overrides) -> Self:
         """The model with published weights, loaded by name.
 
         Args:
@@ -98,7 +100,7 @@ class Pretrained(NamedArguments):
         _tell(model, checkpoint, overrides)
         return model
 
-    def save_pretrained(self, path):
+    def save_pretrained(self, path: Path) -> None:
         """Writes `config.json` and `model.safetensors` as Hugging Face's `transformers` reads them.
 
         For ELMo `options.json` and `lm_weights.hdf5`, as bilm-tf and allennlp read them.
@@ -128,15 +130,15 @@ class Pretrained(NamedArguments):
             del arguments["initializer"]  # a subclass whose constructor does not take it
         return cls(**arguments)
 
-    def hub_files(self):
+    def hub_files(self) -> dict[str, Any]:
         """Further JSON files of the folder: path in it -> content."""
         return {}
 
-    def hub_layers(self):
+    def hub_layers(self) -> dict[str, keras.layers.Layer]:
         """Dense layers whose weights lie in folders of their own: folder -> layer."""
         return {}
 
-    def hub_config(self):
+    def hub_config(self) -> Config:
         """What `config.json` says besides the encoder's sizes: the architecture, labels."""
         return {"architectures": ["BertModel"]}
 

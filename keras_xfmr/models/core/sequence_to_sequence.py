@@ -9,6 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import Ids, ModelInputs, Search, State, Tensor
+from keras_xfmr.decoding import Decoder
 from keras_xfmr.models.core.alignments import align
 from keras_xfmr.models.core.generative import Generative
 from keras_xfmr.models.core.inputs import IDS, refuse_texts
@@ -23,7 +25,9 @@ class SequenceToSequence(Generative):
     `end_id`, and for alignments `attention_weights(source_ids, target_ids)`.
     """
 
-    def start_search(self, inputs, beams=1):
+    def start_search(
+        self, inputs: ModelInputs, beams: int = 1
+    ) -> tuple[Decoder, Tensor, Tensor | None]:
         given = inputs if isinstance(inputs, dict) else {"source_ids": inputs}
         source_ids = given["source_ids"]
         rows = ops.shape(source_ids)[0]  # an integer where it is known
@@ -33,7 +37,9 @@ class SequenceToSequence(Generative):
             return decoder, given["prompt"], given.get("lengths")
         return decoder, ops.full((rows,), self.start_id, dtype="int32"), None
 
-    def step_function(self, source_ids, max_length, beams=1):
+    def step_function(
+        self, source_ids: Ids, max_length: int, beams: int = 1
+    ) -> tuple[Decoder, Tensor, State]:
         """What a search takes: `(decoder, prompt, state)`, with the start token for a prompt.
 
         Args:
@@ -70,15 +76,15 @@ class SequenceToSequence(Generative):
 
     def generate(
         self,
-        source_ids,
+        source_ids: Ids,
         *,
-        prompt=None,
-        max_length=None,
-        search="greedy",
-        alignments=False,
-        jit_compile=True,
+        prompt: Ids | None = None,
+        max_length: int | None = None,
+        search: Search = "greedy",
+        alignments: bool = False,
+        jit_compile: bool = True,
         **options,
-    ):
+    ) -> dict[str, np.ndarray]:
         """Target ids for source ids, by a compiled search with cached keys and values.
 
         In the scope of a `tf.distribute` strategy, too, each row is searched once, by one replica.
@@ -129,7 +135,7 @@ class SequenceToSequence(Generative):
         self._check_source(source_ids)
         width = source_ids.shape[1]
         widest = round_up(width, self._longest_source())
-        inputs = np.pad(
+        inputs: ModelInputs = np.pad(
             source_ids.astype("int32"), [(0, 0), (0, widest - width)], constant_values=self.pad_id
         )
         starts, longest = self._starts(prompt, len(inputs)), self._longest_target()

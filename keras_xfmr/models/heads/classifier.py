@@ -3,12 +3,16 @@
 B batch, T length, N documents, C classes
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import keras
 
 from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.common.types import ArrayLike, ModelInputs
 from keras_xfmr.layers import Dropout
 from keras_xfmr.models.core.arguments import class_names
 from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.inputs import Range
 from keras_xfmr.models.heads.head import Head
 
@@ -17,7 +21,7 @@ class ClassHead(Head):
     """A head over `num_classes` classes, which may have names: dropout, then a dense layer."""
 
     use_bias = True  # of the dense layer
-    classes_output = None  # the name of this output, where there are others
+    classes_output: str | None = None  # the name of this output, where there are others
 
     def _make(self, encoder, num_classes, labels, dropout_rate, name, kwargs, **config):
         self._over(encoder)
@@ -46,7 +50,7 @@ class ClassHead(Head):
             "dropout_rate": checkpoint.classifier_dropout,
         }
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         dtype = keras.backend.standardize_dtype(labels.dtype)
         outputs = len(labels.shape) == (2 if self.pooled else 3)
         probabilities = outputs and labels.shape[-1] == self.num_classes and "float" in dtype
@@ -55,7 +59,7 @@ class ClassHead(Head):
             advice = f"num_classes={self.num_classes}"
             yield Range("Labels", labels, self.num_classes, advice, ignored)
 
-    def described_outputs(self):
+    def described_outputs(self) -> Output:
         return Output("classes" if self.num_classes > 1 else "value", self.num_classes)
 
 
@@ -100,15 +104,15 @@ class Classifier(ClassHead):
 
     def __init__(
         self,
-        encoder,
-        num_classes=2,
+        encoder: Encoder,
+        num_classes: int = 2,
         *,
-        labels=None,
-        dropout_rate=None,
-        multi_label=False,
-        name=None,
+        labels: Sequence[str] | None = None,
+        dropout_rate: float | None = None,
+        multi_label: bool = False,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         self.multi_label = multi_label
         self._make(
             encoder, num_classes, labels, dropout_rate, name, kwargs, multi_label=multi_label
@@ -125,12 +129,12 @@ class Classifier(ClassHead):
             )
         return {**said, "multi_label": kind == "multi_label_classification"}
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         if self.multi_label:
             return [Range("Labels", labels, 2, "0 or 1 for each class", whole=False)]
         return super().label_ranges(labels, inputs)
 
-    def described_outputs(self):
+    def described_outputs(self) -> Output:
         if self.multi_label:
             return Output("multi_label", self.num_classes)
         return super().described_outputs()
@@ -164,15 +168,15 @@ class Tagger(ClassHead):
 
     def __init__(
         self,
-        encoder,
-        num_classes=2,
+        encoder: Encoder,
+        num_classes: int = 2,
         *,
-        labels=None,
-        dropout_rate=None,
-        pad_class=None,
-        name=None,
+        labels: Sequence[str] | None = None,
+        dropout_rate: float | None = None,
+        pad_class: int | None = None,
+        name: str | None = None,
         **kwargs,
-    ):
+    ) -> None:
         if pad_class is not None:
             pad_class = check_int("pad_class", pad_class, least=0)
             if pad_class >= check_positive_int("num_classes", num_classes):
@@ -182,7 +186,7 @@ class Tagger(ClassHead):
         self.pad_class = pad_class
         self._make(encoder, num_classes, labels, dropout_rate, name, kwargs, pad_class=pad_class)
 
-    def described_outputs(self):
+    def described_outputs(self) -> Output:
         known = self.pad_class is not None
         hint = "" if known else " Where this tag is padding, give the model `pad_class`."
         return Output("classes", self.num_classes, self.pad_class, hint, of_tokens=True)

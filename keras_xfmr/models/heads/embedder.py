@@ -3,13 +3,17 @@
 B batch, T length, D d_model
 """
 
+from collections.abc import Sequence
+
 import keras
 from absl import logging
 from keras import ops
 
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import ArrayLike, Config, Tensor
 from keras_xfmr.layers.activations import get_activation, serialize_activation
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.heads.head import Head
 from keras_xfmr.models.heads.pooling import POOLINGS
 
@@ -45,8 +49,15 @@ class Embedder(Head):
     one_a_row = "one vector"
 
     def __init__(
-        self, encoder, *, pooling="mean", normalize=True, projections=(), name=None, **kwargs
-    ):
+        self,
+        encoder: Encoder,
+        *,
+        pooling: str | Sequence[str] = "mean",
+        normalize: bool = True,
+        projections: Sequence[Config] = (),
+        name: str | None = None,
+        **kwargs,
+    ) -> None:
         modes = _checked_modes(pooling)
         if "cls" in modes and getattr(encoder, "causal", False):
             raise ValueError(
@@ -95,7 +106,7 @@ class Embedder(Head):
         return {name: value for name, value in said.items() if value is not None}
 
     @staticmethod
-    def similarity(a, b):
+    def similarity(a: ArrayLike, b: ArrayLike) -> Tensor:
         """Cosines `[A, B]` of vectors `[A, D]` and `[B, D]`.
 
         Example:

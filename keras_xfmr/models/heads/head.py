@@ -1,9 +1,11 @@
 """What the models on top of an encoder share."""
 
 import types
+from collections.abc import Mapping
 
 import keras
 
+from keras_xfmr.common.types import ArrayLike, Config, ModelInputs, Self, Tensor
 from keras_xfmr.models.core.arguments import NamedArguments
 from keras_xfmr.models.core.data import ValidatesData
 from keras_xfmr.models.core.encoder import (
@@ -13,6 +15,7 @@ from keras_xfmr.models.core.encoder import (
     without_pooler,
 )
 from keras_xfmr.models.core.fine_tuning import FREEZE_KEYS, freeze_again, freeze_config
+from keras_xfmr.models.core.inputs import Input
 
 
 class Head(NamedArguments, ValidatesData, keras.Model):
@@ -23,7 +26,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
     """
 
     pooled = False  # whether the head reads the pooled vector
-    further_inputs = ()  # `Input`s, besides the encoder's
+    further_inputs: tuple[Input, ...] = ()  # `Input`s, besides the encoder's
     argument = "encoder"  # how the constructor names the encoder
     one_a_row = ""  # what it gives for a row, if rows of several documents are refused
 
@@ -46,17 +49,17 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         self.scalar_mix = encoder.scalar_mix() if encoder.mixes else None
 
     @property
-    def encoder(self):
+    def encoder(self) -> Encoder:
         """The encoder."""
         return self._held.encoder
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         # Keras writes every model that `dir` names into a file. What is read of the encoder is
         # there as part of the graph.
         return [name for name in super().__dir__() if name not in ("encoder", self.argument)]
 
     @classmethod
-    def reads_pooled(cls, arguments):
+    def reads_pooled(cls, arguments: Config) -> bool:
         """Whether a head of these arguments reads the pooled vector."""
         return cls.pooled
 
@@ -94,14 +97,14 @@ class Head(NamedArguments, ValidatesData, keras.Model):
             **options,
         )
 
-    def warn_of(self, inputs):
+    def warn_of(self, inputs: Mapping[str, ArrayLike]) -> None:
         self.encoder.warn_of(inputs)
 
-    def hidden_states(self, inputs):
+    def hidden_states(self, inputs: ModelInputs) -> list[Tensor]:
         """Those of the encoder, see `Encoder.hidden_states`."""
         return self.encoder.hidden_states(self._of_encoder(inputs))
 
-    def attention_weights(self, inputs):
+    def attention_weights(self, inputs: ModelInputs) -> list[Tensor]:
         """Those of the encoder, see `Encoder.attention_weights`."""
         return self.encoder.attention_weights(self._of_encoder(inputs))
 
@@ -111,7 +114,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
 
     # ---- in a configuration
 
-    def get_config(self):
+    def get_config(self) -> Config:
         encoder = keras.saving.serialize_keras_object(self.encoder)
         if not self.pooled:
             encoder["config"] = without_pooler(encoder["config"])
@@ -119,7 +122,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         return {self.argument: encoder, **own}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: Config | None = None) -> Self:
         encoder = dict(config[cls.argument])
         if not cls.reads_pooled(config):  # files of version 0.1.0 have the pooler
             encoder["config"] = without_pooler(encoder["config"])

@@ -3,11 +3,15 @@
 B batch, T length, P predictions, V vocab_size
 """
 
+from collections.abc import Iterable, Mapping
+
 import keras
 from keras import ops
 
+from keras_xfmr.common.types import ArrayLike, Config, ModelInputs
 from keras_xfmr.layers import MaskedLMTransform, VocabularyBias
 from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.inputs import Input, Range
 from keras_xfmr.models.heads.head import Head
 
@@ -39,7 +43,9 @@ class MaskedLanguageModel(Head):
 
     further_inputs = (Input("masked_positions", "`masked_positions`", size="token_ids"),)
 
-    def __init__(self, encoder, *, next_sentence=True, name=None, **kwargs):
+    def __init__(
+        self, encoder: Encoder, *, next_sentence: bool = True, name: str | None = None, **kwargs
+    ) -> None:
         self.pooled = next_sentence
         if getattr(encoder, "mixes", False):
             raise ValueError(
@@ -75,17 +81,18 @@ class MaskedLanguageModel(Head):
         self._graph(outputs, {"next_sentence": next_sentence}, name, kwargs)
 
     @classmethod
-    def reads_pooled(cls, arguments):
+    def reads_pooled(cls, arguments: Config) -> bool:
         return arguments.get("next_sentence", True)
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         labels = labels if isinstance(labels, dict) else {}
         for name, output in self.described_outputs().items():
             if labels.get(name) is not None:
                 ignored = self.ignored_label(name)
-                yield Range(f"Labels of `{name}`", labels[name], output.size, "", ignored)
+                size = output.size or 0  # both have one
+                yield Range(f"Labels of `{name}`", labels[name], size, "", ignored)
 
-    def described_outputs(self):
+    def described_outputs(self) -> dict[str, Output]:
         size, padding = self.encoder.token_embedding.input_dim, self.encoder.pad_token_id
         outputs = {"mlm": Output("vocabulary", size, -1 if padding is None else padding)}
         return {**outputs, **({"nsp": Output("classes", 2)} if self.nsp_dense else {})}

@@ -1,5 +1,8 @@
 """What heads over a published encoder share: its weights and theirs, in and out."""
 
+from typing import Any
+
+from keras_xfmr.common.types import Self
 from keras_xfmr.models.core.pretrained import Pretrained
 
 
@@ -10,10 +13,10 @@ class OverPublished(Pretrained):
         over: the encoder's class. `argument` is what the head calls the encoder.
     """
 
-    over = None
+    over: Any = None
 
     @classmethod
-    def from_preset(cls, preset, **overrides):
+    def from_preset(cls, preset: str, **overrides) -> Self:
         """The sizes of a published model, with freshly drawn weights: see the encoder's.
 
         Args:

@@ -3,10 +3,14 @@
 B batch, T length
 """
 
+from collections.abc import Iterable, Mapping
+
 import keras
 from keras import ops
 
+from keras_xfmr.common.types import ArrayLike, ModelInputs, Tensor
 from keras_xfmr.models.core.compiled import Output
+from keras_xfmr.models.core.encoder import Encoder
 from keras_xfmr.models.core.inputs import Range
 from keras_xfmr.models.heads.head import Head
 
@@ -34,7 +38,7 @@ class SpanPredictor(Head):
 
     one_a_row = "one answer"
 
-    def __init__(self, encoder, *, name=None, **kwargs):
+    def __init__(self, encoder: Encoder, *, name: str | None = None, **kwargs) -> None:
         self._over(encoder)
         self.span_dense = self._dense(2, "span_dense")
 
@@ -52,18 +56,20 @@ class SpanPredictor(Head):
             )
         return super()._named_labels(labels)
 
-    def label_ranges(self, labels, inputs):
+    def label_ranges(self, labels: ModelInputs, inputs: Mapping[str, ArrayLike]) -> Iterable[Range]:
         length = inputs[self.encoder.words_input].shape[1]
         for name, values in (labels if isinstance(labels, dict) else {}).items():
             if length is not None:
                 ignored = self.ignored_label(name)
                 yield Range(f"Labels of `{name}`", values, length, "positions of a row", ignored)
 
-    def described_outputs(self):
+    def described_outputs(self) -> dict[str, Output]:
         return {name: Output("positions") for name in ("start", "end")}
 
 
-def best_spans(start, end, allowed, *, max_answer_length=30):
+def best_spans(
+    start: ArrayLike, end: ArrayLike, allowed: ArrayLike, *, max_answer_length: int = 30
+) -> tuple[Tensor, Tensor, Tensor]:
     """The most probable span of each text: argmax of start[i] + end[j], i <= j < i + max length.
 
     Args:

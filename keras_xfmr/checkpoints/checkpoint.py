@@ -6,10 +6,12 @@ import contextlib
 import math
 import os
 import weakref
+from collections.abc import Iterator
 
 import numpy as np
 
 from keras_xfmr.common.files import refuse_pointer
+from keras_xfmr.common.types import Path, Self
 
 # More than any weight has; NumPy 1 takes 32.
 MAX_AXES = 32
@@ -39,11 +41,13 @@ class Checkpoint(collections.abc.Mapping):
             pooler = checkpoint["pooler.dense.weight"]
     """
 
-    format = None
+    format: str | None = None
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.shapes, self.dtypes, self.file_bytes = {}, {}, 0
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.file_bytes = 0
         self._resources = contextlib.ExitStack()
         # A checkpoint that nobody closed closes its files when it is collected, without a warning.
         self._finalizer = weakref.finalize(self, self._resources.close)
@@ -52,7 +56,7 @@ class Checkpoint(collections.abc.Mapping):
     def _read(self, name):
         """The array of a name in `shapes`; raises ValueError."""
 
-    def view(self, name):
+    def view(self, name: str) -> np.ndarray:
         """An array to be read at once, which may be the file's own bytes, not a copy of them."""
         return self[name]
 
@@ -62,32 +66,32 @@ class Checkpoint(collections.abc.Mapping):
         self.file_bytes += size_of(file)
         return file
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file. Arrays that were read stay."""
         self._finalizer()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception) -> None:
         self.close()
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.shapes:
             raise KeyError(name)
         with naming(self.path):
             return self._read(name)
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self.shapes
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.shapes)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.format} checkpoint {str(self.path)!r} of {len(self)} arrays>"
 
 

@@ -1,6 +1,8 @@
 """Published configurations: a family's table of options, and what heads say about labels."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
@@ -30,12 +32,12 @@ class Option:
     names: tuple
     default: object
     expected: str
-    fits: callable
+    fits: Callable[[Any], bool]
     kind: type
-    hub: str = None
-    values: dict = None
-    unset: callable = None
-    when: callable = lambda arguments: True
+    hub: str | None = None
+    values: dict | None = None
+    unset: Callable[[dict], Any] | None = None
+    when: Callable[[dict], bool] = lambda arguments: True
 
     def read(self, config, arguments):
         """The argument's value.

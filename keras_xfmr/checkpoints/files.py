@@ -9,6 +9,7 @@ from keras_xfmr.checkpoints.formats.safetensors import SafetensorsCheckpoint
 from keras_xfmr.checkpoints.formats.tf1 import TF1Checkpoint
 from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
 from keras_xfmr.common.files import CONFIG_BYTES, read_json
+from keras_xfmr.common.types import Path
 
 # What a folder is searched for, the safest and fastest first.
 FILES = (
@@ -24,7 +25,7 @@ READERS = {".safetensors": SafetensorsCheckpoint, **dict.fromkeys(HDF5, HDF5Chec
 TF1_PART = re.compile(r"(.+)\.(data-\d+-of-\d+|meta)")
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: Path) -> Checkpoint:
     """The weights of a published model, as a mapping that reads an array when it is asked for.
 
     Args:
@@ -49,19 +50,19 @@ def read_checkpoint(path):
         with read_checkpoint("bert-base-uncased") as checkpoint:
             shapes = checkpoint.shapes
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = _in_folder(path)
-    elif not is_there(path):
+    place = pathlib.Path(path)
+    if place.is_dir():
+        place = _in_folder(place)
+    elif not is_there(place):
         raise FileNotFoundError(
-            f"No weights at {str(path)!r}: neither a file, nor a folder, nor "
+            f"No weights at {str(place)!r}: neither a file, nor a folder, nor "
             "the prefix of a TensorFlow checkpoint."
         )
-    if path.is_file() and path.suffix == ".json":
-        with naming(path):
-            return ShardedCheckpoint(path)
-    part = TF1_PART.fullmatch(path.name)
-    return _read_one(path.with_name(part[1]) if part else path)
+    if place.is_file() and place.suffix == ".json":
+        with naming(place):
+            return ShardedCheckpoint(place)
+    part = TF1_PART.fullmatch(place.name)
+    return _read_one(place.with_name(part[1]) if part else place)
 
 
 def is_there(path):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import pathlib
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -11,6 +13,7 @@ from keras_xfmr.checkpoints.configuration import written_config
 from keras_xfmr.checkpoints.families import family_called
 from keras_xfmr.checkpoints.formats.hdf5 import write_hdf5
 from keras_xfmr.checkpoints.formats.safetensors import write_safetensors
+from keras_xfmr.checkpoints.published import Published
 from keras_xfmr.checkpoints.tables import CORE, HEAD, Weight, joins
 from keras_xfmr.common.files import write_json
 
@@ -138,7 +141,7 @@ class LoadReport:
     unexpected: tuple
     tied: tuple = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         parts = [f"{len(self.loaded)} weights loaded"]
         for title in ("missing", "unexpected"):
             names = getattr(self, title)
@@ -148,7 +151,7 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_pretrained(model, checkpoint):
+def load_pretrained(model: keras.Model, checkpoint: Published) -> LoadReport:
     """Fills a model from what `open_pretrained` gave, by name.
 
     Returns:
@@ -242,7 +245,7 @@ WRITERS = {
 }
 
 
-def save_pretrained(model, folder):
+def save_pretrained(model: keras.Model, folder: pathlib.Path) -> None:
     """Writes a model's configuration and its weights, each file aside and renamed.
 
     `config.json` and `model.safetensors` of Hugging Face, or the files of its family.

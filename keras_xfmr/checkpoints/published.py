@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from typing import Any
 
 from keras_xfmr.checkpoints import configuration, sentence_modules
 from keras_xfmr.checkpoints.checkpoint import stored_dtype
@@ -10,6 +11,7 @@ from keras_xfmr.checkpoints.files import is_there, read_checkpoint
 from keras_xfmr.checkpoints.keras_hub import is_backbone, read_backbone
 from keras_xfmr.checkpoints.tables import CORE, HEAD, joins
 from keras_xfmr.common.sentence_folders import transformer_folder
+from keras_xfmr.common.types import Path
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Of the weights to the file. torch lets weights share bytes, which a model's own do not.
@@ -18,7 +20,9 @@ MOST_SHARING = 2
 MOST_LABELS_TO_DRAW = 10_000
 
 
-def open_pretrained(source, *, family=None, num_labels=None):
+def open_pretrained(
+    source: Path | Any, *, family: str | None = None, num_labels: int | None = None
+) -> "Published":
     """The weights and the configuration of a published model, unread: a `Published`.
 
     Args:

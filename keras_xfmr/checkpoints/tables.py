@@ -11,6 +11,8 @@ import functools
 import itertools
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 # What a row belongs to: the model that every checkpoint has, a part of it that some lack, a head.
 CORE, OPTIONAL, HEAD = "core", "optional", "head"
@@ -35,8 +37,8 @@ class Style:
 
     kernel: str = ".weight"
     bias: str = ".bias"
-    gamma: str = (".weight", ".gamma")
-    beta: str = (".bias", ".beta")
+    gamma: str | tuple[str, ...] = (".weight", ".gamma")
+    beta: str | tuple[str, ...] = (".bias", ".beta")
     embeddings: str = ".weight"
     recurrent_kernel: str = ".weight_hh"
     projection_kernel: str = ".weight_hr"
@@ -198,10 +200,10 @@ class Known:
     """
 
     name: str
-    weight: Weight = None
-    style: Style = None
-    block: int = None
-    counted: Weight = None
+    weight: Weight | None = None
+    style: Style | None = None
+    block: int | None = None
+    counted: Weight | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,15 +249,15 @@ class Family:
     prefixes: tuple = ()
     ignored: str = ""
     tied: tuple = ()
-    backbone: str = None
+    backbone: str | None = None
     backbone_fixed: dict = dataclasses.field(default_factory=dict)
     classifier: str = "classifier"
-    check: callable = lambda core, model: None
+    check: Callable[..., Any] = lambda core, model: None
     config_files: tuple = ("config.json", "bert_config.json", "hparams.json")
     weights_file: str = "model.safetensors"
-    flatten: callable = dict
-    nest: callable = dict
-    others: tuple = None
+    flatten: Callable[..., Any] = dict
+    nest: Callable[..., Any] = dict
+    others: tuple | None = None
 
     @functools.cached_property
     def _spellings(self):

@@ -1,10 +1,14 @@
 """The mean of a model's weights in several files."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
+from keras_xfmr.common.types import Path
 
-def average_weights(paths, model=None):
+
+def average_weights(paths: Sequence[Path], model: keras.Model | None = None) -> keras.Model:
     """The mean of each weight over several checkpoints of one training.
 
     Vaswani et al. 2017, section 6.1; Izmailov et al. 2018.

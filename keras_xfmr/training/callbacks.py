@@ -6,11 +6,13 @@ import os
 import pathlib
 import re
 import tempfile
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_xfmr import kernels
+from keras_xfmr.common.types import Logs, Path
 from keras_xfmr.training import shared_folder
 
 WEIGHTS, METADATA = "latest.weights.h5", "training_metadata.json"
@@ -70,7 +72,14 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         model.fit(pairs.dataset(), epochs=10, shuffle=False, callbacks=[backup])
     """
 
-    def __init__(self, backup_dir, save_freq="epoch", *, data=None, delete_checkpoint=True):
+    def __init__(
+        self,
+        backup_dir: Path,
+        save_freq: str | int = "epoch",
+        *,
+        data: Any = None,
+        delete_checkpoint: bool = True,
+    ) -> None:
         if backup_dir is None or not str(backup_dir):
             raise ValueError(
                 "`backup_dir` must name a folder, such as 'backup'. Is an environment variable not "
@@ -100,7 +109,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._data = data
         self._delete = delete_checkpoint
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._epochs = []  # of this run: {"epoch": 0, "logs": {"loss": 0.5}, "broken": False}
         self._batches = None  # batches of an epoch of `data`
         shared_folder.check(self.model, self._root)
@@ -224,13 +233,13 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._end_epoch(epoch, logs, broken=True)
         self._data.seek(epoch + 1, 0)  # `fit` may have no epoch left that would begin there
 
-    def newest_backup(self):
+    def newest_backup(self) -> pathlib.Path | None:
         """The folder of the backup with the furthest position, or None where there is none."""
         names = (BACKUP.fullmatch(file.parent.name) for file in self._root.glob(f"*/{METADATA}"))
         newest = max(filter(None, names), key=lambda m: (int(m[1]), int(m[2])), default=None)
         return newest and self._root / newest[0]
 
-    def remove_backups(self):
+    def remove_backups(self) -> None:
         """Removes the backups in `backup_dir`, and the folder if it is then empty.
 
         What is not of this class stays. A call that is broken off leaves no half of a backup that
@@ -250,12 +259,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             if ours and folder != kept:
                 _remove(folder)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch, self._done = epoch, 0
         if self._data is not None:
             self._data.seek(epoch, 0)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._after_batch(batch + 1)
 
     def _after_batch(self, done):
@@ -263,7 +272,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         if self.save_freq != "epoch" and self._done // self.save_freq > before // self.save_freq:
             self._save(self._epoch, self._done)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._end_epoch(epoch, logs or {}, broken=False)
 
     def _end_epoch(self, epoch, logs, *, broken):
@@ -271,7 +280,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._epochs.append({"epoch": epoch, "logs": logs, "broken": broken})
         self._save(epoch + 1, 0)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         earlier = self._epochs[: self._earlier]
         if earlier:
             _put_before(earlier, self.model.history)

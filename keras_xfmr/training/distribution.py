@@ -1,5 +1,7 @@
 """Training on several workers, each a process of its own, through `fit`."""
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -37,7 +39,13 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         model.fit(pairs.dataset(), epochs=10)
     """
 
-    def __init__(self, *, timeout=None, cluster_resolver=None, implementation=None):
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        cluster_resolver: Any = None,
+        implementation: Any = None,
+    ) -> None:
         if timeout is not None and not timeout > 0:
             raise ValueError(f"`timeout` must be more than 0 seconds. Received: {timeout!r}.")
         options = {} if implementation is None else {"implementation": implementation}
@@ -48,7 +56,7 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
             ),
         )
 
-    def reduce(self, reduce_op, value, axis=None):
+    def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
         """As TensorFlow's, of each value of a nest; `axis` of scalars is left out.
 
         The mean of a nest without an axis is what Keras wants of the first batch, whose shapes it
@@ -66,7 +74,7 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
         return tf.nest.map_structure(reduce_one, value)
 
-    def gather(self, value, axis):
+    def gather(self, value: Any, axis: int) -> Any:
         """As TensorFlow's; bfloat16, which it cannot send, goes as float32."""
         if self._first_local(value).dtype != tf.bfloat16:
             return super().gather(value, axis)

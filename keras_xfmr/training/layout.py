@@ -6,7 +6,9 @@ from absl import logging
 from keras_xfmr.layers import MultiHeadAttention, PositionWiseFFN, TokenEmbedding
 
 
-def layout_map(model, mesh, *, axis="model"):
+def layout_map(
+    model: keras.Model, mesh: keras.distribution.DeviceMesh, *, axis: str = "model"
+) -> keras.distribution.LayoutMap:
     """The `keras.distribution.LayoutMap` with which the weights of a model are split among devices.
 
     As Megatron-LM splits them (Shoeybi et al. 2019, section 3), so that each block needs one sum
@@ -47,7 +49,8 @@ def layout_map(model, mesh, *, axis="model"):
     if axis not in mesh.axis_names:
         raise ValueError(f"The mesh must have an axis {axis!r}. Received: {mesh.axis_names}.")
     devices = mesh.shape[mesh.axis_names.index(axis)]
-    layouts, whole, named = keras.distribution.LayoutMap(mesh), {}, set()
+    layouts, named = keras.distribution.LayoutMap(mesh), set()
+    whole: dict[tuple, list[str]] = {}
     for layer in _layers_of(model, set()):
         for weight, place in _split_axes(layer):
             if weight.shape[place] % devices:

@@ -4,12 +4,14 @@ B batch, T length, V vocab_size
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_choice
+from keras_xfmr.common.types import Config, Self, Tensor
 
 MEAN = "mean_with_sample_weight"
 
@@ -27,7 +29,9 @@ class _OverReplicas(keras.losses.Loss):
     each row or token.
     """
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         replicas = kernels.replicas()
         if replicas == 1 or self.reduction not in (MEAN, "sum"):
             return super().__call__(y_true, y_pred, sample_weight)
@@ -94,7 +98,9 @@ class GlobalMean(_OverReplicas):
     0.6931
     """
 
-    def __init__(self, loss, *, reduction=MEAN, name=None, **kwargs):
+    def __init__(
+        self, loss: keras.losses.Loss, *, reduction: str = MEAN, name: str | None = None, **kwargs
+    ) -> None:
         if not isinstance(loss, keras.losses.Loss):
             raise TypeError(
                 "`loss` must be an object such as keras.losses.MeanSquaredError(). "
@@ -112,14 +118,14 @@ class GlobalMean(_OverReplicas):
         super().__init__(name=name or loss.name, reduction=reduction, **kwargs)
         self.wrapped = loss
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.wrapped)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each row."""
         return self.wrapped.call(y_true, y_pred)
 
@@ -169,13 +175,13 @@ class MaskedCrossEntropy(_OverReplicas):
 
     def __init__(
         self,
-        label_smoothing=0.0,
+        label_smoothing: float = 0.0,
         *,
-        pad_id=0,
-        class_weights=None,
-        name="masked_cross_entropy",
+        pad_id: int = 0,
+        class_weights: Sequence[float] | Mapping[int, float] | None = None,
+        name: str = "masked_cross_entropy",
         **kwargs,
-    ):
+    ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must lie in [0, 1). Received: {label_smoothing}.")
         kwargs.setdefault("reduction", MEAN)
@@ -185,7 +191,7 @@ class MaskedCrossEntropy(_OverReplicas):
         self.pad_id = pad_id
         self.class_weights = _as_weights(class_weights)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "label_smoothing": self.label_smoothing,
@@ -193,7 +199,9 @@ class MaskedCrossEntropy(_OverReplicas):
             "class_weights": self.class_weights,
         }
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         y_true, y_pred = check_labels(y_true, y_pred)
         self._check_classes(y_true, y_pred.shape[-1])
         weight = token_weight(y_true, self.pad_id, sample_weight)
@@ -215,7 +223,7 @@ class MaskedCrossEntropy(_OverReplicas):
         labels = ops.clip(ops.cast(labels, "int32"), 0, classes - 1)  # padding need not be a class
         return ops.take(ops.convert_to_tensor(weights, "float32"), labels)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each token, `[B, T]`."""
         logits = ops.cast(y_pred, "float32")
         labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)  # padding need not be a class

@@ -2,6 +2,7 @@
 
 import math
 import typing
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from keras import ops
 
 from keras_xfmr import kernels
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import DType
 from keras_xfmr.training.losses import MaskedCrossEntropy
 from keras_xfmr.training.optimizers import AdamW
 
@@ -44,8 +46,15 @@ class MemoryEstimate(typing.NamedTuple):
 
 
 def memory_estimate(
-    model, batch, length, *, optimizer=None, dtype_policy=None, rematerialize=None, replicas=1
-):
+    model: keras.Model,
+    batch: int,
+    length: int,
+    *,
+    optimizer: Any = None,
+    dtype_policy: DType | None = None,
+    rematerialize: bool | None = None,
+    replicas: int = 1,
+) -> MemoryEstimate:
     """The memory of a training step, computed from the model without a run of it.
 
     Weights, gradients and slots are counted. Activations are read from the graph of the step: each

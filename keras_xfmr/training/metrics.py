@@ -3,9 +3,12 @@
 B batch, T length, V vocab_size
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_xfmr.common.types import Config, Self, Tensor
 from keras_xfmr.training.losses import MaskedCrossEntropy, check_labels, token_weight
 
 
@@ -19,24 +22,26 @@ class _TokenMean(keras.metrics.MeanMetricWrapper):
             whether a larger value is the better one.
     """
 
-    def __init__(self, *, pad_id=0, name, better, **kwargs):
+    def __init__(self, *, pad_id: int = 0, name: str, better: str, **kwargs) -> None:
         super().__init__(self.of_tokens, name=name, **kwargs)
         self.pad_id = pad_id
         self._direction = better  # where Keras' callbacks look for it
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"name": self.name, "dtype": self.dtype, "pad_id": self.pad_id}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Any:
         y_true, y_pred = check_labels(y_true, y_pred)
         weight = token_weight(y_true, self.pad_id, sample_weight)
         return super().update_state(y_true, y_pred, weight)
 
-    def of_tokens(self, y_true, y_pred):
+    def of_tokens(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -59,10 +64,10 @@ class MaskedAccuracy(_TokenMean):
     1.0
     """
 
-    def __init__(self, *, pad_id=0, name="accuracy", **kwargs):
+    def __init__(self, *, pad_id: int = 0, name: str = "accuracy", **kwargs) -> None:
         super().__init__(pad_id=pad_id, name=name, better="up", **kwargs)
 
-    def of_tokens(self, y_true, y_pred):
+    def of_tokens(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         hits = ops.equal(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), ops.cast(y_true, "int32"))
         return ops.cast(hits, "float32")
 
@@ -86,11 +91,11 @@ class MaskedPerplexity(_TokenMean):
     8.0
     """
 
-    def __init__(self, *, pad_id=0, name="perplexity", **kwargs):
+    def __init__(self, *, pad_id: int = 0, name: str = "perplexity", **kwargs) -> None:
         super().__init__(pad_id=pad_id, name=name, better="down", **kwargs)
 
-    def of_tokens(self, y_true, y_pred):
+    def of_tokens(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return MaskedCrossEntropy(pad_id=self.pad_id).call(y_true, y_pred)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.exp(super().result())

@@ -1,9 +1,13 @@
 """Optimizers whose configuration survives saving."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from absl import logging
 
 from keras_xfmr import kernels
+from keras_xfmr.common.types import Config, Tensor
 
 NO_DECAY = ("bias", "gamma", "beta", "scale")
 
@@ -48,20 +52,20 @@ class AdamW(keras.optimizers.AdamW):
 
     def __init__(
         self,
-        learning_rate=0.001,
-        weight_decay=0.01,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
+        weight_decay: float = 0.01,
         *,
-        no_decay=NO_DECAY,
-        learning_rate_factors=None,
-        name="adamw",
+        no_decay: str | Sequence[str] = NO_DECAY,
+        learning_rate_factors: Mapping[str, float] | None = None,
+        name: str = "adamw",
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.no_decay = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
         self._excluded = False  # by a call of Keras' method
         self.learning_rate_factors = dict(learning_rate_factors or {})
 
-    def get_config(self):
+    def get_config(self) -> Config:
         factors = self.learning_rate_factors
         return {
             **super().get_config(),
@@ -69,12 +73,16 @@ class AdamW(keras.optimizers.AdamW):
             "learning_rate_factors": factors,
         }
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[keras.Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
         """As Keras'; takes the place of `no_decay`, and is not saved."""
         self._excluded = True
         super().exclude_from_weight_decay(var_list, var_names)
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         kernels.refuse_branches(self)
         if not self._excluded:
             kept = [v for v in variables if any(name in v.name for name in self.no_decay)]
@@ -95,7 +103,11 @@ class AdamW(keras.optimizers.AdamW):
 
         _warn("learning_rate_factors", unused)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Sequence[Tensor | None],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> Any:
         """As Keras'; under a `tf.distribute` strategy what is clipped is the sum over all replicas.
 
         Keras clips what each replica has before it adds them up, so that several replicas would
@@ -109,7 +121,7 @@ class AdamW(keras.optimizers.AdamW):
         clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
         return any(clips) and kernels.strategy_replicas() > 1
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         if self._clips_sums():  # Keras has added up the sums
             gradient = gradient / kernels.strategy_replicas()
         if self.learning_rate_factors:

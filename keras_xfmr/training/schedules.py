@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_xfmr.common.types import Config, Index, Tensor
+
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -25,7 +27,7 @@ class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
     0.000699
     """
 
-    def __init__(self, d_model, warmup_steps=4000, *, scale=1.0):
+    def __init__(self, d_model: int, warmup_steps: int = 4000, *, scale: float = 1.0) -> None:
         super().__init__()
         for name, value in {"d_model": d_model, "warmup_steps": warmup_steps}.items():
             if not value >= 1:
@@ -36,12 +38,12 @@ class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.scale = scale
 
-    def __call__(self, step):
+    def __call__(self, step: Index) -> Tensor:
         step = ops.cast(step, "float32") + 1.0
         rate = ops.minimum(ops.rsqrt(step), step * self.warmup_steps**-1.5)
         return self.scale * self.d_model**-0.5 * rate
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"d_model": self.d_model, "warmup_steps": self.warmup_steps, "scale": self.scale}
 
 
@@ -65,7 +67,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     0.5
     """
 
-    def __init__(self, peak, warmup_steps, total_steps):
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int) -> None:
         super().__init__()
         if not peak >= 0:
             raise ValueError(f"`peak` must not be negative. Received: {peak!r}.")
@@ -78,14 +80,14 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
 
-    def __call__(self, step):
+    def __call__(self, step: Index) -> Tensor:
         step = ops.cast(step, "float32") + 1.0
         rising = step / max(self.warmup_steps, 1)
         falling = (self.total_steps - step) / (self.total_steps - self.warmup_steps)
         rate = ops.where(step < self.warmup_steps, rising, ops.maximum(falling, 0.0))
         return self.peak * rate
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,

@@ -9,6 +9,7 @@ language model `softmax`. Its configuration has the arguments of `OPTIONS`.
 
 import dataclasses
 import math
+from typing import Any
 
 from keras_xfmr.checkpoints.configuration import MOST_LABELS, Option, choice, rate, size
 from keras_xfmr.checkpoints.tables import HEAD, Family, Style, bias, dense, matrix, table
@@ -146,7 +147,8 @@ def clip(ours, name):
 
 
 NAMES = {"relu": "relu", "tanh": "tanh"}
-CHARACTERS, TOKENS = {"when": by_characters}, {"when": by_table}
+CHARACTERS: dict[str, Any] = {"when": by_characters}
+TOKENS: dict[str, Any] = {"when": by_table}
 OPTIONS = (
     size("vocab_size", "n_tokens_vocab", default=None),
     needed_size("units", "lstm.dim"),
@@ -189,7 +191,7 @@ FIXED = {
 }
 # What bilm-tf trains with, and the words of its softmax, of a model that reads characters.
 WORDS = "softmax.n_tokens_vocab"
-TRAINING = (WORDS, "all_clip_norm_val", "batch_size", "learning_rate", "n_epochs")
+TRAINING: tuple[str, ...] = (WORDS, "all_clip_norm_val", "batch_size", "learning_rate", "n_epochs")
 TRAINING += ("n_negative_samples_batch", "n_train_tokens", "sample_softmax", "unroll_steps")
 
 

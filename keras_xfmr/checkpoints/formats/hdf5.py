@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import pathlib
 import struct
+from collections.abc import Mapping
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ from keras_xfmr.checkpoints.checkpoint import (
     stored_dtype,
 )
 from keras_xfmr.common.files import written_aside
+from keras_xfmr.common.types import ArrayLike, Path
 
 # Of a tree; ELMo has some 60 objects and 5 levels. Groups may share the bytes of their names, so
 # that only a limit on the sum of all paths keeps them in proportion to the file.
@@ -198,7 +200,7 @@ def _as_value_error():
         raise ValueError(f"not a whole HDF5 file. {error}") from error
 
 
-def write_hdf5(path, tensors):
+def write_hdf5(path: Path, tensors: Mapping[str, ArrayLike]) -> None:
     """Writes float32 arrays as an HDF5 file, whole or not at all.
 
     The file is written beside `path`, flushed to disk and renamed. Each array is one piece of it,

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors
@@ -11,6 +12,7 @@ import safetensors.numpy
 
 from keras_xfmr.checkpoints.checkpoint import Checkpoint, count_elements, from_stored, stored_dtype
 from keras_xfmr.common.files import refuse_pointer, written_aside
+from keras_xfmr.common.types import ArrayLike, Path
 
 # The format's types of which there is the like here.
 TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -88,7 +90,9 @@ def _as_value_error():
         raise ValueError(f"not a whole safetensors file. {error}") from error
 
 
-def write_safetensors(path, tensors, metadata=None):
+def write_safetensors(
+    path: Path, tensors: Mapping[str, ArrayLike], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes arrays as a safetensors file, whole or not at all.
 
     The file is written beside `path`, flushed to disk and renamed, so that nobody sees half of it
@@ -117,5 +121,6 @@ def write_safetensors(path, tensors, metadata=None):
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
             raise ValueError(f"{name!r} is of a type that the format lacks: {array.dtype}.")
+    header = None if metadata is None else dict(metadata)
     with written_aside(pathlib.Path(path)) as aside, _as_value_error():
-        safetensors.numpy.save_file(arrays, aside, metadata=metadata)
+        safetensors.numpy.save_file(arrays, aside, metadata=header)

@@ -5,10 +5,13 @@ L layers of LSTMs
 """
 
 import inspect
+from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from keras_xfmr import models, text
+from keras_xfmr.common.types import Path
 from keras_xfmr.serving.heads import classifier, embedder, encoder_of, words_input
 from keras_xfmr.serving.pretrainer import pretrainer
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
@@ -20,24 +23,24 @@ from keras_xfmr.serving.words import word_vectors
 
 
 def export_encoder(
-    model,
-    packer,
-    path,
+    model: keras.Model,
+    packer: text.SentencePacker | text.WordPacker | text.QuestionPacker,
+    path: Path,
     *,
-    labels=None,
-    pairs=None,
-    max_answer_length=None,
-    top=None,
-    max_characters=None,
-    max_words=None,
-    max_entities=None,
-    max_masks=None,
-    max_windows=None,
-    stride=None,
-    version=None,
-    keep=None,
-    check_texts=None,
-):
+    labels: Sequence[str] | None = None,
+    pairs: bool | None = None,
+    max_answer_length: int | None = None,
+    top: int | None = None,
+    max_characters: int | None = None,
+    max_words: int | None = None,
+    max_entities: int | None = None,
+    max_masks: int | None = None,
+    max_windows: int | None = None,
+    stride: int | None = None,
+    version: int | None = None,
+    keep: int | None = None,
+    check_texts: Sequence[str] | None = None,
+) -> str:
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`. It returns

@@ -3,9 +3,13 @@
 B batch, S source, L max_length, n hypotheses
 """
 
+from collections.abc import Sequence
+
+import keras
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.types import Path, Search
 from keras_xfmr.serving.heads import LENGTHS, TOKEN_IDS, characters, strings
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.requests import cut_text, read_up_to
@@ -19,25 +23,26 @@ from keras_xfmr.serving.searches import (
 )
 from keras_xfmr.serving.sizes import first_that_holds, of_width, sizes_up_to
 from keras_xfmr.text.ragged import join, take_first
+from keras_xfmr.text.tokenizers.base import Tokenizer
 
 MAX_SOURCE_LENGTH = 512  # tokens, where a model has positions for any number
 
 
 def export_saved_model(
-    model,
-    tokenizers,
-    path,
+    model: keras.Model,
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    path: Path,
     *,
-    max_length,
-    max_source_length=None,
-    max_characters=None,
-    search="beam",
-    version=None,
-    keep=None,
-    xla=False,
-    check_texts=None,
+    max_length: int,
+    max_source_length: int | None = None,
+    max_characters: int | None = None,
+    search: Search = "beam",
+    version: int | None = None,
+    keep: int | None = None,
+    xla: bool = False,
+    check_texts: Sequence[str] | None = None,
     **options,
-):
+) -> str:
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
     Signatures (every input and output has the batch as its first axis; with `num_return` above 1,

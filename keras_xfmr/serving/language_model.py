@@ -3,11 +3,14 @@
 B batch, P max_prompt_length, L max_length, n hypotheses
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from keras_xfmr import models
 from keras_xfmr.common.checks import check_int, check_positive_int
+from keras_xfmr.common.types import Path, Search
 from keras_xfmr.serving.heads import LENGTHS, TOKEN_IDS, characters, strings
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
 from keras_xfmr.serving.requests import cut_beginning, read_up_to, same_rows
@@ -21,6 +24,7 @@ from keras_xfmr.serving.searches import (
 )
 from keras_xfmr.serving.sizes import first_that_holds, sizes_up_to
 from keras_xfmr.text.ragged import take_last
+from keras_xfmr.text.tokenizers.base import Tokenizer
 
 PENALTIES = ("min_length", "repetition_penalty", "no_repeat_ngram_size")
 DRAWS = [  # what a row of `sample` has besides its text
@@ -31,20 +35,20 @@ DRAWS = [  # what a row of `sample` has besides its text
 
 
 def export_language_model(
-    model,
-    tokenizer,
-    path,
+    model: models.Gpt,
+    tokenizer: Tokenizer,
+    path: Path,
     *,
-    max_length,
-    max_prompt_length=None,
-    max_characters=None,
-    search="greedy",
-    version=None,
-    keep=None,
-    xla=False,
-    check_texts=None,
+    max_length: int,
+    max_prompt_length: int | None = None,
+    max_characters: int | None = None,
+    search: Search = "greedy",
+    version: int | None = None,
+    keep: int | None = None,
+    xla: bool = False,
+    check_texts: Sequence[str] | None = None,
     **options,
-):
+) -> str:
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
     Signatures (every input and output has the batch as its first axis; with `num_return` above 1,

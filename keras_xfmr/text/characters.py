@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.types import Texts
 from keras_xfmr.text.checks import check_strings
 from keras_xfmr.text.ragged import sizes_of_words
 
@@ -16,7 +17,7 @@ LEAST = 3  # characters: a word's start and end, and a byte
 
 
 @tf.autograph.experimental.do_not_convert
-def words_to_characters(words, *, max_characters=50):
+def words_to_characters(words: Texts, *, max_characters: int = 50) -> tf.Tensor:
     """Character ids of words, in the layout of bilm-tf and allennlp, for `models.Elmo`.
 
         ann       259 98 111 111 260 261 261 ...
@@ -62,7 +63,7 @@ def words_to_characters(words, *, max_characters=50):
     return tf.where(is_word[:, :, None], ids, 0)
 
 
-def sentence_markers(max_characters=50):
+def sentence_markers(max_characters: int = 50) -> tuple[np.ndarray, np.ndarray]:
     """Character ids of the words that stand for a sentence's start and end, for `models.Elmo`.
 
         start    259 257 260 261 261 ...

@@ -1,5 +1,8 @@
 """Checks of data before it meets a model."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
@@ -7,7 +10,7 @@ from keras_xfmr.common.checks import check_int
 MOST_PLACES = 10**8  # of a shuffle's buffer: 2.5 GB, before the first row is read
 
 
-def check_ids(vocab_size, name="token_ids"):
+def check_ids(vocab_size: int, name: str = "token_ids") -> Callable[[Any], Any]:
     """A function for `Dataset.map` that passes ids on and fails where one is not in a vocabulary.
 
     Inside a compiled step an id outside the table silently becomes another row or zeros, and the

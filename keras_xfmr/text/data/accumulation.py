@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_int
 
 
-def accumulate(data, steps, *, pad_id=0):
+def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data.Dataset:
     """Gives labels the weights with which `steps` batches have the gradient of one large batch.
 
     Keras' `gradient_accumulation_steps=k` averages the gradients of k batches. A loss that is a

@@ -6,8 +6,10 @@ B batch, T block length, C characters of a word
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.characters import LEAST, sentence_markers, words_to_characters
 from keras_xfmr.text.data.block_dataset import BlockDataset
+from keras_xfmr.text.tokenizers.words import WordTokenizer
 
 # What stands for the markers in the streams of words. No word is equal to it: lines are UTF-8.
 START, END = b"\xff<", b"\xff>"
@@ -76,19 +78,19 @@ class BidirectionalLanguageModelDataset(BlockDataset):
 
     def __init__(
         self,
-        files,
-        tokenizer,
+        files: Files,
+        tokenizer: WordTokenizer,
         *,
-        block_length,
-        batch_size,
-        characters=True,
-        max_characters=50,
-        contiguous=False,
-        shuffle_buffer=None,
-        seed=0,
-        heading=None,
-        on_bad_line="raise",
-    ):
+        block_length: int,
+        batch_size: int,
+        characters: bool = True,
+        max_characters: int = 50,
+        contiguous: bool = False,
+        shuffle_buffer: int | None = None,
+        seed: int = 0,
+        heading: str | None = None,
+        on_bad_line: str = "raise",
+    ) -> None:
         check_int("max_characters", max_characters, LEAST)
         if not hasattr(tokenizer, "words_to_ids"):
             raise ValueError(

@@ -3,9 +3,12 @@
 B batch, T block length, `...` the axes of a token
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int, check_seed
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.checks import check_shuffle_buffer
 from keras_xfmr.text.data.blocks import NOTHING, Blocks
 from keras_xfmr.text.data.documents import Documents
@@ -35,20 +38,20 @@ class BlockDataset(Epochs):
 
     def __init__(
         self,
-        files,
-        start,
-        end,
+        files: Files,
+        start: Any,
+        end: Any,
         *,
-        block_length,
-        batch_size,
-        contiguous,
-        shuffle_buffer,
-        seed,
-        separator,
-        nothing=NOTHING,
-        parts=None,
+        block_length: int,
+        batch_size: int,
+        contiguous: bool,
+        shuffle_buffer: int | None,
+        seed: int,
+        separator: str,
+        nothing: Any = NOTHING,
+        parts: int | None = None,
         **reading,
-    ):
+    ) -> None:
         super().__init__(batch_size)
         check_int("block_length", block_length, 1)
         if shuffle_buffer is None:
@@ -78,13 +81,13 @@ class BlockDataset(Epochs):
     # ---- what a run knows about its data
 
     @property
-    def skipped(self):
+    def skipped(self) -> dict[str, int]:
         """What the last iteration left out: blank, heading and bad lines, parts of documents
         without a token."""
         return {**self._documents.skipped, "empty": int(self._empty.numpy())}
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         """Bytes of the texts that the last iteration read, for a loss per byte of them."""
         return int(self._bytes.numpy())
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.data.files import TextFiles
 from keras_xfmr.text.data.streaming import (
     NO_TEXT,
@@ -67,14 +68,14 @@ class Documents:
 
     def __init__(
         self,
-        files,
+        files: Files,
         *,
-        heading=None,
-        sentence_split=True,
-        line_documents=False,
-        halve=True,
-        on_bad_line="raise",
-    ):
+        heading: str | None = None,
+        sentence_split: bool = True,
+        line_documents: bool = False,
+        halve: bool = True,
+        on_bad_line: str = "raise",
+    ) -> None:
         if heading not in (None, "wikitext"):
             raise ValueError(f"`heading` must be None or 'wikitext'. Received: {heading!r}.")
         if on_bad_line not in ("raise", "skip"):
@@ -88,15 +89,15 @@ class Documents:
             self._skipped = tf.Variable([0] * len(REASONS), dtype=tf.int64, trainable=False)
 
     @property
-    def skipped(self):
+    def skipped(self) -> dict[str, int]:
         """Lines left out since `reset`, by reason."""
         return dict(zip(REASONS, (int(n) for n in self._skipped.numpy())))
 
-    def reset(self):
+    def reset(self) -> None:
         """Sets the counts to 0; an operation inside a graph."""
         self._skipped.assign(tf.zeros_like(self._skipped))
 
-    def parts(self):
+    def parts(self) -> tf.data.Dataset:
         """`tf.data.Dataset` of (segments, strings `[n]`; number of the document, int64)."""
         lines = tf.data.Dataset.range(len(self._files)).flat_map(self._read)
         chunks = lines.map(self._segments, num_parallel_calls=tf.data.AUTOTUNE)
@@ -107,7 +108,7 @@ class Documents:
         return chunks.scan(state, _group).unbatch()
 
     @tf.autograph.experimental.do_not_convert
-    def sentences(self):
+    def sentences(self) -> tf.data.Dataset:
         """`tf.data.Dataset` of the segments alone, to learn a vocabulary from.
 
         Files take turns, 64 at a time, so that a long one does not keep the next out of a sample.

@@ -18,9 +18,9 @@ class Epochs:
         batch_size: rows of a batch, of all shards together.
     """
 
-    def __init__(self, batch_size):
+    def __init__(self, batch_size: int) -> None:
         self._batch_size = check_int("batch_size", batch_size, 1)
-        self._count = None
+        self._count: int | None = None
         with tf.device("CPU"):
             self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
             self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -42,12 +42,12 @@ class Epochs:
     # ---- of all
 
     @property
-    def rows(self):
+    def rows(self) -> int:
         """Rows that the last iteration gave, of its shard: pairs, or instances. The rows that fill
         up a batch are not counted."""
         return int(self._rows.numpy())
 
-    def seek(self, epoch, batch=0):
+    def seek(self, epoch: int, batch: int = 0) -> None:
         """Makes the next iteration start at this batch of this epoch, both counted from 0.
 
         The batches before it are made and dropped, because only the lengths of their texts tell
@@ -59,7 +59,9 @@ class Epochs:
         self._position.assign([epoch, batch])
 
     @tf.autograph.experimental.do_not_convert
-    def dataset(self, shard=None):
+    def dataset(
+        self, shard: tuple[int, int] | tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named.
 
         With `shard=(index, count)` each of `count` workers has an equal, contiguous part of the
@@ -93,14 +95,21 @@ class Epochs:
         """
         part = Shard.of(shard, self._batch_size)
         # The batch at which it begins, if its length is known.
-        first = None if self._count is None else int(self._position[1])
+        first = length = None
+        if self._count is not None:
+            first = int(self._position[1])
+            length = max(self._count - first, 0)
         data = tf.data.Dataset.range(1).map(lambda _: self._begin_epoch(first))
         data = data.flat_map(functools.partial(self._epoch, part))
-        length = None if first is None else max(self._count - first, 0)
         return self._finish(data, part, length, shard is not None)
 
     @tf.autograph.experimental.do_not_convert
-    def epochs(self, first, count=1, shard=None):
+    def epochs(
+        self,
+        first: int,
+        count: int = 1,
+        shard: tuple[int, int] | tf.distribute.InputContext | None = None,
+    ) -> tf.data.Dataset:
         """The `tf.data.Dataset` of some epochs, one after the other, each iteration the same ones.
 
         It neither has nor moves a position, so it can be copied to other processes, as the
@@ -131,7 +140,7 @@ class Epochs:
         return self._finish(data, part, length, shard is not None)
 
     @tf.autograph.experimental.do_not_convert
-    def count(self):
+    def count(self) -> int:
         """Batches of an epoch, found by one pass over the files; the progress bar then knows.
 
         Each shard has as many. The pass tokenizes all of the text. Keras on TensorFlow without XLA

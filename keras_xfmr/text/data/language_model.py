@@ -5,8 +5,10 @@ B batch, T block length
 
 import tensorflow as tf
 
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.data.block_dataset import BlockDataset
 from keras_xfmr.text.data.blocks import NOTHING
+from keras_xfmr.text.tokenizers.base import Tokenizer
 
 PARTS = 8  # of a document, after which it is another one where rows go on
 
@@ -65,18 +67,18 @@ class LanguageModelDataset(BlockDataset):
 
     def __init__(
         self,
-        files,
-        tokenizer,
+        files: Files,
+        tokenizer: Tokenizer,
         *,
-        block_length,
-        batch_size,
-        document_ids=False,
-        contiguous=False,
-        separator="\n",
-        shuffle_buffer=None,
-        seed=0,
+        block_length: int,
+        batch_size: int,
+        document_ids: bool = False,
+        contiguous: bool = False,
+        separator: str = "\n",
+        shuffle_buffer: int | None = None,
+        seed: int = 0,
         **reading,
-    ):
+    ) -> None:
         if not isinstance(separator, str):
             raise ValueError(f"`separator` must be a string. Received: {separator!r}.")
         if "sentence_split" in reading:

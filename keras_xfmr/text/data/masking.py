@@ -6,23 +6,24 @@ B batch, T length, P max_predictions, V vocab_size
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.types import ArrayLike, Ids, Tensor
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
 
 
 @tf.autograph.experimental.do_not_convert
 def mask_tokens(
-    token_ids,
-    candidates,
-    seed,
+    token_ids: Ids,
+    candidates: Tensor,
+    seed: ArrayLike,
     *,
-    mask_id,
-    replacements,
-    max_predictions,
-    mask_rate=0.15,
-    continues=None,
-    pad_id=0,
-):
+    mask_id: int,
+    replacements: Tensor,
+    max_predictions: int,
+    mask_rate: float = 0.15,
+    continues: Tensor | None = None,
+    pad_id: int = 0,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Hides a share of the tokens of each row (Devlin et al. 2019, section 3.1 and appendix A.1).
 
     Of the n candidates of a row, min(max_predictions, max(1, round(mask_rate n))) are chosen at

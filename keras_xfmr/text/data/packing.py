@@ -12,7 +12,9 @@ OPEN = 2  # batches that are filled at the same time
 MASK, NUMBERS, STARTS = "attention_mask", "document_ids", "document_starts"
 
 
-def pack_documents(data, rows, length, *, documents=None, pad_id=0):
+def pack_documents(
+    data: tf.data.Dataset, rows: int, length: int, *, documents: int | None = None, pad_id: int = 0
+) -> tf.data.Dataset:
     """Packs the rows of a data set, each one document, into fewer rows of one length.
 
         [CLS] a b [SEP] [PAD] [PAD]         token_ids     [CLS] a b [SEP] [CLS] c [SEP] [PAD]

@@ -3,16 +3,18 @@
 B batch, S source, T target
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_seed
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.checks import check_shuffle_buffer
 from keras_xfmr.text.data.epochs import Epochs
 from keras_xfmr.text.data.pair_reader import Fault, PairReader
 from keras_xfmr.text.data.streaming import rows_where, untuned
+from keras_xfmr.text.tokenizers.base import Tokenizer
 
 
 class PairDataset(Epochs):
@@ -69,19 +71,19 @@ class PairDataset(Epochs):
 
     def __init__(
         self,
-        source,
-        source_tokenizer,
-        target_tokenizer,
+        source: Files,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
         *,
-        target=None,
-        batch_size=64,
-        buckets=(64,),
-        columns=(0, 1),
-        skip_header=False,
-        shuffle_buffer=100_000,
-        seed=0,
-        on_bad_row="raise",
-    ):
+        target: Files | None = None,
+        batch_size: int = 64,
+        buckets: Sequence[int | tuple[int, int]] = (64,),
+        columns: tuple[int, int] = (0, 1),
+        skip_header: bool = False,
+        shuffle_buffer: int = 100_000,
+        seed: int = 0,
+        on_bad_row: str = "raise",
+    ) -> None:
         super().__init__(batch_size)
         self.buckets = _rising_pairs(buckets)
         check_shuffle_buffer(shuffle_buffer)
@@ -94,7 +96,7 @@ class PairDataset(Epochs):
     # ---- what a run knows about its data
 
     @property
-    def skipped(self):
+    def skipped(self) -> dict[str, int]:
         """Rows left out of the last iteration, by reason."""
         return self._reader.skipped
 
@@ -104,7 +106,7 @@ class PairDataset(Epochs):
         self._reader.start_counting()
 
     @tf.autograph.experimental.do_not_convert
-    def pairs(self):
+    def pairs(self) -> tf.data.Dataset:
         """The good rows as raw strings (source, target), in the order of the files."""
 
         def good_rows(_):
@@ -114,7 +116,7 @@ class PairDataset(Epochs):
 
         return untuned(tf.data.Dataset.range(1).flat_map(good_rows)).unbatch()
 
-    def sentences(self, side):
+    def sentences(self, side: int) -> tf.data.Dataset:
         """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
         return self.pairs().map(lambda *pair: pair[side])
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int, check_seed
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.checks import check_shuffle_buffer
 from keras_xfmr.text.data.documents import Documents
 from keras_xfmr.text.data.epochs import Epochs
@@ -25,6 +26,7 @@ from keras_xfmr.text.data.masking import mask_tokens
 from keras_xfmr.text.data.packing import pack_documents
 from keras_xfmr.text.data.streaming import rows_where
 from keras_xfmr.text.ragged import owners
+from keras_xfmr.text.tokenizers.base import Tokenizer
 
 CHUNK = 128  # documents whose instances are made by one call
 ROWS = ("token_ids", "segment_ids", "attention_mask")  # what a row has before it is masked
@@ -98,21 +100,21 @@ class PretrainingDataset(Epochs):
 
     def __init__(
         self,
-        files,
-        tokenizer,
+        files: Files,
+        tokenizer: Tokenizer,
         *,
-        max_length=128,
-        batch_size=32,
-        max_predictions=None,
-        mask_rate=0.15,
-        whole_word=False,
-        objective="nsp",
-        document_ids=False,
-        short_rate=0.1,
-        shuffle_buffer=5_000,
-        seed=0,
+        max_length: int = 128,
+        batch_size: int = 32,
+        max_predictions: int | None = None,
+        mask_rate: float = 0.15,
+        whole_word: bool = False,
+        objective: str | None = "nsp",
+        document_ids: bool = False,
+        short_rate: float = 0.1,
+        shuffle_buffer: int = 5_000,
+        seed: int = 0,
         **reading,
-    ):
+    ) -> None:
         super().__init__(batch_size)
         if not 0 < mask_rate <= 1 or not 0 <= short_rate <= 1:
             raise ValueError(
@@ -154,7 +156,7 @@ class PretrainingDataset(Epochs):
     # ---- what a run knows about its data
 
     @property
-    def skipped(self):
+    def skipped(self) -> dict[str, int]:
         """What the last iteration left out: blank, heading and bad lines, segments without a
         token."""
         return {**self._documents.skipped, "empty": int(self._empty.numpy())}

@@ -5,8 +5,10 @@ B batch, T length
 
 import tensorflow as tf
 
+from keras_xfmr.common.types import Ids, Tensor
 
-def next_token_labels(token_ids, attention_mask, *, ignore_id=-1):
+
+def next_token_labels(token_ids: Ids, attention_mask: Tensor, *, ignore_id: int = -1) -> tf.Tensor:
     """The token behind each position, what a causal language model predicts there.
 
     Args:

@@ -3,12 +3,16 @@
 B batch, R windows, T length, Q pieces of a question, C pieces of a context
 """
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import ArrayLike, Tensor, Texts
 from keras_xfmr.text.packers.sentences import SentencePacker
 from keras_xfmr.text.packers.windows import cut_windows
 from keras_xfmr.text.ragged import take_first
+from keras_xfmr.text.tokenizers.base import Tokenizer
 from keras_xfmr.text.words import BLANKS, as_utf8
 
 
@@ -57,16 +61,16 @@ class QuestionPacker(tf.Module):
 
     def __init__(
         self,
-        tokenizer,
-        max_length=384,
+        tokenizer: Tokenizer,
+        max_length: int = 384,
         *,
-        stride=128,
-        max_question_length=64,
-        pad_to_max_length=False,
-        pad_to_multiple_of=None,
-        type_vocab_size=2,
-        on_bad_answer="raise",
-    ):
+        stride: int = 128,
+        max_question_length: int = 64,
+        pad_to_max_length: bool = False,
+        pad_to_multiple_of: int | None = None,
+        type_vocab_size: int = 2,
+        on_bad_answer: str = "raise",
+    ) -> None:
         super().__init__()
         check_choice("on_bad_answer", on_bad_answer, ("raise", "skip"))
         if not hasattr(tokenizer, "tokenize_with_offsets"):
@@ -99,12 +103,19 @@ class QuestionPacker(tf.Module):
                 self._skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @property
-    def skipped(self):
+    def skipped(self) -> int:
         """Number of rows that were left out since the packer was made, in all passes over them."""
         return 0 if self._skipped is None else int(self._skipped.numpy())
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, question, context, *, answer=None, answer_start=None):
+    def __call__(
+        self,
+        question: Texts,
+        context: Texts,
+        *,
+        answer: Texts | None = None,
+        answer_start: ArrayLike | None = None,
+    ) -> dict[str, Tensor]:
         """Packs questions with their contexts.
 
         Args:
@@ -140,7 +151,9 @@ class QuestionPacker(tf.Module):
         return inputs
 
     @tf.autograph.experimental.do_not_convert
-    def pack(self, question, context, *, max_windows=None):
+    def pack(
+        self, question: Texts, context: Texts, *, max_windows: int | None = None
+    ) -> dict[str, Tensor]:
         """The windows, and what leads from a position in them back into the context.
 
         Args:
@@ -179,7 +192,14 @@ class QuestionPacker(tf.Module):
             "context_truncated": windows.cut,
         }
 
-    def answers(self, packed, context, first, last, scores):
+    def answers(
+        self,
+        packed: Mapping[str, Tensor],
+        context: Texts,
+        first: Tensor,
+        last: Tensor,
+        scores: Tensor,
+    ) -> dict[str, Tensor]:
         """The answers that a model found, cut from their contexts as they stand there.
 
         Args:

@@ -6,10 +6,12 @@ B batch, T length, W words, P masks, M ids of a row that are no special tokens
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import Ids, Index, Tensor, Texts
 from keras_xfmr.text.checks import check_strings
 from keras_xfmr.text.packers.widths import check_multiple, rounded_up
 from keras_xfmr.text.packers.windows import check_stride, cut_windows, windows_of_words
 from keras_xfmr.text.ragged import join, merge, owners, take_first
+from keras_xfmr.text.tokenizers.base import Tokenizer
 from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.words import SPLITS, cut_words
 
@@ -60,15 +62,15 @@ class SentencePacker(tf.Module):
 
     def __init__(
         self,
-        tokenizer,
-        max_length=None,
+        tokenizer: Tokenizer,
+        max_length: int | None = None,
         *,
-        pad_to_max_length=False,
-        pad_to_multiple_of=None,
-        type_vocab_size=2,
-        report_truncation=False,
-        split="bert",
-    ):
+        pad_to_max_length: bool = False,
+        pad_to_multiple_of: int | None = None,
+        type_vocab_size: int = 2,
+        report_truncation: bool = False,
+        split: str = "bert",
+    ) -> None:
         super().__init__()
         max_length = tokenizer.max_length if max_length is None else max_length
         if max_length is None:
@@ -87,7 +89,7 @@ class SentencePacker(tf.Module):
         self.split = split
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, first, second=None):
+    def __call__(self, first: Texts, second: Texts | None = None) -> dict[str, Tensor]:
         """Packs sentences.
 
         Args:
@@ -104,7 +106,7 @@ class SentencePacker(tf.Module):
         return self.pack_ids(first, second)
 
     @tf.autograph.experimental.do_not_convert
-    def pack_ids(self, first, second=None):
+    def pack_ids(self, first: Ids, second: Ids | None = None) -> dict[str, tf.Tensor]:
         """Packs the ids of sentences.
 
         Args:
@@ -127,7 +129,7 @@ class SentencePacker(tf.Module):
         rows = [take_first(first, keep), take_first(second, keep_second)]
         return self._inputs(rows, keep + 2, truncated)
 
-    def split_words(self, texts):
+    def split_words(self, texts: Texts) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """The words of raw texts, as `split` says, and where they stand.
 
         Args:
@@ -150,7 +152,7 @@ class SentencePacker(tf.Module):
         return cut_words(texts, self.split, split_cjk=split_cjk)
 
     @tf.autograph.experimental.do_not_convert
-    def pack_words(self, words):
+    def pack_words(self, words: Texts) -> dict[str, Tensor]:
         """Packs sentences that are split into words, each of which has a label.
 
         Args:
@@ -182,7 +184,7 @@ class SentencePacker(tf.Module):
         return packed
 
     @tf.autograph.experimental.do_not_convert
-    def pack_word_windows(self, words, stride=None):
+    def pack_word_windows(self, words: Texts, stride: int | None = None) -> dict[str, Tensor]:
         """Packs words of texts of any length, in overlapping windows.
 
         A word belongs to the window in which it has the most pieces on either side, to the first
@@ -228,7 +230,7 @@ class SentencePacker(tf.Module):
         }
 
     @tf.autograph.experimental.do_not_convert
-    def pack_masked(self, texts):
+    def pack_masked(self, texts: Texts) -> dict[str, Tensor]:
         """Packs texts in which each `[MASK]` stands for a piece that a `BertPretrainer` guesses.
 
         Elsewhere `[MASK]` in a text is text. What stands between two of them is tokenized by
@@ -302,7 +304,9 @@ class SentencePacker(tf.Module):
 
 
 @tf.autograph.experimental.do_not_convert
-def spread_word_labels(labels, word_positions, length, *, ignore_id):
+def spread_word_labels(
+    labels: Ids, word_positions: Tensor, length: Index, *, ignore_id: int
+) -> tf.Tensor:
     """Labels of words to labels of pieces: a word's first piece has its label.
 
     Args:

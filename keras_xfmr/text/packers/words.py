@@ -6,11 +6,13 @@ B batch, T words of a row, W words, C characters of a word, R windows
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice, check_int
+from keras_xfmr.common.types import Tensor, Texts
 from keras_xfmr.text.characters import LEAST, words_to_characters
 from keras_xfmr.text.checks import check_strings
 from keras_xfmr.text.packers.widths import check_multiple, rounded_up
 from keras_xfmr.text.packers.windows import check_stride, cut_windows, windows_of_words
 from keras_xfmr.text.ragged import owners, sizes_of_words, take_first
+from keras_xfmr.text.tokenizers.words import WordTokenizer
 from keras_xfmr.text.words import SPLITS, cut_words
 
 
@@ -54,15 +56,15 @@ class WordPacker(tf.Module):
 
     def __init__(
         self,
-        max_words,
+        max_words: int,
         *,
-        max_characters=50,
-        tokenizer=None,
-        split=None,
-        report_truncation=False,
-        pad_to_max_length=False,
-        pad_to_multiple_of=None,
-    ):
+        max_characters: int = 50,
+        tokenizer: WordTokenizer | None = None,
+        split: str | None = None,
+        report_truncation: bool = False,
+        pad_to_max_length: bool = False,
+        pad_to_multiple_of: int | None = None,
+    ) -> None:
         super().__init__()
         check_int("max_words", max_words, 1)
         self.pad_to_multiple_of = check_multiple(pad_to_multiple_of, "max_words", max_words)
@@ -81,7 +83,7 @@ class WordPacker(tf.Module):
         self.pad_to_max_length = pad_to_max_length
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, texts):
+    def __call__(self, texts: Texts) -> dict[str, Tensor]:
         """Packs texts.
 
         Args:
@@ -95,7 +97,7 @@ class WordPacker(tf.Module):
         words, _, _ = self.split_words(texts)
         return self._pack(words)
 
-    def split_words(self, texts):
+    def split_words(self, texts: Texts) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """The words of raw texts, as `split` says, and where they stand.
 
         Args:
@@ -114,7 +116,7 @@ class WordPacker(tf.Module):
         return cut_words(check_strings(texts, "texts", rank=1), self.split)
 
     @tf.autograph.experimental.do_not_convert
-    def pack_words(self, words):
+    def pack_words(self, words: Texts) -> dict[str, Tensor]:
         """Packs sentences that are split into words, each of which has a label.
 
         Args:
@@ -146,7 +148,7 @@ class WordPacker(tf.Module):
         return packed
 
     @tf.autograph.experimental.do_not_convert
-    def pack_word_windows(self, words, stride=None):
+    def pack_word_windows(self, words: Texts, stride: int | None = None) -> dict[str, Tensor]:
         """Packs words of texts of any length, in overlapping windows of `max_words` words.
 
         A word belongs to the window in which it has the most words on either side, to the first of

@@ -4,6 +4,7 @@ import pathlib
 
 from keras_xfmr.common.files import read_json, read_lines
 from keras_xfmr.common.sentence_folders import transformer_folder
+from keras_xfmr.common.types import Path
 from keras_xfmr.text.published.byte_pair import is_byte_pair, load_byte_pair
 from keras_xfmr.text.published.casing import decide, warn_of_lost_words
 from keras_xfmr.text.published.rows import longest_row, lowers_texts
@@ -15,7 +16,7 @@ from keras_xfmr.text.published.sentence_piece import (
 )
 from keras_xfmr.text.published.unigram import is_unigram
 from keras_xfmr.text.tokenizers.added_tokens import added_beside, in_order
-from keras_xfmr.text.tokenizers.base import DESCRIPTION, load_tokenizer
+from keras_xfmr.text.tokenizers.base import DESCRIPTION, Tokenizer, load_tokenizer
 from keras_xfmr.text.tokenizers.bert import (
     BERT_TOKENS,
     PUBLISHED_SETTINGS,
@@ -37,7 +38,12 @@ PUBLISHED_ROLES = dict(
 )
 
 
-def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_cjk=None):
+def load_pretrained_tokenizer(
+    folder: Path,
+    lowercase: bool | None = None,
+    strip_accents: bool | None = None,
+    split_cjk: bool | None = None,
+) -> Tokenizer:
     """The tokenizer of a model that was published as a Hugging Face folder: BERT, GPT-2, RoBERTa,
     KoGPT2.
 
@@ -107,28 +113,28 @@ def load_pretrained_tokenizer(folder, lowercase=None, strip_accents=None, split_
 
         tokenizer = load_pretrained_tokenizer("bert-base-multilingual-cased")
     """
-    folder = pathlib.Path(folder)
+    place = pathlib.Path(folder)
     given = _given(lowercase=lowercase, strip_accents=strip_accents, split_cjk=split_cjk)
-    if folder.is_file():
+    if place.is_file():
         raise ValueError(
-            f"Expected a folder, such as {str(folder.parent)!r}. Received: the file "
-            f"{str(folder)!r}. A file alone is read by `from_file` of a tokenizer's class, such "
+            f"Expected a folder, such as {str(place.parent)!r}. Received: the file "
+            f"{str(place)!r}. A file alone is read by `from_file` of a tokenizer's class, such "
             "as `BertTokenizer`."
         )
-    if not folder.is_dir():
+    if not place.is_dir():
         raise FileNotFoundError(
-            f"Expected a folder on this disk. Received: {str(folder)!r}, which is none. Nothing is "
-            f"downloaded: fetch a published model first, e.g. by `hf download {folder} --local-dir "
+            f"Expected a folder on this disk. Received: {str(place)!r}, which is none. Nothing is "
+            f"downloaded: fetch a published model first, e.g. by `hf download {place} --local-dir "
             "FOLDER` (of huggingface_hub), and give that FOLDER."
         )
-    folder = transformer_folder(folder)
-    if (folder / DESCRIPTION).is_file():
-        tokenizer = _with_settings(load_tokenizer(folder), given)
+    place = transformer_folder(place)
+    if (place / DESCRIPTION).is_file():
+        tokenizer = _with_settings(load_tokenizer(place), given)
     else:
-        tokenizer = _load(folder, given)
+        tokenizer = _load(place, given)
     if tokenizer.max_length is None:
-        config = _optional_json(folder / TOKENIZER_CONFIG)
-        tokenizer.max_length = longest_row(folder, config)
+        config = _optional_json(place / TOKENIZER_CONFIG)
+        tokenizer.max_length = longest_row(place, config)
     return tokenizer
 
 

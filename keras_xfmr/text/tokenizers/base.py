@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,7 @@ import tensorflow_text as tf_text
 
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.common.files import read_bytes, read_json, write_json, write_whole
+from keras_xfmr.common.types import Config, Ids, Path, Self, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import join, merge
 from keras_xfmr.text.tokenizers.found_tokens import FoundTokens, checked_tokens
@@ -49,18 +51,26 @@ class Tokenizer(tf.Module, abc.ABC):
     [[2, 101, 102, 3]]
     """
 
-    max_length = None
-    vocabulary_file = None  # name of the file that `save` writes the vocabulary to
-    added_special_ids = ()  # of special tokens that `with_added_tokens` added
+    max_length: int | None = None
+    vocabulary_file: str | None = None  # name of the file that `save` writes the vocabulary to
+    added_special_ids: tuple[int, ...] = ()  # of special tokens that `with_added_tokens` added
 
-    def __init__(self, *, pad_id=PAD, unknown_id=UNKNOWN, start_id=START, end_id=END, mask_id=None):
+    def __init__(
+        self,
+        *,
+        pad_id: int = PAD,
+        unknown_id: int | None = UNKNOWN,
+        start_id: int = START,
+        end_id: int = END,
+        mask_id: int | None = None,
+    ) -> None:
         super().__init__()
         self.pad_id, self.unknown_id = pad_id, unknown_id
         self.start_id, self.end_id = start_id, end_id
         self.mask_id = mask_id
 
     @property
-    def special_ids(self):
+    def special_ids(self) -> tuple[int, ...]:
         """Ids of padding, start, end and, where there is one, mask: no token of a text. Behind them
         those of special tokens that were added.
 
@@ -71,7 +81,7 @@ class Tokenizer(tf.Module, abc.ABC):
         mask = () if self.mask_id is None else (self.mask_id,)
         return (*ids, *mask, *self.added_special_ids)
 
-    def continuations(self):
+    def continuations(self) -> np.ndarray:
         """Which ids go on with a word that another id began: NumPy bool `[V]`.
 
         Whole-word masking joins them with what stands before them. None, unless a subclass knows
@@ -81,19 +91,19 @@ class Tokenizer(tf.Module, abc.ABC):
 
     @property
     @abc.abstractmethod
-    def vocab_size(self):
+    def vocab_size(self) -> int:
         """Number of ids, the special ones included."""
 
     @abc.abstractmethod
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         """Strings `[B]` to a ragged tensor of int32 ids `[B, (T)]`, without special tokens."""
 
     @abc.abstractmethod
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         """Ragged ids without special tokens to strings `[B]`."""
 
     @tf.autograph.experimental.do_not_convert
-    def encode(self, texts, *, start=False, end=True):
+    def encode(self, texts: Texts, *, start: bool = False, end: bool = True) -> tf.RaggedTensor:
         """Strings `[B]` to ragged ids `[B, (T)]`, with the start and end token where asked.
 
         Raises:
@@ -107,7 +117,7 @@ class Tokenizer(tf.Module, abc.ABC):
             parts.append(tf.fill([ids.nrows()], self.end_id))
         return join(*parts)
 
-    def with_added_tokens(self, tokens, *, special=False):
+    def with_added_tokens(self, tokens: Sequence[str], *, special: bool = False) -> Self:
         """A tokenizer that finds these tokens in a text, too; this one stays as it is.
 
         A text is searched for them as they are spelled, before anything is normalized or cut: the
@@ -171,7 +181,7 @@ class Tokenizer(tf.Module, abc.ABC):
         )
 
     @tf.autograph.experimental.do_not_convert
-    def detokenize(self, ids, *, keep_special=False):
+    def detokenize(self, ids: Ids, *, keep_special: bool = False) -> tf.Tensor:
         """Ids to strings; special tokens and what follows the first end token are left out.
 
         Where the end token is also the start token or the padding, those that a row begins with
@@ -214,20 +224,20 @@ class Tokenizer(tf.Module, abc.ABC):
 
     # ---- files
 
-    def vocabulary_bytes(self):
+    def vocabulary_bytes(self) -> bytes:
         """What the vocabulary file holds, where there is one."""
         raise NotImplementedError
 
     @classmethod
-    def from_vocabulary_bytes(cls, content, config):
+    def from_vocabulary_bytes(cls, content: bytes, config: Config) -> Self:
         """The tokenizer whose vocabulary file holds `content`, None where there is no such file."""
         return cls(**config)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Plain values that, with the vocabulary, make the tokenizer again."""
         return {}
 
-    def save(self, folder):
+    def save(self, folder: Path) -> None:
         """Writes `keras_xfmr_tokenizer.json` and the vocabulary file.
 
         Files of these names are replaced. What an earlier call wrote for other libraries is
@@ -304,7 +314,7 @@ def _written_for_others(folder):
     }
 
 
-def load_tokenizer(folder):
+def load_tokenizer(folder: Path) -> "Tokenizer":
     """The tokenizer that `Tokenizer.save` wrote to `folder`.
 
     Args:
@@ -390,8 +400,15 @@ class VocabularyTokenizer(Tokenizer):
     """A tokenizer with one token a line in `vocabulary.txt`, the four special tokens first."""
 
     vocabulary_file = "vocabulary.txt"
+    unknown_id: int
 
-    def __init__(self, vocabulary, *, added_tokens=(), added_special_tokens=()):
+    def __init__(
+        self,
+        vocabulary: Iterable[str],
+        *,
+        added_tokens: Sequence[str] = (),
+        added_special_tokens: Sequence[str] = (),
+    ) -> None:
         vocabulary = list_tokens(vocabulary)
         super().__init__(**self._special_ids_of(vocabulary))
         check_tokens(vocabulary)
@@ -408,24 +425,24 @@ class VocabularyTokenizer(Tokenizer):
         return {}
 
     @property
-    def vocab_size(self):
+    def vocab_size(self) -> int:
         return len(self._vocabulary)
 
-    def get_vocabulary(self):
+    def get_vocabulary(self) -> list[str]:
         """The tokens in the order of their ids."""
         return list(self._vocabulary)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {name: list(tokens) for name, tokens in self._added.items()}
 
     def _with_tokens(self, tokens, config):
         return type(self)(extended(self._vocabulary, tokens), **config)
 
-    def vocabulary_bytes(self):
+    def vocabulary_bytes(self) -> bytes:
         return "".join(f"{token}\n" for token in self._vocabulary).encode("utf8")
 
     @classmethod
-    def from_vocabulary_bytes(cls, content, config):
+    def from_vocabulary_bytes(cls, content: bytes, config: Config) -> Self:
         return cls(content.decode("utf8").removesuffix("\n").split("\n"), **config)
 
 
@@ -454,7 +471,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
     [[4, 5, 3]]
     """
 
-    def __init__(self, vocabulary, *, lowercase=False, **added):
+    def __init__(self, vocabulary: Iterable[str], *, lowercase: bool = False, **added) -> None:
         super().__init__(vocabulary, **added)
         self.lowercase = lowercase
         try:
@@ -469,7 +486,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
         except RuntimeError as error:
             raise ValueError(f"Not a vocabulary of word pieces: {error}") from error
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**self._split_config(), **super().get_config()}
 
     def _split_config(self):
@@ -477,24 +494,24 @@ class WordPieceTokenizer(VocabularyTokenizer):
         return {"lowercase": self.lowercase}
 
     @staticmethod
-    def split(texts, *, lowercase=False):
+    def split(texts: Texts, *, lowercase: bool = False) -> tf.RaggedTensor:
         """Strings `[B]` to ragged words, of which `tokenize` makes pieces."""
         return split_words(texts, lowercase=lowercase, compose=True)
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         return self._found.tokenize(as_strings(texts), self._tokenize_between)
 
     def _tokenize_between(self, texts):
         words = without_long_words(self.split(texts, **self._split_config()))
         return merge(words, self._pieces.tokenize(words.values))
 
-    def continuations(self):
+    def continuations(self) -> np.ndarray:
         found = np.array([token.startswith("##") for token in self._vocabulary], bool)
         found[list(self.special_ids)] = False
         return found
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         # Where accents are stripped the pieces are decomposed, Hangul syllables into letters.
         return tf_text.normalize_utf8(self._pieces.detokenize(ids), "NFC")
 
@@ -526,23 +543,24 @@ class CharacterTokenizer(VocabularyTokenizer):
     [[5, 4, 1, 3]]
     """
 
-    def __init__(self, vocabulary, **added):
+    def __init__(self, vocabulary: Iterable[str], **added) -> None:
         super().__init__(vocabulary, **added)
         keys = tf.constant(self._vocabulary)
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(keys, tf.range(len(self._vocabulary))), UNKNOWN
         )
-        self._characters = tf.constant(("", "\N{REPLACEMENT CHARACTER}", "", "", *vocabulary[4:]))
+        spelled = ("", "\N{REPLACEMENT CHARACTER}", "", "", *self._vocabulary[4:])
+        self._characters = tf.constant(spelled)
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         return self._found.tokenize(as_strings(texts), self._tokenize_between)
 
     def _tokenize_between(self, texts):
         characters = tf.strings.unicode_split(texts, "UTF-8", errors="replace")
         return tf.ragged.map_flat_values(self._table.lookup, characters)
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         characters = tf.ragged.map_flat_values(lambda i: tf.gather(self._characters, i), ids)
         return tf.strings.reduce_join(characters, axis=1)
 
@@ -561,7 +579,13 @@ class ByteTokenizer(Tokenizer):
     [[199, 173, 3]]
     """
 
-    def __init__(self, *, added_tokens=(), added_special_tokens=(), **special_ids):
+    def __init__(
+        self,
+        *,
+        added_tokens: Sequence[str] = (),
+        added_special_tokens: Sequence[str] = (),
+        **special_ids,
+    ) -> None:
         super().__init__(**special_ids)
         self._special = dict(special_ids)
         self._tokens = list(dict.fromkeys(added_tokens))
@@ -569,17 +593,17 @@ class ByteTokenizer(Tokenizer):
         self._find(self._tokens, added_special_tokens, [*names, *self._tokens])
 
     @property
-    def vocab_size(self):
+    def vocab_size(self) -> int:
         return len(SPECIAL_TOKENS) + 256 + len(self._tokens)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**self._special, **{name: list(part) for name, part in self._added.items()}}
 
     def _with_tokens(self, tokens, config):
         return type(self)(**config)
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         return self._found.tokenize(as_strings(texts), self._tokenize_between)
 
     def _tokenize_between(self, texts):
@@ -588,7 +612,7 @@ class ByteTokenizer(Tokenizer):
         values = tf.cast(tf.reshape(values, [-1]), tf.int32) + len(SPECIAL_TOKENS)
         return characters.with_flat_values(values)
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         table = [*(bytes([value]) for value in range(256)), *self._tokens]
         values = ids.flat_values - len(SPECIAL_TOKENS)
         values = tf.gather(tf.constant(table), tf.where(values < 0, 0xFF, values))  # no UTF-8

@@ -2,10 +2,12 @@
 
 import json
 import pathlib
+from collections.abc import Iterable
 
 import tensorflow as tf
 
 from keras_xfmr.common.files import read_lines
+from keras_xfmr.common.types import Path, Self, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import merge, owners
 from keras_xfmr.text.tokenizers.added_tokens import added_token
@@ -97,8 +99,14 @@ class BertTokenizer(WordPieceTokenizer):
     vocabulary_file = "vocab.txt"
 
     def __init__(
-        self, vocabulary, *, lowercase=True, strip_accents=None, split_cjk=True, **added
-    ):
+        self,
+        vocabulary: Iterable[str],
+        *,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        split_cjk: bool = True,
+        **added,
+    ) -> None:
         super().__init__(vocabulary, lowercase=lowercase, **added)
         self.strip_accents = strip_accents
         self.split_cjk = split_cjk
@@ -108,7 +116,7 @@ class BertTokenizer(WordPieceTokenizer):
         return bert_special_ids(vocabulary)
 
     @classmethod
-    def from_file(cls, path, **config):
+    def from_file(cls, path: Path, **config) -> Self:
         """The tokenizer of a `vocab.txt`, one token a line in the order of their ids.
 
         Args:
@@ -136,7 +144,7 @@ class BertTokenizer(WordPieceTokenizer):
             "split_cjk": self.split_cjk,
         }
 
-    def save(self, folder, max_length=None):
+    def save(self, folder: Path, max_length: int | None = None) -> None:
         """As `Tokenizer.save`; also `tokenizer_config.json`, for Hugging Face's `AutoTokenizer`.
 
         Args:
@@ -163,11 +171,13 @@ class BertTokenizer(WordPieceTokenizer):
         self._save(folder, {SETTINGS: json.dumps(config, indent=2).encode("utf8")}, max_length)
 
     @staticmethod
-    def split(texts, **config):
+    def split(texts: Texts, **config) -> tf.RaggedTensor:
         return split_words(texts, **config)
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize_with_offsets(self, texts):
+    def tokenize_with_offsets(
+        self, texts: Texts
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """Ids, and where in the texts each one stands.
 
         Args:

@@ -5,11 +5,13 @@ B batch, T length, V vocabulary
 
 import json
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 import tensorflow_text as tf_text
 
 from keras_xfmr.common.files import read_json
+from keras_xfmr.common.types import Config, Ids, Path, Self, Texts
 from keras_xfmr.text.ragged import merge, owners, stretches
 from keras_xfmr.text.tokenizers.base import list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_base import PairTokenizer
@@ -91,16 +93,16 @@ class BytePairTokenizer(PairTokenizer):
 
     def __init__(
         self,
-        vocabulary,
-        merges,
+        vocabulary: Iterable[str],
+        merges: Sequence[Sequence[str]],
         *,
-        end_token=END_OF_TEXT,
-        start_token=None,
-        pad_token=None,
-        mask_token=None,
-        added_tokens=(),
-        added_special_tokens=(),
-    ):
+        end_token: str = END_OF_TEXT,
+        start_token: str | None = None,
+        pad_token: str | None = None,
+        mask_token: str | None = None,
+        added_tokens: Sequence[str] = (),
+        added_special_tokens: Sequence[str] = (),
+    ) -> None:
         vocabulary, merges = list_tokens(vocabulary), list(merges)
         _check_bytes(vocabulary)
         super().__init__(
@@ -137,7 +139,7 @@ class BytePairTokenizer(PairTokenizer):
         return token.encode("utf8")
 
     @classmethod
-    def from_file(cls, path, merges=None, **special_tokens):
+    def from_file(cls, path: Path, merges: Path | None = None, **special_tokens) -> Self:
         """The tokenizer of a `vocab.json` and a `merges.txt`, or of a `tokenizer.json`.
 
         Of a `tokenizer.json` are read: `model`, which must be `BPE` over bytes and without
@@ -173,7 +175,9 @@ class BytePairTokenizer(PairTokenizer):
             raise ValueError(f"{str(path)!r}: {error}") from error
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize_with_offsets(self, texts):
+    def tokenize_with_offsets(
+        self, texts: Texts
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """Ids, and where in the texts each one stands.
 
         Args:
@@ -229,21 +233,21 @@ class BytePairTokenizer(PairTokenizer):
         ends = tf.concat([[0], tf.cumsum(tf.strings.length(texts))], axis=0)
         return ids, tf.cast(tf.searchsorted(begins, ends), tf.int64)
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         pieces = ids.with_flat_values(tf.gather(self._spelled, ids.flat_values))
         joined = tf.strings.reduce_join(pieces, axis=1)
         return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
 
     # ---- files
 
-    def vocabulary_bytes(self):
+    def vocabulary_bytes(self) -> bytes:
         special = {self._vocabulary[i] for i in self.special_ids}
         found = self._found.tokens
         content = as_tokenizer_json(self._vocabulary, self._merges, special, found=found)
         return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf8")
 
     @classmethod
-    def from_vocabulary_bytes(cls, content, config):
+    def from_vocabulary_bytes(cls, content: bytes, config: Config) -> Self:
         return cls(*byte_pairs_of(json_of(content)), **config)
 
 

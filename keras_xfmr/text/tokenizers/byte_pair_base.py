@@ -4,10 +4,12 @@ V vocabulary
 """
 
 import json
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from keras_xfmr.common.types import Config, Path, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer, extended, list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
@@ -34,19 +36,20 @@ class PairTokenizer(Tokenizer):
     """
 
     vocabulary_file = "tokenizer.json"
-    unit = word_begin = None  # what a symbol is; the character that a blank before a word becomes
+    unit: str  # what a symbol is
+    word_begin: str  # the character that a blank before a word becomes
 
     def __init__(
         self,
-        vocabulary,
-        merges,
-        symbols,
+        vocabulary: Iterable[str],
+        merges: Sequence[Sequence[str]],
+        symbols: Collection[str],
         *,
-        unknown_token=None,
-        added_tokens=(),
-        added_special_tokens=(),
+        unknown_token: str | None = None,
+        added_tokens: Sequence[str] = (),
+        added_special_tokens: Sequence[str] = (),
         **special_tokens,
-    ):
+    ) -> None:
         vocabulary = list_tokens(vocabulary)
         merges = [tuple(pair) for pair in merges]
         ids = _checked_ids(vocabulary, merges)
@@ -66,13 +69,13 @@ class PairTokenizer(Tokenizer):
             unknown = self._special_id("unknown_token", unknown_token, ids, ())
         super().__init__(unknown_id=unknown, **special)
         self._vocabulary, self._merges = tuple(vocabulary), tuple(merges)
-        special = set(special.values())
-        used = [pair for pair in merges if ids["".join(pair)] not in special]
+        special_ids = set(special.values())
+        used = [pair for pair in merges if ids["".join(pair)] not in special_ids]
         pairs = [(ids[left], ids[right]) for left, right in used]
         products = ["".join(pair) for pair in used]
         self._ordinary = set(symbols).union(products)  # what a text can become
         self._find(added_tokens, added_special_tokens, vocabulary)
-        self._merge = Merges(pairs, [ids[token] for token in products], len(vocabulary))
+        self._merge = Merges(pairs, [ids[token] for token in products], self.vocab_size)
         self._encoder = tf.function(
             self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
         )
@@ -90,14 +93,14 @@ class PairTokenizer(Tokenizer):
         return ids[token]
 
     @property
-    def vocab_size(self):
+    def vocab_size(self) -> int:
         return len(self._vocabulary)
 
-    def get_vocabulary(self):
+    def get_vocabulary(self) -> list[str]:
         """The tokens in the order of their ids, as files spell them."""
         return list(self._vocabulary)
 
-    def continuations(self):
+    def continuations(self) -> np.ndarray:
         inside = np.array([not t.startswith(self.word_begin) for t in self._vocabulary], bool)
         inside[list(self.special_ids)] = False
         ids = {token: index for index, token in enumerate(self._vocabulary)}
@@ -106,17 +109,17 @@ class PairTokenizer(Tokenizer):
             inside[self.unknown_id] = False
         return inside
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**self._config, **{name: list(part) for name, part in self._added.items()}}
 
     def _with_tokens(self, tokens, config):
         return type(self)(extended(self._vocabulary, tokens), self._merges, **config)
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         return self._encoder(as_strings(texts))
 
-    def save(self, folder, max_length=None):
+    def save(self, folder: Path, max_length: int | None = None) -> None:
         """As `Tokenizer.save`: the vocabulary is in a `tokenizer.json`, which Hugging Face's
         libraries read too; also `tokenizer_config.json`, which names the special tokens to them.
 

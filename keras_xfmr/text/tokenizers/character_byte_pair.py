@@ -5,6 +5,7 @@ B batch, P pieces of texts between added tokens, C characters, T length, V vocab
 
 import json
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tensorflow_text as tf_text
 
 from keras_xfmr.common.checks import check_choice
 from keras_xfmr.common.files import read_json
+from keras_xfmr.common.types import Config, Ids, Path, Self, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.ragged import join, owners
 from keras_xfmr.text.tokenizers.base import list_tokens
@@ -89,21 +91,21 @@ class CharacterBytePairTokenizer(PairTokenizer):
 
     def __init__(
         self,
-        vocabulary,
-        merges,
+        vocabulary: Iterable[str],
+        merges: Sequence[Sequence[str]],
         *,
-        end_token="</s>",
-        start_token=None,
-        pad_token=None,
-        mask_token=None,
-        unknown_token=None,
-        fuse_unknown=False,
-        normalization="NFKC",
-        prepend_scheme="always",
-        split=True,
-        added_tokens=(),
-        added_special_tokens=(),
-    ):
+        end_token: str = "</s>",
+        start_token: str | None = None,
+        pad_token: str | None = None,
+        mask_token: str | None = None,
+        unknown_token: str | None = None,
+        fuse_unknown: bool = False,
+        normalization: str | None = "NFKC",
+        prepend_scheme: str = "always",
+        split: bool = True,
+        added_tokens: Sequence[str] = (),
+        added_special_tokens: Sequence[str] = (),
+    ) -> None:
         vocabulary = list_tokens(vocabulary)
         characters = [token for token in vocabulary if len(token) == 1]
         check_choice("normalization", normalization, FORMS)
@@ -154,7 +156,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
             self._character_ids = tf.constant([*map(ids.get, characters), -1], tf.int32)
 
     @classmethod
-    def from_file(cls, path, **arguments):
+    def from_file(cls, path: Path, **arguments) -> Self:
         """The tokenizer of a `tokenizer.json`.
 
         Read are: `model`, which must be `BPE` without `dropout`, `continuing_subword_prefix`,
@@ -185,18 +187,20 @@ class CharacterBytePairTokenizer(PairTokenizer):
             raise ValueError(f"{str(path)!r}: {error}") from error
 
     @classmethod
-    def from_json(cls, fast, **arguments):
+    def from_json(cls, fast: Config, **arguments) -> Self:
         """As `from_file`, of what a file holds."""
         vocabulary, merges, settings = character_pairs_of(fast)
         roles = {token for name, token in arguments.items() if name.endswith("_token")}
         settings["added_tokens"] = [t for t in settings["added_tokens"] if t not in roles]
         return cls(vocabulary, merges, **{**settings, **arguments})
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"added_tokens": [], **super().get_config()}
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize_with_offsets(self, texts):
+    def tokenize_with_offsets(
+        self, texts: Texts
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """Ids, and where in the texts each one stands.
 
         Args:
@@ -281,7 +285,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         behind = tf.concat([begins, [count]], axis=0)[1:]
         return ids, tf.gather(kept, begins), tf.gather(last, behind - 1)
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         first = tf.equal(tf.ragged.range(ids.row_lengths()).values, 0)
         pieces = tf.where(
             first,
@@ -292,13 +296,13 @@ class CharacterBytePairTokenizer(PairTokenizer):
 
     # ---- files
 
-    def vocabulary_bytes(self):
-        special = {*self.special_ids, self.unknown_id} - {None}
-        special = {self._vocabulary[i] for i in special}
+    def vocabulary_bytes(self) -> bytes:
+        ids = (*self.special_ids, self.unknown_id)
+        special = {self._vocabulary[i] for i in ids if i is not None}
         content = as_character_json(self._vocabulary, self._merges, special, self.get_config())
         return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode("utf8")
 
     @classmethod
-    def from_vocabulary_bytes(cls, content, config):
+    def from_vocabulary_bytes(cls, content: bytes, config: Config) -> Self:
         vocabulary, merges, _ = character_pairs_of(json_of(content))
         return cls(vocabulary, merges, **config)

@@ -14,6 +14,7 @@ import json
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_int
+from keras_xfmr.common.types import Files
 from keras_xfmr.text.data.streaming import untuned
 from keras_xfmr.text.tokenizers.base import (
     SPECIAL_TOKENS,
@@ -32,15 +33,15 @@ WORD_LINES = 512  # that are cut into words by one call, each at most as long as
 
 
 def learn_sentence_piece(
-    texts,
-    vocab_size,
+    texts: Files | tf.data.Dataset,
+    vocab_size: int,
     *,
-    model_type="unigram",
-    lowercase=False,
-    byte_fallback=None,
-    sample=None,
-    seed=0,
-):
+    model_type: str = "unigram",
+    lowercase: bool = False,
+    byte_fallback: bool | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> SentencePieceTokenizer:
     """A `SentencePieceTokenizer` learned from text (Kudo and Richardson 2018).
 
     With `byte_fallback`, 256 of the pieces are the bytes of UTF-8: a character that is no piece
@@ -78,15 +79,15 @@ def learn_sentence_piece(
 
 
 def learn_bert_sentence_piece(
-    texts,
-    vocab_size,
+    texts: Files | tf.data.Dataset,
+    vocab_size: int,
     *,
-    model_type="unigram",
-    lowercase=False,
-    byte_fallback=None,
-    sample=None,
-    seed=0,
-):
+    model_type: str = "unigram",
+    lowercase: bool = False,
+    byte_fallback: bool | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> SentencePieceTokenizer:
     """A `SentencePieceTokenizer` learned from text for BERT, as KoBERT has one.
 
     The special tokens have BERT's names, `[PAD] [UNK] [CLS] [SEP] [MASK]`, ids 0 to 4.
@@ -113,7 +114,14 @@ def learn_bert_sentence_piece(
     return SentencePieceTokenizer(proto, **bert_special_ids(BERT_TOKENS.values()))
 
 
-def learn_word_piece(texts, vocab_size, *, lowercase=False, sample=None, seed=0):
+def learn_word_piece(
+    texts: Files | tf.data.Dataset,
+    vocab_size: int,
+    *,
+    lowercase: bool = False,
+    sample: int | None = None,
+    seed: int = 0,
+) -> WordPieceTokenizer:
     """A `WordPieceTokenizer` learned from text (Schuster and Nakajima 2012).
 
     Args:
@@ -138,7 +146,14 @@ def learn_word_piece(texts, vocab_size, *, lowercase=False, sample=None, seed=0)
     return WordPieceTokenizer(vocabulary, lowercase=lowercase)
 
 
-def learn_bert_word_piece(texts, vocab_size, *, sample=None, seed=0, **config):
+def learn_bert_word_piece(
+    texts: Files | tf.data.Dataset,
+    vocab_size: int,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    **config,
+) -> BertTokenizer:
     """A `BertTokenizer` learned from text; `[PAD] [UNK] [CLS] [SEP] [MASK]` have the ids 0 to 4.
 
     The trainer of keras-nlp looks at every part of every word. Languages of long words with many
@@ -195,7 +210,14 @@ def _pieces(lines, vocab_size, special_tokens, tokenizer_class, **config):
         raise sample.nothing() from error
 
 
-def learn_byte_pair(texts, vocab_size, *, min_count=2, sample=None, seed=0):
+def learn_byte_pair(
+    texts: Files | tf.data.Dataset,
+    vocab_size: int,
+    *,
+    min_count: int = 2,
+    sample: int | None = None,
+    seed: int = 0,
+) -> BytePairTokenizer:
     """A `BytePairTokenizer` learned from text (Radford et al. 2019), by the `tokenizers` package.
 
     `<|endoftext|>`, id 0, is start, end and padding; the 256 bytes come next, then the merges. The
@@ -238,12 +260,14 @@ def learn_byte_pair(texts, vocab_size, *, min_count=2, sample=None, seed=0):
         initial_alphabet=list(ALPHABET),
         show_progress=False,
     )
-    lines = itertools.chain.from_iterable(lines())
-    learner.train_from_iterator((line.decode("utf8") for line in lines), trainer)
+    every = itertools.chain.from_iterable(lines())
+    learner.train_from_iterator((line.decode("utf8") for line in every), trainer)
     return BytePairTokenizer(*byte_pairs_of(json.loads(learner.to_str())))
 
 
-def learn_characters(texts, *, min_count=1, sample=None, seed=0):
+def learn_characters(
+    texts: Files | tf.data.Dataset, *, min_count: int = 1, sample: int | None = None, seed: int = 0
+) -> CharacterTokenizer:
     """A `CharacterTokenizer` of all characters that stand at least `min_count` times in the text.
 
     Args:
@@ -262,7 +286,7 @@ def learn_characters(texts, *, min_count=1, sample=None, seed=0):
 
         tokenizer = learn_characters(["corpus.txt"])
     """
-    counts = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for lines in Sample(texts, sample, seed)():
         counts.update(b"\n".join(lines).decode("utf8"))
     counts.pop("\n", None)
@@ -275,7 +299,14 @@ def learn_characters(texts, *, min_count=1, sample=None, seed=0):
     return CharacterTokenizer([*SPECIAL_TOKENS, *sorted(kept)])
 
 
-def learn_words(texts, vocab_size, *, split="bert", sample=None, seed=0):
+def learn_words(
+    texts: Files | tf.data.Dataset,
+    vocab_size: int,
+    *,
+    split: str = "bert",
+    sample: int | None = None,
+    seed: int = 0,
+) -> WordTokenizer:
     """A `WordTokenizer` of the most frequent words, with the most frequent one first.
 
     Words that are equally frequent stand in the order of their code points. A word that is spelled
@@ -306,15 +337,15 @@ def learn_words(texts, vocab_size, *, split="bert", sample=None, seed=0):
         input_signature=[tf.TensorSpec([None], tf.string)],
         autograph=False,
     ).get_concrete_function()
-    counts = collections.Counter()
-    sample = Sample(texts, sample, seed)
-    cut_lines = parts(itertools.chain.from_iterable(sample()))
-    while lines := list(itertools.islice(cut_lines, WORD_LINES)):
-        counts.update(cut(tf.constant(lines)).numpy().tolist())
+    counts: collections.Counter[bytes] = collections.Counter()
+    lines = Sample(texts, sample, seed)
+    cut_lines = parts(itertools.chain.from_iterable(lines()))
+    while some := list(itertools.islice(cut_lines, WORD_LINES)):
+        counts.update(cut(tf.constant(some)).numpy().tolist())
     for token in SPECIAL_TOKENS:
         counts.pop(token.encode(), None)
     if not counts:  # text, but no word in it
-        raise sample.nothing()
+        raise lines.nothing()
     # The bytes of UTF-8 are ordered as the code points are.
     words = heapq.nsmallest(
         vocab_size - len(SPECIAL_TOKENS), counts, key=lambda word: (-counts[word], word)

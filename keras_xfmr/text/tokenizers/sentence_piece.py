@@ -7,11 +7,13 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.types import Config, Ids, Path, Self, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.tokenizers.base import (
     PUBLISHED,
@@ -70,8 +72,16 @@ class SentencePieceTokenizer(Tokenizer):
     """
 
     vocabulary_file = "sentencepiece.model"
+    unknown_id: int
 
-    def __init__(self, proto, *, vocabulary=None, added_special_tokens=(), **special_ids):
+    def __init__(
+        self,
+        proto: bytes,
+        *,
+        vocabulary: Iterable[str] | None = None,
+        added_special_tokens: Sequence[str] = (),
+        **special_ids,
+    ) -> None:
         super().__init__(**special_ids)
         if isinstance(proto, (str, os.PathLike)):
             raise TypeError(
@@ -144,31 +154,33 @@ class SentencePieceTokenizer(Tokenizer):
         )
 
     @property
-    def vocab_size(self):
+    def vocab_size(self) -> int:
         return len(self._pieces)
 
-    def get_vocabulary(self):
+    def get_vocabulary(self) -> list[str]:
         """The pieces in the order of their ids."""
         return [piece.text for piece in self._pieces]
 
-    def continuations(self):
-        inside = [
+    def continuations(self) -> np.ndarray:
+        begun = [
             piece.kind in (NORMAL, BYTE) and not piece.text.startswith(WORD_BEGIN)
             for piece in self._pieces
         ]
-        inside = np.array(inside, bool)
+        inside = np.array(begun, bool)
         inside[[self.unknown_id, *self.special_ids]] = False
         return inside
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return dict(self._config)
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         return self._own_ids(self._encoder(as_strings(texts)))
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize_with_offsets(self, texts):
+    def tokenize_with_offsets(
+        self, texts: Texts
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """Ids, and where in the texts each one stands.
 
         Args:
@@ -216,12 +228,12 @@ class SentencePieceTokenizer(Tokenizer):
             ids = ids.with_flat_values(tf.where(special, self.unknown_id, ids.flat_values))
         return ids
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         if self._numbers is not None:
             ids = ids.with_flat_values(tf.gather(self._numbers[1], ids.flat_values))
         return self._decoder(ids)
 
-    def save(self, folder, max_length=None):
+    def save(self, folder: Path, max_length: int | None = None) -> None:
         """As `Tokenizer.save`; for a model of BERT also `tokenizer.json`, and its configuration,
         for Hugging Face's `AutoTokenizer`.
 
@@ -253,11 +265,11 @@ class SentencePieceTokenizer(Tokenizer):
         others[SETTINGS] = json.dumps(config, indent=2).encode("utf8")
         self._save(folder, others, max_length)
 
-    def vocabulary_bytes(self):
+    def vocabulary_bytes(self) -> bytes:
         return self._proto
 
     @classmethod
-    def from_vocabulary_bytes(cls, content, config):
+    def from_vocabulary_bytes(cls, content: bytes, config: Config) -> Self:
         return cls(content, **config)
 
 

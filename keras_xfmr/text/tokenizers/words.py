@@ -3,9 +3,12 @@
 B batch, T words
 """
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 
 from keras_xfmr.common.checks import check_choice
+from keras_xfmr.common.types import Config, Ids, Tensor, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.tokenizers.base import SPECIAL_TOKENS, UNKNOWN, VocabularyTokenizer
 from keras_xfmr.text.words import SPLITS, cut_words
@@ -36,7 +39,7 @@ class WordTokenizer(VocabularyTokenizer):
     [[4, 1, 5, 6, 3]]
     """
 
-    def __init__(self, vocabulary, *, split="bert"):
+    def __init__(self, vocabulary: Iterable[str], *, split: str = "bert") -> None:
         super().__init__(vocabulary)
         self.split = check_choice("split", split, SPLITS)
         special = len(SPECIAL_TOKENS)
@@ -46,7 +49,7 @@ class WordTokenizer(VocabularyTokenizer):
             tf.lookup.KeyValueTensorInitializer(self._words, ids), UNKNOWN
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"split": self.split}
 
     def _with_tokens(self, tokens, config):
@@ -55,7 +58,7 @@ class WordTokenizer(VocabularyTokenizer):
             f"its vocabulary, in the place of added tokens. Received: {tokens}."
         )
 
-    def split_words(self, texts):
+    def split_words(self, texts: Texts) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
         """The words of raw texts, as `split` says, and where they stand.
 
         Args:
@@ -78,7 +81,7 @@ class WordTokenizer(VocabularyTokenizer):
         return cut_words(as_strings(texts), self.split)
 
     @tf.autograph.experimental.do_not_convert
-    def words_to_ids(self, words):
+    def words_to_ids(self, words: Texts) -> Tensor:
         """The ids of words.
 
         Args:
@@ -98,9 +101,9 @@ class WordTokenizer(VocabularyTokenizer):
         return self._table.lookup(tf.convert_to_tensor(words, tf.string))
 
     @tf.autograph.experimental.do_not_convert
-    def tokenize(self, texts):
+    def tokenize(self, texts: Texts) -> tf.RaggedTensor:
         return self.words_to_ids(self.split_words(texts)[0])
 
-    def detokenize_pieces(self, ids):
+    def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         words = ids.with_flat_values(tf.gather(self._words, ids.flat_values))
         return tf.strings.reduce_join(words, axis=1, separator=" ")

@@ -203,9 +203,7 @@ class ElmoLanguageModel(OverPublished, Head):
         if self.state is not None:
             self.state.assign([ops.zeros(weight.shape) for weight in self.state.weights])
 
-    def fit(
-        self, x: Any = None, y: Any = None, *args, **kwargs
-    ) -> keras.callbacks.History:
+    def fit(self, x: Any = None, y: Any = None, *args, **kwargs) -> keras.callbacks.History:
         if self.state is None:
             return super().fit(x, y, *args, **kwargs)
         given = _arguments("fit", self, x, y, *args, **kwargs)

@@ -1,6 +1,7 @@
 """safetensors in and out, beside the package's own answers."""
 
 import os
+import types
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ def test_a_type_unknown_to_numpy_is_named_when_it_is_read(tmp_path):
 
 
 def test_metadata_is_written(tmp_path):
-    write_safetensors(tmp_path / "a.safetensors", {"a": FLOATS}, {"format": "pt"})
+    metadata = types.MappingProxyType({"format": "pt"})  # any mapping is metadata
+    write_safetensors(tmp_path / "a.safetensors", {"a": FLOATS}, metadata)
     with safetensors.safe_open(tmp_path / "a.safetensors", "np") as peer:
         assert peer.metadata() == {"format": "pt"}
 

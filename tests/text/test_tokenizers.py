@@ -40,6 +40,13 @@ def test_a_byte_is_its_value_after_the_special_tokens():
     assert ids.dtype == tf.int32
 
 
+def test_any_iterable_is_a_vocabulary():
+    tokens = [*SPECIAL, "a", "b"]
+    for kind in (text.CharacterTokenizer, text.WordTokenizer, text.WordPieceTokenizer):
+        assert kind(iter(tokens)).get_vocabulary() == tokens
+        assert kind(iter(tokens)).encode(tf.constant(["b"])).to_list() == [[5, 3]]
+
+
 def test_word_piece_takes_the_longest_pieces():
     pieces = ["un", "##aff", "##able", "##a", "affable", "un##a", "안", "##녕"]
     tokenizer = text.WordPieceTokenizer([*SPECIAL, *pieces])

@@ -182,9 +182,7 @@ class ValidatesData(Mixin):
 
     # ---- what Keras' methods do besides
 
-    def fit(
-        self, x: Any = None, y: Any = None, *args, **kwargs
-    ) -> keras.callbacks.History:
+    def fit(self, x: Any = None, y: Any = None, *args, **kwargs) -> keras.callbacks.History:
         self._refuse_unfit()
         self._refuse_pairs(x, BATCHES)
         self.check_data(x, y)

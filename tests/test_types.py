@@ -8,10 +8,8 @@ import typing
 import keras_xfmr
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Rooms whose signatures have no types yet.
-UNTYPED = {"viz"}
 PACKAGE = pathlib.Path(keras_xfmr.__file__).parent
-ROOMS = [name for name in keras_xfmr.__all__ if name not in UNTYPED]
+ROOMS = keras_xfmr.__all__
 
 
 def is_public(name):

@@ -9,9 +9,11 @@ import json
 import math
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
+from keras_xfmr.viz.figures import Path
 from keras_xfmr.viz.reading import read_attention, token_names
 
 __all__ = ["attention_view", "token_names"]
@@ -22,7 +24,14 @@ SIDES = {"encoder": (0, 0), "decoder": (1, 1), "cross": (1, 0)}
 MOST = 2**26  # weights of a page; a browser reads no text of 100 MB quickly
 
 
-def attention_view(attention, tokens, path=None, *, tokenizer=None, title="Attention"):
+def attention_view(
+    attention: Any,
+    tokens: Any,
+    path: Path | None = None,
+    *,
+    tokenizer: Any = None,
+    title: str = "Attention",
+) -> str:
     """Writes attention weights as one HTML file, in which a reader chooses what to see.
 
     The page shows the tokens at the left (queries) and right (keys), and a line for each weight;

@@ -1,13 +1,17 @@
 """Curves: quantities over epochs, learning rates over steps."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from keras_xfmr.viz.figures import saved, texts
+from keras_xfmr.viz.figures import Path, saved, texts
 
 
-def learning_curve(history, path=None, *, title=None):
+def learning_curve(
+    history: Any, path: Path | None = None, *, title: str | None = None
+) -> Figure:
     """Draws every quantity of a `History.history`, its validation twin beside it.
 
     Args:
@@ -34,7 +38,9 @@ def learning_curve(history, path=None, *, title=None):
         return saved(figure, path)
 
 
-def training_curve(runs, path=None, *, title=None):
+def training_curve(
+    runs: dict[str, Any], path: Path | None = None, *, title: str | None = None
+) -> Figure:
     """Draws several trainings beside each other: a panel for each quantity, a colour for each run.
 
     What validation measured is dashed.
@@ -95,7 +101,9 @@ def _curve(axis, values, **style):
     axis.plot(range(1, len(values) + 1), values, marker="o", markersize=3, **style)
 
 
-def schedule(learning_rate, steps, path=None, *, title=None):
+def schedule(
+    learning_rate: Any, steps: int, path: Path | None = None, *, title: str | None = None
+) -> Figure:
     """Draws a learning-rate schedule.
 
     Args:

@@ -1,9 +1,12 @@
 """What the pictures share: fonts, and how they are saved."""
 
+import os
 import warnings
 
 import matplotlib
 from matplotlib import font_manager
+
+Path = str | os.PathLike[str]
 
 # Fonts that have Hangul, kana and ideographs, where one is installed.
 WIDE_FONTS = (

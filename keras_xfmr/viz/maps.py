@@ -3,13 +3,23 @@
 T target, S source, N heads
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_xfmr.viz.figures import saved, texts
+from keras_xfmr.viz.figures import Path, saved, texts
 
 
-def attention_map(weights, source, target, path=None, *, title=None):
+def attention_map(
+    weights: Any,
+    source: Sequence[str],
+    target: Sequence[str],
+    path: Path | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
     """Draws attention weights, one panel a head, and saves them as an image.
 
     All panels have one scale, from 0 to the largest weight, which the bar beside them shows.
@@ -71,7 +81,9 @@ def attention_map(weights, source, target, path=None, *, title=None):
         return saved(figure, path)
 
 
-def position_codes(codes, path=None, *, title=None):
+def position_codes(
+    codes: Any, path: Path | None = None, *, title: str | None = None
+) -> Figure:
     """Draws position codes, a row a position.
 
     Args:
@@ -97,7 +109,9 @@ def position_codes(codes, path=None, *, title=None):
     return saved(figure, path)
 
 
-def similarity_maps(similarities, path=None, *, title=None):
+def similarity_maps(
+    similarities: dict[str, Any], path: Path | None = None, *, title: str | None = None
+) -> Figure:
     """Draws matrices of similarities: a row for each word, a column for each layer.
 
     Each panel has its own colours, from the least to the greatest number off its diagonal.

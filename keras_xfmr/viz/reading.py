@@ -4,13 +4,14 @@ Models and tokenizers are known by their methods: this room imports none of the 
 """
 
 import inspect
+from typing import Any
 
 import numpy as np
 
 ROLES = {"pad_id": "[PAD]", "start_id": "[START]", "end_id": "[END]", "unknown_id": "[UNK]"}
 
 
-def token_names(tokenizer, ids):
+def token_names(tokenizer: Any, ids: Any) -> list[str]:
     """What pictures call ids: each one detokenized by itself, and special tokens by their names.
 
     Args:

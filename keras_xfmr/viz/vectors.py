@@ -4,11 +4,13 @@ N vectors, D size of a vector
 """
 
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_xfmr.viz.figures import saved, texts
+from keras_xfmr.viz.figures import Path, saved, texts
 
 MARKERS = "osD^vP*X"
 LONGEST = 40  # characters of a label
@@ -16,7 +18,14 @@ LONGEST = 40  # characters of a label
 PLACES = [(side, 11.0 * row) for row in (0, 1, -1, 2, -2, 3, -3) for side in ("left", "right")]
 
 
-def embedding_map(vectors, labels=None, path=None, *, groups=None, title=None):
+def embedding_map(
+    vectors: Any,
+    labels: Sequence[str] | None = None,
+    path: Path | None = None,
+    *,
+    groups: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Draws vectors as points of the plane in which they differ most.
 
     The plane is that of the first two principal components (Pearson 1901): with X the vectors
@@ -58,7 +67,8 @@ def embedding_map(vectors, labels=None, path=None, *, groups=None, title=None):
         for place, group in enumerate(dict.fromkeys(groups)):
             own = points[[one == group for one in groups]]
             marker = MARKERS[place % len(MARKERS)]
-            axis.scatter(*own.T, s=36, marker=marker, color=f"C{place}", label=group or None)
+            look = {"marker": marker, "color": f"C{place}", "label": group or None}
+            axis.scatter(own[:, 0], own[:, 1], s=36, **look)
         axis.margins(0.15)
         axis.set_xlabel(f"first component ({shares[0]:.0%} of the variance)")
         axis.set_ylabel(f"second component ({shares[1]:.0%})")
@@ -122,7 +132,14 @@ def _outside(box, frame):
     return 2 * (width * height - _overlap(box, (frame.x0, frame.y0, frame.x1, frame.y1)))
 
 
-def scalar_mix(shares, path=None, *, gamma=None, names=None, title=None):
+def scalar_mix(
+    shares: Any,
+    path: Path | None = None,
+    *,
+    gamma: float | None = None,
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Draws what a `ScalarMix` takes of each layer, beside the plain mean it begins with.
 
     Args:

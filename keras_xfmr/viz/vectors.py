@@ -67,8 +67,8 @@ def embedding_map(
         for place, group in enumerate(dict.fromkeys(groups)):
             own = points[[one == group for one in groups]]
             marker = MARKERS[place % len(MARKERS)]
-            look = {"marker": marker, "color": f"C{place}", "label": group or None}
-            axis.scatter(own[:, 0], own[:, 1], s=36, **look)
+            colour, name = f"C{place}", group or None
+            axis.scatter(own[:, 0], own[:, 1], s=36, marker=marker, color=colour, label=name)
         axis.margins(0.15)
         axis.set_xlabel(f"first component ({shares[0]:.0%} of the variance)")
         axis.set_ylabel(f"second component ({shares[1]:.0%})")

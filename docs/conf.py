@@ -34,7 +34,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_copy_source = html_show_sourcelink = False
 pygments_style = "friendly"
-highlight_language = "python"
+highlight_language = "none"
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

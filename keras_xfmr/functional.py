@@ -19,6 +19,7 @@ from keras_xfmr.common.checks import check_choice
 from keras_xfmr.common.types import ArrayLike, Ids, Index, Outputs, Shape, Tensor
 
 __all__ = [
+    "alibi_bias",
     "apply_rotary",
     "check_broadcast",
     "combine_masks",
@@ -27,9 +28,11 @@ __all__ = [
     "document_mask",
     "document_positions",
     "l2_normalize",
+    "log_uniform",
     "look_ahead_mask",
     "padding_mask",
     "rotary_angles",
+    "sampled_logits",
     "scaled_dot_product_attention",
     "shapes_agree",
     "sinusoidal_encoding",

@@ -1,7 +1,6 @@
 """The examples run as a user runs them, with small settings; README's commands are what runs."""
 
 import configparser
-import json
 import re
 import types
 
@@ -360,20 +359,15 @@ def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
             classifying.read(tmp_path / "a.tsv")
 
 
-def recipes():
-    return (ROOT / "docs" / "recipes.md").read_text("utf8")
-
-
-def test_the_attention_of_the_recipes_decodes_with_a_cache_as_without():
+def test_the_attention_of_the_pages_decodes_with_a_cache_as_without():
     import keras
     import numpy as np
 
     import keras_xfmr
 
-    code = re.findall(
-        r"```python\n(import keras\n\n\nclass SinkAttention.*?)```", recipes(), re.S
-    )[0]
-    names = {"keras_xfmr": keras_xfmr}
+    page = (ROOT / "docs" / "tasks" / "subclass.md").read_text("utf8")
+    code = re.search(r"(class SinkAttention.*?)\n\n\nblock = ", page, re.S)[1]
+    names = {"keras": keras, "functional": keras_xfmr.functional, "layers": keras_xfmr.layers}
     exec(code.replace("window=128", "window=2").replace("< 4", "< 1"), names)
     layer = names["SinkAttention"](2, 4, bias_initializer="normal")
     x = keras.random.normal((2, 6, 8), seed=1)
@@ -493,79 +487,13 @@ def test_readme_commands_name_what_is_there():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", "utf8")
     extras = set(re.findall(r"-e \"\.\[(\w+)\]\"", readme))
-    assert extras == {"beam", "examples", "test"} <= set(setup["options.extras_require"])
+    assert extras == {"beam", "docs", "examples", "test"} <= set(setup["options.extras_require"])
     scripts = set(re.findall(r"\w+\.py", readme))
     assert all((ROOT / "examples" / script).is_file() for script in scripts)
-    for page in ("README.md", "README.ko.md", "BUILD.md", "CONTRIBUTING.md", "docs/recipes.md"):
+    for page in ("README.md", "README.ko.md", "BUILD.md", "CONTRIBUTING.md"):
         content = (ROOT / page).read_text("utf8")
         for link in re.findall(r"\]\(([\w/.]+\.(?:md|png))(?:#[\w-]+)?\)", content):
             assert ((ROOT / page).parent / link).is_file(), f"{page}: {link}"
-
-
-def test_a_recipe_runs_on_a_little_corpus(tmp_path, korean_pairs, monkeypatch):
-    """The recipes that train on files and that subclass, as they stand."""
-    first, subclass = re.findall(r"```python\n(.*?)```", recipes(), re.S)[:2]
-    sides = [
-        line.split("\t") for line in korean_pairs.read_text("utf8").splitlines() if "\t" in line
-    ]
-    for side, name in enumerate(("corpus.en", "corpus.ko")):
-        lines = "".join(f"{pair[side]}\n" for pair in sides[:40])
-        (tmp_path / name).write_text(lines, "utf8")
-    smaller = first.replace("d_model=256, num_layers=3", "d_model=16, num_layers=1")
-    for large, small in (("jit_compile=True", "jit_compile=False"), ("epochs=10", "epochs=1")):
-        smaller = smaller.replace(large, small)
-    assert smaller != first
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(smaller + subclass, names)
-    assert names["block"].count_params
-    described = tmp_path / "models/en_ko/1/assets.extra/source/keras_xfmr_tokenizer.json"
-    assert json.loads(described.read_text())["class"] == "SentencePieceTokenizer"
-
-
-def test_a_recipe_opens_what_the_translator_leaves(tmp_path, monkeypatch, capsys):
-    import keras
-
-    from keras_xfmr import models, text
-
-    folder, tokenizer = tmp_path / "runs" / "mine", text.ByteTokenizer()
-    for side in ("source", "target"):
-        tokenizer.save(folder / f"{side}_tokenizer")
-    model = models.Transformer(260, 260, d_model=6, num_heads=2, ffn_dim=7, num_layers=1)
-    model.save(folder / "model.keras")
-    blocks = re.findall(r"```python\n(.*?)```", recipes(), re.S)
-    (code,) = (block for block in blocks if "load_model" in block)
-    monkeypatch.chdir(tmp_path)
-    smaller = code.replace("beam_size=4", "beam_size=2, max_length=3, jit_compile=False")
-    exec(smaller, {"keras": keras, "text": text})
-    assert smaller != code and "shape=(1,), dtype=string" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_recipe_learns_answers_and_finds_them(capsys):
-    import keras
-    import tensorflow as tf
-
-    import keras_xfmr
-    from keras_xfmr import models, text
-
-    blocks = re.findall(r"```python\n(.*?)```", recipes(), re.S)
-    labels, answers = (x for x in blocks if "QuestionPacker(" in x or "packer.answers" in x)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "?", "ann", "runs", "far"]
-    bert = models.Bert(10, d_model=16, num_heads=2, ffn_dim=16, num_layers=1, dropout_rate=0.0)
-    model, contexts = models.BertSpanPredictor(bert), ["Ann runs far", "far  runs ANN"]
-    squad = (["who?"] * 32, contexts * 16, ["Ann", "ANN"] * 16, [0, 10] * 16)
-    names = {
-        "keras_xfmr": keras_xfmr, "text": text, "tokenizer": text.BertTokenizer(words),
-        "questions": ["who?"] * 2, "contexts": contexts, "model": model,
-        "squad": tf.data.Dataset.from_tensor_slices(squad),
-    }  # fmt: skip
-    exec(labels, names)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
-    model.fit(*next(iter(names["data"])), epochs=30, verbose=0)
-    exec(answers, names)
-    assert "[b'Ann' b'ANN']" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -577,24 +505,6 @@ def test_readme_code_learns_to_sort(capsys):
     keras.utils.set_random_seed(0)
     exec(code, {})
     assert capsys.readouterr().out.splitlines()[-1] == output.splitlines()[-1]
-
-
-def test_a_recipe_fills_blanks(tmp_path, monkeypatch, capsys):
-    import keras
-
-    import keras_xfmr
-    from keras_xfmr import models, text
-
-    blocks = re.findall(r"```python\n(.*?)```", recipes(), re.S)
-    (block,) = (x for x in blocks if "pack_masked" in x)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "paris", "is", "of"]
-    bert = models.Bert(8, d_model=16, num_heads=2, ffn_dim=16, num_layers=1)
-    monkeypatch.chdir(tmp_path)
-    models.BertPretrainer(bert).save_pretrained("path/to/bert-base-uncased")
-    text.BertTokenizer(words).save("path/to/bert-base-uncased")
-    exec(block, {"keras_xfmr": keras_xfmr, "keras": keras, "text": text})
-    found = re.findall("'(.*?)'", capsys.readouterr().out)
-    assert len(found) == 5 and set(found) <= set(words)
 
 
 def test_similarity_searches_and_serves_raw_text(tmp_path):

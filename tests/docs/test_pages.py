@@ -9,7 +9,7 @@ import io
 import re
 import runpy
 
-import pages
+import documents
 import pytest
 
 import keras_xfmr
@@ -25,12 +25,12 @@ GENERATING = keras_xfmr.models.Transformer, keras_xfmr.models.Gpt
 
 def code_of(page):
     """Expressions and statements of a page: its blocks, and code in its prose."""
-    for code in (*pages.blocks(page), *pages.inline(page)):
+    for code in (*documents.blocks(page), *documents.inline(page)):
         with contextlib.suppress(SyntaxError):
             yield from ast.walk(ast.parse(code))
 
 
-@pytest.mark.parametrize("page", pages.PAGES)
+@pytest.mark.parametrize("page", documents.PAGES)
 def test_public_names_and_their_arguments_are_there(page):
     for node in code_of(page):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -56,17 +56,17 @@ def arguments(thing):
 @functools.cache
 def flags_of(script):
     """The flags of an example, and of the modules beside it that it imports."""
-    content = (pages.ROOT / "examples" / script).read_text("utf8")
+    content = (documents.ROOT / "examples" / script).read_text("utf8")
     found = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', content))
     for module in re.findall(r"^import (\w+)$", content, re.M):
-        if (pages.ROOT / "examples" / f"{module}.py").is_file():
+        if (documents.ROOT / "examples" / f"{module}.py").is_file():
             found |= flags_of(f"{module}.py")
     return found
 
 
-@pytest.mark.parametrize("page", pages.PAGES)
+@pytest.mark.parametrize("page", documents.PAGES)
 def test_commands_have_flags_that_the_examples_know(page):
-    for command in re.findall(r"examples/\w+\.py .*", "\n".join(pages.blocks(page, "sh"))):
+    for command in re.findall(r"examples/\w+\.py .*", "\n".join(documents.blocks(page, "sh"))):
         script = re.match(r"examples/(\w+\.py)", command)[1]
         flags = set(re.findall(r" --(?:no)?(\w+)", command))
         assert flags <= flags_of(script), f"{page}: {command}"
@@ -75,12 +75,12 @@ def test_commands_have_flags_that_the_examples_know(page):
 def run(page, folder, monkeypatch):
     """Runs the Python of a page, as a file that its functions can be read from."""
     monkeypatch.chdir(folder)
-    if "my_bert" in pages.read(page):
-        pages.write_bert("my_bert")
+    if "my_bert" in documents.read(page):
+        documents.write_bert("my_bert")
     for kind in GENERATING:  # XLA compiles searches in other tests
         uncompiled = functools.partialmethod(kind.generate, jit_compile=False)
         monkeypatch.setattr(kind, "generate", uncompiled)
-    (folder / "page.py").write_text("\n".join(pages.blocks(page)), "utf8")
+    (folder / "page.py").write_text("\n".join(documents.blocks(page)), "utf8")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         runpy.run_path("page.py")
@@ -91,16 +91,18 @@ def check(page, printed):
     """What a comment behind `print` shows is what it printed: shapes, folders, True."""
     lines = printed.splitlines()
     expected = r"^ *print\(.*\)  # ((?:\([\d, ]+\)|True|models/).*)$"
-    for shown in re.findall(expected, pages.read(page), re.M):
+    for shown in re.findall(expected, documents.read(page), re.M):
         assert shown.split(": ")[0] in lines, f"{page}: {shown}"
 
 
-@pytest.mark.parametrize("page", pages.QUICK)
+@pytest.mark.parametrize("page", documents.QUICK)
 def test_code_runs(page, tmp_path, monkeypatch):
     check(page, run(page, tmp_path, monkeypatch))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({*pages.PAGES} - {*pages.QUICK} - pages.NOT_RUN))
+@pytest.mark.parametrize(
+    "page", sorted({*documents.PAGES} - {*documents.QUICK} - documents.NOT_RUN)
+)
 def test_code_that_trains_runs(page, tmp_path, monkeypatch):
     check(page, run(page, tmp_path, monkeypatch))

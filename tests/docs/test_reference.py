@@ -4,24 +4,24 @@ import importlib
 import re
 import sys
 
-import pages
+import documents
 import pytest
 
 import keras_xfmr
 
-sys.path.insert(0, str(pages.DOCS))
+sys.path.insert(0, str(documents.DOCS))
 import docstrings  # noqa: E402
 
-sys.path.remove(str(pages.DOCS))
+sys.path.remove(str(documents.DOCS))
 
 
 @pytest.mark.parametrize("room", keras_xfmr.__all__)
 def test_every_public_name_has_its_place(room):
     module = importlib.import_module(f"keras_xfmr.{room}")
-    page = pages.DOCS / "reference" / f"{room}.rst"
+    page = documents.DOCS / "reference" / f"{room}.rst"
     named = re.findall(r"^\.\. auto(?:class|function):: (\w+)$", page.read_text("utf8"), re.M)
     assert sorted(named) == sorted(module.__all__), f"add a line to {page}, or take one out"
-    assert f"\n{room}\n" in pages.read("reference/index.md")
+    assert f"\n{room}\n" in documents.read("reference/index.md")
 
 
 def test_code_formulas_and_sections_become_restructuredtext():

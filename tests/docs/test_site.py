@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.parse
 
-import pages
+import documents
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -37,9 +37,9 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = "-m sphinx -W --keep-going -q -b html".split()
     caches = ["-d", str(tmp_path_factory.mktemp("doctrees"))]
-    environment = {**os.environ, "PYTHONPATH": str(pages.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": str(documents.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, *command, *caches, str(pages.DOCS), str(folder)],
+        [sys.executable, *command, *caches, str(documents.DOCS), str(folder)],
         capture_output=True, text=True, encoding="utf8", env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

@@ -46,6 +46,7 @@ napoleon_use_ivar = True
 napoleon_custom_sections = [("Call arguments", "params_style")]
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
+suppress_warnings = ["ref.python"]  # of a property of type `bytes`, where others are called that
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 60

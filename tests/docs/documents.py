@@ -13,8 +13,8 @@ PAGES = sorted(
     for path in [*DOCS.glob("*.md"), *DOCS.glob("tasks/*.md")]
     if not path.read_text("utf8").startswith("```{include}")
 )
-# Their code needs files or devices that no test has; tests/test_examples.py runs the recipes.
-NOT_RUN = {"from_torch.md", "recipes.md", "scale.md"}
+# Their code needs files or devices that no test has.
+NOT_RUN = {"from_torch.md", "scale.md"}
 QUICK = ["tasks/add_a_model.md", "tasks/move.md", "tasks/subclass.md"]
 
 

@@ -83,11 +83,15 @@ def _skip(app, what, name, thing, skip, options):
 
 def _signature(app, what, name, thing, options, signature, returns):
     """The arguments of a class are those of its `__init__`: Keras' models have a `__new__`, too."""
-    if what != "class" or "__init__" not in vars(thing):
+    if what != "class" or thing.__init__ is object.__init__ or issubclass(thing, tuple):
         return None
     first, *given = inspect.signature(thing.__init__).parameters.values()
     given = [
-        one.replace(default=_Dots()) if len(repr(one.default)) > 40 else one for one in given
+        one.replace(
+            annotation=one.empty,
+            default=_Dots() if len(repr(one.default)) > 40 else one.default,
+        )
+        for one in given
     ]
     return str(inspect.Signature(given)), None
 

@@ -483,7 +483,7 @@ def _positions(length, offset):
     return offset + ops.arange(length, dtype="float32")
 
 
-def alibi_bias(num_heads, query_positions, key_positions):
+def alibi_bias(num_heads: int, query_positions: Ids, key_positions: Ids) -> Tensor:
     """-m_n |t - s|, the linear bias of head n (Press et al. 2022, section 3).
 
     m_n = 2^(-8 n / N), n = 1 .. N, where N is a power of 2; for other N those of the power below,
@@ -598,7 +598,9 @@ def l2_normalize(x: Tensor, epsilon: float = 1e-12) -> Tensor:
     return ops.normalize(ops.cast(x, "float32"), epsilon=epsilon)
 
 
-def log_uniform(count, size, seed=None):
+def log_uniform(
+    count: int, size: int, seed: int | keras.random.SeedGenerator | None = None
+) -> Tensor:
     """Integers `[count]` in 0 .. size - 1 with P(k) = log((k + 2) / (k + 1)) / log(size + 1).
 
     Zipf's law, for vocabularies in the order of frequency; a number may come twice.
@@ -618,7 +620,9 @@ def log_uniform(count, size, seed=None):
     return ops.clip(ops.cast(drawn, "int32"), 0, size - 1)
 
 
-def sampled_logits(vectors, labels, drawn, kernel, bias):
+def sampled_logits(
+    vectors: Tensor, labels: Ids, drawn: Ids, kernel: Tensor, bias: Tensor
+) -> Tensor:
     """Logits of the label and of K drawn words, for a softmax over those (Bengio and Senecal 2008).
 
         label: x W_y + b_y            drawn k: x W_k + b_k - log(K P(k)),  P of `log_uniform`

@@ -38,10 +38,11 @@ def test_examples(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(Checker(), optionflags=doctest.NORMALIZE_WHITESPACE)
     tests = doctest.DocTestFinder().find(module, extraglobs=NAMES)
-    for kind in (keras_xfmr.models.Transformer, keras_xfmr.models.Gpt):
+    searches = ("generate", keras_xfmr.models.Transformer), ("generate", keras_xfmr.models.Gpt)
+    for method, kind in (*searches, ("stream", keras_xfmr.models.Gpt)):
         # XLA compiles searches in other tests.
-        uncompiled = functools.partialmethod(kind.generate, jit_compile=False)
-        monkeypatch.setattr(kind, "generate", uncompiled)
+        uncompiled = functools.partialmethod(getattr(kind, method), jit_compile=False)
+        monkeypatch.setattr(kind, method, uncompiled)
     for test in tests:
         runner.run(test)
     failed, tried = runner.summarize(verbose=False)

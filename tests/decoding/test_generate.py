@@ -189,7 +189,7 @@ def test_another_length_is_another_program_and_another_seed_is_none():
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"search": "beam", "beam_size": 3, "alpha": 1.0},
+    {}, pytest.param({"search": "beam", "beam_size": 3, "alpha": 1.0}, marks=pytest.mark.slow),
 ], ids=str)  # fmt: skip
 def test_few_programs_serve_sources_of_all_lengths(options):
     model, made = counted(make())
@@ -212,6 +212,7 @@ def test_few_programs_serve_prompts_of_all_lengths(model):
     assert len(made) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.requires_tensorflow
 def test_new_shapes_do_not_make_tensorflow_warn(model, caplog):
     for rows in range(1, 7):

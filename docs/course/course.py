@@ -375,16 +375,16 @@ together = bags.T @ bags - np.diag(bags.sum(axis=0))
 frequency = together.sum(axis=0)
 surprise = np.log(np.maximum(together * together.sum() / np.outer(frequency, frequency), 1))
 left, strength, _ = np.linalg.svd(surprise)
-vectors = left[:, :8] * np.sqrt(strength[:8])
+vectors = left[:, :4] * np.sqrt(strength[:4])
 
 
 def accuracy(task, count, pretrained, frozen):
-    embedding = layers.TokenEmbedding(160, 8, trainable=not frozen)
+    embedding = layers.TokenEmbedding(160, 4, trainable=not frozen)
     ids = keras.Input([4], dtype="int32")
-    x = layers.EncoderBlock(2, 32, dropout_rate=0.0)(embedding(ids))
+    x = layers.EncoderBlock(2, 16, dropout_rate=0.0)(embedding(ids))
     model = keras.Model(ids, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(x)))
     if pretrained:
-        embedding.set_weights([vectors / vectors.std() * 0.35])  # the size of a new table's numbers
+        embedding.set_weights([vectors / vectors.std() / 2])  # the size of a new table's numbers
     epochs = 40 if count < 100 else 4
     fit(model, sentences[:count], labels[task][:count], epochs, rate=1e-2, pad_id=-1)
     return model.evaluate(test_sentences, test_labels[task], verbose=0)[1]

@@ -4,8 +4,8 @@ Beam: Akidau et al. 2015, "The Dataflow Model", https://doi.org/10.14778/2824032
 
     python examples/embed_corpus.py --model=runs/similarity/saved_model --files="corpus/*.txt"
     python examples/embed_corpus.py --model=... --files=a.txt,b.txt.gz --runner=loop
-    python examples/embed_corpus.py --model=... --files=... --threads=1 --direct_num_workers=2
-    --direct_running_mode=multi_processing
+    python examples/embed_corpus.py --model=... --files=... --threads=1 \\
+        --direct_num_workers=2 --direct_running_mode=multi_processing
 
 --model is a folder that `serving.export_encoder` writes, whose `serving_default` reads `text`: an
 embedder, a classifier, a regression, a tagger. Nothing here imports keras_xfmr; a worker needs

@@ -33,8 +33,12 @@ def cases():
 def check(model, inputs, answers, prefix):
     found = model(inputs)
     for key, value in (found if isinstance(found, dict) else {"": found}).items():
-        expected = answers[f"{prefix}/{key}"]
-        np.testing.assert_allclose(np.asarray(value), expected, rtol=1e-4, atol=1e-5)
+        value, expected = np.asarray(value), answers[f"{prefix}/{key}"]
+        if prefix.startswith("spans"):
+            # The loss is a softmax over positions: the gradient of the bias is rounding noise,
+            # which Adam turns into a step of any size up to the learning rate.
+            value, expected = (x - x.mean(axis=-1, keepdims=True) for x in (value, expected))
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
 def train(model, inputs, labels, **options):

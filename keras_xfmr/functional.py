@@ -595,7 +595,10 @@ def l2_normalize(x: Tensor, epsilon: float = 1e-12) -> Tensor:
     >>> l2_normalize(np.array([[3.0, 4.0]])).numpy().tolist()[0]
     [0.6000000238418579, 0.800000011920929]
     """
-    return ops.normalize(ops.cast(x, "float32"), epsilon=epsilon)
+    x = ops.cast(x, "float32")
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    # The lower bound comes before the root: 1 / sqrt(0) is an infinity, in the gradient too.
+    return x * ops.rsqrt(ops.maximum(squares, max(epsilon**2, float(np.finfo("float32").tiny))))
 
 
 def log_uniform(

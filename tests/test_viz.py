@@ -9,6 +9,7 @@ from matplotlib import image
 from matplotlib.text import Text
 
 from keras_xfmr import functional, training, viz
+from keras_xfmr.viz import figures
 
 SOURCE, TARGET = ["<en>", "the", "fox", "[END]", "."], ["a", "red", "é"]
 
@@ -58,6 +59,23 @@ def test_one_matrix_is_one_panel(weights, tmp_path):
     np.testing.assert_allclose(shown(axis), weights[0], rtol=1e-6)
 
 
+def test_small_weights_can_be_seen_beside_large_ones():
+    sharp_and_even = np.stack([np.eye(40), np.full((40, 40), 1 / 40)])
+    figure = viz.attention_map(sharp_and_even, range(40), range(40))
+    image = figure.axes[1].images[0]
+    assert image.norm(1 / 40) > 0.15 and image.norm(1.0) == 1.0
+
+
+def test_a_font_that_was_installed_later_is_found(monkeypatch):
+    if not figures.fonts()[:-1]:
+        pytest.skip("no font with Hangul is installed")
+    manager = figures.font_manager.fontManager
+    known = [font for font in manager.ttflist if font.name not in figures.WIDE_FONTS]
+    monkeypatch.setattr(manager, "ttflist", known)  # as a list of an earlier day
+    figures._newly_installed.cache_clear()
+    assert figures.fonts()[0] in figures.WIDE_FONTS
+
+
 def test_dollars_are_dollars(tmp_path):
     labels = ["$^$", "$5", "$6$"]  # the first is no formula, and ends in an error
     figure = viz.attention_map(
@@ -88,6 +106,10 @@ def test_labels_that_do_not_fit_are_refused(weights, tmp_path):
         shape = rf"\[heads, target, source\].*{len(target)} target and {len(source)} source"
         with pytest.raises(ValueError, match=shape):
             viz.attention_map(given, source, target, path)
+    others = (weights[:0], "shape"), (-weights, "0 or more"), (weights * np.nan, "NaN")
+    for bad, message in others:
+        with pytest.raises(ValueError, match=message):
+            viz.attention_map(bad, SOURCE, TARGET, path)
     assert not path.exists()
 
 

@@ -242,10 +242,12 @@ class Published:
         """What to do about a weight that does not fit a model."""
         if self._known[name].weight.part != HEAD:
             core = self.family.core
-            return (
-                f"The sizes of an {core} are those of its weights: leave such arguments out. Where "
-                "a tokenizer has more tokens, call `models.resize_token_embeddings` on the loaded "
-                "model."
+            of_tokens = "word_embeddings" in name or "token_embedding" in name or "wte" in name
+            return f"The sizes of an {core} are those of its weights: leave such arguments out." + (
+                " Where a tokenizer has more tokens, call `models.resize_token_embeddings` on the "
+                "loaded model."
+                if of_tokens
+                else ""
             )
         return (
             f"Where it is a head of another task, load the {self.family.core} alone: "

@@ -43,6 +43,13 @@ def check_rate(name, value):
     return value
 
 
+def check_epsilon(name, value):
+    """`value`, what a norm adds to a variance, in (0, 1); ValueError for anything else."""
+    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+        raise ValueError(f"`{name}` must lie in (0, 1). Received: {value!r}.")
+    return value
+
+
 def check_choice(name, value, choices):
     """`value`, one of `choices`; ValueError for anything else."""
     if not isinstance(value, collections.abc.Hashable) or value not in choices:

@@ -114,11 +114,11 @@ class Penalties:
             scores = ops.where(_marked(token_ids, seen, scores), penalized, scores)
         if self._ngram is not None:
             followed, repeats = self._repeats(token_ids, seen, column)
-            scores = ops.where(_marked(followed, repeats, scores), -math.inf, scores)
+            scores = ops.where(_marked(followed, repeats, scores), kernels.MASKED_SCORE, scores)
         if self._min_length:
             ends = is_end(ops.arange(scores.shape[-1], dtype="int32"), self._end_ids)
             early = ops.logical_and(ops.expand_dims(ends, 0), index < self._min_length)
-            scores = ops.where(early, -math.inf, scores)
+            scores = ops.where(early, kernels.MASKED_SCORE, scores)
         return scores
 
     def _repeats(self, token_ids, seen, column):

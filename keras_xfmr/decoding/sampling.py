@@ -121,7 +121,9 @@ def sampler(temperature=1.0, top_k=None, top_p=None, rows=(None,), count=1):
     def choose(scores, draw):
         # The largest becomes 0 before the division, which could overflow; softmax does not mind.
         scores = scores - ops.max(scores, axis=-1, keepdims=True)
-        scores = scores / ops.maximum(temperature, LOWEST_TEMPERATURE)
+        divisor = ops.maximum(temperature, LOWEST_TEMPERATURE)
+        lowest = kernels.MASKED_SCORE / 2 * ops.minimum(divisor, 1.0)  # the quotient is finite
+        scores = ops.maximum(scores, lowest) / divisor
         return choose_token(scores, draw, top_k=top_k, top_p=top_p)
 
     return choose

@@ -51,6 +51,16 @@ class Layer(Checked, keras.layers.Layer):
             if not meant:
                 raise
             raise type(error)(f"{error}.{meant}") from error
+        if self.quantization_mode is not None:
+            refuse_quantized(self, "it has no form in integers")
+
+
+def refuse_quantized(layer: keras.layers.Layer, reason: str) -> None:
+    """Raises NotImplementedError for a layer with a quantized dtype policy."""
+    raise NotImplementedError(
+        f"{type(layer).__name__} cannot be quantized: {reason}. Use dtype='bfloat16' for half the "
+        f"memory. Received: {layer.dtype_policy.name!r}, or a call of `quantize`."
+    )
 
 
 def _is_ragged(x):

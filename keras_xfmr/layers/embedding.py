@@ -13,8 +13,10 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int
 from keras_xfmr.common.types import Config, Ids, Initializer, Shape, Tensor
-from keras_xfmr.layers.base import Checked
+from keras_xfmr.layers.base import Checked, refuse_quantized
 from keras_xfmr.layers.projections import SavesLora, times_transposed
+
+QUANTIZED = "Keras would leave out its factor and its logits"
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -78,7 +80,12 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
         self.supports_masking = True
         self.scale = scale
         if self.quantization_mode is not None:
-            self._refuse_quantized()
+            refuse_quantized(self, QUANTIZED)
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        if self.quantization_mode is not None:  # by a map of policies, or a later assignment
+            refuse_quantized(self, QUANTIZED)
+        super().build(input_shape)
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -88,14 +95,7 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
 
     def quantize(self, *args, **kwargs) -> None:
         """Refused, by a dtype policy too: Keras' quantized table has no factor and no reverse."""
-        self._refuse_quantized()
-
-    def _refuse_quantized(self):
-        raise NotImplementedError(
-            f"{type(self).__name__} cannot be quantized: Keras would leave out its factor and its "
-            "logits. Use dtype='bfloat16' for half the memory. Received: "
-            f"{self.dtype_policy.name!r}, or a call of `quantize`."
-        )
+        refuse_quantized(self, QUANTIZED)
 
     def prepare(self, rows: int | None = None) -> Callable[[Tensor], Tensor]:
         """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""

@@ -1,9 +1,12 @@
 """Layer normalization over the last axis, phrased for the backend."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_xfmr import kernels
+from keras_xfmr.common.checks import check_epsilon
 from keras_xfmr.common.types import Tensor
 from keras_xfmr.layers.base import Checked
 
@@ -22,6 +25,9 @@ class LayerNorm(Checked, keras.layers.LayerNormalization):
     """
 
     token_wise = True
+
+    def __init__(self, axis: int | Sequence[int] = -1, epsilon: float = 1e-3, **kwargs) -> None:
+        super().__init__(axis=axis, epsilon=check_epsilon("epsilon", epsilon), **kwargs)
 
     def call(self, inputs: Tensor) -> Tensor:
         rms_scaling = getattr(self, "rms_scaling", False)  # of Keras' layer, to be removed there
@@ -46,7 +52,7 @@ class RMSNorm(Checked, keras.layers.RMSNormalization):
     token_wise = True
 
     def __init__(self, axis: int = -1, epsilon: float = 1e-6, **kwargs) -> None:
-        super().__init__(axis=axis, epsilon=epsilon, **kwargs)
+        super().__init__(axis=axis, epsilon=check_epsilon("epsilon", epsilon), **kwargs)
         self.supports_masking = True
 
     def call(self, inputs: Tensor) -> Tensor:

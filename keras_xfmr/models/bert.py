@@ -105,8 +105,9 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     Returns:
         A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`. For
         several tasks in one model of your own put `keras.layers.Dense` layers on both: two heads
-        of this library over one encoder train together, but Keras cannot load the file of a model
-        that holds both.
+        of this library over one encoder train together, but Keras cannot load the `.keras` file of
+        a model that holds both, or one head beside the encoder's own output. `save_weights` and
+        `load_weights` work.
 
     Raises:
         ValueError: sizes that do not fit; where their values are known, ids and segments outside
@@ -179,7 +180,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             epsilon=layer_norm_eps, dtype=policy, name="embeddings_norm"
         )
         self.embeddings_dropout = Dropout(dropout_rate, dtype=policy, name="embeddings_dropout")
-        self.encoder_blocks = [
+        self.encoder_blocks = tuple(
             EncoderBlock(
                 config["num_heads"],
                 config["ffn_dim"],
@@ -193,7 +194,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
                 name=f"encoder_{i}",
             )
             for i in range(config["num_layers"])
-        ]
+        )
         self.pooler = (
             AdaptableDense(
                 self.d_model, "tanh", kernel_initializer=self.initializer(), dtype=policy,
@@ -319,10 +320,6 @@ def _checked(config):
     """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
     check_sizes(config, SIZES)
     config["num_layers"] = check_int("num_layers", config["num_layers"], least=0)
-    if not 0 < config["layer_norm_eps"] < 1:
-        raise ValueError(
-            f"`layer_norm_eps` must lie in (0, 1). Received: {config['layer_norm_eps']!r}."
-        )
     if not 0 <= config["initializer_range"] < math.inf:
         raise ValueError(
             "`initializer_range` must be a finite number, at least 0. "

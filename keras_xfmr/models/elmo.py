@@ -158,7 +158,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         # ---- layers
         self.token_embedding = self._embedding(policy)
         self.embeddings_dropout = Dropout(dropout_rate, dtype=policy, name="embeddings_dropout")
-        self.encoder_blocks = [
+        self.encoder_blocks = tuple(
             BidirectionalBlock(
                 config["units"], self.projection_dim, cell_clip=cell_clip,
                 projection_clip=projection_clip, skip_connection=skip_connections and i > 0,
@@ -166,7 +166,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
                 initializer=self._initializer_or(None), dtype=policy, name=f"encoder_{i}",
             )
             for i in range(config["num_layers"])
-        ]  # fmt: skip
+        )  # fmt: skip
 
         # ---- functional graph
         size, width = (

@@ -109,6 +109,9 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     - `document_ids`: `[B, T]`, 1, 2, ... for packed documents, 0 = padding; by default one
       document. A token sees its own document alone, whose positions begin at 0.
 
+    Two heads of this library over one `Gpt` train together in a model of your own, but Keras cannot
+    load the `.keras` file of that model; see `Bert`.
+
     Returns:
         Logits `[B, T, V]` of the token behind each position. Labels of -1 are not learned: pass
         `MaskedCrossEntropy(pad_id=-1)`, also where padding and end are one id.
@@ -192,9 +195,9 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         )
         rate = dropout_rate if embedding_dropout_rate is None else embedding_dropout_rate
         self.embeddings_dropout = Dropout(rate, dtype=policy, name="embeddings_dropout")
-        self.decoder_blocks = [
+        self.decoder_blocks = tuple(
             self._block(f"decoder_{i}", policy) for i in range(config["num_layers"])
-        ]
+        )
         self.final_norm = (
             NORMS[norm](epsilon=epsilon, dtype=policy, name="final_norm") if norm_first else None
         )
@@ -322,7 +325,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         return project(self.token_embedding, x, products, reverse=True)
 
     @property
-    def encoder_blocks(self) -> list[EncoderBlock]:
+    def encoder_blocks(self) -> tuple[EncoderBlock, ...]:
         """The blocks, by the name that `freeze` and its kin know."""
         return self.decoder_blocks
 

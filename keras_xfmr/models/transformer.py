@@ -260,7 +260,8 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
             `{"encoder": [...], "decoder": [...], "cross": [...]}`, one tensor a block:
             `[B, N, S, S]`, `[B, N, T, T]`, `[B, N, T, S]`.
         """
-        source_ids, target_ids = map(functional.as_array, (source_ids, target_ids))
+        given = {"source_ids": source_ids, "target_ids": target_ids}
+        source_ids, target_ids = map(self.validated_inputs(given).get, given)
         encoder, decoder = Watched(weights=True), Watched(weights=True)
         memory = self._encode(source_ids, False, encoder)
         self._decode(target_ids, memory, source_ids, False, decoder)
@@ -354,10 +355,10 @@ def _blocks(kind, name, count, config, policy):
         "epsilon", "rematerialize",
     )  # fmt: skip
     arguments = {key: config[key] for key in shared}
-    return [
+    return tuple(
         kind(config["num_heads"], config["ffn_dim"], dtype=policy, name=f"{name}_{i}", **arguments)
         for i in range(count)
-    ]
+    )
 
 
 def _final_norm(config, policy, name):

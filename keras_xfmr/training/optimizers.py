@@ -61,7 +61,7 @@ class AdamW(keras.optimizers.AdamW):
         **kwargs,
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
-        self.no_decay = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
+        self.no_decay = _names(no_decay)
         self._excluded = False  # by a call of Keras' method
         self.learning_rate_factors = dict(learning_rate_factors or {})
 
@@ -134,3 +134,15 @@ def _warn(argument, names):
         logging.warning(
             "`%s` names what is not trained, or not there: %s.", argument, ", ".join(sorted(names))
         )
+
+
+def _names(no_decay):
+    """`no_decay` as a tuple; ValueError where it is no name, or holds what is none."""
+    names = (no_decay,) if isinstance(no_decay, str) else no_decay
+    listed = isinstance(names, (list, tuple, set, frozenset))
+    if not listed or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            "`no_decay` must be a name or several, which parts of the names of variables have. For "
+            f"decay of all weights pass `()`. Received: {no_decay!r}."
+        )
+    return tuple(names)

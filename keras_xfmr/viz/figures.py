@@ -1,5 +1,7 @@
 """What the pictures share: fonts, and how they are saved."""
 
+import contextlib
+import functools
 import os
 import warnings
 
@@ -13,11 +15,32 @@ WIDE_FONTS = (
     "Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic",
     "Apple SD Gothic Neo", "AppleGothic", "Hiragino Sans",
 )  # fmt: skip
+# What the names of their files begin with.
+WIDE_FILES = (
+    "notosanscjk", "nanumgothic", "undotum", "malgun", "applesdgothicneo", "applegothic",
+    "hiragino",
+)  # fmt: skip
 
 
 def fonts():
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [*(name for name in WIDE_FONTS if name in installed), "DejaVu Sans"]
+    return [*(_wide_fonts() or _newly_installed()), "DejaVu Sans"]
+
+
+def _wide_fonts():
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in WIDE_FONTS if name in known]
+
+
+@functools.cache
+def _newly_installed():
+    """Wide fonts that matplotlib does not know, because it keeps a list from an earlier day."""
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        name = os.path.basename(path).replace("-", "").replace(" ", "").lower()
+        if path not in known and name.startswith(WIDE_FILES):
+            with contextlib.suppress(OSError, RuntimeError, ValueError):  # no font after all
+                font_manager.fontManager.addfont(path)
+    return _wide_fonts()
 
 
 def texts():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from keras_xfmr.viz.figures import Path, saved, texts
@@ -22,7 +23,9 @@ def attention_map(
 ) -> Figure:
     """Draws attention weights, one panel a head, and saves them as an image.
 
-    All panels have one scale, from 0 to the largest weight, which the bar beside them shows.
+    All panels have one scale, from 0 to the largest weight, which the bar beside them shows. The
+    color follows the square root of the weight, so that small weights can be seen beside large
+    ones.
 
     Args:
         weights: `[N, T, S]`, or `[T, S]` for one panel.
@@ -35,7 +38,8 @@ def attention_map(
         The `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: the labels do not fit the weights.
+        ValueError: the labels do not fit the weights, there is no head, or a weight is negative or
+            no number.
 
     Example::
 
@@ -43,11 +47,14 @@ def attention_map(
     """
     weights = np.asarray(weights, "float32")
     weights = weights[None] if weights.ndim == 2 else weights
-    if weights.ndim != 3 or weights.shape[1:] != (len(target), len(source)):
+    source, target = [str(label) for label in source], [str(label) for label in target]
+    if weights.ndim != 3 or not len(weights) or weights.shape[1:] != (len(target), len(source)):
         raise ValueError(
             "`weights` must have the shape [heads, target, source] with as many labels. Received: "
             f"shape {weights.shape}, {len(target)} target and {len(source)} source labels."
         )
+    if not np.all(weights >= 0):
+        raise ValueError("Attention weights are 0 or more. Received: a negative weight or NaN.")
     columns = min(len(weights), 4)
     rows = -(-len(weights) // columns)
     # Labels stand upright, so that a column needs no more than the height of a letter.
@@ -57,6 +64,7 @@ def attention_map(
         for length, count in zip(longest, (len(source), len(target)))
     ]
     largest = max(float(weights.max(initial=0.0)), 1e-6)
+    scale = PowerNorm(0.5, vmin=0.0, vmax=largest)
     with texts():
         size = (columns * panel[0] + 0.8, rows * panel[1] + (0.4 if title else 0.0))
         figure = Figure(figsize=size, layout="constrained")
@@ -65,17 +73,14 @@ def attention_map(
             if head >= len(weights):
                 axis.set_visible(False)
                 continue
-            image = axis.imshow(
-                weights[head], cmap="viridis", vmin=0.0, vmax=largest, aspect="auto"
-            )
+            image = axis.imshow(weights[head], cmap="viridis", norm=scale, aspect="auto")
             axis.set_xticks(range(len(source)), source, fontsize=8, rotation=90)
             axis.set_yticks(range(len(target)), target, fontsize=8)
             if len(weights) > 1:
                 axis.set_title(f"head {head}", fontsize=9)
-        if len(weights):
-            bar = figure.colorbar(image, ax=axes, shrink=0.8)
-            bar.set_label("attention weight", fontsize=8)
-            bar.ax.tick_params(labelsize=8)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8)
+        bar.set_label("attention weight", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
         if title:
             figure.suptitle(title)
         return saved(figure, path)

@@ -30,14 +30,20 @@ def family_of(folder, called=None):
     "config",
     [
         {"model_type": "bert"},
-        {"model_type": "bert", "architectures": ["RobertaModel"]},
         {"architectures": ["BertModel"]},
         {"architectures": ["BertForMaskedLM", "Another"]},
+        {"architectures": ["TFBertLMHeadModel"]},
     ],
 )
 def test_a_configuration_says_its_family(config, tmp_path):
     assert family_of(write(tmp_path, **config)) == "bert"
     assert not models.Bert.from_pretrained(tmp_path).load_report.unexpected
+
+
+def test_an_architecture_of_another_family_is_named(tmp_path):
+    write(tmp_path, model_type="bert", architectures=["RobertaModel"])
+    with pytest.warns(UserWarning, match="'RobertaModel'.*read as those of a BERT"):
+        assert family_of(tmp_path) == "bert"
 
 
 @pytest.mark.parametrize("name", ["config.json", "bert_config.json"])

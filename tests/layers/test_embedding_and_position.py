@@ -301,3 +301,21 @@ def test_a_table_is_not_quantized_by_its_policy():
     table.build()
     with pytest.raises(NotImplementedError, match="TokenEmbedding cannot be quantized"):
         table.quantize("int8")
+    policies = keras.dtype_policies.DTypePolicyMap()
+    policies["tokens"] = keras.dtype_policies.get("int8_from_float32")
+    with pytest.raises(NotImplementedError, match="TokenEmbedding cannot be quantized"):
+        layers.TokenEmbedding(11, 6, dtype=policies, name="tokens").build()
+    later = layers.TokenEmbedding(11, 6)
+    later.dtype_policy = "int8_from_float32"
+    with pytest.raises(NotImplementedError, match="TokenEmbedding cannot be quantized"):
+        later(np.array([[3]]))
+
+
+@pytest.mark.parametrize("make", [
+    lambda dtype: layers.MultiHeadAttention(2, 3, dtype=dtype),
+    lambda dtype: layers.EncoderBlock(2, 7, dtype=dtype),
+    lambda dtype: layers.PositionEmbedding(11, dtype=dtype),
+])  # fmt: skip
+def test_layers_are_not_quantized_by_their_policy(make):
+    with pytest.raises(NotImplementedError, match="cannot be quantized: it has no form in int"):
+        make("int8_from_float32")

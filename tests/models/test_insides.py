@@ -78,9 +78,12 @@ def test_an_elmo_gives_its_layers_and_has_no_attention():
         elmo.attention_weights(IDS)
 
 
-def test_bad_inputs_and_encoders_that_run_blocks_themselves_are_refused(bert):
+def test_bad_inputs_and_encoders_that_run_blocks_themselves_are_refused(bert, gpt):
     with pytest.raises(ValueError, match="Token ids must lie in 0 .. 30"):
         bert.hidden_states(np.array([[31]]))
+    for model in (bert, gpt):
+        with pytest.raises(ValueError, match=r"`token_ids` must have the shape \[B, T\].*\(3,\)"):
+            model.hidden_states(np.array([5, 7, 3]))
     with pytest.raises(NotImplementedError, match="takes `run`.*Reader"):
         conformance.Reader().hidden_states(IDS)
 

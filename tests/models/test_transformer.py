@@ -148,12 +148,26 @@ def test_every_output_is_decoded_with_caches_and_comes_back_from_its_configurati
     np.testing.assert_array_equal(found[before_end], expected[before_end])
 
 
+@pytest.mark.parametrize("argument, value", [
+    ("epsilon", -1.0), ("epsilon", float("nan")), ("epsilon", "x"), ("epsilon", None),
+    ("tie_output", None), ("output_bias", "no"), ("final_norm", "yes"), ("norm_first", 2),
+])  # fmt: skip
+def test_numbers_and_flags_of_an_argument_are_checked(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must .*Received: {value!r}"):
+        tiny(**{argument: value})
+
+
 def test_another_layer_in_a_built_model_is_refused():
     model = tiny(norm_first=True)
     for name in ("encoder_norm", "decoder_blocks", "target_embedding"):
-        with pytest.raises(AttributeError, match=f"go on with the old `{name}`"):
+        with pytest.raises(AttributeError, match=f"built with its `{name}`"):
             setattr(model, name, None)
-    model.encoder_norm = model.encoder_norm
+        with pytest.raises(AttributeError, match=f"built with its `{name}`"):
+            delattr(model, name)
+    with pytest.raises(AttributeError, match="built with its `pad_id`"):
+        model.pad_id = model.pad_id + 1
+    assert isinstance(model.encoder_blocks, tuple) and isinstance(model.decoder_blocks, tuple)
+    model.encoder_norm, model.pad_id = model.encoder_norm, model.pad_id
     model.note = keras.layers.Dense(3)  # of a user
 
 

@@ -648,6 +648,12 @@ def test_a_unigram_model_that_is_no_sentence_piece_is_refused(model, others, mes
             {},
         ),
         ({}, {}, {"tokenizer_class": "XLMRobertaTokenizer"}),
+        # What a BertTokenizerFast wrote: XLM-R's tokenizer does not lower texts.
+        (
+            {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "mask_token": "<mask>"},
+            {},
+            {},
+        ),
     ],
 )
 def test_what_says_that_pieces_are_those_of_xlm_r(config, special, said, xlm_r, tmp_path):

@@ -40,6 +40,14 @@ def test_a_byte_is_its_value_after_the_special_tokens():
     assert ids.dtype == tf.int32
 
 
+def test_many_tokenizers_give_no_warning_of_retracing(learned, tmp_path, caplog):
+    learned["sentence_piece"].save(tmp_path)
+    for _ in range(6):
+        one = text.load_tokenizer(tmp_path)
+        one.detokenize(one.encode(tf.constant(["the dog"])))
+    assert "retracing" not in caplog.text
+
+
 def test_any_iterable_is_a_vocabulary():
     tokens = [*SPECIAL, "a", "b"]
     for kind in (text.CharacterTokenizer, text.WordTokenizer, text.WordPieceTokenizer):

@@ -106,6 +106,12 @@ def test_a_no_decay_that_is_in_no_name_warns(rng, monkeypatch):
     assert said == ["`no_decay` names what is not trained, or not there: LayerNorm."]
 
 
+@pytest.mark.parametrize("no_decay", ["", ("",), None, 3, ("bias", 3), {"bias": 3}])
+def test_a_no_decay_that_is_no_name_is_refused(no_decay):
+    with pytest.raises(ValueError, match="`no_decay` must be a name or several"):
+        training.AdamW(no_decay=no_decay)
+
+
 def test_keras_own_exclusion_takes_the_place_of_no_decay(rng):
     trained = variables(rng)
     before = [keras.ops.convert_to_numpy(v) for v in trained]

@@ -1,6 +1,7 @@
 """Families of published models, each a file with its two tables, and which of them a folder has."""
 
 import re
+import warnings
 
 from keras_xfmr.checkpoints.families.bert import BERT
 from keras_xfmr.checkpoints.families.elmo import ELMO
@@ -39,6 +40,12 @@ def find_family(config, called=None):
     if kind is not None:
         received = f"model_type={kind!r}"
         found = FAMILIES.get(kind) if isinstance(kind, str) else None
+        if found is not None and named and _of_architectures(named) is not found:
+            warnings.warn(
+                f"The configuration has {received} and architectures={named!r}, which is not a "
+                f"{found.title} of transformers. The weights are read as those of a {found.title}.",
+                stacklevel=2,
+            )
     elif named:
         received = f"architectures={named!r}"
         found = _of_architectures(named)

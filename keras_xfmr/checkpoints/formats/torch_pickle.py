@@ -267,6 +267,7 @@ def _find(module, name):
     if full_name not in ALLOWED:
         raise ValueError(
             f"The pickle asks for {full_name!r}, which weights do not need; nothing was run. "
-            f"Allowed are {sorted(ALLOWED)}."
+            "Save the weights alone: `torch.save(model.state_dict(), path)`. Allowed are "
+            f"{sorted(ALLOWED)}."
         )
     return ALLOWED[full_name]

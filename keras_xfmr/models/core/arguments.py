@@ -6,8 +6,19 @@ from typing import Any
 import keras
 
 from keras_xfmr.common.arguments import argument_names, hints
-from keras_xfmr.common.checks import check_positive_int, check_rate
+from keras_xfmr.common.checks import (
+    check_choice,
+    check_epsilon,
+    check_positive_int,
+    check_rate,
+)
 from keras_xfmr.common.types import Config, Mixin
+
+# Arguments that are True or False.
+FLAGS = (
+    "norm_first", "use_bias", "tie_output", "output_bias", "scale_embeddings", "pooler", "packed",
+    "skip_connections", "rematerialize",
+)  # fmt: skip
 
 
 class NamedArguments(Mixin):
@@ -19,17 +30,26 @@ class NamedArguments(Mixin):
         return argument_names(kind for kind in cls.__mro__ if issubclass(kind, NamedArguments))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuses another layer in the place of one that the graph was built with.
+        """Refuses to replace a layer, or the padding id, that the graph was built with.
 
         The graph would keep the old one, so that `fit` and `generate` would compute two models.
         """
         if _replaces(vars(self), name, value):
-            raise AttributeError(
-                f"{type(self).__name__} was built with its layers, and `fit` would go on with the "
-                f"old `{name}`. Pass an argument of the constructor, or build a model of your own "
-                "from layers."
-            )
+            self._refuse_to_change(name)
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Refuses to delete a layer that the graph was built with."""
+        if _replaces(vars(self), name, None):
+            self._refuse_to_change(name)
+        super().__delattr__(name)
+
+    def _refuse_to_change(self, name):
+        raise AttributeError(
+            f"{type(self).__name__} was built with its `{name}`, and `fit` would go on with the "
+            "old one. Pass an argument of the constructor, or build a model of your own from "
+            "layers."
+        )
 
     def quantize(self, *args, **kwargs) -> None:
         """Refused: Keras quantizes its own dense layers alone, and a model that comes back from its
@@ -51,10 +71,12 @@ class NamedArguments(Mixin):
 
 
 def _replaces(attributes, name, value):
-    """Whether a model that is built would have another layer, or other layers, by a name."""
+    """Whether a model that is built would have another layer, or padding id, by a name."""
     if name.startswith("_") or name not in attributes or not attributes.get("built"):
         return False
     old = attributes[name]
+    if name in ("pad_id", "pad_token_id"):
+        return old != value
     return old is not value and any(map(_holds_layers, (old, value)))
 
 
@@ -72,15 +94,21 @@ def check_sizes(config, sizes, optional=()):
         optional: names of positive integers or None.
 
     Raises:
-        ValueError: a size or a dropout rate is none, or `num_heads`, where there are heads, does
-            not divide `d_model`.
+        ValueError: a size, a dropout rate, an epsilon or a flag is none, or `num_heads`, where
+            there are heads, does not divide `d_model`.
     """
     for name in (*sizes, *optional):
         if name in sizes or config[name] is not None:
             config[name] = check_positive_int(name, config[name])
-    for name in [name for name in config if name.endswith("dropout_rate")]:
-        if config[name] is not None:
-            check_rate(name, config[name])
+    for name, value in config.items():
+        if name.endswith("dropout_rate") and value is not None:
+            check_rate(name, value)
+        elif name in ("epsilon", "layer_norm_eps"):
+            check_epsilon(name, value)
+        elif name in FLAGS:
+            check_choice(name, value, (True, False))
+        elif name == "final_norm":
+            check_choice(name, value, (True, False, None))
     if "num_heads" in config and config["d_model"] % config["num_heads"]:
         raise ValueError(
             "`num_heads` must divide `d_model`. "

@@ -127,7 +127,7 @@ def _check_options(search, options):
     parameters = _parameters(search).values()
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         return
-    known = [parameter.name for parameter in parameters]
+    known = [parameter.name for parameter in parameters if parameter.name != "limit"]
     for name in sorted(set(options) - set(known)):
         others = [key for key, one in SEARCHES.items() if name in _parameters(one)]
         others = f" It is one of search={' and of '.join(map(repr, others))}." if others else ""
@@ -262,7 +262,7 @@ class Generative(Mixin):
         inputs: ModelInputs,
         *,
         max_length: int,
-        limit: int | None = None,
+        up_to: int | None = None,
         search: Search = "greedy",
         jit_compile: bool = True,
         **options,
@@ -272,18 +272,18 @@ class Generative(Mixin):
         Args:
             inputs: NumPy arrays, checked by the model: one, or a dictionary. Each width of a
                 `"prompt"` is a program of its own.
-            limit: fewer tokens than `max_length`, by a program that is compiled for that.
+            up_to: fewer tokens than `max_length`, by a program that is compiled for that.
             max_length, search, jit_compile, **options: see `Transformer.generate`.
         """
-        if limit is not None and "limit" not in _parameters(search):
-            max_length, limit = limit, None
-        if limit is not None:
+        if up_to is not None and "limit" not in _parameters(search):
+            max_length, up_to = up_to, None
+        if up_to is not None:
             inputs = _as_dict(inputs)
             rows = len(inputs["source_ids"])
-            inputs = {**inputs, "limit": np.full(rows, limit, "int32")}
+            inputs = {**inputs, "limit": np.full(rows, up_to, "int32")}
         found = self._searched("generate", inputs, search, jit_compile, max_length, options)
         sequences = {"token_ids", "token_scores"} & set(found)
-        return {**found, **{name: found[name][..., :limit] for name in sequences}}
+        return {**found, **{name: found[name][..., :up_to] for name in sequences}}
 
     def _stream(self, inputs, *, max_length, search="greedy", jit_compile=True, **options):
         """As `generate`, but the tokens `[B]` of each step as they come."""

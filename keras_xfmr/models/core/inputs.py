@@ -62,6 +62,16 @@ class Input(typing.NamedTuple):
         """Its `keras.Input`."""
         return keras.Input(self.shape, dtype="int32", name=self.name)
 
+    def check_rank(self, value):
+        """Raises ValueError where it has another number of axes."""
+        if len(value.shape) != 1 + len(self.shape):
+            axes = ["B", "T"] if self.width is None else ["B", "T", self.width]
+            expected = "[N, 2]" if self.pairs else f"[{', '.join(map(str, axes))}]"
+            raise ValueError(
+                f"`{self.name}` must have the shape {expected}. Received: shape "
+                f"{tuple(value.shape)}."
+            )
+
 
 class Range(typing.NamedTuple):
     """Numbers that must be integers in 0 .. size - 1.
@@ -131,7 +141,8 @@ class Inputs:
         """All inputs as tensors, those that were left out by their defaults; nothing is checked.
 
         Raises:
-            ValueError: a needed input is missing, or an unknown one is there: Keras takes the
+            ValueError: an input has another rank; a needed one is missing, or an unknown one is
+                there: Keras takes the
                 values of a dictionary in the order of their names, so that one more would give
                 each input the value of another.
         """
@@ -146,7 +157,9 @@ class Inputs:
             if name in self._declared
         }
         for one in self:
-            if one.name not in inputs:
+            if one.name in inputs:
+                one.check_rank(inputs[one.name])
+            else:
                 inputs[one.name] = one.default(inputs)
         return {name: inputs[name] for name in self._declared}
 

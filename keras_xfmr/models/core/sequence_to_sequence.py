@@ -155,7 +155,7 @@ class SequenceToSequence(Generative):
         found = super().generate(
             inputs,
             max_length=max_length,
-            limit=limit,
+            up_to=limit,
             search=search,
             jit_compile=jit_compile,
             **options,

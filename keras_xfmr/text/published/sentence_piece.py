@@ -13,7 +13,9 @@ FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
 XLM_R_PIECES = ["<unk>", "<s>", "</s>"]
 XLM_R_BEGIN, XLM_R_MASK = ["<s>", "<pad>", "</s>", "<unk>"], "<mask>"
 # Classes of transformers whose special tokens say what they are: of no other named class.
-AS_NAMED = ("XLMRobertaTokenizer", "PreTrainedTokenizer", "TokenizersBackend", "None")
+AS_NAMED = (
+    "XLMRobertaTokenizer", "BertTokenizer", "PreTrainedTokenizer", "TokenizersBackend", "None",
+)  # fmt: skip
 XLM_R_ROLES = {
     "bos_token": "<s>",
     "cls_token": "<s>",
@@ -109,7 +111,7 @@ def load_sentence_piece(path, config, special, xlm_r):
     Raises:
         ValueError: a file is damaged, or asks for what the tokenizer does not do.
     """
-    if config.get("do_lower_case"):
+    if config.get("do_lower_case") and not xlm_r:  # a setting that XLM-R's tokenizer does not read
         raise ValueError(
             "A SentencePiece model normalizes by its own rules. Received: `do_lower_case` in "
             "tokenizer_config.json; lower the text before the tokenizer, and take it out there."

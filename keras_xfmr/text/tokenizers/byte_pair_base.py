@@ -13,6 +13,7 @@ from keras_xfmr.common.types import Config, Path, Texts
 from keras_xfmr.text.checks import as_strings
 from keras_xfmr.text.tokenizers.base import SETTINGS, Tokenizer, extended, list_tokens
 from keras_xfmr.text.tokenizers.byte_pair_merges import Merges
+from keras_xfmr.text.tokenizers.graphs import in_graph
 
 
 class PairTokenizer(Tokenizer):
@@ -76,9 +77,7 @@ class PairTokenizer(Tokenizer):
         self._ordinary = set(symbols).union(products)  # what a text can become
         self._find(added_tokens, added_special_tokens, vocabulary)
         self._merge = Merges(pairs, [ids[token] for token in products], self.vocab_size)
-        self._encoder = tf.function(
-            self._encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
-        )
+        self._encoder = in_graph(self._encode, tf.TensorSpec([None], tf.string))
 
     def _special_id(self, name, token, ids, symbols):
         if not isinstance(token, str) or token not in ids:

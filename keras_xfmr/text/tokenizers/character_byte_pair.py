@@ -23,6 +23,7 @@ from keras_xfmr.text.tokenizers.character_byte_pair_files import (
     as_character_json,
     character_pairs_of,
 )
+from keras_xfmr.text.tokenizers.graphs import in_graph
 from keras_xfmr.text.tokenizers.metaspace import (
     FORMS,
     SCHEMES,
@@ -134,10 +135,8 @@ class CharacterBytePairTokenizer(PairTokenizer):
             "split": split,
         }
         self._make_tables(ids, sorted(characters))
-        self._encoder_with_offsets = tf.function(
-            self._encode_with_offsets,
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
+        self._encoder_with_offsets = in_graph(
+            self._encode_with_offsets, tf.TensorSpec([None], tf.string)
         )
 
     def _make_tables(self, ids, characters):

@@ -23,6 +23,7 @@ from keras_xfmr.text.tokenizers.base import (
     extended,
     list_tokens,
 )
+from keras_xfmr.text.tokenizers.graphs import in_graph
 from keras_xfmr.text.tokenizers.sentence_piece_model import (
     BYTE,
     CONTROL,
@@ -137,21 +138,12 @@ class SentencePieceTokenizer(Tokenizer):
             raise ValueError(f"Not a SentencePiece model ({len(self._proto)} bytes).") from error
         # The op that holds the model is made inside the functions that read it. Outside of any it
         # belongs to the cache of eager execution, which `keras.utils.set_random_seed` empties.
-        self._encoder = tf.function(
-            lambda texts: make().tokenize(texts),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
+        texts, rows = tf.TensorSpec([None], tf.string), tf.RaggedTensorSpec([None, None], tf.int32)
+        self._encoder = in_graph(lambda texts: make().tokenize(texts), texts)
+        self._encoder_with_offsets = in_graph(
+            lambda texts: make().tokenize_with_offsets(texts), texts
         )
-        self._encoder_with_offsets = tf.function(
-            lambda texts: make().tokenize_with_offsets(texts),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
-        )
-        self._decoder = tf.function(
-            lambda ids: make().detokenize(ids),
-            input_signature=[tf.RaggedTensorSpec([None, None], tf.int32)],
-            autograph=False,
-        )
+        self._decoder = in_graph(lambda ids: make().detokenize(ids), rows)
 
     @property
     def vocab_size(self) -> int:

@@ -81,7 +81,7 @@ def test_a_mask_as_long_as_the_cache_hides_its_positions(rng, name, length):
 
 def test_a_place_without_a_cache_is_an_error(rng):
     layer, x = built(rng)
-    with pytest.raises(ValueError, match="`cache_index` is a place in a `cache`.*cache_index=3"):
+    with pytest.raises(ValueError, match="`cache_index` needs a `cache`.*cache_index=3"):
         layer(x, x, use_causal_mask=True, cache_index=3)
 
 

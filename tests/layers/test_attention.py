@@ -424,7 +424,7 @@ def test_a_mask_of_positions_beside_a_cache_has_their_rank(rng, name):
 def test_a_look_ahead_mask_in_which_true_hides_gives_a_warning(rng):
     layer, x = MultiHeadAttention(N, H), normal(rng, B, T, D)
     hides = np.triu(np.ones((T, T), bool), 1)  # as PyTorch writes it
-    with pytest.warns(UserWarning, match="exactly those behind it.* `~attention_mask`") as found:
+    with pytest.warns(UserWarning, match="only the later ones.* `~attention_mask`") as found:
         layer(x, x, attention_mask=hides)
     assert len(found) == 1
     layer(x, x, attention_mask=~hides)

@@ -138,7 +138,7 @@ def test_one_query_at_a_time_reads_a_cache_from_its_place(rng, options):
         )
         np.testing.assert_allclose(as_numpy(one)[:, 0], expected[:, t], **CLOSE)
     beams = normal(rng, 3 * B, T, D)
-    with pytest.raises(ValueError, match="no order among them"):
+    with pytest.raises(ValueError, match="keys have no order"):
         layer(beams, None, cache=cache, use_causal_mask=True)
     with pytest.raises(ValueError, match="`position` is for a call that reads a `cache`"):
         layer(query, memory, position=1)

@@ -44,17 +44,17 @@ ROTARY_LAYOUTS = ("halves", "interleaved")
 
 
 def concrete_value(x: ArrayLike) -> np.ndarray | None:
-    """`x` as a NumPy array where its value is known now, None while a graph is being traced.
+    """`x` as a NumPy array if its values are known now, None while a graph is traced.
 
-    Checks of values (ids inside the vocabulary, positions inside a table) run where this is not
-    None, and cost nothing in a compiled step.
+    Checks of values (ids inside the vocabulary, positions inside a table) run only if this is not
+    None, so they cost nothing in a compiled step.
 
     Example:
 
     >>> concrete_value(np.array([1, 2])).tolist()
     [1, 2]
     """
-    # A traced TensorFlow tensor knows its graph; NumPy would warn before it raised.
+    # A traced TensorFlow tensor has a `graph`. Without this test NumPy would warn before it raised.
     if isinstance(x, keras.KerasTensor) or hasattr(x, "graph"):
         return None
     try:
@@ -77,16 +77,16 @@ def shapes_agree(one: Shape, other: Shape) -> bool:
 
 
 def as_array(x):
-    """A list as an array; others as they are."""
+    """Converts a list to an array; returns others unchanged."""
     return np.asarray(x) if isinstance(x, (list, tuple)) else x
 
 
 def could_be_ids(x: ArrayLike) -> bool:
-    """Whether `x` holds integers, or whole numbers, as far as it is known.
+    """Whether `x` holds integers or whole numbers, as far as its values are known.
 
-    Where values are not known yet, float32 and float64 pass: Keras builds a model that comes back
-    from a file, and averages a batch over replicas, with floats in the place of ids. Half
-    precision never does, as it cannot tell large ids apart: 4097 is 4096 there.
+    During tracing, float32 and float64 are accepted: Keras builds a reloaded model, and averages a
+    batch over replicas, with floats instead of ids. Half precision is never accepted, because it
+    rounds large ids: 4097 becomes 4096.
 
     Example:
 
@@ -125,7 +125,7 @@ def look_ahead_mask(
         target_length: T, an integer or scalar tensor.
         source_length: S, by default T.
         offset: position of the first target row among the source positions, for cached decoding.
-        window: if given, a row sees only its last `window` positions, itself included.
+        window: if given, a query sees only the last `window` positions, including its own.
 
     Returns:
         Boolean tensor `[1, T, S]`.
@@ -149,13 +149,13 @@ def padding_mask(token_ids: Ids, pad_id: int = 0) -> Tensor:
 
     Args:
         token_ids: integers `[B, S]`.
-        pad_id: the tokenizer's own padding id; it is not 0 in every vocabulary.
+        pad_id: the padding id of the tokenizer; it is not 0 in every vocabulary.
 
     Returns:
         Boolean tensor `[B, 1, S]`, False where `token_ids == pad_id`.
 
     Raises:
-        ValueError: ids that are not `[B, S]`.
+        ValueError: `token_ids` is not `[B, S]`.
 
     Example:
 
@@ -166,9 +166,9 @@ def padding_mask(token_ids: Ids, pad_id: int = 0) -> Tensor:
     token_ids = as_array(token_ids)
     if len(token_ids.shape) != 2:
         raise ValueError(
-            "`token_ids` must have the shape [B, S]: with other axes the mask would be read as one "
-            f"for each head. Received: shape {tuple(token_ids.shape)}. Make it by "
-            "`keras.ops.not_equal(token_ids, pad_id)`, with the axes that it needs."
+            "`token_ids` must have the shape [B, S]: a mask with more axes would be read as a mask "
+            f"for each head. Received: shape {tuple(token_ids.shape)}. Use "
+            "`keras.ops.not_equal(token_ids, pad_id)` and add the axes that you need."
         )
     return ops.expand_dims(ops.not_equal(token_ids, pad_id), 1)
 
@@ -184,7 +184,7 @@ def document_mask(document_ids: Ids) -> Tensor:
           [False, False, False, False]]]
 
     Args:
-        document_ids: integers `[B, T]`; the tokens of a document stand side by side.
+        document_ids: integers `[B, T]`; the tokens of a document must be contiguous.
 
     Returns:
         Boolean tensor `[B, T, T]`.
@@ -199,10 +199,10 @@ def document_mask(document_ids: Ids) -> Tensor:
 
 
 def document_positions(document_ids: Ids) -> Tensor:
-    """Where each token stands in its own document, from 0 on; 0 for padding.
+    """Position of each token in its own document, from 0; 0 for padding.
 
     Args:
-        document_ids: integers `[B, T]`, 0 = padding; the tokens of a document stand side by side.
+        document_ids: integers `[B, T]`, 0 = padding; the tokens of a document must be contiguous.
 
     Returns:
         int32 `[B, T]`.
@@ -215,14 +215,14 @@ def document_positions(document_ids: Ids) -> Tensor:
     visible = ops.not_equal(document_ids, 0)
     count = ops.cumsum(ops.cast(visible, "int32"), axis=1)
     index = ops.cumsum(ops.ones_like(count), axis=1) - 1
-    last = index[:, -1:] + 1  # behind every place
-    # The tokens that are not padding, side by side, then the others.
+    last = index[:, -1:] + 1  # larger than every index
+    # The indices of the tokens that are not padding, then those of padding.
     places = ops.sort(ops.where(visible, index, index + last), axis=1)
     inside = places < last
     ids = ops.take_along_axis(document_ids, ops.where(inside, places, places - last), axis=1)
     begins = ops.concatenate([ops.ones_like(inside[:, :1]), ids[:, 1:] != ids[:, :-1]], axis=1)
     begins = ops.logical_and(begins, inside)
-    # Where the first document begins, the second, ...; and the number of each token's document.
+    # The start of the first document, the second, ...; and the document number of each token.
     starts = ops.sort(ops.where(begins, places, last), axis=1)
     number = ops.cumsum(ops.cast(begins, "int32"), axis=1) - 1
     number = ops.take_along_axis(number, ops.maximum(count - 1, 0), axis=1)
@@ -231,17 +231,17 @@ def document_positions(document_ids: Ids) -> Tensor:
 
 
 def combine_masks(*masks) -> Tensor | None:
-    """What all of the masks allow; `None` stands for "everything is allowed".
+    """The logical AND of masks; `None` allows everything.
 
     Args:
         *masks: boolean tensors of rank 3 or 4 (`[B, T, S]`, `[B, N, T, S]`, broadcastable), or
-            None. A rank-3 mask meets a rank-4 one at every head.
+            None. A rank-3 mask applies to every head.
 
     Returns:
         One boolean tensor, or None when every mask is None.
 
     Raises:
-        ValueError: a mask has another rank; where its values are known, negative numbers.
+        ValueError: a mask has another rank, or known values that are negative.
 
     Example:
 
@@ -253,8 +253,8 @@ def combine_masks(*masks) -> Tensor | None:
     for mask in given:
         if len(mask.shape) not in (3, 4):
             raise ValueError(
-                "A mask must have the shape [B, T, S] or [B, N, T, S], with 1 for what broadcasts. "
-                f"Received: shape {tuple(mask.shape)}. padding_mask() and look_ahead_mask() give "
+                "A mask must have the shape [B, T, S] or [B, N, T, S], where any axis may be 1. "
+                f"Received: shape {tuple(mask.shape)}. padding_mask() and look_ahead_mask() return "
                 "such masks."
             )
     rank = max((len(mask.shape) for mask in given), default=0)
@@ -268,15 +268,15 @@ def combine_masks(*masks) -> Tensor | None:
 
 
 def _as_boolean(mask):
-    """The mask; a number that is to be added to scores would be read as its opposite."""
+    """The mask as boolean. Refuses an additive mask, because the cast would invert it."""
     if keras.backend.standardize_dtype(mask.dtype) == "bool":
         return mask
     values = concrete_value(mask)
     if values is not None and (values < 0).any():
         raise ValueError(
-            "A mask must be boolean, or numbers of which 0 hides. Received: numbers from "
-            f"{values.min()} to {values.max()}. What is added to the scores (0 and -1e9) is an "
-            "attention bias: `attention_bias=`."
+            "A mask must be boolean, or numbers where 0 hides. Received: numbers from "
+            f"{values.min()} to {values.max()}. Pass numbers that are added to the scores (0 and "
+            "-1e9) as `attention_bias=`."
         )
     return ops.cast(mask, "bool")
 
@@ -297,8 +297,8 @@ def scaled_dot_product_attention(
 ) -> Outputs:
     """softmax(Q K^T / sqrt(H)) V (Vaswani et al. 2017, equation 1).
 
-    The softmax is computed in float32 whatever the inputs' dtype. A row that may attend nowhere
-    gives zeros. With fewer key/value heads than query heads, head n of the query reads head
+    The softmax is computed in float32 for every dtype of the inputs. A query that is masked
+    everywhere returns zeros. With fewer key/value heads than query heads, query head n reads head
     n // (N / K) (grouped-query attention, Ainslie et al. 2023); nothing is repeated in memory.
 
     Args:
@@ -307,16 +307,16 @@ def scaled_dot_product_attention(
         value: `[B, S, K, V]`.
         mask: boolean, `[B, T, S]` or `[B, N, T, S]`, True = may attend.
         bias: added to the scaled scores, `[N, T, S]`, `[B, N, T, S]` or broadcastable to it. -inf
-            hides a place as the mask does; a finite number, however low, does not.
+            hides a position as the mask does; a finite number does not, however low.
         scale: factor of the scores, by default 1 / sqrt(H).
-        drop: function applied to the weights `[B, N, T, S]` before they weigh the values.
-        return_weights: also return the weights, as they were before `drop`.
+        drop: function applied to the weights `[B, N, T, S]` before they multiply the values.
+        return_weights: also return the weights, before `drop`.
 
     Returns:
         `[B, T, N, V]`, or a pair with the weights `[B, N, T, S]`.
 
     Raises:
-        ValueError: ranks, heads or mask do not fit.
+        ValueError: ranks, heads or mask do not match.
 
     Example:
 
@@ -361,11 +361,11 @@ def scaled_dot_product_attention(
 
 
 def check_broadcast(name: str, shape: Shape, scores: Shape) -> None:
-    """Raises ValueError unless a shape broadcasts to that of the scores, where both are known.
+    """Raises ValueError unless a shape broadcasts to the scores. Unknown sizes are accepted.
 
     Args:
-        name: what has the shape, for the message.
-        shape: its sizes, None where one is not known.
+        name: name of the array, for the message.
+        shape: its sizes, None where unknown.
         scores: `(B, N, T, S)`.
 
     Example:
@@ -376,7 +376,7 @@ def check_broadcast(name: str, shape: Shape, scores: Shape) -> None:
         if size not in (None, 1) and expected is not None and size != expected:
             raise ValueError(
                 f"The attention {name} must broadcast to [..., {scores[2]}, {scores[3]}] (target "
-                f"length, source length), for all batches and heads to {tuple(scores)}. Received: "
+                f"length, source length); the whole shape is {tuple(scores)}. Received: "
                 f"shape {tuple(shape)}."
             )
 
@@ -384,21 +384,20 @@ def check_broadcast(name: str, shape: Shape, scores: Shape) -> None:
 def update_cache(cache: Tensor, update: Tensor, index: Index, axis: int = 1) -> Tensor:
     """Writes `update` into `cache` at positions index .. index + T of an axis.
 
-    The cache has its full length from the start, so that shapes stay static inside a loop.
+    The cache has its full length from the start, so shapes stay static inside a loop.
 
     Args:
         cache: a tensor of any rank.
-        update: of the cache's shape, except T positions along `axis`; cast to its dtype.
+        update: the shape of the cache, except T positions along `axis`; cast to the cache's dtype.
         index: where the update begins, an integer or a scalar tensor.
-        axis: of the positions, by default 1.
+        axis: the axis of the positions, by default 1.
 
     Returns:
         A tensor of the cache's shape and dtype.
 
     Raises:
-        ValueError: `index` is no scalar; index + T is larger than the length of the cache, or
-            `index` negative, wherever they are known. Inside a compiled graph an index cannot be
-            seen.
+        ValueError: `index` is not a scalar; `index` is negative, or index + T is larger than the
+            length of the cache, if they are known. A compiled graph cannot check `index`.
 
     Example:
 
@@ -411,7 +410,7 @@ def update_cache(cache: Tensor, update: Tensor, index: Index, axis: int = 1) -> 
         raise ValueError(
             "The index of a cache must be a scalar: all rows are written at the same positions. "
             f"Received: shape {tuple(shape)}. Pad shorter prompts in front, and hide the "
-            "padding by a mask as long as the cache."
+            "padding with a mask as long as the cache."
         )
     start, length, width = concrete_value(index), cache.shape[axis], update.shape[axis]
     known = None not in (length, width)
@@ -434,26 +433,26 @@ def sinusoidal_encoding(
     layout: str = "interleaved",
     max_wavelength: float = 10000.0,
 ) -> Tensor:
-    """Position codes of sines and cosines (Vaswani et al. 2017, section 3.5).
+    """Sinusoidal position encoding (Vaswani et al. 2017, section 3.5).
 
     With the angle `a(p, i) = p / max_wavelength^(2i / depth)`:
 
-    - `"interleaved"`: column 2i is sin a(p, i), column 2i + 1 is cos a(p, i). The paper's.
+    - `"interleaved"`: column 2i is sin a(p, i), column 2i + 1 is cos a(p, i), as in the paper.
     - `"halves"`: all sines, then all cosines, as in Hugging Face's Marian.
     - `"tensor2tensor"`: halves with `a(p, i) = p / max_wavelength^(i / (depth/2 - 1))`, the layout
       of tensor2tensor, OpenNMT-tf and Marian itself.
 
-    Computed in float32 whatever the policy: bfloat16 cannot tell position 257 from 256.
+    Computed in float32 for every dtype policy: bfloat16 rounds position 257 to 256.
 
     Args:
         length: number of positions, an integer or scalar tensor.
-        depth: size of a code; even for the two halves layouts.
-        offset: the first position, a number or a tensor; a tensor `[B]` gives one start a row.
+        depth: size of an encoding; must be even for `"halves"` and `"tensor2tensor"`.
+        offset: the first position, a number or a tensor; a tensor `[B]` has a start for each row.
         layout: one of the three above.
         max_wavelength: the base of the geometric progression.
 
     Returns:
-        float32 `[length, depth]`, or `[B, length, depth]` where `offset` is `[B]`.
+        float32 `[length, depth]`, or `[B, length, depth]` if `offset` is `[B]`.
 
     Raises:
         ValueError: unknown layout, or an odd depth with a halves layout.
@@ -486,8 +485,8 @@ def _positions(length, offset):
 def alibi_bias(num_heads: int, query_positions: Ids, key_positions: Ids) -> Tensor:
     """-m_n |t - s|, the linear bias of head n (Press et al. 2022, section 3).
 
-    m_n = 2^(-8 n / N), n = 1 .. N, where N is a power of 2; for other N those of the power below,
-    and then every second one of twice that, as the paper's own code has it.
+    m_n = 2^(-8 n / N), n = 1 .. N, if N is a power of 2. Other N take the slopes of the power
+    below, then every second slope of twice that power, as the paper's own code does.
 
     Args:
         num_heads: N.
@@ -519,11 +518,11 @@ def rotary_angles(
     Args:
         length: number of positions, an integer or scalar tensor.
         head_dim: H, even.
-        offset: the first position, a number or a tensor; a tensor `[B]` gives one start a row.
+        offset: the first position, a number or a tensor; a tensor `[B]` has a start for each row.
         max_wavelength: the base of the geometric progression.
 
     Returns:
-        float32 `[length, H / 2]`, or `[B, length, H / 2]` where `offset` is `[B]`.
+        float32 `[length, H / 2]`, or `[B, length, H / 2]` if `offset` is `[B]`.
 
     Raises:
         ValueError: an odd H.
@@ -541,7 +540,7 @@ def rotary_angles(
 def _check_even(head_dim):
     if head_dim % 2:
         raise ValueError(
-            "Rotary positions need an even head_dim: features turn in pairs. "
+            "Rotary positions need an even head_dim: features are rotated in pairs. "
             f"Received: head_dim={head_dim}."
         )
 
@@ -606,11 +605,11 @@ def log_uniform(
 ) -> Tensor:
     """Integers `[count]` in 0 .. size - 1 with P(k) = log((k + 2) / (k + 1)) / log(size + 1).
 
-    Zipf's law, for vocabularies in the order of frequency; a number may come twice.
+    Zipf's law, for vocabularies sorted by frequency. Numbers may repeat.
 
     Args:
-        count: how many.
-        size: of the vocabulary.
+        count: how many numbers.
+        size: size of the vocabulary.
         seed: an integer or a `keras.random.SeedGenerator`.
 
     Example:
@@ -630,20 +629,20 @@ def sampled_logits(
 
         label: x W_y + b_y            drawn k: x W_k + b_k - log(K P(k)),  P of `log_uniform`
 
-    The sum of their exponentials is an unbiased estimate of that over all words, so the loss tends
-    to that of the whole softmax (Blanc and Rendle 2018, equation 4). A drawn word that is the label
-    does not count again. TensorFlow's `sampled_softmax_loss` draws without repetition, and corrects
-    the logit of the label, too.
+    The sum of their exponentials is an unbiased estimate of the sum over all words, so the loss
+    tends to that of the full softmax (Blanc and Rendle 2018, equation 4). A drawn word that equals
+    the label is not counted twice. TensorFlow's `sampled_softmax_loss` draws without replacement,
+    and also corrects the logit of the label.
 
     Args:
         vectors: x `[..., D]`.
-        labels: integers `[...]`; negative ones are read as 0.
+        labels: integers `[...]`; negative ones are replaced by 0.
         drawn: integers `[K]`.
         kernel: W `[D, V]`.
         bias: b `[V]`.
 
     Returns:
-        float32 `[..., 1 + K]`; the first is the label's.
+        float32 `[..., 1 + K]`; the first is the logit of the label.
 
     Example:
 

@@ -108,7 +108,7 @@ def test_a_transformer_has_three_parts_and_rows_without_padding():
     cross = np.array([np.asarray(layer)[1, :, :3, :2] for layer in weights["cross"]])
     np.testing.assert_allclose(weights_of(rows[1][2]), cross, atol=0.5 / 255 + 1e-4)
     # As many tokens as would leave a weight out are refused.
-    with pytest.raises(ValueError, match=r"encoder for 2 rows, the row 0 .* 3 queries and 3 keys"):
+    with pytest.raises(ValueError, match=r"encoder for 2 rows. Row 0 .* 3 queries and 3 keys"):
         viz.attention_view(weights, ([list("abc"), list("ab")], targets))
 
 
@@ -184,7 +184,7 @@ def test_names_of_generated_targets(monkeypatch):
     "weights, tokens, error, message",
     [
         ([], ["a"], ValueError, "one layer or more. Received: none"),
-        ([np.full((1, 2, 1, 1), np.nan)], ["a"], ValueError, "finite numbers from 0"),
+        ([np.full((1, 2, 1, 1), np.nan)], ["a"], ValueError, "finite and not negative"),
         ([np.ones((2, 1, 1, 1))], ["a"], ValueError, "for 1 rows"),
         ([np.ones((1, 1, 2, 2))], ["a", 7], TypeError, "Received: 7"),
         ({"crossed": []}, (["a"], ["b"]), ValueError, "crossed"),

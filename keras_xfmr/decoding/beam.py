@@ -1,4 +1,4 @@
-"""Beam search with finished hypotheses set aside.
+"""Beam search that stores finished hypotheses separately.
 
 B batch, K beams, L max_length, V vocab_size
 """
@@ -16,21 +16,21 @@ from keras_xfmr.common.types import ArrayLike, Ids, Index, State, Step, Tensor
 from keras_xfmr.decoding.loop import ScoredSearchResult, SearchResult, as_result
 from keras_xfmr.decoding.reading import Reading
 
-HIGHEST_PENALTY = 1e30  # of a hypothesis's length: a log-probability over it is still a number
-IMPOSSIBLE = -1e9  # a score below every attainable one; finite, so that it can be written as JSON
+HIGHEST_PENALTY = 1e30  # of a hypothesis's length: log-probability / penalty does not underflow
+IMPOSSIBLE = -1e9  # lower than every possible score; finite, so that JSON can hold it
 
 
 class BeamState(typing.NamedTuple):
-    """What the loop carries: beams that go on, and the best hypotheses that have ended."""
+    """The variables of the loop: live beams, and the best finished hypotheses."""
 
     index: typing.Any  # scalar: tokens generated so far
-    live: typing.Any  # ids [B, K, L], and perhaps the score of each
+    live: typing.Any  # ids [B, K, L], and the token scores if wanted
     live_scores: typing.Any  # [B, K] sums of log-probabilities
     last: typing.Any  # [B * K] the token to read next
     done: typing.Any  # as `live`
     done_scores: typing.Any  # [B, K] with the length penalty; IMPOSSIBLE where empty
     done_lengths: typing.Any  # [B, K]
-    rows: typing.Any  # [B * K] the row of `state` that each beam goes on from
+    rows: typing.Any  # [B * K] the row of `state` that each beam continues
     state: typing.Any  # of the decoder and of the penalties, B * K rows
 
 
@@ -38,7 +38,7 @@ def length_penalty(length: ArrayLike, alpha: float) -> Tensor:
     """((5 + length) / 6)^alpha (Wu et al. 2016, equation 14).
 
     Args:
-        length: tokens of a hypothesis, the end token included; a number or a tensor.
+        length: tokens of a hypothesis, including the end token; a number or a tensor.
         alpha: 0 for none.
 
     Returns:
@@ -72,27 +72,27 @@ def beam_search(
 ) -> SearchResult | ScoredSearchResult:
     """Keeps the `beam_size` most probable prefixes; returns the best finished sequences.
 
-    At each step the 2K most probable extensions are looked at: those that end move to the finished
-    set, scored by log P / length_penalty(length, alpha), and stop accumulating; the best K others
-    live on. A single beam looks at one extension, so that it is greedy search whatever alpha. An
-    element is done when no living beam can still beat its worst finished hypothesis:
-    as log P only falls, the best that a beam can reach is its log P over the penalty of L.
+    Each step considers the 2K most probable extensions. Those that end move to the finished set
+    with the score log P / length_penalty(length, alpha); the best K others stay live. A single beam
+    considers one extension, so it is greedy search for every alpha. The search of a batch element
+    stops when no live beam can beat its worst finished hypothesis: log P only falls, so the best
+    possible score of a beam is its log P over the penalty of L.
 
     Args:
         step, prompt, end_id, max_length, pad_id, lengths, limit, min_length,
             no_repeat_ngram_size, token_scores: see `greedy_search`.
-        state: with B rows; it is repeated for the beams.
-        repetition_penalty: as of `greedy_search`, of log-probabilities, and the sums are those of
-            the penalized ones: both as transformers' beam search has it.
+        state: with B rows; the search repeats it for the beams.
+        repetition_penalty: see `greedy_search`. Here it changes log-probabilities, and the scores
+            sum the changed ones, as in transformers' beam search.
         beam_size: K.
         alpha: of the length penalty, not negative; 0 compares plain log-probabilities.
         num_return: n, how many hypotheses to return, at most K.
 
     Returns:
         A `SearchResult` with `token_ids [B, n, L]`, `scores [B, n]` and `lengths [B, n]`, best
-        first, or a `ScoredSearchResult`. Living beams at L count as finished at that length. Where
-        there are fewer than n hypotheses, as with a tiny vocabulary, the last rows are empty: the
-        score -1e9, the length 0, padding alone.
+        first, or a `ScoredSearchResult`. Beams still live at L count as finished at that length.
+        If there are fewer than n hypotheses, as with a tiny vocabulary, the last rows are empty:
+        score -1e9, length 0, only padding.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -105,7 +105,7 @@ def beam_search(
     """
     check_positive_int("beam_size", beam_size)
     check_int("num_return", num_return, least=1, most=beam_size)
-    if not alpha >= 0:  # NaN neither
+    if not alpha >= 0:  # also refuses NaN
         raise ValueError(f"`alpha` must not be negative. Received: {alpha}.")
     reading = Reading.of_prompts(
         step,
@@ -138,8 +138,8 @@ def beam_search(
 
     def advance(*loop_vars):
         beams = BeamState(*loop_vars)
-        # Here and not at the end of the last step, where it would be a pass over the caches of its
-        # own: a compiler joins it with the step's write.
+        # Here a compiler merges it with the write of the step. At the end of the last step it
+        # would be another pass over the caches.
         state = keras.tree.map_structure(lambda x: ops.take(x, beams.rows, axis=0), beams.state)
         logits, state = reading.step(beams.last, beams.index, state)
         extensions = _extensions(beams, reading, logits, state, beam_size)
@@ -148,7 +148,7 @@ def beam_search(
     beams = BeamState(
         *ops.while_loop(unfinished, advance, tuple(beams), maximum_iterations=max_length)
     )
-    # The living beams of an element that is done cannot enter: they score less than its worst.
+    # Live beams of a finished element cannot enter: they score less than its worst hypothesis.
     live_lengths = ops.full_like(beams.done_lengths, reading.limit)
     scores, lengths, *sequences = _best(
         num_return,
@@ -164,7 +164,7 @@ def beam_search(
 
 
 def _possible(scores):
-    """Which scores are those of a hypothesis: a placeholder grows worse with each extension."""
+    """Which scores belong to a hypothesis: each extension makes a placeholder's score lower."""
     return scores > IMPOSSIBLE / 2
 
 
@@ -195,25 +195,25 @@ def _first_beams(reading, beam_size, pad_id, token_scores):
 
 
 class Extensions(typing.NamedTuple):
-    """The most probable extensions of the beams, `[B, 2K]` each, of a single beam `[B, 1]`."""
+    """The most probable extensions of the beams, `[B, 2K]` each; for a single beam `[B, 1]`."""
 
     ids: typing.Any
     scores: typing.Any  # sums of log-probabilities
-    own_scores: typing.Any  # of the tokens alone, where they are wanted
+    own_scores: typing.Any  # of single tokens, if wanted
     parents: typing.Any
     ends: typing.Any
 
 
 def _extensions(beams, reading, logits, state, beam_size):
     vocab_size = logits.shape[-1]
-    # K of 2K may end; a single beam would set an end aside that is only the second best.
+    # K of 2K may end. With two extensions a single beam could end with the second best one.
     count = 1 if beam_size == 1 else 2 * beam_size
     logits = ops.cast(logits, "float32")
     normalizer = ops.logsumexp(logits, axis=-1, keepdims=True)
     if reading.has_penalties:
         logits = reading.penalize(logits - normalizer, beams.index, state)
         normalizer = 0.0
-    # The best of all are among the best of each beam, so V is searched one beam at a time.
+    # The best of all are among the best of each beam, so each beam is searched alone.
     width = min(count, vocab_size)
     top_logits, top_ids = kernels.top_k(logits, width)  # [B * K, width]
     log_probs = ops.reshape(top_logits - normalizer, (-1, beam_size, width))
@@ -233,7 +233,7 @@ def _split(beams, extensions, state, beam_size, alpha):
     """Ended extensions compete for the finished set, the others live on."""
     ids, scores, own_scores, parents, ends = extensions
     length = beams.index + 1
-    sequences = tuple(  # [B, 2K, L], of a single beam [B, 1, L]
+    sequences = tuple(  # [B, 2K, L], for a single beam [B, 1, L]
         kernels.write(
             ops.take_along_axis(prefixes, ops.expand_dims(parents, -1), axis=1),
             ops.expand_dims(new, -1),
@@ -268,7 +268,7 @@ def _split(beams, extensions, state, beam_size, alpha):
 
 
 def _best(count, scores, *others):
-    """The `count` best along axis 1, and what stands beside them."""
+    """The `count` best along axis 1, and the matching entries of the others."""
     scores, where = ops.top_k(scores, count)
     where = ops.cast(where, "int32")
     picked = [

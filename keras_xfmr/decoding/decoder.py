@@ -1,4 +1,4 @@
-"""What a search decodes with: the protocol, and a step function in its form.
+"""The protocol of decoders, and a decoder from a step function.
 
 R rows, P prompt length, V vocab_size
 """
@@ -10,14 +10,14 @@ from keras_xfmr.common.types import Index, State, Tensor
 
 
 class Decoder:
-    """The protocol of a search: an empty state, a prompt read at once, one token after another.
+    """The protocol of a search: creates a state, reads a prompt at once, then single tokens.
 
-    A model's decoder is a subclass. It is made for one context, such as an encoder's memory, and
-    holds it: the state has what changes from row to row and from token to token.
+    The decoder of a model is a subclass. A decoder is created for one context, such as an encoder's
+    memory, and holds it. The state holds what changes between rows and between tokens.
 
     Prompts of different lengths are right-aligned: row r has its tokens in the last `lengths[r]`
-    columns and padding in front of them. What follows needs the lengths, so `prefill` keeps them in
-    the state that it returns. `index` counts columns and is one number for all rows.
+    columns, after padding. Later steps need the lengths, so `prefill` stores them in the state that
+    it returns. `index` counts columns and is one number for all rows.
 
     Example::
 
@@ -39,7 +39,7 @@ class Decoder:
 
         Args:
             rows: R, an integer or scalar tensor.
-            length: the most tokens that are read, an integer.
+            length: the maximum number of tokens that are read, an integer.
 
         Returns:
             A nest of tensors whose first axis is R.
@@ -52,11 +52,10 @@ class Decoder:
         Args:
             prompt: int32 `[R, P]`, right-aligned.
             lengths: int32 `[R]`, tokens of each row, in 0 .. P; None: P in every row.
-            state: of `init_state`.
+            state: result of `init_state`.
 
         Returns:
-            `(logits [R, V], state)`: the scores of the token after the last; of a row of length 0
-            they mean nothing.
+            `(logits [R, V], state)`: the scores of the next token; undefined for a row of length 0.
         """
         raise NotImplementedError
 
@@ -66,21 +65,21 @@ class Decoder:
         Args:
             token_ids: int32 `[R]`, in column `index`.
             index: a scalar int32 tensor.
-            state: of `init_state`, `prefill` or `step`. Its rows may have been repeated by a
-                factor: those of a batch element then stand side by side.
+            state: result of `init_state`, `prefill` or `step`. Its rows may be repeated by a
+                factor; the rows of a batch element are then adjacent.
 
         Returns:
-            `(logits [R, V], state)`, the state in the form that it was given.
+            `(logits [R, V], state)`, with the same state structure.
         """
         raise NotImplementedError
 
     def __call__(self, token_ids: Tensor, index: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `step`: a decoder is a step function, too."""
+        """Calls `step`, so a decoder is also a step function."""
         return self.step(token_ids, index, state)
 
 
 class StepDecoder(Decoder):
-    """A step function `step(token_ids, index, state) -> (logits, state)` in the form of a decoder.
+    """A decoder from a step function `step(token_ids, index, state) -> (logits, state)`.
 
     Args:
         step: the function, see `keras_xfmr.decoding`.
@@ -93,10 +92,10 @@ class StepDecoder(Decoder):
         return ()
 
     def prefill(self, prompt, lengths, state):
-        """One token after another, in one loop."""
+        """Reads one token after another, in one loop."""
         if lengths is not None:
             raise ValueError(
-                "A step function is not told where a row begins, so all prompts must have one "
+                "A step function does not know where a row begins, so all prompts must have one "
                 "length. Leave out `lengths`, or search with a `keras_xfmr.decoding.Decoder`."
             )
 
@@ -114,30 +113,30 @@ class StepDecoder(Decoder):
 
 
 def as_decoder(step):
-    """A `Decoder`; a step function is put into that form."""
+    """A `Decoder`; wraps a step function."""
     return step if hasattr(step, "prefill") else StepDecoder(step)
 
 
 def take_step(step, token_ids, index, state):
-    """The step function's logits `[R, V]` and its state, in the form that it was given.
+    """The step function's logits `[R, V]` and its state, with the same structure.
 
     Raises:
-        ValueError: logits of another rank or other rows, or a state of other parts.
+        ValueError: logits of another rank or number of rows, or a state of another structure.
     """
     logits, found = step(token_ids, index, state)
     rows = token_ids.shape[0]
     if len(logits.shape) != 2 or rows is not None and logits.shape[0] not in (rows, None):
         raise ValueError(
-            "The step function must return logits [rows, vocabulary], one row for each of the ids "
-            f"that it is given: of a beam search, those of every beam. Received: {rows} ids and "
+            "The step function must return logits [rows, vocabulary], one row for each id of "
+            f"`token_ids`: in a beam search, for every beam. Received: {rows} ids and "
             f"logits of shape {tuple(logits.shape)}."
         )
-    # By their places and keys, for dictionaries of two kinds need not have one order.
+    # Compares paths, because dictionaries of two kinds may have different orders.
     given = [path for path, _ in keras.tree.flatten_with_path(state)]
     found = dict(keras.tree.flatten_with_path(found))
     if set(given) != set(found):
         raise ValueError(
-            "The step function must return a state of the form that it was given. Received: "
+            "The step function must return a state with the structure of its input. Received: "
             f"{len(found)} tensors, at {sorted(found, key=str)}, for {len(given)}, at "
             f"{sorted(given, key=str)}."
         )

@@ -1,4 +1,4 @@
-"""One sequence a row: the loop, and the greedy choice.
+"""The loop that generates one sequence for each row, and the greedy choice.
 
 B batch, P prompt length, L max_length, V vocab_size
 """
@@ -17,11 +17,11 @@ class SearchResult(typing.NamedTuple):
     """Sequences found by a search.
 
     Attributes:
-        token_ids: int32 `[B, L]` (beam search: `[B, n, L]`), what was generated after the prompt,
-            with the end token where it was reached, then padding.
+        token_ids: int32 `[B, L]` (beam search: `[B, n, L]`), generated tokens without the prompt,
+            with the end token if it was reached, then padding.
         scores: float32 `[B]` (`[B, n]`). Sum of the log-probabilities of the generated tokens;
             beam search divides it by its length penalty.
-        lengths: int32 `[B]` (`[B, n]`), generated tokens, the end token included.
+        lengths: int32 `[B]` (`[B, n]`), number of generated tokens, including the end token.
     """
 
     token_ids: typing.Any
@@ -34,8 +34,8 @@ class ScoredSearchResult(typing.NamedTuple):
 
     Attributes:
         token_ids, scores, lengths: see `SearchResult`.
-        token_scores: float32, of the shape of `token_ids`: the log-probability of each token, whose
-            sum is the score before a length penalty; 0 for padding.
+        token_scores: float32, same shape as `token_ids`: the log-probability of each token, 0 for
+            padding. Their sum is the score before a length penalty.
     """
 
     token_ids: typing.Any
@@ -63,32 +63,31 @@ def greedy_search(
 
     Args:
         step: a `Decoder`, or a step function, see `keras_xfmr.decoding`.
-        prompt: int `[B]`, the start token, or `[B, P]`, tokens that are read before the first
-            choice. Where P is not known yet, as in a graph of TensorFlow, it must be 2 or more.
-        state: what `step` takes and returns, with B rows; of a `Decoder` by default its
-            `init_state`.
+        prompt: int `[B]`, the start token, or `[B, P]`, tokens to read before the first choice. If
+            P is unknown, as in a TensorFlow graph, it must be 2 or more.
+        state: the state of `step`, with B rows; for a `Decoder` by default its `init_state`.
         end_id: the token that ends a sequence, or several of them.
-        max_length: L, the most tokens that are generated, the end token included.
-        pad_id: fills the rest of a sequence that has ended. It may be an end token, too.
-        lengths: int `[B]`, tokens of each prompt, which then stand in its last columns, with
-            padding in front: for a `Decoder` alone. A row of length 0 is padding of the batch and
-            gets no tokens. None: all prompts are P long.
-        limit: the most tokens of this call, at most L, which it is by default. It may be a tensor,
-            int `[]`: a program that is compiled once then serves several of them.
-        min_length: as many tokens come before an end token may.
-        repetition_penalty: divides the score of a token that the row has read, its prompt included,
-            or multiplies it where it is negative (Keskar et al. 2019); 1 for none.
-        no_repeat_ngram_size: n; no n tokens come twice in a row, its prompt included. None: they
-            may.
+        max_length: L, the maximum number of generated tokens, including the end token.
+        pad_id: fills the rest of a sequence that has ended. It may also be an end token.
+        lengths: int `[B]`, tokens of each prompt, for a `Decoder` only. The prompts must be
+            right-aligned, with padding in front. A row of length 0 is padding of the batch and
+            gets no tokens. None: all prompts have length P.
+        limit: the maximum number of tokens of this call, at most L (the default). It may be a
+            tensor, int `[]`: one compiled program then works for several limits.
+        min_length: number of tokens before an end token is allowed.
+        repetition_penalty: divides the score of a token in the row or its prompt, or multiplies a
+            negative score (Keskar et al. 2019); 1 for none.
+        no_repeat_ngram_size: n; no n-gram occurs twice in a sequence and its prompt. None: no
+            such rule.
         token_scores: whether to return the score of each token.
 
     Returns:
         A `SearchResult`, or a `ScoredSearchResult` with `token_scores`. The scores are the
-        decoder's own: `repetition_penalty` and the rest change the choice alone.
+        decoder's own: `repetition_penalty` and the other rules change only the choice.
 
     Raises:
-        ValueError: a parameter outside its range, an `end_id` that is no integer, or a prompt of
-            another rank.
+        ValueError: a parameter outside its range, an `end_id` that is not an integer, or a prompt
+            of another rank.
 
     Example:
 
@@ -112,16 +111,16 @@ def greedy_search(
 
 
 def most_probable(scores, draw=None):
-    """The token of the highest score of each row `[B, V]`, the first of equals."""
+    """The token with the highest score of each row `[B, V]`; the first of equal ones."""
     return ops.squeeze(kernels.top_k(scores, 1)[1], -1)
 
 
 class LoopState(typing.NamedTuple):
-    """What the loop of one sequence a row carries."""
+    """The variables of the loop over one sequence for each row."""
 
     index: typing.Any  # scalar: tokens generated so far
     last: typing.Any  # [B] the token to read next
-    sequences: typing.Any  # ids [B, L], and perhaps the score of each
+    sequences: typing.Any  # ids [B, L], and the token scores if wanted
     scores: typing.Any  # [B] sums of log-probabilities
     lengths: typing.Any  # [B]
     finished: typing.Any  # bool [B]
@@ -129,12 +128,12 @@ class LoopState(typing.NamedTuple):
 
 
 class TokenLoop:
-    """Greedy search and sampling: one token of each row after another.
+    """Greedy search and sampling: generates one token of each row at a time.
 
     Args:
         reading: a `Reading`.
-        choose: function from scores `[B, V]` and the draw of the token to tokens `[B]`.
-        draws: `[L, B, 1]`, what is drawn for each token, or None.
+        choose: function from scores `[B, V]` and the random number to tokens `[B]`.
+        draws: `[L, B, 1]`, the random numbers of all tokens, or None.
         pad_id, token_scores: see `greedy_search`.
     """
 
@@ -143,7 +142,7 @@ class TokenLoop:
         self._pad_id, self._token_scores = pad_id, token_scores
 
     def run(self):
-        """The `SearchResult` of a reading that has started."""
+        """The `SearchResult` of a started reading."""
         found = ops.while_loop(
             self.unfinished,
             self.advance,
@@ -204,7 +203,7 @@ class TokenLoop:
 
 
 def as_result(sequences, scores, lengths):
-    """Ids, and perhaps the scores of tokens, with the rest."""
+    """The result of ids, perhaps token scores, scores and lengths."""
     kind = ScoredSearchResult if len(sequences) == 2 else SearchResult
     return kind(sequences[0], scores, lengths, *sequences[1:])
 

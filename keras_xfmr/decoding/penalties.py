@@ -1,4 +1,4 @@
-"""Rules that change the scores of tokens by what a row has read.
+"""Rules that change the scores of tokens according to the tokens of the row.
 
 R rows, T columns, V vocab_size
 """
@@ -21,7 +21,7 @@ def check_end_ids(end_id):
         return tuple(int(x) for x in end_id)
     if isinstance(end_id, (list, tuple)):
         raise ValueError(
-            f"`end_id` must be an integer, or some of them in a list. Received: {end_id!r}."
+            f"`end_id` must be an integer, or a list of integers. Received: {end_id!r}."
         )
     return (check_int("end_id", end_id),)
 
@@ -35,20 +35,20 @@ def is_end(token_ids, end_ids):
 
 
 class Penalties:
-    """Repetition penalty, n-grams that may not come twice, and a least length.
+    """Repetition penalty, a ban on repeated n-grams, and a minimum length.
 
-    They have the meaning of `RepetitionPenaltyLogitsProcessor` (Keskar et al. 2019),
+    They correspond to `RepetitionPenaltyLogitsProcessor` (Keskar et al. 2019),
     `NoRepeatNGramLogitsProcessor` and `MinNewTokensLengthLogitsProcessor` of Hugging Face's
     transformers. The prompt counts, its padding does not.
 
     Args:
         end_ids: the tokens that end a sequence.
-        max_length: the most tokens that are generated.
-        min_length: as many tokens are generated before an end token may come.
-        repetition_penalty: divides the score of a token that was read, or multiplies it where it
-            is negative; 1 for none.
-        no_repeat_ngram_size: n; a token that would repeat n tokens of its row is ruled out. None
-            for none.
+        max_length: the maximum number of generated tokens.
+        min_length: number of generated tokens before an end token is allowed.
+        repetition_penalty: divides the score of a token that was read, or multiplies a negative
+            score; 1 for none.
+        no_repeat_ngram_size: n; forbids a token that would repeat n tokens of its row. None for
+            none.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -70,7 +70,7 @@ class Penalties:
 
     @property
     def any(self):
-        """Whether there is any rule."""
+        """Whether any rule is active."""
         return bool(self._min_length) or self._reads
 
     @property
@@ -78,13 +78,12 @@ class Penalties:
         return self._penalty != 1.0 or self._ngram is not None
 
     def start(self, prompt, lengths, length):
-        """What the rules remember of each row before the last token of its prompt.
+        """The memory of the rules for each row before the last token of its prompt.
 
         Args:
             prompt: int32 `[R, P]`, right-aligned.
-            lengths: int32 `[R]`, tokens of the prompts without the last, or None where all are
-                P - 1.
-            length: T, the most tokens that a row reads.
+            lengths: int32 `[R]`, tokens of the prompts without the last, or None if all are P - 1.
+            length: T, the maximum number of tokens that a row reads.
 
         Returns:
             A nest of tensors.
@@ -97,14 +96,14 @@ class Penalties:
         return {"token_ids": ops.concatenate([prompt[:, :-1], empty], axis=1), "padding": padding}
 
     def read(self, memory, token_ids, column):
-        """What is remembered after one more token a row."""
+        """The memory after one more token of each row."""
         if not self._reads:
             return memory
         new = ops.expand_dims(token_ids, 1)
         return {**memory, "token_ids": kernels.write(memory["token_ids"], new, column, axis=1)}
 
     def apply(self, scores, memory, column, index):
-        """The scores `[R, V]` of the token after `column`, the one of number `index` (from 0)."""
+        """The scores `[R, V]` of the token after `column`, number `index` (from 0)."""
         if self._reads:
             token_ids, padding = memory["token_ids"], ops.expand_dims(memory["padding"], 1)
             columns = ops.expand_dims(ops.arange(ops.shape(token_ids)[1], dtype="int32"), 0)
@@ -122,11 +121,11 @@ class Penalties:
         return scores
 
     def _repeats(self, token_ids, seen, column):
-        """The last tokens of all n-grams `[R, T - n + 1]`, and which would come again."""
+        """The last tokens of all n-grams `[R, T - n + 1]`, and which n-grams would be repeated."""
         others = self._ngram - 1
 
         def number(i, x):
-            """The i-th of each n-gram's tokens; none where a row is shorter than n."""
+            """Token i of each n-gram; nothing if a row is shorter than n."""
             return x[:, i : i - others or None]
 
         repeats = ops.logical_and(number(0, seen), number(others, seen))
@@ -138,7 +137,7 @@ class Penalties:
 
 
 def _marked(token_ids, which, scores):
-    """`[R, V]`, True at the tokens of each row that are marked in `which [R, T]`."""
+    """`[R, V]`, True at the tokens of each row that `which [R, T]` marks."""
     rows, vocab_size = ops.shape(scores)[0], scores.shape[-1]
     places = token_ids + ops.expand_dims(ops.arange(rows, dtype="int32") * vocab_size, 1)
     counts = ops.scatter(

@@ -1,4 +1,4 @@
-"""How a search reads: the prompt at once, then a token at a time, with its penalties.
+"""Reads for a search: the whole prompt, then one token at a time, with penalties.
 
 B batch, R rows (B times any factor), P prompt length, L max_length
 """
@@ -13,7 +13,7 @@ from keras_xfmr.decoding.penalties import Penalties, check_end_ids, is_end
 
 
 class Reading:
-    """How a search reads with a decoder: all but the last token of the prompts, then the others.
+    """Reads with a decoder: all tokens of the prompts except the last, then the others.
 
     Args:
         step, end_id, max_length, limit: see `greedy_search`.
@@ -23,7 +23,7 @@ class Reading:
     Attributes, after `start`:
         last: int32 `[B]`, the last token of each prompt.
         state: of the decoder and of the penalties, B rows.
-        absent: bool `[B]`, which rows are padding of the batch, or None.
+        absent: bool `[B]`, True for rows that are padding of the batch, or None.
     """
 
     def __init__(self, step, width, *, end_id, max_length, limit=None, **penalties):
@@ -36,7 +36,7 @@ class Reading:
 
     @classmethod
     def of_prompts(cls, step, prompt, state, *, lengths, **options):
-        """A reading that has started."""
+        """A started reading."""
         prompt = as_prompt(prompt)
         reading = cls(step, ops.shape(prompt)[1], **options)
         reading.start(prompt, state, lengths)
@@ -61,7 +61,7 @@ class Reading:
         self.state = state, self._penalties.start(prompt, read, length)
 
     def repeat(self, factor):
-        """Makes `factor` rows, side by side, of each batch element."""
+        """Repeats each batch element to `factor` adjacent rows."""
         if factor != 1:
             self.last, self.state = keras.tree.map_structure(
                 lambda x: ops.repeat(x, factor, axis=0), (self.last, self.state)
@@ -69,7 +69,7 @@ class Reading:
             self.absent = None if self.absent is None else ops.repeat(self.absent, factor, axis=0)
 
     def step(self, token_ids, index, state):
-        """Reads the token before the one of number `index`: logits `[R, V]` and the state."""
+        """Reads the token before number `index`: logits `[R, V]` and the state."""
         state, memory = state
         column = index + self._first
         logits, state = take_step(self._decoder, token_ids, column, state)
@@ -80,7 +80,7 @@ class Reading:
         return self._penalties.any
 
     def penalize(self, scores, index, state):
-        """The scores `[R, V]` of the token of number `index`, by which it is chosen."""
+        """The scores `[R, V]` that choose token number `index`."""
         if not self.has_penalties:
             return scores
         return self._penalties.apply(scores, state[1], index + self._first, index)

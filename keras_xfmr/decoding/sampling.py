@@ -16,7 +16,7 @@ from keras_xfmr.common.types import ArrayLike, Ids, Index, Seed, State, Step, Te
 from keras_xfmr.decoding.loop import ScoredSearchResult, SearchResult, TokenLoop
 from keras_xfmr.decoding.reading import Reading, as_prompt
 
-# float32 has no smaller normal numbers to divide by.
+# Smaller numbers are not normal in float32, so they cannot be divisors.
 LOWEST_TEMPERATURE = 1.2e-38
 ROUNDING = 1e-6  # of sums of probabilities
 
@@ -41,29 +41,29 @@ def sample(
     seed: Seed | None = None,
     num_return: int | None = None,
 ) -> SearchResult | ScoredSearchResult:
-    """Draws each token from softmax(logits / temperature), cut to its most probable part.
+    """Draws each token from softmax(logits / temperature), limited to the most probable tokens.
 
-    The token is found where the cumulative probability passes a uniform number, so a sequence
-    needs L random numbers a row, drawn before the loop.
+    The token is where the cumulative probability passes a uniform random number, so a sequence
+    needs L random numbers for each row, drawn before the loop.
 
     Args:
         step, prompt, state, end_id, max_length, pad_id, lengths, limit, min_length,
             repetition_penalty, no_repeat_ngram_size, token_scores: see `greedy_search`. The
             penalties come before the temperature.
-        temperature: positive; below 1 sharpens the distribution, and the limit is greedy search.
+        temperature: positive; below 1 sharpens the distribution, near 0 it is greedy search.
             A number, or floats `[B]`, one for each prompt.
         top_k: keep the k most probable tokens (Fan et al. 2018).
-        top_p: in (0, 1]; keep the smallest set of most probable tokens whose mass is at least p
-            (Holtzman et al. 2020), taken after `top_k`. A number, or floats `[B]`.
-        seed: an integer, a `keras.random.SeedGenerator` (new draws at every call), None, or
-            integers `[B]`, one for each prompt: what is drawn for a prompt then depends on its own
-            seed alone, and not on the others of the batch.
-        num_return: n, sequences that are drawn for each prompt, which is read once. None: one,
-            without an axis of its own.
+        top_p: in (0, 1]; keep the smallest set of most probable tokens with a probability of at
+            least p (Holtzman et al. 2020), applied after `top_k`. A number, or floats `[B]`.
+        seed: an integer, a `keras.random.SeedGenerator` (new numbers for every call), None, or
+            integers `[B]`, one for each prompt: the result for a prompt then depends only on its
+            seed, not on the other prompts of the batch.
+        num_return: n, sequences for each prompt, which is read once. None: one, without an axis for
+            it.
 
     Returns:
-        A `SearchResult`, of `token_ids [B, L]` or `[B, n, L]`, or a `ScoredSearchResult`. The
-        scores are log-probabilities of the whole distribution at temperature 1.
+        A `SearchResult` with `token_ids [B, L]` or `[B, n, L]`, or a `ScoredSearchResult`. The
+        scores are log-probabilities of the full distribution at temperature 1.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -99,7 +99,7 @@ def sample(
 
 
 def check_sample_seed(seed):
-    """Raises ValueError where a seed is no integer; a generator, None and arrays pass."""
+    """Raises ValueError if a seed is not an integer; accepts a generator, None and arrays."""
     if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
         if not _is_array(seed):
             check_seed(seed)
@@ -110,7 +110,7 @@ def sampler(temperature=1.0, top_k=None, top_p=None, rows=(None,), count=1):
 
     Args:
         temperature, top_k, top_p: see `sample`.
-        rows: the shape of what has a number for each prompt.
+        rows: the shape of an option with a number for each prompt.
         count: n.
     """
     if top_k is not None:
@@ -119,7 +119,7 @@ def sampler(temperature=1.0, top_k=None, top_p=None, rows=(None,), count=1):
     top_p = top_p if top_p is None else _each_row("top_p", top_p, rows, count)
 
     def choose(scores, draw):
-        # The largest becomes 0 before the division, which could overflow; softmax does not mind.
+        # Shifts the largest to 0, or the division could overflow; softmax gives the same result.
         scores = scores - ops.max(scores, axis=-1, keepdims=True)
         divisor = ops.maximum(temperature, LOWEST_TEMPERATURE)
         lowest = kernels.MASKED_SCORE / 2 * ops.minimum(divisor, 1.0)  # the quotient is finite
@@ -152,7 +152,7 @@ RANGES = {
 
 
 def _each_row(name, value, rows, count):
-    """A number, or float32 `[B * n, 1]`, one for each row."""
+    """A number, or float32 `[B * n, 1]`: a number for each row."""
     expected, fits = RANGES[name]
     known = value
     if _is_array(value):
@@ -174,7 +174,7 @@ def _is_array(value):
 
 
 def choose_token(logits, draw, *, top_k=None, top_p=None):
-    """The token at which the cumulative probability passes `draw`.
+    """The token where the cumulative probability passes `draw`.
 
     Args:
         logits: float32 `[B, V]`.
@@ -188,18 +188,18 @@ def choose_token(logits, draw, *, top_k=None, top_p=None):
     token_ids = None
     if top_k is not None or top_p is not None:
         kept = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
-        logits, token_ids = kernels.top_k(logits, kept)  # falling
+        logits, token_ids = kernels.top_k(logits, kept)  # descending
     probs = kernels.softmax(logits)
     cumulative = ops.cumsum(probs, axis=-1)
     total = cumulative[:, -1:]
     if top_p is not None:
-        # A token is kept while the mass before it is below p; the first always is. Sums that equal
-        # p differ from it by some roundings.
+        # A token is kept if the mass before it is below p; the first always is. Rounding errors
+        # may separate p from a sum that equals it.
         before = (cumulative - probs) / total
         inside = ops.logical_or(before < top_p - ROUNDING, ops.equal(top_p, 1.0))
         inside = ops.cast(inside, "float32")
         total = ops.max(cumulative * inside, axis=-1, keepdims=True)
-    # Tokens whose cumulative mass has not reached the drawn mass come before the chosen one.
+    # Tokens whose cumulative mass is below the drawn mass come before the chosen token.
     position = ops.sum(ops.cast(cumulative <= draw * total, "int32"), axis=-1)
     position = ops.minimum(position, logits.shape[-1] - 1)
     if token_ids is None:

@@ -1,4 +1,4 @@
-"""Greedy search and sampling, one token a call.
+"""Greedy search and sampling, one token for each call.
 
 B batch, P prompt length, L max_length
 """
@@ -15,14 +15,14 @@ from keras_xfmr.decoding.sampling import check_sample_seed, draw_numbers, sample
 
 
 class TokenStream:
-    """The steps of `greedy_search` or `sample`: each may be compiled as a program of its own.
+    """The steps of `greedy_search` or `sample`, each of which can be compiled separately.
 
-    The tokens are those of the search with the same options and the same seed.
+    The tokens equal those of the search with the same options and seed.
 
     Args:
         search: `"greedy"` or `"sample"`.
         end_id, max_length, pad_id: see `sample`.
-        **options: `min_length`, `repetition_penalty`, `no_repeat_ngram_size`; of `"sample"` also
+        **options: `min_length`, `repetition_penalty`, `no_repeat_ngram_size`; for `"sample"` also
             `seed`, `temperature`, `top_k`, `top_p`.
 
     Raises:
@@ -61,10 +61,10 @@ class TokenStream:
         self.check_rows(None)
         self._max_length, self._pad_id = check_positive_int("max_length", max_length), pad_id
         self._options = {"end_id": end_id, "max_length": max_length, **options}
-        Penalties(check_end_ids(end_id), max_length, **options)  # its errors come here
+        Penalties(check_end_ids(end_id), max_length, **options)  # checks the options
 
     def check_rows(self, rows: int | None) -> None:
-        """Raises ValueError where an option has a number for each of other rows than these."""
+        """Raises ValueError if an option has one number per prompt for another number of rows."""
         if self._draws:
             sampler(**self._chosen_by, rows=(rows,))
 
@@ -75,11 +75,11 @@ class TokenStream:
 
         Args:
             step, prompt, lengths: see `greedy_search`.
-            seed: in the place of the constructor's.
+            seed: replaces the constructor's seed.
 
         Returns:
-            A dictionary: `loop`, a `LoopState`, whose `last [B]` are the tokens and `finished [B]`
-            says which rows have ended; `draws`, the random numbers of all steps.
+            A dictionary: `loop`, a `LoopState` with the tokens `last [B]` and the ended rows
+            `finished [B]`; `draws`, the random numbers of all steps.
         """
         reading = Reading.of_prompts(step, prompt, (), lengths=lengths, **self._options)
         draws = ()
@@ -93,9 +93,9 @@ class TokenStream:
         """Chooses the next token of each row that has not ended.
 
         Args:
-            step: as `begin` had it.
+            step: the `step` of `begin`.
             width: P.
-            found: what `begin` or `advance` returned.
+            found: result of `begin` or `advance`.
         """
         loop = self._loop(Reading(step, width, **self._options), found["draws"])
         return {"loop": loop.advance(*LoopState(*found["loop"])), "draws": found["draws"]}

@@ -1,7 +1,7 @@
-"""How a formula is phrased for a backend: one portable phrasing, one for TensorFlow on a CPU.
+"""The formulas for each backend: a portable version, and one for TensorFlow on a CPU.
 
-Everything above calls these names and need not know which phrasing answers. (How a search lays out
-its matrices is decided in `layers/projections.py`.)
+All other folders call these names and need not know the version. (The layout of matrices in a
+search is decided in `layers/projections.py`.)
 """
 
 import keras

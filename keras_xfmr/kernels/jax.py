@@ -1,8 +1,8 @@
-"""What only JAX has."""
+"""What only JAX has: `jax.checkpoint`."""
 
 import jax
 
 
 def checkpoint(function):
-    """The function, whose intermediate values are computed again in the backward pass."""
+    """The function; its intermediate values are computed again in the backward pass."""
     return jax.checkpoint(function)

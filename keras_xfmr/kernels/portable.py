@@ -1,4 +1,4 @@
-"""The plain phrasing of each formula in `keras.ops`, right on every backend.
+"""The plain version of each formula in `keras.ops`, correct on every backend.
 
 B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, V value_dim,
 D last axis
@@ -13,22 +13,22 @@ import keras
 import numpy as np
 from keras import ops
 
-# The float32 score of what must not be seen: below every score of a query and a key, and finite, as
-# a row of it alone must not become NaN.
+# The float32 score of a hidden key. It is below every real score, and finite, because a row with
+# only this score must not become NaN.
 MASKED_SCORE = float(np.finfo("float32").min)
-BLOCK = 256  # queries, and keys, whose scores are in memory together
+BLOCK = 256  # queries, and keys, of a block of scores in memory
 
 
 class Seen(typing.NamedTuple):
-    """Who sees whom, so that it can be computed for some queries and keys at a time.
+    """Who sees whom, in a form that can be computed for a block of queries and keys.
 
     Attributes:
         mask: boolean, of rank 4, broadcastable to `[B, N, T, S]`, or None.
         query_mask, source_mask: boolean `[B, T]` and `[B, S]`, or None.
-        query_documents, source_documents: integers `[B, T]` and `[B, S]`; a query sees the keys of
-            its number, and none where that is 0. Or None.
-        position: of the first query among the keys, an integer or a scalar tensor.
-        behind, ahead: how many keys before and after its own position a query sees; None is all.
+        query_documents, source_documents: integers `[B, T]` and `[B, S]`, or None. A query sees the
+            keys with its number; number 0 sees none.
+        position: position of the first query among the keys, an integer or a scalar tensor.
+        behind, ahead: how many keys before and after its own position a query sees; None: all.
     """
 
     mask: typing.Any = None
@@ -66,12 +66,12 @@ def _scale_and_shift(normalized, gamma, beta, dtype):
 
 
 def empty(shape, dtype):
-    """An array to be written before it is read."""
+    """An array that is written before it is read."""
     return ops.zeros(shape, dtype)
 
 
 def tensor_from_array(array):
-    """A tensor with the values of an array, and memory of its own."""
+    """A tensor with a copy of an array's values."""
     return ops.convert_to_tensor(np.array(array, order="C"))
 
 
@@ -81,7 +81,7 @@ def dropout(inputs, rate, seed):
 
 
 def build_training(model, data, labels=None):
-    """Nothing: `fit` makes all variables before it compiles a step."""
+    """Does nothing: `fit` creates all variables before it compiles a step."""
 
 
 def program(model, to_numpy=True):
@@ -90,12 +90,12 @@ def program(model, to_numpy=True):
 
 
 def validated(data, ranges):
-    """The data as they are: only TensorFlow's data sets are looked at."""
+    """The data unchanged: only TensorFlow's data sets are checked."""
     return data
 
 
 def replicas():
-    """1: a step on several devices is one program over the whole batch."""
+    """1: a step on several devices is one program for the whole batch."""
     return 1
 
 
@@ -110,48 +110,48 @@ def replicas_of(model):
 
 
 def refuse_branches(optimizer, strategy=None):
-    """Nothing: a step on several devices is one program."""
+    """Does nothing: a step on several devices is one program."""
 
 
 def slope(function, values):
-    """Needed by several replicas alone."""
+    """Only for several replicas."""
     raise NotImplementedError
 
 
 def refusing_uneven(model):
-    """Nothing: there is one replica."""
+    """Does nothing: there is one replica."""
     return contextlib.nullcontext()
 
 
 def copies(variable):
-    """The variable alone."""
+    """Only the variable."""
     return (variable,)
 
 
 def step_memory(loss, *arguments):
-    """The most bytes that a loss and its gradients hold at once, and how many operations they are.
+    """Peak memory in bytes of a loss and its gradients, and the number of operations.
 
-    Operations are gone through in their order. What one makes lives until the last that reads it;
-    arguments and gradients of weights do not count.
+    Operations run in their order. A result lives until the last operation that reads it. Arguments
+    and gradients of weights do not count.
 
     Args:
-        loss: a function of the groups of `arguments`, lists of tensors; the first are the weights.
+        loss: a function of the groups of `arguments`, lists of tensors; the first has the weights.
         *arguments: groups of `(shape, dtype)` pairs.
 
     Returns:
         Bytes and operations.
     """
     raise NotImplementedError(
-        "The memory of a step is read from TensorFlow's graph of it. Set KERAS_BACKEND=tensorflow. "
+        "The memory of a step is read from TensorFlow's graph. Set KERAS_BACKEND=tensorflow. "
         f"Received: KERAS_BACKEND={keras.config.backend()}."
     )
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Whether this process is the first of several workers, which writes files, or alone.
+    """Whether this process writes files: the first of several workers, or the only one.
 
     Args:
-        strategy: a `tf.distribute.Strategy`; by default the one in whose scope this is called.
+        strategy: a `tf.distribute.Strategy`; by default the one whose scope is active.
 
     Example:
 
@@ -162,17 +162,17 @@ def is_chief(strategy: Any = None) -> bool:
 
 
 def sum_over_workers(model, value):
-    """None: this process is alone."""
+    """None: this is the only process."""
     return None
 
 
 def of_chief(model, value):
-    """The value: this process is alone."""
+    """The value: this is the only process."""
     return value
 
 
 def sum_over_replicas(values):
-    """The tensor itself: there is one replica."""
+    """The tensor unchanged: there is one replica."""
     return values
 
 
@@ -182,18 +182,18 @@ def uniform(shape, seed):
 
 
 def uniform_of_rows(seeds, length, copies=1):
-    """float32 numbers in [0, 1) that depend on the seed of their row, and on their place there.
+    """float32 numbers in [0, 1) that depend on the seed of the row and on the place in the row.
 
     Args:
-        seeds: integers `[B]`, int32 or int64; the same numbers of both types draw the same.
-        length: L, how many numbers a row has.
-        copies: n, rows for each seed, side by side. The first is that of `copies=1`.
+        seeds: integers `[B]`, int32 or int64; equal numbers of both types give equal results.
+        length: L, numbers in a row.
+        copies: n, adjacent rows for each seed. The first is the row of `copies=1`.
 
     Returns:
         `[L, B * n]`.
     """
     wide = keras.backend.standardize_dtype(seeds.dtype) in ("int64", "uint64")
-    high = ops.right_shift(seeds, 32 if wide else 31)  # of a short seed its sign
+    high = ops.right_shift(seeds, 32 if wide else 31)  # the sign of an int32 seed
     low = ops.bitwise_and(seeds, 2**32 - 1) if wide else seeds
     key = [ops.cast(ops.repeat(word, copies), "uint32") for word in (low, high)]
     rows = ops.arange(ops.shape(key[0])[0], dtype="int32") % copies
@@ -204,10 +204,10 @@ def uniform_of_rows(seeds, length, copies=1):
 
 
 def threefry(key, counter):
-    """Two random words for two words of a key and two of a counter, each a uint32 tensor.
+    """Two random words from two words of a key and two of a counter, each a uint32 tensor.
 
     Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2,
-    3"): the streams of different keys are independent, which those of `uniform`'s hash need not be.
+    3"). Different keys give independent streams; the hash of `uniform` does not promise that.
     """
     keys = (*key, ops.bitwise_xor(ops.bitwise_xor(*key), _word(0x1BD11BDA)))
     first, second = counter[0] + keys[0], counter[1] + keys[1]
@@ -234,7 +234,7 @@ def write(tensor, update, index, axis):
 
 
 def softmax(scores):
-    """Over the last axis. Keras warns of an axis of size 1, which is no mistake here."""
+    """Softmax over the last axis. Keras warns of an axis of size 1, which is valid here."""
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
@@ -246,8 +246,8 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
         key: `[B, S, K, H]`; head n of the query reads head n // G.
         value: `[B, S, K, V]`.
         mask: boolean, broadcastable to `[B, N, T, S]`, True = attend.
-        bias: broadcastable to `[B, N, T, S]`; -inf hides a place as the mask does.
-        drop: function applied to the weights before they meet the values.
+        bias: broadcastable to `[B, N, T, S]`; -inf hides a position as the mask does.
+        drop: function applied to the weights before they multiply the values.
 
     Returns:
         `[B, T, N, V]` and the weights `[B, N, T, S]`.
@@ -260,7 +260,7 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
         scores = ops.where(mask, scores, ops.cast(MASKED_SCORE, "float32"))
     weights = softmax(scores)
     if mask is not None:
-        # A row that may attend nowhere has uniform weights here; it must give zeros.
+        # A query that is masked everywhere has uniform weights here; it must return zeros.
         attends = ops.any(mask, axis=-1, keepdims=True)
         weights = weights * ops.cast(attends, "float32")
     weights = ops.cast(weights, value.dtype)
@@ -269,17 +269,17 @@ def attention(query, key, value, mask=None, bias=None, scale=1.0, drop=None):
 
 
 def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=None, block=None):
-    """`attention` that holds the scores of some queries at a time, forward and backward.
+    """`attention` with the scores of one block of queries at a time, forward and backward.
 
-    Rabe and Staats (2021), with all keys for each block of queries: the scores in memory are
-    `[B, N, block, S]`, and the backward pass computes them again where `recompute` does.
+    Rabe and Staats (2021), with all keys for each block of queries. The scores in memory are
+    `[B, N, block, S]`; the backward pass computes them again, if `recompute` does.
 
     Args:
-        query, key, value: as of `attention`.
+        query, key, value: see `attention`.
         seen: who sees whom, a `Seen`.
-        bias, scale: as of `attention`.
+        bias, scale: see `attention`.
         dropout: a rate and a seed of two integers, or None.
-        block: queries of a block.
+        block: queries in a block.
 
     Returns:
         `[B, T, N, V]`.
@@ -289,7 +289,7 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
     rest = count * block - target
 
     def cut(x, axis, wanted=True):
-        """The blocks of an axis in front, where there is such an axis; else the tensor as it is."""
+        """Splits an axis into blocks and moves these to the front, if the axis is not 1."""
         if x is None or not wanted or x.shape[axis] == 1:
             return x
         widths = [(0, rest if i == axis else 0) for i in range(len(x.shape))]
@@ -329,7 +329,7 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
 
 
 def _seen(part, seen, first, count, source):
-    """The mask of `count` queries from the one at `first` on, or None where they see all keys."""
+    """The mask of `count` queries from number `first` on, or None if they see all keys."""
     masks, index = [], ops.arange(source, dtype="int32")
     if seen.behind is not None or seen.ahead is not None:
         rows = ops.arange(count, dtype="int32") + first + ops.cast(seen.position, "int32")
@@ -352,13 +352,13 @@ def _seen(part, seen, first, count, source):
 
 
 def recompute(function):
-    """The function of (state, inputs) to a list of tensors, computed again in the backward pass.
+    """The function, whose intermediate values are computed again in the backward pass.
 
-    What it computes on the way to its outputs is not kept for the gradient. On JAX this is
-    `jax.checkpoint`; other backends than JAX and TensorFlow keep what they always keep.
+    They are not stored for the gradient. JAX uses `jax.checkpoint`; other backends than JAX and
+    TensorFlow store what they always store.
 
     Args:
-        function: of two lists of tensors: weights and seeds, and what it reads.
+        function: from two lists of tensors (weights and seeds; inputs) to a list of tensors.
     """
     if keras.config.backend() != "jax":
         return function
@@ -368,13 +368,13 @@ def recompute(function):
 
 
 def _add_bias(scores, bias, mask):
-    """Biased scores, the largest of each row that may be seen moved to 0, and who may be seen.
+    """Biased scores, shifted so that each row's largest visible one is 0, and the visible mask.
 
-    A bias may be as low as `MASKED_SCORE`, a usual phrasing of padding; in a row of such scores
-    alone, what the mask hides would weigh as much as they do.
+    A bias may be as low as `MASKED_SCORE`, which is often used for padding. In a row of only such
+    scores, hidden keys would otherwise get the same weight.
     """
     scores = scores + ops.cast(bias, "float32")
-    # Below it is -inf alone. A constant -inf would stop `tf.debugging.enable_check_numerics`.
+    # Only -inf is below it. A constant -inf would stop `tf.debugging.enable_check_numerics`.
     seen = ops.logical_not(scores < MASKED_SCORE)
     seen = seen if mask is None else ops.logical_and(seen, mask)
     largest = ops.max(ops.where(seen, scores, MASKED_SCORE), axis=-1, keepdims=True)
@@ -405,11 +405,11 @@ TOP_K_BLOCK = 128
 
 
 def top_k(scores, k):
-    """The k largest of each row of `scores [R, V]`, falling, and their int32 indices.
+    """The k largest of each row of `scores [R, V]`, in descending order, and their int32 indices.
 
-    Equal scores stand in the order of their indices, as `keras.ops.top_k` has them. A long row is
-    searched in two passes, because the backends' own search is a scalar loop over V on a CPU: the
-    k largest lie in the k blocks with the largest maxima.
+    Equal scores keep the order of their indices, as in `keras.ops.top_k`. A long row is searched in
+    two passes, because the backends' own search is a scalar loop over V on a CPU: the k largest are
+    in the k blocks with the largest maxima.
     """
     size = scores.shape[-1]
     blocks = size // TOP_K_BLOCK
@@ -419,7 +419,7 @@ def top_k(scores, k):
     rows, searched = ops.shape(scores)[0], blocks * TOP_K_BLOCK
     head = ops.reshape(scores[:, :searched], (rows, blocks, TOP_K_BLOCK))
     _, best = ops.top_k(ops.max(head, axis=-1), k)
-    best = ops.sort(ops.cast(best, "int32"), axis=-1)  # [R, k], rising: equal scores keep order
+    best = ops.sort(ops.cast(best, "int32"), axis=-1)  # [R, k], ascending: equal scores keep order
     first = ops.expand_dims(ops.arange(rows, dtype="int32") * blocks, -1)
     candidates = ops.take(ops.reshape(head, (-1, TOP_K_BLOCK)), first + best, axis=0)
     places = ops.expand_dims(best * TOP_K_BLOCK, -1) + ops.arange(TOP_K_BLOCK, dtype="int32")
@@ -439,13 +439,13 @@ def projected_lstm(inputs, recurrent, projection, state, mask, clips, training=F
         c_t = clip(f c_{t-1} + i j);  h_t = clip((o tanh(c_t)) P)
 
     Args:
-        inputs: z `[T, B, 4 U]`, what each step adds to the recurrent product.
+        inputs: z `[T, B, 4 U]`, added to the recurrent product of each step.
         recurrent: R `[P, 4 U]`.
         projection: P `[U, P]`.
         state: the first h `[B, P]` and c float32 `[B, U]`.
         mask: bool `[T, B, 1]`, False where a row keeps its state; or None.
-        clips: the highest absolute values of c and h, or None each.
-        training: whether there will be a gradient, which is right in any case.
+        clips: the maximum absolute values of c and h, or None each.
+        training: whether there will be a gradient; the result is correct in any case.
 
     Returns:
         All h `[T, B, P]`, and the last (h, c).

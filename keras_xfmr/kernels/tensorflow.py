@@ -1,4 +1,4 @@
-"""TensorFlow's phrasing, where the plain one is slow, and the three things that only it needs:
+"""TensorFlow's versions, where the plain ones are slow, and three functions that only it needs:
 `build_training` before a step is traced, `validated` data sets, a `program` without replicas.
 """
 
@@ -33,8 +33,8 @@ def layer_norm(inputs, gamma, beta, epsilon):
     """Layer normalization whose row sums are matrix products, forward and backward.
 
     XLA:CPU runs a reduction over the last axis as a scalar loop; a product with a column of 1/D
-    goes to the tuned matrix kernel. On a GPU the product could run in TensorFloat-32, too coarse
-    for a mean, so the plain phrasing stays there.
+    uses the fast matrix kernel. On a GPU the product could run in TensorFloat-32, which is too
+    imprecise for a mean, so the plain version stays there.
     """
     depth = inputs.shape[-1]
     if depth is None or tf.config.list_logical_devices("GPU"):
@@ -50,10 +50,10 @@ def layer_norm(inputs, gamma, beta, epsilon):
 
 @functools.cache
 def _normalizer(depth):
-    """`_normalize_rows` as one function for all layers of this depth.
+    """`_normalize_rows` as one function for all layers with this depth.
 
-    TensorFlow never forgets a custom gradient and the graph that it stands in. In a graph of its
-    own it holds nothing; in a model's it would hold the model, with its weights, for good.
+    TensorFlow keeps a custom gradient, and the graph that contains it, forever. A graph of its own
+    holds nothing else; a model's graph would keep the model and its weights in memory.
     """
     signature = (tf.TensorSpec([None, depth], tf.float32), tf.TensorSpec([], tf.float32))
     return tf.function(_normalize_rows, input_signature=signature, autograph=False)
@@ -63,9 +63,9 @@ def _normalizer(depth):
 def _normalize_rows(x, epsilon):
     """y = (x - mean) / sd of each row; dx = (dy - mean(dy) - y mean(dy y)) / sd.
 
-    The division by sd is no slip for a product with 1 / sd: XLA repeats cheap arithmetic in every
-    kernel that reads it, so that each block would compute the residual stream of all the blocks
-    before it once more. A division counts as expensive and is stored.
+    The division by sd must not become a product with 1 / sd: XLA repeats cheap arithmetic in every
+    kernel that reads it, so each block would compute the residual stream of all previous blocks
+    again. XLA treats a division as expensive and stores the result.
     """
     average = tf.fill((x.shape[-1], 1), 1.0 / x.shape[-1])
     centred = x - tf.matmul(x, average)
@@ -80,21 +80,21 @@ def _normalize_rows(x, epsilon):
 
 
 def empty(shape, dtype):
-    """Memory whose pages are not even touched, where zeros take as long as the weights to come."""
+    """Memory without initialization: filling it with zeros takes as long as loading the weights."""
     return tf.raw_ops.Empty(shape=shape, dtype=dtype)
 
 
-ALIGNMENT = 64  # bytes; TensorFlow takes memory over that begins at a multiple of it
-STRIPE = 8  # columns of a matrix that is transposed
+ALIGNMENT = 64  # bytes; TensorFlow shares memory that begins at a multiple of it
+STRIPE = 8  # columns of a transposed matrix that are copied together
 
 
 def tensor_from_array(array):
-    """A tensor with the values of an array, which are copied once.
+    """A tensor with the values of an array, copied only once.
 
-    `tf.convert_to_tensor` copies an array so that nobody can change the tensor by it, and once more
-    where the memory of that copy does not begin as TensorFlow wants it. Nobody else has this copy.
-    A matrix that is transposed is copied by stripes, or each number would be fetched from another
-    line of the processor's cache.
+    `tf.convert_to_tensor` copies an array so that later changes do not reach the tensor, and again
+    if that copy is not aligned for TensorFlow. Here nothing else refers to the copy. A transposed
+    matrix is copied in stripes; otherwise each number would come from another line of the
+    processor's cache.
     """
     memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % ALIGNMENT
@@ -108,8 +108,8 @@ def tensor_from_array(array):
 def write(tensor, update, index, axis):
     """`tensor` with `update` at positions index .. index + width of one axis.
 
-    A selection, because `keras.ops.slice_update` is an XLA operation on this backend, which a model
-    server that has XLA switched off refuses.
+    A selection, because `keras.ops.slice_update` is an XLA operation on this backend, and a model
+    server without XLA refuses it.
     """
     place = tf.range(tf.shape(tensor)[axis]) - tf.cast(index, tf.int32)
     width = tf.shape(update)[axis]
@@ -120,16 +120,16 @@ def write(tensor, update, index, axis):
 
 
 def build_training(model, data, labels=None):
-    """Makes the variables of a compiled model's optimizer and, where it can, of its metrics.
+    """Creates the variables of a compiled model's optimizer and, if possible, of its metrics.
 
-    Keras would make them while the first step is traced, and TensorFlow then trace it once more.
+    Keras would create them while the first step is traced; TensorFlow would then trace it again.
 
     Args:
         model: a functional model.
-        data, labels: what it is fitted with.
+        data, labels: arguments of `fit`.
 
     Raises:
-        ValueError: an optimizer that the replicas of the model cannot have.
+        ValueError: the replicas of the model cannot use this optimizer.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
@@ -138,8 +138,8 @@ def build_training(model, data, labels=None):
         return
     with model.distribute_strategy.scope():
         optimizer.build(model.trainable_variables)
-    # A subclass of a user may have another step, with other labels or outputs; and replicas have
-    # variables that can only be written by one of them.
+    # A user's subclass may have another step, with other labels or outputs. Replicas have
+    # variables that only one of them can write.
     own = type(model).__module__.startswith("keras_xfmr.")
     labels = _specs(data, labels)
     if labels is None or not own or model.run_eagerly or tf.distribute.has_strategy():
@@ -154,27 +154,27 @@ def build_training(model, data, labels=None):
 
 
 def _specs(data, labels):
-    """The labels' `tf.TensorSpec`s, or None where they are not known yet."""
+    """The labels' `tf.TensorSpec`s, or None if they are unknown."""
     if isinstance(data, tf.data.Dataset):
         return keras.utils.unpack_x_y_sample_weight(data.element_spec)[1]
     if not all(isinstance(x, (np.ndarray, tf.Tensor)) for x in tf.nest.flatten(labels)):
-        return None  # none there, lists, or another library's
+        return None  # no labels, lists, or another library's
     return tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), labels)
 
 
 def program(model, to_numpy=True):
     """A function from inputs to the model's outputs, compiled once per shape.
 
-    New shapes are expected, so that TensorFlow does not count them and warn. Keras'
-    `predict_on_batch` runs the model on every replica of the strategy in whose scope it is, with
-    the same rows, and joins their outputs. Here the model runs once, wherever it is called. What it
-    assigns, such as the state of a seed, is assigned after the call: XLA cannot write the copies of
-    a variable on other devices.
+    New shapes are expected, so TensorFlow does not count them and warn. Keras' `predict_on_batch`
+    runs the model on every replica of the strategy whose scope is active, with the same rows, and
+    joins the outputs. Here the model runs once, in any scope. Variables that it assigns, such as
+    the state of a seed, are assigned after the call: XLA cannot write copies of a variable on other
+    devices.
 
     Args:
         model: a compiled model; `model.jit_compile` decides whether XLA compiles the function.
-        to_numpy: whether the outputs are NumPy arrays, or tensors, which the next call may be given
-            without a copy.
+        to_numpy: whether the outputs are NumPy arrays. Otherwise they are tensors, which the next
+            call accepts without a copy.
     """
     assigned = []
 
@@ -203,15 +203,15 @@ def program(model, to_numpy=True):
 
 
 def validated(data, ranges):
-    """The data set, which fails at a batch with a value outside its range; others as they are.
+    """The data set, which raises an error for a value outside its range; other data unchanged.
 
-    A compiled step has no way to say so. The input pipeline runs before it, on the CPU.
+    A compiled step cannot raise such an error. The input pipeline runs before it, on the CPU.
 
     Args:
-        data: what a model is trained with; looked at where it is a `tf.data.Dataset`.
-        ranges: a function from the parts of a batch to tuples (name, values, size, advice, value
-            that is allowed besides, or None), where values must lie in 0 .. size - 1, and perhaps
-            False, where they may be fractions.
+        data: training data of a model; checked if it is a `tf.data.Dataset`.
+        ranges: a function from the parts of a batch to tuples (name, values, size, advice, another
+            allowed value or None), where values must lie in 0 .. size - 1. A last element False
+            allows fractions.
     """
     if not isinstance(data, tf.data.Dataset):
         return data
@@ -224,7 +224,7 @@ def validated(data, ranges):
 
     checked = data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
     if data.options().autotune.enabled is None:
-        # As `text.streaming.untuned`: the end of an epoch may wait a minute for the tuner.
+        # As in `text.streaming.untuned`: the end of an epoch may wait a minute for the tuner.
         options = tf.data.Options()
         options.autotune.enabled = False
         checked = checked.with_options(options)
@@ -236,10 +236,10 @@ def _assert_range(name, values, size, advice, ignored, whole=True):
     if values.dtype == tf.string:
         raise ValueError(f"{name} must be numbers. Received: texts.")
     if not values.dtype.is_floating:
-        values = tf.cast(values, tf.int64)  # the size may lie beyond a smaller type
+        values = tf.cast(values, tf.int64)  # the size may not fit a smaller type
     outside = tf.logical_or(values < 0, values > tf.cast(size - 1, values.dtype))
     whole = whole and values.dtype.is_floating
-    if whole:  # fractions, which a model would cut off, or which are rounded already
+    if whole:  # a model would cut off fractions, or they are rounded already
         broken = tf.not_equal(values, tf.round(values))
         outside = tf.fill(tf.shape(values), True) if values.dtype.size < 4 else outside | broken
     if ignored is not None:

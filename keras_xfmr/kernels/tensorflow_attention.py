@@ -1,4 +1,4 @@
-"""Attention by blocks of queries and keys, whose memory grows with T and with S, not with T x S.
+"""Attention in blocks of queries and keys; its memory grows with T and S, not with T x S.
 
 B batch, T target, S source, N heads, K key/value heads, G = N / K, H head_dim, V value_dim,
 Q rows of a block of queries, C columns of a block of keys, I and J numbers of such blocks
@@ -24,10 +24,10 @@ from keras_xfmr.kernels.tensorflow_replicas import seed_of_replica
 
 
 def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=None, block=None):
-    """As `portable.blockwise_attention`, with blocks of keys, too, and a running softmax.
+    """`portable.blockwise_attention` with blocks of keys, too, and a running softmax.
 
-    Blocks of keys that no query of a block may see, because of `seen.behind` and `seen.ahead`, are
-    left out. The dropout is that of `kernels.dropout`, number for number.
+    Blocks of keys that are hidden from all queries of a block, by `seen.behind` and `seen.ahead`,
+    are skipped. The dropout equals `kernels.dropout` number by number.
     """
     tensors = {
         "query": query * tf.cast(scale, query.dtype), "key": key, "value": value, "bias": bias,
@@ -48,7 +48,7 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
 
 
 def _signature(name, x):
-    """The sizes that a graph is made for: heads and features, and axes of 1 in masks and biases."""
+    """The fixed sizes of a graph: heads and features, and axes of 1 in masks and biases."""
     if name in ("query", "key", "value"):
         return (None, None, *x.shape[2:])
     if name in ("mask", "bias"):
@@ -57,7 +57,7 @@ def _signature(name, x):
 
 
 def _size(block, length):
-    """Of a block: no larger than the power of 2 that holds all positions."""
+    """Size of a block: at most the power of 2 that holds all positions."""
     return block if length is None else min(block, 1 << max(length - 1, 0).bit_length())
 
 
@@ -65,12 +65,12 @@ def _size(block, length):
 def _function(behind, ahead, rate, sizes, signature):
     """The attention as one `tf.function` for all layers with these heads.
 
-    TensorFlow never forgets a custom gradient and the graph that it stands in. In a graph of its
-    own it holds no model.
+    TensorFlow keeps a custom gradient, and the graph that contains it, forever. A graph of its own
+    holds no model.
     """
 
     def run(tensors):
-        # `tf.custom_gradient` takes what may have a gradient; the others are closed over.
+        # Arguments of `tf.custom_gradient` may have a gradient; the other tensors are closed over.
         names = [name for name in ("query", "key", "value", "bias") if name in tensors]
 
         @tf.custom_gradient
@@ -87,12 +87,12 @@ def _function(behind, ahead, rate, sizes, signature):
         return attend(*(tensors[name] for name in names))
 
     specs = {name: tf.TensorSpec(shape, dtype) for name, shape, dtype in signature}
-    with tf.init_scope():  # no part of the graph in which it is first called
+    with tf.init_scope():  # not part of the graph that calls it first
         return tf.function(run, autograph=False).get_concrete_function(specs)
 
 
 def _forward(blocks):
-    """The output `[B, T, N, V]`, and of each row the maximum and 1 / l, `[I, B, K, G, Q]`."""
+    """The output `[B, T, N, V]`, and for each row the maximum and 1 / l, `[I, B, K, G, Q]`."""
     row = (blocks.batch, blocks.kv_heads, blocks.groups, blocks.rows)
     width = blocks.value.shape[3]
 
@@ -135,7 +135,7 @@ def _forward(blocks):
 
 
 def _backward(blocks, output, largest, shares, upstream):
-    """The gradients of query, key, value, and bias, where there is one."""
+    """The gradients of query, key, value, and of the bias, if there is one."""
     row = (blocks.batch, blocks.kv_heads, blocks.groups * blocks.rows)
     products = tf.reduce_sum(tf.cast(upstream, tf.float32) * tf.cast(output, tf.float32), -1)
     products = tf.reshape(blocks.of_queries(products[..., None]), tf.shape(largest))
@@ -197,7 +197,7 @@ def _backward(blocks, output, largest, shares, upstream):
 
 
 def _whole_axes(x, query, key):
-    """A mask or bias of rank 4 whose axes are known to be 1, or else are B, N, T and S."""
+    """A mask or bias of rank 4; each axis is known to be 1, or is B, N, T or S."""
     if x.shape.is_fully_defined():
         return x
     (batch, target), source = tf.unstack(tf.shape(query)[:2]), tf.shape(key)[1]
@@ -206,7 +206,7 @@ def _whole_axes(x, query, key):
 
 
 def _array(shape, dtype):
-    """Zeros `[I, ...]` as an array whose elements are written in place."""
+    """Zeros `[I, ...]` as an array; its elements are written in place."""
     zeros = tf.zeros(shape, dtype)
     array = tf.TensorArray(dtype, size=tf.shape(zeros)[0], clear_after_read=False)
     return array.unstack(zeros)
@@ -229,13 +229,13 @@ def _per_head(weights, values):
 
 
 def _place(pairs, i, j):
-    """Where a pair of blocks stands among those of a tensor, which may have one for all."""
+    """Index of a pair of blocks in a tensor, which may have one block for all pairs."""
     i = tf.constant(0) if pairs.shape[0] == 1 else i
     j = tf.constant(0) if pairs.shape[1] == 1 else j
     return i * tf.shape(pairs)[1] + j
 
 
 def _sum_to(pairs, x):
-    """Sums `[B, K, G, Q, C]` over the axes of which `pairs` has one for all."""
+    """Sums `[B, K, G, Q, C]` over the axes that have size 1 in `pairs`."""
     axes = [axis for axis in range(5) if pairs.shape[axis + 2] == 1]
     return tf.reduce_sum(x, axes, keepdims=True)

@@ -13,7 +13,7 @@ from keras_xfmr.kernels.tensorflow_random import random_bits, threshold
 
 
 class Blocks:
-    """The tensors of an attention, cut into blocks, and who sees whom in a pair of blocks."""
+    """The tensors of an attention, split into blocks, and who sees whom in a pair of blocks."""
 
     def __init__(self, tensors, behind, ahead, rate, sizes):
         self.query, self.key, self.value = (tensors[n] for n in ("query", "key", "value"))
@@ -80,7 +80,7 @@ class Blocks:
             yield x
 
     def _of_pairs(self, x):
-        """A mask or bias `[B, N, T, S]`, each axis or 1, to `[I, J, B, K, G, Q, C]`, each or 1."""
+        """A mask or bias `[B, N, T, S]` to `[I, J, B, K, G, Q, C]`; each axis may be 1."""
         if x is None:
             return None
         batch, heads, counts = tf.shape(x)[0], x.shape[1], []
@@ -95,7 +95,7 @@ class Blocks:
         return tf.transpose(x, (3, 5, 0, 1, 2, 4, 6))
 
     def to_bias(self, x):
-        """`[I, J, B, K, G, Q, C]`, each axis or 1, to the shape of the bias."""
+        """`[I, J, B, K, G, Q, C]`, where each axis may be 1, to the shape of the bias."""
         shape = tf.shape(self.bias)
         x = tf.transpose(x, (2, 3, 4, 0, 5, 1, 6))
         found = tf.shape(x)
@@ -105,36 +105,36 @@ class Blocks:
     # ---- pairs of blocks
 
     def first(self, i):
-        """The first block of keys that a query of block i may see."""
+        """The first block of keys that queries of block i see."""
         if self.behind is None:
             return tf.constant(0)
         column = self.position + i * self.rows - self.behind
         return tf.clip_by_value(column // self.columns, 0, self.column_blocks)
 
     def end(self, i):
-        """One more than the last block of keys that a query of block i may see."""
+        """One more than the last block of keys that queries of block i see."""
         if self.ahead is None:
             return self.column_blocks
         column = self.position + (i + 1) * self.rows - 1 + self.ahead
         return tf.clip_by_value(column // self.columns + 1, 0, self.column_blocks)
 
     def scores(self, i, j):
-        """Scores `[B, K, G, Q, C]` of two blocks, and who sees whom, or None where all do."""
+        """Scores `[B, K, G, Q, C]` of two blocks, and their mask, or None if nothing is hidden."""
         products = tf.matmul(self.queries[i], self.keys[j], transpose_b=True)
         scores = tf.reshape(tf.cast(products, tf.float32), self.pair())
         seen = self._seen(i, j)
         if self.biases is not None:
             scores = scores + tf.cast(_pair_of(self.biases, i, j), tf.float32)
-            finite = tf.logical_not(scores < portable.MASKED_SCORE)  # -inf alone is below
+            finite = tf.logical_not(scores < portable.MASKED_SCORE)  # only -inf is below
             seen = finite if seen is None else seen & finite
         return hidden(scores, seen, portable.MASKED_SCORE), seen
 
     def kept(self, i, j):
-        """What `kernels.dropout` multiplies the weights `[B, K, G, Q, C]` by."""
+        """The factors of dropout for the weights `[B, K, G, Q, C]`, as in `kernels.dropout`."""
         rows = i * self.rows + tf.range(self.rows)
         columns = j * self.columns + tf.range(self.columns)
         heads = tf.range(self.batch * self.heads)
-        # The place of each weight in [B, N, T, S]; after 2^32 of them the bits come again.
+        # The index of each weight in [B, N, T, S]; after 2^32 weights the bits repeat.
         index, target, source = (tf.cast(x, tf.uint32) for x in (heads, self.target, self.source))
         index = index[:, None] * target + tf.cast(rows, tf.uint32)
         index = index[:, :, None] * source + tf.cast(columns, tf.uint32)
@@ -172,7 +172,7 @@ def hidden(x, seen, value):
 
 
 def _padded(x, axis, size):
-    """`x` with zeros behind an axis, up to a size."""
+    """Pads the end of an axis of `x` with zeros to a size."""
     widths = [[0, 0] for _ in x.shape]
     widths[axis][1] = size - tf.shape(x)[axis]
     return tf.pad(x, widths)

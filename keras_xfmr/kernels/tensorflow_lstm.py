@@ -1,4 +1,4 @@
-"""The loop of a projected LSTM on TensorFlow, with a gradient of its own.
+"""The loop of a projected LSTM on TensorFlow, with a custom gradient.
 
 T length, B batch, U units, P projection_dim
 """
@@ -23,13 +23,13 @@ def projected_lstm(inputs, recurrent, projection, state, mask, clips, training=F
 
 @functools.cache
 def _trained(masked, clips, dtype):
-    """The loop with its gradient, as one function for all layers of these options.
+    """The loop with its gradient, as one function for all layers with these options.
 
-    TensorFlow's gradient of a loop adds a product of a step's small matrices to the gradient of
-    each kernel at every step. Here the steps' gradients are kept, and one product over all of them
-    is the gradient of a kernel.
+    TensorFlow's gradient of a loop adds a product of small matrices to the gradient of each kernel
+    at every step. Here the gradients of all steps are stored, and one product over all steps is the
+    gradient of a kernel.
 
-    A function of its own holds no graph of a model, see `tensorflow._normalizer`.
+    Its own function holds no graph of a model, see `tensorflow._normalizer`.
     """
 
     @tf.custom_gradient
@@ -56,10 +56,10 @@ def _trained(masked, clips, dtype):
 
 
 def _run(inputs, recurrent, projection, h, c, mask, masked, clips, keep=False):
-    """All outputs `[T, B, P]`, the last state; where `keep`, all cells and gates `[T, B, U]`.
+    """All outputs `[T, B, P]` and the last state; with `keep` all cells and gates `[T, B, U]`.
 
-    Each gate has a product and arrays of its own: code that XLA makes for a formula of slices of
-    one array `[B, 4 U]` takes four times as long.
+    Each gate has its own product and arrays: XLA's code for slices of one array `[B, 4 U]` takes
+    four times as long.
     """
     length = tf.shape(inputs)[0]
     cell_clip, projection_clip = clips
@@ -87,7 +87,7 @@ def _run(inputs, recurrent, projection, h, c, mask, masked, clips, keep=False):
 
 
 def _gradients(kernels, state, kept, mask, masked, clips, last):
-    """Those of inputs, kernels and the first state; `last` are those of the outputs and state."""
+    """Gradients of inputs, kernels and first state; `last` has those of outputs and state."""
     (outputs, cells, *gates), (d_outputs, d_h, d_c) = kept, last
     dtype, length = outputs.dtype, tf.shape(outputs)[0]
     before_h, before_c = (
@@ -124,10 +124,10 @@ def _gradients(kernels, state, kept, mask, masked, clips, last):
 
 
 def _factors(gates, bent, before):
-    """What a step multiplies its gradients with, of all steps at once: `[T, B, U]` each.
+    """The factors of a step's gradients, for all steps at once: `[T, B, U]` each.
 
-    Those of the gates before their functions: of c for i, j, f, and of o tanh(c) for o; and
-    that of o tanh(c) for c.
+    From the gradient of c to those of the inputs of the gates i, j, f; from the gradient of
+    o tanh(c) to that of the input of o, and to that of c.
     """
     i, j, f, o = gates
     return (
@@ -137,7 +137,7 @@ def _factors(gates, bent, before):
 
 
 def _over_steps(one, other):
-    """`[T, B, n]` and `[T, B, m]`: the sum over steps and rows `[n, m]`."""
+    """The sum over steps and rows of `[T, B, n]` times `[T, B, m]`: `[n, m]`."""
     one, other = (tf.reshape(x, [-1, tf.shape(x)[-1]]) for x in (one, other))
     return tf.matmul(one, other, transpose_a=True)
 
@@ -147,7 +147,7 @@ def _clip(x, limit):
 
 
 def _unclipped(gradient, value, limit):
-    """The gradient where a value was not clipped."""
+    """The gradient if the value was not clipped, else 0."""
     if limit is None:
         return gradient
     inside = tf.abs(value) < tf.cast(limit, value.dtype)

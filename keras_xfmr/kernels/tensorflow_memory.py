@@ -1,4 +1,4 @@
-"""How many bytes a step holds at once, read from its graph without a run of it."""
+"""How many bytes a step holds at once, computed from its graph without running it."""
 
 import collections
 import math
@@ -11,7 +11,7 @@ VIEWS = {
     "CheckNumerics", "EnsureShape", "ExpandDims", "Identity", "IdentityN", "PreventGradient",
     "Reshape", "Snapshot", "Squeeze", "StopGradient", "Transpose",
 }  # fmt: skip
-# Nor have these where they are made of one tensor and scalars: XLA computes them where they are
+# These need no memory if their inputs are one tensor and scalars: XLA computes them where they are
 # read.
 ELEMENTWISE = {
     "Add", "AddV2", "Cast", "Maximum", "Minimum", "Mul", "Neg", "Pow", "RealDiv", "Select",
@@ -29,11 +29,11 @@ def step_memory(loss, *arguments):
         with tf.GradientTape() as tape:
             tape.watch(groups[0])
             value = loss(*groups)
-        tape.gradient(value, groups[0])  # not returned, or all would be held to the end
+        tape.gradient(value, groups[0])  # not returned, because results live to the end
         return value
 
     eagerly = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)  # the functions inside become part of this graph
+    tf.config.run_functions_eagerly(True)  # inner functions become part of this graph
     try:
         operations = traced.get_concrete_function(*specs).graph.get_operations()
     finally:
@@ -42,8 +42,8 @@ def step_memory(loss, *arguments):
 
 
 def _most(operations):
-    """The most bytes that are held, where operations run in their order."""
-    owner, last = {}, {}  # tensor -> whose memory it is; tensor -> the place of its last reader
+    """Peak memory in bytes, if the operations run in their order."""
+    owner, last = {}, {}  # tensor -> the owner of its memory; tensor -> index of its last reader
     for place, operation in enumerate(operations):
         owners = [owner.get(x.ref(), x.ref()) for x in operation.inputs]
         last.update((one, place) for one in owners)
@@ -66,7 +66,7 @@ def _most(operations):
 
 
 def _bytes(tensor):
-    if tensor.op.type == "TensorListReserve":  # what a loop keeps of each step for its gradient
+    if tensor.op.type == "TensorListReserve":  # values of each step of a loop for its gradient
         shape, count = (tf.get_static_value(x) for x in tensor.op.inputs)
         if shape is None or count is None or (shape < 0).any():
             return 0

@@ -1,4 +1,4 @@
-"""Random numbers that are a hash of their place, the same in graphs and under XLA."""
+"""Random numbers that are a hash of their index, the same in graphs and under XLA."""
 
 import keras
 import tensorflow as tf
@@ -7,10 +7,10 @@ from keras_xfmr.kernels.tensorflow_replicas import seed_of_replica
 
 
 def uniform(shape, seed):
-    """Numbers in [0, 1), the same with and without XLA, as those of `tf.random` are not."""
+    """Numbers in [0, 1), the same with and without XLA; numbers of `tf.random` differ there."""
     if isinstance(seed, keras.random.SeedGenerator):
         seed = seed.next()
-    elif seed is None:  # drawn in the graph, another one at each call of a compiled function
+    elif seed is None:  # drawn in the graph: a new one for each call of a compiled function
         seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
     else:
         seed = (seed, 0)
@@ -22,9 +22,9 @@ def uniform(shape, seed):
 def dropout(inputs, rate, seed):
     """Dropout whose random bits are a hash of the element's index and the seed.
 
-    The generators of `tf.random.stateless_*` compile to loops of their own under XLA:CPU, and what
-    they draw is kept for the gradient. A hash is arithmetic that XLA fuses into what stands around
-    it, forward and backward, so that it costs next to nothing.
+    Under XLA:CPU `tf.random.stateless_*` compiles to separate loops, and the drawn numbers are
+    stored for the gradient. A hash is arithmetic that XLA fuses with its neighbours, forward and
+    backward, so it costs almost nothing.
     """
     keep = random_bits(_places(inputs), seed_of_replica(seed)) >= threshold(rate)
     return tf.where(
@@ -33,16 +33,16 @@ def dropout(inputs, rate, seed):
 
 
 def threshold(rate):
-    """The random bits of a share `rate` lie below it."""
+    """A share `rate` of all random bits is below it."""
     return _word(min(round(rate * 2**32), 2**32 - 1))
 
 
 def random_bits(index, seed):
-    """32 random bits for each place, a tensor of uint32, from it and a seed of two integers.
+    """32 random bits, uint32, for each number of a tensor, from a seed of two integers.
 
-    SplitMix (Steele et al. 2014) with MurmurHash3's 32-bit finalizer, the second word of the seed
-    joined between its rounds. The seed is that of a replica (`seed_of_replica`) already: a function
-    that is traced once for all replicas does not know which of them calls it.
+    SplitMix (Steele et al. 2014) with MurmurHash3's 32-bit finalizer; the second word of the seed
+    enters between its rounds. Pass the seed of a replica (`seed_of_replica`): a function that is
+    traced once for all replicas does not know which replica calls it.
     """
     first, second = tf.unstack(tf.bitcast(tf.cast(seed, tf.int32), tf.uint32))
     bits = _shift_xor(index * _word(0x9E3779B9) + first, 16) * _word(0x85EBCA6B)

@@ -1,4 +1,4 @@
-"""Activations that are computed again in the backward pass (Chen et al. 2016), also under XLA."""
+"""Computes activations again in the backward pass (Chen et al. 2016), also under XLA."""
 
 import tensorflow as tf
 
@@ -6,12 +6,12 @@ import tensorflow as tf
 def recompute(function):
     """See `portable.recompute`.
 
-    `tf.recompute_grad` does it where TensorFlow executes eagerly, and it is used there. In a graph
-    it takes no booleans, and XLA sees through its dependence on the gradients from above: both
-    computations are then one again, whose results are kept.
+    In eager execution this is `tf.recompute_grad`. In a graph that accepts no booleans, and XLA
+    sees through its dependence on the upstream gradients: it merges both computations, and stores
+    their results.
 
-    TensorFlow never forgets a custom gradient and the graph that it stands in, so that it has a
-    graph of its own. `function` must hold no model either: what it needs are its arguments.
+    TensorFlow keeps a custom gradient, and the graph that contains it, forever, so this has its own
+    graph. `function` must hold no model either: it gets everything as arguments.
     """
 
     def run(state, inputs):
@@ -41,7 +41,7 @@ def _recomputed(function, count):
 
         def gradient(*upstream):
             zero = _later_zero(upstream)
-            # Weights need not wait: what is made of them alone is small.
+            # Weights need not wait: results of weights alone are small.
             later = [
                 x if i < count and x.dtype.is_floating else _wait(x, zero)
                 for i, x in enumerate(tensors)
@@ -63,11 +63,11 @@ def _recomputed(function, count):
 
 
 def _later_zero(upstream):
-    """An int32 that is 0 once the gradients from above are there.
+    """An int32 that is 0, known only after the upstream gradients.
 
-    A square is 0 or 1 modulo 4, so that its second bit is 0. No compiler of graphs knows: it would
-    join the second computation with the first, or begin it at once. The sum is over one number, or
-    none: a replica may have no rows.
+    A square is 0 or 1 modulo 4, so its second bit is 0. Graph compilers do not know that. Otherwise
+    they would merge the second computation with the first, or begin it at once. The sum has at most
+    one number, because a replica may have no rows.
     """
     first = next(x for x in upstream if x is not None and x.dtype.is_floating)
     bits = tf.bitcast(tf.cast(tf.reshape(first, [-1])[:1], tf.float32), tf.int32)
@@ -76,7 +76,7 @@ def _later_zero(upstream):
 
 
 def _wait(x, zero):
-    """The tensor with its values."""
+    """The tensor, which waits for `zero`."""
     if x.dtype.is_bool:
         return tf.logical_or(x, tf.cast(zero, tf.bool))
     return x + tf.cast(zero, x.dtype)

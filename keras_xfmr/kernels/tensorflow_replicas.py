@@ -1,4 +1,4 @@
-"""What the replicas, and the workers, of a `tf.distribute.Strategy` have to know of each other."""
+"""Values that replicas and workers of a `tf.distribute.Strategy` share."""
 
 import contextlib
 import re
@@ -8,19 +8,19 @@ import tensorflow as tf
 
 
 def _several():
-    """The context of a replica that is one of several, or None."""
+    """The context of a replica if there are several, else None."""
     context = tf.distribute.get_replica_context()  # None outside of `strategy.run`
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
 def replicas():
-    """How many replicas compute this step together."""
+    """How many replicas compute this step."""
     context = _several()
     return 1 if context is None else context.num_replicas_in_sync
 
 
 def sum_over_replicas(values):
-    """The sum over all replicas of a tensor; it has no gradient. Alone, the tensor itself."""
+    """The sum of a tensor over all replicas, without a gradient. One replica: the tensor."""
     context = _several()
     if context is None:
         return values
@@ -28,7 +28,7 @@ def sum_over_replicas(values):
 
 
 def slope(function, values):
-    """The sum of the derivatives of a function by its values."""
+    """The sum of a function's derivatives with respect to its values."""
     with tf.GradientTape() as tape:
         tape.watch(values)
         result = function(values)
@@ -36,7 +36,7 @@ def slope(function, values):
 
 
 def seed_of_replica(seed):
-    """The seed `[2]`, another one on each replica: their generators count alike."""
+    """The seed `[2]`, different on each replica: their seed generators have equal states."""
     context = _several()
     if context is None:
         return seed
@@ -46,23 +46,23 @@ def seed_of_replica(seed):
 
 
 def strategy_replicas():
-    """How many replicas the strategy has in whose scope this is called."""
+    """How many replicas the active strategy has."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def replicas_of(model):
-    """Of the strategy in whose scope a model was made."""
+    """How many replicas the strategy of a model has."""
     return model.distribute_strategy.num_replicas_in_sync
 
 
 def copies(variable):
-    """A variable's copies on the replicas of this process, or the variable alone."""
+    """A variable's copies on the replicas of this process, or only the variable."""
     return tf.distribute.get_strategy().experimental_local_results(variable)
 
 
 @contextlib.contextmanager
 def refusing_uneven(model):
-    """ValueError where Keras averages a first batch that its replicas have unequal parts of."""
+    """ValueError if Keras averages a first batch of which the replicas have unequal parts."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -72,20 +72,20 @@ def refusing_uneven(model):
         parts = " and ".join(re.findall(r"\[[\d,]*\]", found))
         raise ValueError(
             "Keras averages the first batch over the replicas of this `tf.distribute` strategy, so "
-            f"its rows must be a multiple of the {replicas} replicas. Pass such a batch size, not "
-            "larger than the data; the last batch may have any rows. Or leave the strategy out. "
+            f"its rows must be a multiple of the {replicas} replicas. Use such a batch size, not "
+            "larger than the data; the last batch may have any size. Or use no strategy. "
             f"Received: parts of shapes {parts}."
         ) from error
 
 
 def refuse_branches(optimizer, strategy=None):
-    """ValueError where an optimizer does something at some steps only, and variables have copies.
+    """ValueError if an optimizer acts only at some steps and its variables have copies.
 
-    Keras puts that into a branch, in which TensorFlow cannot write the copies of the replicas.
+    Keras puts this into a branch, where TensorFlow cannot write the copies of the replicas.
 
     Args:
-        optimizer: one of Keras.
-        strategy: that of its variables; by default the one in whose scope this is called.
+        optimizer: an optimizer of Keras.
+        strategy: the strategy of its variables; by default the active one.
     """
     kinds = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
     if not isinstance(strategy or tf.distribute.get_strategy(), kinds):
@@ -107,10 +107,10 @@ def refuse_branches(optimizer, strategy=None):
 
 
 def is_chief(strategy: Any = None) -> bool:
-    """Whether this process is the first of several workers, which writes files, or alone.
+    """Whether this process writes files: the first of several workers, or the only one.
 
     Args:
-        strategy: a `tf.distribute.Strategy`; by default the one in whose scope this is called.
+        strategy: a `tf.distribute.Strategy`; by default the one whose scope is active.
 
     Example:
 
@@ -121,10 +121,10 @@ def is_chief(strategy: Any = None) -> bool:
 
 
 def sum_over_workers(model, value):
-    """The sum of an integer over all replicas of a model's workers, which wait for each other.
+    """The sum of an integer over all replicas of a model's workers; all workers wait for it.
 
     Returns:
-        It and the number of replicas, or None where this process is alone.
+        The sum and the number of replicas, or None if this is the only process.
     """
     strategy = model.distribute_strategy
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -133,7 +133,7 @@ def sum_over_workers(model, value):
 
 
 def of_chief(model, value):
-    """The integer that the first of a model's workers has; they wait for each other."""
+    """The integer of the first worker of a model; all workers wait for it."""
     strategy = model.distribute_strategy
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return value

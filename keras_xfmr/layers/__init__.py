@@ -1,4 +1,4 @@
-"""State around the mathematics: the layers that models are composed of."""
+"""The layers that models are composed of: the functions of `functional` with state."""
 
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention

@@ -1,4 +1,4 @@
-"""Activations by their names in papers and published configurations."""
+"""Activations by the names in papers and published configurations."""
 
 import keras
 from keras import ops
@@ -7,8 +7,8 @@ from keras import ops
 def gelu_exact(x):
     """x Phi(x) = x (1 + erf(x / sqrt(2))) / 2 (Hendrycks and Gimpel 2016), to 1e-6 in float32.
 
-    TensorFlow's own GELU uses erfc, which ONNX does not have, and which is slower. LiteRT knows
-    GELU by this order of the products.
+    TensorFlow's own GELU uses erfc, which is slower and which ONNX does not have. LiteRT
+    recognizes GELU by this order of the products.
     """
     dtype = keras.backend.standardize_dtype(x.dtype)
     # In half precision 1 + erf would lose the small values of the negative side.
@@ -30,18 +30,18 @@ ACTIVATIONS = {
 
 
 def serialize_activation(activation):
-    """What a configuration holds of it: a name as it is, a function as Keras writes it."""
+    """The entry of a configuration: a name unchanged, a function as Keras serializes it."""
     if isinstance(activation, str):
         return activation
     return keras.activations.serialize(keras.activations.get(activation))
 
 
 def get_activation(activation, further=()):
-    """The function of a name above, of a Keras activation, or the function itself.
+    """The function for a name above, for a Keras activation, or the function itself.
 
     Args:
-        activation: what a layer was given.
-        further: names that the layer knows besides, for the message.
+        activation: the argument of a layer.
+        further: more names that the layer accepts, for the message.
 
     Raises:
         ValueError: an unknown name.

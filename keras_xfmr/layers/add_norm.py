@@ -19,13 +19,13 @@ NORMS = {"layer_norm": LayerNorm, "rms_norm": RMSNorm}
 class AddNorm(Layer):
     """Norm(x + Dropout(Sublayer(x))) (Vaswani et al. 2017, sections 3.1 and 5.4).
 
-    The call is post-norm. A pre-norm block (Xiong et al. 2020) uses the two halves apart:
+    The call is post-norm. A pre-norm block (Xiong et al. 2020) uses the two parts separately:
     `x = add_norm.add(x, sublayer(add_norm.normalize(x)))`.
 
     Args:
         norm: `"layer_norm"`, `"rms_norm"`, or a layer.
         dropout_rate: dropout on the sublayer's output, in [0, 1].
-        epsilon: of the norm, where it is given by name.
+        epsilon: of the norm, if it is given by name.
         seed: seed of the dropout.
 
     Call arguments:
@@ -107,7 +107,7 @@ class AddNorm(Layer):
     def compute_output_shape(
         self, inputs_shape: Shape, sublayer_output_shape: Shape | None = None
     ) -> Shape:
-        if sublayer_output_shape is not None:  # Keras calls this alone for a `keras.Input`
+        if sublayer_output_shape is not None:  # Keras calls only this for a `keras.Input`
             _check_shapes(inputs_shape, sublayer_output_shape)
         return inputs_shape
 

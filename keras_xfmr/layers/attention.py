@@ -43,12 +43,12 @@ class MultiHeadAttention(Layer):
 
     Vaswani et al. 2017, section 3.2.2. The constructor and call arguments, the weights and their
     order are those of `keras.layers.MultiHeadAttention`, so `set_weights(other.get_weights())`
-    gives the same numbers. Where it differs: a row that may attend nowhere gives zeros in every
-    precision, with and without dropout, and the masks of the inputs are left as they are.
+    gives the same numbers. Differences: a query that is masked everywhere returns zeros in every
+    precision, with and without dropout; and the masks of the inputs are not changed.
 
     To change how attention is computed, override `project_query` or `project_key_value` (inputs to
-    heads), `compute_mask_for_scores` (who sees whom) or `compute_attention` (heads to heads): a
-    call with a cache takes them, too.
+    heads), `compute_mask_for_scores` (who sees whom) or `compute_attention` (heads to heads). Calls
+    with a cache use these methods, too.
 
     Args:
         num_heads: N, heads of the query.
@@ -59,61 +59,61 @@ class MultiHeadAttention(Layer):
         output_shape: last axes of the output; by default D of the query.
         attention_axes: axes that attend to each other; by default all but the first and last.
         sliding_window: if given, a query sees keys less than this many positions away.
-        flash_attention: False or None; True is refused, for Keras' flash kernels give no zeros
-            where a row may attend nowhere.
+        flash_attention: False or None. True raises an error, because Keras' flash kernels do not
+            return zeros for a query that is masked everywhere.
         use_gate: multiplies the heads by a sigmoid of a projected query (Qiu et al. 2025).
         seed: seed of the dropout.
         num_key_value_heads: K, a divisor of N; fewer heads of keys and values (Ainslie et al.
-            2023), each read by N / K query heads without being repeated in memory.
+            2023). N / K query heads read each of them; nothing is repeated in memory.
         rotary: a `RotaryEmbedding` (or any layer called as `layer(x, offset=...)`) applied to the
             projected queries and keys.
-        alibi: whether -m_n |t - s| is added to the scores of head n, in the place of positions in
-            the inputs (Press et al. 2022); see `functional.alibi_bias`. It is a matrix `[N, T, S]`,
-            also where attention is computed in blocks.
-        blockwise: whether the scores of some queries and keys at a time are computed, and computed
-            again in the backward pass, so that memory grows with T and S and not with T x S (Rabe
-            and Staats 2021, Milakov and Gimelshein 2018). The result is exact. None, the default:
-            where T x S is known and at least 2^20; True: for all lengths; False: never. A call
-            that returns scores, and a subclass with a `compute_attention` or a
-            `compute_mask_for_scores` of its own, have all scores at once in any case.
+        alibi: whether -m_n |t - s| is added to the scores of head n, instead of positions in the
+            inputs (Press et al. 2022); see `functional.alibi_bias`. It is a matrix `[N, T, S]`,
+            also for blockwise attention.
+        blockwise: whether to compute the scores in blocks of queries and keys, and to compute them
+            again in the backward pass. Memory then grows with T and S, not with T x S (Rabe and
+            Staats 2021, Milakov and Gimelshein 2018). The result is exact. None, the default: if
+            T x S is known and at least 2^20; True: for all lengths; False: never. All scores are
+            computed at once if the call returns scores, or if a subclass overrides
+            `compute_attention` or `compute_mask_for_scores`.
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
             activity_regularizer, kernel_constraint, bias_constraint: of the projections.
 
     Call arguments:
         query: `[B, T, D]`.
-        value: `[B, S, D]`; None where `cache` is the keys and values.
+        value: `[B, S, D]`; None if `cache` holds the keys and values.
         key: `[B, S, D]`, by default `value`.
         query_mask, value_mask, key_mask: boolean `[B, T]` or `[B, S]`, one axis less than the
-            inputs; Keras fills them in from implicit masks. Where a cache is written, those as long
-            as the cache hide its positions, such as padding of a prompt; shorter ones, of this call
-            alone, are left out.
+            inputs; Keras fills them in from implicit masks. In a call that writes to a cache, a
+            mask as long as the cache hides its positions, such as padding of a prompt; a shorter
+            mask, of this call only, is ignored.
         attention_mask: boolean, `[T, S]`, `[B, T, S]` or `[B, N, T, S]` (broadcastable), True =
-            attend. A look-ahead mask `[T, T]` in which True hides gives a warning.
+            attend. A look-ahead mask `[T, T]` in which True hides causes a warning.
         return_attention_scores: also return the weights `[B, N, T, S]`.
         use_causal_mask: a query sees keys up to its own position.
-        attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`. Keras hands it
-            on in the layer's precision: in float16 a bias below -65504 is -inf, which hides.
-        cache: pair of keys `[B, K, H, S]` and values `[B, K, S, V]`, as `init_cache` and
-            `project_cache` make it. With `cache_index`, the keys and values of this call are
-            written there at positions cache_index .. cache_index + T and the query attends to the
-            whole cache (mask it, or use `use_causal_mask`). Without, the cache is the keys and
-            values: see `project_cache`. The query may then have a batch of B times any factor:
-            rows b * factor .. read the cache row b (beams share a source), and a mask or bias the
-            rows of either.
-        cache_index: position of the first query, an integer or scalar tensor. That
-            cache_index + T is at most the cache's length is checked where both are known.
-        position: of the first query, by default 0, where `cache` is the keys and values: for rotary
-            positions, ALiBi, causal and sliding masks.
-        products: the products of `projections()`, see `Prepared`, for a loop of calls.
-        document_ids: integers `[B, T]`, for self-attention without a cache: a token sees those of
-            its own number, and one of number 0 sees nothing. See `functional.document_mask`.
+        attention_bias: added to the scaled scores, broadcastable to `[B, N, T, S]`. Keras casts it
+            to the layer's precision: in float16 a bias below -65504 becomes -inf, which hides.
+        cache: pair of keys `[B, K, H, S]` and values `[B, K, S, V]` from `init_cache` or
+            `project_cache`. With `cache_index`, the keys and values of this call are written at
+            positions cache_index .. cache_index + T, and the query attends to the whole cache
+            (mask it, or use `use_causal_mask`). Without `cache_index`, the cache holds all keys and
+            values: see `project_cache`. The batch of the query may then be B times a factor: rows
+            b * factor .. read the cache row b (beams share a source). A mask or bias has the rows
+            of the query or of the cache.
+        cache_index: position of the first query, an integer or scalar tensor. cache_index + T must
+            not be larger than the cache; this is checked if both are known.
+        position: position of the first query, by default 0, if `cache` holds the keys and values.
+            It is used for rotary positions, ALiBi, causal and sliding masks.
+        products: a `Prepared` of `projections()`, for a loop of calls.
+        document_ids: integers `[B, T]`, for self-attention without a cache: a token sees the tokens
+            with its own number; number 0 sees nothing. See `functional.document_mask`.
 
     Returns:
-        `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` last the new
-        cache. A tuple when there is more than one.
+        `[B, T, D]`; with `return_attention_scores` also the weights; with `cache` also the new
+        cache, last. More than one output is a tuple.
 
     Raises:
-        ValueError: sizes that do not fit, wrong ranks, an impossible combination.
+        ValueError: sizes that do not match, wrong ranks, or arguments that exclude each other.
 
     Example:
 
@@ -172,7 +172,7 @@ class MultiHeadAttention(Layer):
             raise ValueError("`flash_attention=True` is not supported here. Leave it out.")
         if blockwise not in (None, True, False):
             raise ValueError(
-                "`blockwise` must be True, False, or None, which decides by the length. "
+                "`blockwise` must be True, False, or None (chosen by the length). "
                 f"Received: {blockwise!r}."
             )
         self.blockwise = blockwise
@@ -188,7 +188,7 @@ class MultiHeadAttention(Layer):
         self.alibi = bool(alibi)
         self._output_axes = _as_tuple("output_shape", output_shape)
         self._attention_axes = _as_tuple("attention_axes", attention_axes)
-        # What every projection is built with. The activity regularizer is theirs, not this layer's.
+        # Every projection gets these arguments; this layer has no activity regularizer itself.
         self._projection_arguments = {
             "kernel_initializer": keras.initializers.get(kernel_initializer),
             "bias_initializer": keras.initializers.get(bias_initializer),
@@ -228,7 +228,7 @@ class MultiHeadAttention(Layer):
         self.query_dense = self._head_projection("query", query_shape, self.num_heads, self.key_dim)
         self.key_dense = self._head_projection("key", key_shape, kv_heads, self.key_dim)
         if self.use_gate:
-            # The name that it has in Keras' layer: files of weights are read by either.
+            # The name in Keras' layer, so that each can read the other's weight files.
             self._gate_dense = self._head_projection(
                 "gate", query_shape, self.num_heads, self.value_dim, activation="sigmoid"
             )
@@ -243,25 +243,25 @@ class MultiHeadAttention(Layer):
 
     @property
     def attention_axes(self) -> tuple[int, ...] | None:
-        """As of the constructor; None stands for all axes but the first and last."""
+        """The constructor's value; None means all axes but the first and last."""
         return self._attention_axes
 
     def compute_output_shape(
         self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None
     ) -> Shape:
-        """Of the first output: scores and a cache come on top."""
+        """The shape of the first output, without scores and cache."""
         _check_shapes(query_shape, value_shape, value_shape if key_shape is None else key_shape)
         return (*query_shape[:-1], *(self._output_axes or query_shape[-1:]))
 
     def compute_output_spec(self, *args, **kwargs) -> Any:
-        """Of the call itself: `Layer` would ask `compute_output_shape`, which knows one output."""
+        """Traces the call, because `compute_output_shape` has the first output only."""
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
     def _head_projection(self, name, input_shape, heads, head_dim, activation=None):
         return self._projection(name, input_shape, 1, (heads, head_dim), activation)
 
     def _projection(self, name, input_shape, contracted, output_axes, activation=None):
-        """A dense layer from the last `contracted` axes to `output_axes`, the others kept."""
+        """A dense layer from the last `contracted` axes to `output_axes`."""
         layer = RowDense(
             contracted,
             output_axes,
@@ -271,7 +271,7 @@ class MultiHeadAttention(Layer):
             dtype=self.dtype_policy,
             **{name: copy_initializer(x) for name, x in self._projection_arguments.items()},
         )
-        layer.supports_masking = True  # positions stay; without it Keras warns of a lost mask
+        layer.supports_masking = True  # positions stay; otherwise Keras warns of a lost mask
         layer.build(tuple(input_shape))
         return layer
 
@@ -280,15 +280,15 @@ class MultiHeadAttention(Layer):
         gate = [self._gate_dense] if self.use_gate else []
         return [self.query_dense, self.key_dense, self.value_dense, self.output_dense, *gate]
 
-    # ---- the steps of a call, each to be overridden
+    # ---- the steps of a call; subclasses may override them
 
     def project_query(
         self, query: Tensor, position: Index = 0, products: Prepared | None = None
     ) -> Tensor:
-        """The query heads `[B, T, N, H]` of `query [B, T, D]`, rotated if asked.
+        """The query heads `[B, T, N, H]` of `query [B, T, D]`, rotated if there is a `rotary`.
 
-        `position` is where the first one stands. An override may leave out `products`, prepared
-        matrices for speed.
+        `position` is the position of the first query. An override may leave out `products`, the
+        prepared matrices for speed.
         """
         heads = project(self.query_dense, query, products)
         return heads if self.rotary is None else self.rotary(heads, offset=position)
@@ -302,7 +302,7 @@ class MultiHeadAttention(Layer):
     ) -> tuple[Tensor, Tensor]:
         """The key heads `[B, S, K, H]` and value heads `[B, S, K, V]`; `key` is by default `value`.
 
-        `position` is where the first one stands. `products` as of `project_query`.
+        `position` is the position of the first key. For `products` see `project_query`.
         """
         key_heads = project(self.key_dense, value if key is None else key, products)
         if self.rotary is not None:
@@ -332,15 +332,15 @@ class MultiHeadAttention(Layer):
         position: Index = 0,
         use_causal_mask: bool = False,
     ) -> Tensor | None:
-        """Everything that limits who sees whom, as one mask.
+        """One mask from everything that limits who sees whom.
 
         Args:
             target_length, source_length: T and S, integers or scalar tensors.
             masks: of rank 3 or 4, or None.
             query_mask: `[B, T]` or None.
-            source_masks: `[B, S]` or None, of keys and values.
-            position: of the first query.
-            use_causal_mask: whether a query is kept from seeing later keys.
+            source_masks: masks of keys and values `[B, S]`, or None.
+            position: position of the first query.
+            use_causal_mask: whether to hide later keys from a query.
 
         Returns:
             boolean, of rank 3 or 4, broadcastable to `[B, N, T, S]`, or None.
@@ -373,13 +373,13 @@ class MultiHeadAttention(Layer):
         bias: Tensor | None = None,
         training: bool | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Heads to heads.
+        """Attention from heads to heads.
 
         Args:
             query, key, value: `[B, T, N, H]`, `[B, S, K, H]`, `[B, S, K, V]`.
             mask: boolean of rank 3 or 4, or None.
             bias: added to the scaled scores, or None.
-            training: whether weights are dropped.
+            training: whether to drop weights.
 
         Returns:
             The output `[B, T, N, V]` and the weights `[B, N, T, S]`.
@@ -431,7 +431,7 @@ class MultiHeadAttention(Layer):
             )
         document_ids = _documents(document_ids, query.shape, sources, cache)
         position_masks = query_mask, value_mask, key_mask
-        if not folded:  # of other axes it depends on which axis attends
+        if not folded:  # with other axes, the length depends on the attention axes
             shapes = query.shape, *(sources or ((None,) * 3,) * 2)
             position_masks = _position_masks(position_masks, shapes)
         query_mask, value_mask, key_mask = position_masks
@@ -477,7 +477,7 @@ class MultiHeadAttention(Layer):
         return results[0] if len(results) == 1 else tuple(results)
 
     def _attend(self, heads, bias, masks, training, scores):
-        """The output, and the weights or None, which they may be where `scores` is False."""
+        """The output and the weights; the weights may be None if `scores` is False."""
         if not scores and self._attends_in_blocks(*heads[:2]):
             return self._attend_in_blocks(heads, bias, masks, training), None
         masks = dict(masks)
@@ -507,13 +507,13 @@ class MultiHeadAttention(Layer):
         return kernels.blockwise_attention(query, key, value, seen, bias, scale, dropout)
 
     def _attend_shared(self, heads, bias, masks, **wanted):
-        """Attention of queries, several of which may read one row of the keys and values."""
+        """Attention in which several query rows may read one row of the keys and values."""
         query, key, value = heads
         rows = SharedRows(query, ops.shape(key)[0])
         if (masks["use_causal_mask"] or self.sliding_window) and not rows.is_single:
             raise ValueError(
                 "`use_causal_mask` and `sliding_window` need as many query rows as the cache has, "
-                "known when the call is traced: rows that share keys have no order among them. "
+                "known when the call is traced: query rows that share keys have no order. "
                 f"Received: {query.shape[0]} rows for a cache of {key.shape[0]}."
             )
         masks = {**masks, "attention_mask": rows.group_mask(masks["attention_mask"])}
@@ -539,11 +539,11 @@ class MultiHeadAttention(Layer):
         positions = (masks["query_mask"], *masks["source_masks"])
         if any(mask is not None for mask in positions) and not folding.is_last:
             raise ValueError(
-                "`query_mask`, `value_mask` and `key_mask` are defined where the last axis before "
-                "the features attends, and no other. Pass `attention_mask` of shape [batch, ..., "
+                "`query_mask`, `value_mask` and `key_mask` need attention over one axis, the last "
+                "before the features. Pass `attention_mask` of shape [batch, ..., "
                 f"*target axes, *source axes]. Received: attention_axes={folding.axes}."
             )
-        query, key, value = (x.shape[:-1] for x in heads)  # of the rank of the inputs
+        query, key, value = (x.shape[:-1] for x in heads)  # as many axes as the inputs
         positions = _position_masks(positions, (query, value, key))
         query_mask, *source_masks = map(folding.fold_positions, positions)
         attention_mask = folding.fold_mask(masks["attention_mask"])
@@ -555,40 +555,40 @@ class MultiHeadAttention(Layer):
 
 
 def _position(cache, cache_index, position):
-    """Of the first query: where a call begins to write, or what one that reads is told."""
+    """Position of the first query: `cache_index` if the call writes, `position` if it reads."""
     reads_cache = cache is not None and cache_index is None
     if position is not None and not reads_cache:
         raise ValueError(
-            "`position` is for a call that reads a `cache`; one that writes to it has "
-            "`cache_index`, and one without a cache begins at 0. Received: cache="
+            "`position` is for a call that reads a `cache`. A call that writes to it takes "
+            "`cache_index`, and a call without a cache begins at 0. Received: cache="
             f"{_given(cache)}, cache_index={_given(cache_index)}, position={position!r}."
         )
     if cache_index is None:
         return 0 if position is None else position
     if cache is None:
         raise ValueError(
-            "`cache_index` is a place in a `cache`, see `init_cache`. Received: "
+            "`cache_index` needs a `cache`, see `init_cache`. Received: "
             f"cache=None, cache_index={cache_index!r}."
         )
     return cache_index
 
 
 def _documents(document_ids, query_shape, sources, cache):
-    """The numbers of the tokens' documents, seen to be those of a self-attention."""
+    """The document ids, after a check that this is self-attention without a cache."""
     if document_ids is None:
         return None
     lengths = [shape[1] for shape in (query_shape, *sources)]
     if cache is not None or not functional.shapes_agree(lengths[:1], lengths[1:2]):
         raise ValueError(
-            "`document_ids` are those of queries and keys, which must be the same positions, "
-            f"without a cache. Received: {lengths[0]} queries, cache={_given(cache)}"
+            "`document_ids` are for self-attention without a cache: queries and keys are the same "
+            f"positions. Received: {lengths[0]} queries, cache={_given(cache)}"
             f"{'' if cache is not None else f', {lengths[1]} keys'}. Pass `attention_mask`."
         )
     return mask_of_positions("document_ids", document_ids, query_shape)
 
 
-# A cache has the layout that the two products of a step read, keys [B, K, H, S] and values
-# [B, K, S, V]: any other would be transposed again at every step.
+# Keys [B, K, H, S] and values [B, K, S, V] are what the two products of a step read. With another
+# layout every step would transpose the cache.
 
 
 def _to_cache(key, value):
@@ -608,14 +608,14 @@ def _from_cache(cache):
 
 
 def _of_whole_cache(mask, cache):
-    """The mask, or None where it is of a call's positions alone: it says nothing of the others."""
+    """The mask if it is as long as the cache. A shorter one has no values for other positions."""
     length = cache[0].shape[3]
     known = mask is not None and length is not None
     return mask if known and mask.shape[1] == length else None
 
 
 def _position_masks(masks, shapes):
-    """The masks of query, value and key, seen to be masks of their positions."""
+    """The masks of query, value and key, after a check of their shapes."""
     names = ("query_mask", "value_mask", "key_mask")
     return [mask_of_positions(*one) for one in zip(names, masks, shapes)]
 
@@ -635,13 +635,13 @@ def _check_shapes(query_shape, value_shape=None, key_shape=None):
 
 
 def _given(value):
-    """For a message: a cache is long."""
+    """The text of a message: a cache would be too long."""
     return None if value is None else "given"
 
 
 def _as_tuple(name, value):
-    """None, or the integers of an integer or a sequence."""
+    """None, or a tuple of an integer or of a sequence of integers."""
     values = value if value is None or isinstance(value, (list, tuple)) else (value,)
     if values is not None and not all(isinstance(one, numbers.Integral) for one in values):
-        raise ValueError(f"`{name}` must be an integer or several, or None. Received: {value!r}.")
+        raise ValueError(f"`{name}` must be an integer, integers, or None. Received: {value!r}.")
     return None if values is None else tuple(map(int, values))

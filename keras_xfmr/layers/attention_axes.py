@@ -1,6 +1,6 @@
 """Attention over other axes than the second of three, by moving axes.
 
-B batch and all other axes that do not attend, T and S the axes that do, N heads, H head_dim
+B batch and all other axes without attention, T and S the attention axes, N heads, H head_dim
 """
 
 import math
@@ -13,7 +13,7 @@ class AxisFolding:
 
     Args:
         heads: query, key and value heads, of equal rank.
-        axes: the axes that attend; negative ones count from the end of the inputs (which have one
+        axes: the attention axes; negative ones count from the end of the inputs (which have one
             axis less). None: all but the batch, the heads and the features.
     """
 

@@ -1,4 +1,4 @@
-"""What all layers here have in common: an unknown argument, a ragged input."""
+"""What all layers here share: errors for unknown arguments and ragged inputs."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from keras_xfmr.common.types import Mixin
 
 
 class Checked(Mixin):
-    """A mixin that stands before a layer of Keras.
+    """A mixin that comes before a layer of Keras.
 
-    A ragged tensor is taken by a layer with `token_wise = True`, which computes each token by
-    itself, and stays ragged; others refuse it.
+    A layer with `token_wise = True` computes each token independently, so it accepts a ragged
+    tensor and returns one. Other layers refuse it.
     """
 
     token_wise = False
@@ -21,8 +21,8 @@ class Checked(Mixin):
         ragged = [x for x in keras.tree.flatten((args, kwargs)) if _is_ragged(x)]
         if ragged and not self.token_wise:
             raise ValueError(
-                f"{type(self).__name__} takes dense input: pad the rows to one length, for "
-                "instance by `x.to_tensor()`, and pass a mask of their tokens. Received: "
+                f"{type(self).__name__} takes dense input. Pad the rows to one length, for "
+                "instance with `x.to_tensor()`, and pass a mask of their tokens. Received: "
                 "a ragged tensor."
             )
         if not ragged or isinstance(ragged[0], keras.KerasTensor):
@@ -40,7 +40,7 @@ class Checked(Mixin):
 
 
 class Layer(Checked, keras.layers.Layer):
-    """`keras.layers.Layer` whose error of an unknown argument names the one that is meant."""
+    """`keras.layers.Layer` that suggests the right name for an unknown argument."""
 
     def __init__(self, **kwargs) -> None:
         try:

@@ -33,7 +33,7 @@ from keras_xfmr.layers.recomputation import recomputed
 
 
 class Block(Layer):
-    """What both blocks share: arguments, default sublayers, the residual connection."""
+    """Base of both blocks: arguments, default sublayers, the residual connection."""
 
     feed_forward: keras.layers.Layer | None
     attentions: tuple[str, ...] = ()  # names of the attention sublayers, also constructor arguments
@@ -56,7 +56,7 @@ class Block(Layer):
         **kwargs,
     ) -> None:
         sublayers = {"self_attention": self_attention}
-        # A decoder's cross-attention, which an encoder's block must not take.
+        # Cross-attention of a decoder block; an encoder block must not accept it.
         sublayers.update((name, kwargs.pop(name)) for name in self.attentions[1:])
         sublayers["feed_forward"] = feed_forward
         super().__init__(**kwargs)
@@ -130,18 +130,19 @@ class Block(Layer):
         propagate_frozen(self)
 
     def compute_output_spec(self, inputs: Tensor, *args, **kwargs) -> Any:
-        """Of this library's sublayers without tracing them, which would take a tenth of a second
-        for each block of a model; a subclass, and scores or caches that are returned, are traced.
+        """The input's shape, without tracing, which takes a tenth of a second for each block.
+
+        Subclasses, other sublayers, and calls that return scores or caches are traced.
         """
         default = type(self) in (EncoderBlock, DecoderBlock) and all(
             _keeps_shape(self._arguments[name], inputs.shape)
             for name in (*self.attentions, "feed_forward")
         )
         extras = kwargs.get("return_attention_scores") or kwargs.get("cache") is not None
-        # Positional arguments beyond the inputs, and the memory, may be any of these.
+        # Positional arguments after the inputs and the memory may be any of these.
         wrong = len(inputs.shape) != 3
         if not default or extras or wrong or len(args) >= len(self.attentions):
-            # Of the call itself: `Layer` would ask `compute_output_shape`, which knows no extras.
+            # Traces the call: `Layer` would use `compute_output_shape`, which has no extras.
             return keras.Operation.compute_output_spec(self, inputs, *args, **kwargs)
         for name in ("mask", "inputs_mask"):
             mask_of_positions(name, kwargs.get(name), inputs.shape)
@@ -150,7 +151,7 @@ class Block(Layer):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape: Shape, memory_shape: Shape | None = None) -> Shape:
-        """Of the first output: scores and caches come on top."""
+        """The shape of the first output, without scores and caches."""
         return tuple(inputs_shape)
 
     def _default_attention(self, name, d_model):
@@ -170,7 +171,7 @@ class Block(Layer):
         )
 
     def projections(self) -> list[keras.layers.Layer]:
-        """The dense layers of the sublayers, for `Prepared`; a user's sublayer may have none."""
+        """The dense layers of the sublayers, for `Prepared`; a custom sublayer may have none."""
         layers = (getattr(self, name) for name in (*self.attentions, "feed_forward"))
         return [
             dense
@@ -180,7 +181,7 @@ class Block(Layer):
         ]
 
     def _applied(self, **arguments):
-        """What `_apply` returns, without what it computes on the way, where that is wanted."""
+        """The result of `_apply`; with `rematerialize`, its intermediate values are not stored."""
         more = arguments["cache"] is not None or arguments["return_attention_scores"]
         symbolic = isinstance(arguments["inputs"], keras.KerasTensor)
         if not (self.rematerialize and arguments["training"]) or more or symbolic:
@@ -201,9 +202,9 @@ class Block(Layer):
         return add_norm(inputs, sublayer(inputs), training=training)
 
     def _attend(self, name, query, value, extras, products=None, **asked):
-        """An attention's output; scores and cache, where there are any, go to the list `extras`.
+        """An attention's output; its scores and cache, if any, are appended to the list `extras`.
 
-        It is told only what is asked for: an attention of another kind need not know the rest.
+        Passes only the arguments in use, so that any layer called as `layer(query, value)` works.
         """
         asked = {k: v for k, v in asked.items() if not (v is None or v is False)}
         layer = getattr(self, name)
@@ -239,33 +240,33 @@ class EncoderBlock(Block):
             of pre-norm blocks needs one more norm at its end.
         epsilon: of the norms, by default 1e-6.
         kernel_initializer: of the default sublayers, by default `"glorot_uniform"`.
-        rematerialize: whether training keeps the block's inputs alone, and computes what is between
-            them and its output again in the backward pass (Chen et al. 2016), by default False. The
-            numbers are the same, the dropout too; a step takes about a third more time. In graphs
-            and under XLA, as `fit` has them, and eagerly.
-        self_attention: a layer in the place of the default `MultiHeadAttention`; Keras' own serves
-            where there is no cache. It is called as `layer(x, x)` with those arguments of Keras'
-            layer that are in use: `value_mask`, `attention_mask`, `training`, ...
-        feed_forward: a layer in the place of the default `PositionWiseFFN`. Each block needs
-            sublayers of its own: Keras saves a layer that two others share, but does not load it.
+        rematerialize: whether training stores only the block's inputs, and computes the values up
+            to its output again in the backward pass (Chen et al. 2016), by default False. Results
+            are the same, including dropout; a step takes about a third more time. Works eagerly, in
+            graphs and under XLA, which `fit` uses.
+        self_attention: a layer instead of the default `MultiHeadAttention`; Keras' own layer works
+            if there is no cache. It is called as `layer(x, x)` with the arguments of Keras' layer
+            that are in use: `value_mask`, `attention_mask`, `training`, ...
+        feed_forward: a layer instead of the default `PositionWiseFFN`. Each block needs its own
+            sublayers: Keras can save a layer that two others share, but cannot load it.
 
     Call arguments:
         inputs: `[B, T, D]`.
         mask: boolean `[B, T]`, True = a token; Keras fills it in from implicit masks. With `cache`,
-            one for all of the cache's positions.
+            a mask of all positions of the cache.
         attention_mask: boolean `[B, T, T]` or `[B, N, T, T]`, True = may attend.
         attention_bias: added to the scaled scores, broadcastable to `[B, N, T, T]`; with `cache`
-            its last axis is that of the cache. For ALiBi build
+            the last axis is that of the cache. For ALiBi build
             `self_attention=MultiHeadAttention(..., alibi=True)`, which knows the positions.
         return_attention_scores: also return the weights `[B, N, T, T]`.
-        use_causal_mask, cache, cache_index: see `MultiHeadAttention`; with them this is the block
-            of a decoder-only model, and a call with `cache`, of `init_cache`, returns the new cache
+        use_causal_mask, cache, cache_index: see `MultiHeadAttention`; they make this the block of a
+            decoder-only model. A call with `cache`, from `init_cache`, also returns the new cache,
             last.
         document_ids: integers `[B, T]` of packed documents, see `MultiHeadAttention`.
-        products: the products of `projections()`, see `Prepared`, for a loop of calls.
+        products: a `Prepared` of `projections()`, for a loop of calls.
 
     Returns:
-        `[B, T, D]`, in a tuple with what else was asked for.
+        `[B, T, D]`; a tuple if scores or a cache are returned, too.
 
     Raises:
         ValueError: `num_heads` does not divide D; a `mask` that is not `[B, T]`; `cache` without
@@ -381,33 +382,33 @@ class DecoderBlock(Block):
             of pre-norm blocks needs one more norm at its end.
         epsilon: of the norms, by default 1e-6.
         kernel_initializer: of the default sublayers, by default `"glorot_uniform"`.
-        rematerialize: whether training keeps the block's inputs alone, and computes what is between
-            them and its output again in the backward pass (Chen et al. 2016), by default False. The
-            numbers are the same, the dropout too; a step takes about a third more time. In graphs
-            and under XLA, as `fit` has them, and eagerly.
-        self_attention, cross_attention: layers in the place of the default `MultiHeadAttention`;
-            Keras' own serve where there is no cache. They are called as `layer(x, memory)`: see
+        rematerialize: whether training stores only the block's inputs, and computes the values up
+            to its output again in the backward pass (Chen et al. 2016), by default False. Results
+            are the same, including dropout; a step takes about a third more time. Works eagerly, in
+            graphs and under XLA, which `fit` uses.
+        self_attention, cross_attention: layers instead of the default `MultiHeadAttention`; Keras'
+            own layers work if there is no cache. They are called as `layer(x, memory)`: see
             `EncoderBlock`.
-        feed_forward: a layer in the place of the default `PositionWiseFFN`.
+        feed_forward: a layer instead of the default `PositionWiseFFN`.
 
     Call arguments:
         inputs: `[B, T, D]`.
-        memory: the encoder's output `[B, S, D]`; None where `cache` holds its projection.
+        memory: the encoder's output `[B, S, D]`; None if `cache` holds its projection.
         inputs_mask, memory_mask: boolean `[B, T]`, `[B, S]`, True = a token; Keras fills them in
             from implicit masks.
-        attention_mask: boolean `[B, T, T]`, for the self-attention, besides the look-ahead mask.
+        attention_mask: boolean `[B, T, T]`, of the self-attention, besides the look-ahead mask.
         cross_attention_mask: boolean `[B, T, S]` or `[B, 1, S]`.
         attention_bias, cross_attention_bias: added to the scaled scores of either attention,
             broadcastable to `[B, N, T, T]` and `[B, N, T, S]`; see `EncoderBlock`.
         return_attention_scores: also return the pair of weights (self, cross).
-        use_causal_mask: whether a position is kept from seeing later ones.
+        use_causal_mask: whether to hide later positions.
         cache: a pair of caches (self, cross) from `init_cache`; the call then returns the new one
             last.
         cache_index: position of the first of the T inputs.
-        products: the products of `projections()`, see `Prepared`, for a loop of calls.
+        products: a `Prepared` of `projections()`, for a loop of calls.
 
     Returns:
-        `[B, T, D]`, in a tuple with what else was asked for.
+        `[B, T, D]`; a tuple if scores or caches are returned, too.
 
     Raises:
         ValueError: `num_heads` does not divide D; an `inputs_mask` or `memory_mask` that is not
@@ -461,7 +462,7 @@ class DecoderBlock(Block):
     def init_cache(self, memory: Tensor, rows: Index, length: int) -> State:
         """Caches for decoding `rows` sequences of `length` tokens over `memory [B, S, D]`.
 
-        `rows` is B times any factor; the projected memory is kept once for all of them.
+        `rows` is B times a factor; the projected memory is stored once for all of them.
 
         Raises:
             ValueError: the block is not built; the cross-attention has positions (`rotary`,
@@ -471,13 +472,13 @@ class DecoderBlock(Block):
         return self.self_attention.init_cache(rows, length), self.project_memory(memory)
 
     def project_memory(self, memory: Tensor) -> State:
-        """The cross-attention's part of `init_cache`: the projected memory."""
+        """The projected memory: the cross-attention's part of `init_cache`."""
         _check_built(self)
         cross = self.cross_attention
         if any(getattr(cross, name, None) for name in ("rotary", "sliding_window", "alibi")):
             raise ValueError(
-                "A cached cross-attention is not told where its queries stand, which `rotary`, "
-                "`alibi` and `sliding_window` depend on. Build `cross_attention` without them."
+                "A cached cross-attention does not know the positions of its queries. `rotary`, "
+                "`alibi` and `sliding_window` need them. Build `cross_attention` without them."
             )
         return cross.project_cache(memory)
 
@@ -582,7 +583,7 @@ class DecoderBlock(Block):
 
 
 def _keeps_shape(sublayer, shape):
-    """Whether it is known without a trace that a sublayer keeps the shape of its input."""
+    """Whether a sublayer is known, without a trace, to keep the shape of its input."""
     if sublayer is None:
         return True
     if type(sublayer) not in (MultiHeadAttention, PositionWiseFFN) or len(shape) != 3:
@@ -597,13 +598,13 @@ def _check_built(block):
 
 
 def _memory_mask(mask, inputs, memory):
-    shape = (None,) * len(inputs.shape) if memory is None else memory.shape  # in a cache, or there
+    shape = (None,) * len(inputs.shape) if memory is None else memory.shape  # None: in the cache
     return mask_of_positions("memory_mask", mask, shape, "cross_attention_mask")
 
 
 def _check_cache(cache, cache_index):
     if (cache is None) != (cache_index is None):
         raise ValueError(
-            "`cache` and `cache_index`, the position of the first of the inputs, go together. "
+            "Pass `cache` and `cache_index`, the position of the first input, together. "
             f"Received: cache={None if cache is None else 'given'}, cache_index={cache_index!r}."
         )

@@ -9,34 +9,34 @@ from keras import ops
 from keras_xfmr import functional
 from keras_xfmr.kernels import Seen
 
-LONG = 2**20  # T x S, from which on blocks are chosen: 1,024 queries of as many keys
+LONG = 2**20  # smallest T x S for blocks, such as 1,024 queries of as many keys
 
 
 def is_long(query, key):
     """Whether T x S is known and at least `LONG`."""
-    sizes = query.shape[1], key.shape[1]  # JAX has symbols where a length is not known
+    sizes = query.shape[1], key.shape[1]  # JAX has symbols for unknown lengths
     return all(isinstance(size, int) for size in sizes) and sizes[0] * sizes[1] >= LONG
 
 
 def is_symbolic(x):
-    """Whether only a shape is wanted, which is that of the plain way."""
+    """Whether only the output's shape is computed, for which blocks are not needed."""
     return isinstance(x, keras.KerasTensor)
 
 
 def overrides(layer, base, names):
-    """Whether a subclass, or the layer itself, has methods of its own in the place of these."""
+    """Whether a subclass, or the layer itself, overrides one of these methods."""
     methods = (getattr(getattr(layer, name), "__func__", None) for name in names)
     return any(method is not getattr(base, name) for method, name in zip(methods, names))
 
 
 def who_sees_whom(masks, window, scores):
-    """The masks of a call as a `kernels.Seen`, from which each block makes its own.
+    """The masks of a call as a `kernels.Seen`, from which each block computes its own mask.
 
     Args:
         masks: `attention_mask`, of rank 3 or 4; `query_mask`, `source_masks`, `document_ids`,
-            `position` and `use_causal_mask`, as `compute_mask_for_scores` takes them.
+            `position` and `use_causal_mask`, see `compute_mask_for_scores`.
         window: `sliding_window` of the layer, or None.
-        scores: `(B, N, T, S)`, None where not known.
+        scores: `(B, N, T, S)`, None where unknown.
     """
     mask = functional.combine_masks(masks["attention_mask"])
     if mask is not None:

@@ -22,8 +22,8 @@ class Highway(Layer):
 
     Args:
         activation: act, see `PositionWiseFFN`.
-        gate_bias: what b_g begins with: at -2 most of x is carried (Kim et al. 2016).
-        kernel_initializer: of W_t and W_g; by default normal with deviation 1 / sqrt(N), as ELMo's.
+        gate_bias: initial value of b_g: at -2 most of x passes unchanged (Kim et al. 2016).
+        kernel_initializer: of W_t and W_g; by default normal with deviation 1 / sqrt(N) (ELMo).
 
     Call arguments:
         inputs: `[..., N]`.
@@ -100,18 +100,18 @@ class CharacterCNN(Layer):
         for each width w:  y_w = act(max over places of the convolution of width w)
         x = projection(highways(concatenation of all y_w))
 
-    A mask of the words is passed on; no word depends on another. Override `pool` for another
+    Passes on a mask of the words; no word depends on another. Override `pool` for another
     reduction over the places.
 
     Args:
-        projection_dim: P. Where it is N, there is no projection, as in the original.
+        projection_dim: P. If P is N, there is no projection, as in the original.
         filters: pairs of a width and a number of filters; N is the sum of the numbers.
         character_dim: E.
-        num_highway: `Highway` layers.
-        num_characters: ids of characters, among them 0, padding, whose vector is 0 and no weight.
+        num_highway: number of `Highway` layers.
+        num_characters: number of character ids. Id 0 is padding; its vector is 0 and no weight.
         activation: act, also of the highways.
-        kernel_initializer: of the convolutions, the highways and the projection; by default those
-            of ELMo: uniform in -0.05 .. 0.05, and normal with deviation 1 / sqrt(N).
+        kernel_initializer: of the convolutions, the highways and the projection; by default as in
+            ELMo: uniform in -0.05 .. 0.05, and normal with deviation 1 / sqrt(N).
 
     Call arguments:
         inputs: character ids `[B, T, C]`, C at least the greatest width; see
@@ -121,7 +121,7 @@ class CharacterCNN(Layer):
         `[B, T, P]`.
 
     Raises:
-        ValueError: sizes that are not positive, filters wider than a word.
+        ValueError: sizes that are not positive, or filters wider than a word.
 
     Example:
 
@@ -170,8 +170,8 @@ class CharacterCNN(Layer):
         widest = max(width for width, _ in self.filters)
         if characters is None or characters < widest:
             raise ValueError(
-                f"Words must have at least {widest} characters, the width of a filter, and as many "
-                f"in each batch. Received: shape {tuple(input_shape)}."
+                f"Words must have at least {widest} characters, the width of a filter, and "
+                f"the same number in each batch. Received: shape {tuple(input_shape)}."
             )
         total = sum(count for _, count in self.filters)
         uniform = keras.initializers.RandomUniform(-0.05, 0.05)
@@ -225,9 +225,9 @@ class CharacterCNN(Layer):
         return ops.reshape(x, (rows, words, self.projection_dim))
 
     def pool(self, features: Tensor) -> Tensor:
-        """The largest of each filter `[B T, n]`, of a convolution `[B T, places, n]`.
+        """The maximum of each filter `[B T, n]`, from a convolution `[B T, places, n]`.
 
-        Override it for another choice, such as the mean.
+        Override it for another reduction, such as the mean.
         """
         return ops.max(features, axis=1)
 
@@ -240,10 +240,10 @@ class CharacterCNN(Layer):
 
 
 def check_filters(filters):
-    """Pairs of a width and a number of filters, as a configuration can hold them.
+    """Pairs of a width and a number of filters, in a form for configurations.
 
     Raises:
-        ValueError: they are no pairs of positive integers, or there are none.
+        ValueError: they are not pairs of positive integers, or there are none.
     """
     listed = filters if isinstance(filters, (list, tuple)) else []
     pairs = [list(pair) if isinstance(pair, (list, tuple)) else [] for pair in listed]

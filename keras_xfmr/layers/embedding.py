@@ -16,7 +16,7 @@ from keras_xfmr.common.types import Config, Ids, Initializer, Shape, Tensor
 from keras_xfmr.layers.base import Checked, refuse_quantized
 from keras_xfmr.layers.projections import SavesLora, times_transposed
 
-QUANTIZED = "Keras would leave out its factor and its logits"
+QUANTIZED = "Keras would ignore its factor and its logits"
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -36,18 +36,18 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
 
     Call arguments:
         inputs: integer ids `[B, T]`, or with `reverse=True` vectors `[B, T, D]`, whose implicit
-            mask goes on to the logits.
+            mask is passed on to the logits.
         reverse: whether to project vectors to logits.
-        validate: whether to look at the ids; a model that did so passes False.
-        product: of a `Prepared`, for a loop of calls in reverse.
+        validate: whether to check the ids; a model that has checked them passes False.
+        product: a product of `Prepared`, for a loop of calls with `reverse=True`.
 
     Returns:
         `[B, T, D]`, or `[B, T, V]` in reverse.
 
     Raises:
-        ValueError: ids that are not whole numbers; ids outside 0 .. V-1, wherever their values are
-            known (in eager execution). Inside a compiled graph they cannot be seen, so check data
-            by `keras_xfmr.text.check_ids`.
+        ValueError: ids that are not whole numbers, or known ids outside 0 .. V-1 (in eager
+            execution). A compiled graph cannot check them, so check data with
+            `keras_xfmr.text.check_ids`.
 
     Example:
 
@@ -94,12 +94,12 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
         return {**config, "scale": self.scale}
 
     def quantize(self, *args, **kwargs) -> None:
-        """Refused, by a dtype policy too: Keras' quantized table has no factor and no reverse."""
+        """Refused, also by a dtype policy: Keras' quantized table ignores factor and reverse."""
         refuse_quantized(self, QUANTIZED)
 
     def prepare(self, rows: int | None = None) -> Callable[[Tensor], Tensor]:
-        """The product with the table `[V, D]`, in the precision of the logits, for `Prepared`."""
-        # `Embedding` turns autocasting off, so that the table is float32 inside other layers.
+        """The product with the table `[V, D]` in the dtype of the logits, for `Prepared`."""
+        # `Embedding` turns autocasting off, so the table is float32 inside other layers.
         return functools.partial(_logits, table=ops.cast(self.embeddings, self.compute_dtype))
 
     def call(
@@ -119,7 +119,7 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
         return vectors if factor == 1.0 else vectors * ops.cast(factor, vectors.dtype)
 
     def check_ids(self, token_ids: Ids) -> None:
-        """Raises ValueError where the values are known and one is not a row of the table."""
+        """Raises ValueError if the values are known and one is not a row of the table."""
         if not functional.could_be_ids(token_ids):
             dtype = keras.backend.standardize_dtype(token_ids.dtype)
             raise ValueError(
@@ -140,8 +140,8 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
     def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         """Ids are masked where they are 0, with `mask_zero=True`; vectors keep their mask.
 
-        Keras asks after the call, and does not say with which arguments that was. Vectors are
-        floats whose last axis is D, of three axes at least: float32 ids `[B, T]` may have T = D.
+        Keras calls this after `call`, without the arguments of `call`. Vectors are floats with at
+        least three axes, the last of which is D: float32 ids `[B, T]` may have T = D.
         """
         floats = "float" in keras.backend.standardize_dtype(inputs.dtype)
         wide = len(inputs.shape) > 2 or not functional.could_be_ids(inputs)
@@ -169,6 +169,6 @@ def _logits(x, table):
     """`[..., D]` to `[..., V]`."""
     if len(x.shape) > 2:
         return ops.matmul(x, ops.transpose(table))
-    # The rows of a step of decoding. To transpose 32,000 x 512 once takes as long as four steps of
-    # 64 rows, and TensorFlow's product with a transposed view of it is two to four times as slow.
+    # A step of decoding has few rows. Transposing 32,000 x 512 once takes as long as four steps of
+    # 64 rows, and TensorFlow's product with a transposed view is two to four times slower.
     return times_transposed(x, table)

@@ -39,7 +39,7 @@ class PositionWiseFFN(Layer):
 
     Call arguments:
         inputs: `[B, T, D]`.
-        products: the products of `projections()`, see `Prepared`, for a loop of calls.
+        products: a `Prepared` of `projections()`, for a loop of calls.
 
     Returns:
         `[B, T, output_dim]`.
@@ -121,7 +121,7 @@ class PositionWiseFFN(Layer):
         return layer
 
     def projections(self) -> list[keras.layers.Layer]:
-        """The dense layers, for `Prepared`; a subclass may have others in their place."""
+        """The dense layers, for `Prepared`; a subclass may return others."""
         names = ("inner_dense", "gate_dense", "output_dense")
         layers = (getattr(self, name, None) for name in names)
         return [layer for layer in layers if isinstance(layer, AdaptableDense)]
@@ -133,7 +133,7 @@ class PositionWiseFFN(Layer):
         return project(self.output_dense, self.dropout(inner, training=training), products)
 
     def activate(self, inputs: Tensor, products: Prepared | None = None) -> Tensor:
-        """The inner features `[B, T, F]`; override it for another nonlinearity."""
+        """The inner features `[B, T, F]`; override it for another activation."""
         inner = project(self.inner_dense, inputs, products)
         if self.gated:
             return self._activate(project(self.gate_dense, inputs, products)) * inner

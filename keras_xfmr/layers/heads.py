@@ -1,4 +1,4 @@
-"""What stands on an encoder: the masked language model's head.
+"""Layers on top of an encoder: the head of a masked language model.
 
 B batch, T length, D d_model, V vocab_size
 """
@@ -89,7 +89,7 @@ class MaskedLMTransform(Layer):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class VocabularyBias(Layer):
-    """logits + b: the bias of an output that is tied to a token table.
+    """logits + b: the bias of an output whose weights are tied to a token table.
 
     Call arguments:
         logits: `[..., V]`.
@@ -110,7 +110,7 @@ class VocabularyBias(Layer):
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
     def get_config(self) -> Config:
-        return super().get_config()  # Keras' own default refuses a policy in the place of a name
+        return super().get_config()  # Keras' default refuses a policy instead of a name
 
     def call(self, logits: Tensor) -> Tensor:
         return logits + self.bias

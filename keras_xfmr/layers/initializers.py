@@ -4,7 +4,7 @@ import keras
 
 
 def copy_initializer(initializer):
-    """A fresh copy of an initializer: a shared seeded one would give equal weights.
+    """A copy of an initializer: a shared one with a seed would give equal weights.
 
     Anything else, such as a function `f(shape, dtype)`, is returned unchanged.
     """

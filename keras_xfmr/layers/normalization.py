@@ -1,4 +1,4 @@
-"""Layer normalization over the last axis, phrased for the backend."""
+"""Layer normalization over the last axis, with backend-specific kernels."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ class LayerNorm(Checked, keras.layers.LayerNormalization):
         super().__init__(axis=axis, epsilon=check_epsilon("epsilon", epsilon), **kwargs)
 
     def call(self, inputs: Tensor) -> Tensor:
-        rms_scaling = getattr(self, "rms_scaling", False)  # of Keras' layer, to be removed there
+        rms_scaling = getattr(self, "rms_scaling", False)  # deprecated in Keras' layer
         if rms_scaling or not _is_last_axis(self.axis, inputs):
             return super().call(inputs)
         outputs = kernels.layer_norm(inputs, self.gamma, self.beta, self.epsilon)

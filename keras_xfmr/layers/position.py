@@ -1,4 +1,4 @@
-"""Where a token stands: added sinusoids, an added learned table, rotated queries and keys.
+"""Token positions: added sinusoids, an added learned table, rotated queries and keys.
 
 B batch, T length, N heads, H head_dim, D d_model
 """
@@ -17,8 +17,8 @@ from keras_xfmr.layers.base import Layer
 class PositionalEncoding(Layer):
     """x + PE, PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)).
 
-    Vaswani et al. 2017, section 3.5. There is no table and no longest length. The other layouts
-    are described at `functional.sinusoidal_encoding`.
+    Vaswani et al. 2017, section 3.5. There is no table and no maximum length. For the other layouts
+    see `functional.sinusoidal_encoding`.
 
     Args:
         layout: `"interleaved"` (the paper), `"halves"` (Hugging Face's Marian) or
@@ -29,11 +29,11 @@ class PositionalEncoding(Layer):
         inputs: `[B, T, D]`.
         offset: position of the first element, a number, scalar tensor or tensor `[B]`; a decoder
             that reads one token at a time passes its step.
-        positions: integers `[B, T]` in the place of offset .. offset + T - 1, such as those of
-            packed documents; in 0 .. T - 1.
+        positions: integers `[B, T]` in 0 .. T - 1 instead of offset .. offset + T - 1, such as
+            those of packed documents.
 
     Returns:
-        `[B, T, D]`, the codes rounded from float32 to the dtype of `inputs`.
+        `[B, T, D]`, the encodings rounded from float32 to the dtype of `inputs`.
 
     Raises:
         ValueError: an unknown layout, or an odd D with a halves layout.
@@ -76,7 +76,7 @@ class PositionalEncoding(Layer):
         return inputs + ops.cast(codes, inputs.dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        _check_rank(input_shape, 3)  # Keras calls this alone for a `keras.Input`
+        _check_rank(input_shape, 3)  # Keras calls only this method for a `keras.Input`
         return input_shape
 
 
@@ -91,17 +91,17 @@ class PositionEmbedding(Layer):
     Call arguments:
         inputs: `[B, T, D]`, T at most `max_length`.
         offset: position of the first element, an integer or scalar tensor, not negative; or a
-            tensor `[B]`, where what stands before position 0, padding, gets the vector of 0.
-        positions: integers `[B, T]` in the place of offset .. offset + T - 1, such as those of
-            packed documents; in 0 .. T - 1.
+            tensor `[B]`, where negative positions (padding) get the vector of position 0.
+        positions: integers `[B, T]` in 0 .. T - 1 instead of offset .. offset + T - 1, such as
+            those of packed documents.
 
     Returns:
         `[B, T, D]`.
 
     Raises:
-        ValueError: offset + T is larger than `max_length`, or the offset negative, wherever they
-            are known. A length that is known only when a compiled graph runs fails there, in the
-            backend's words; an offset that is known only then is not checked.
+        ValueError: offset + T is larger than `max_length`, or the offset is negative, if they are
+            known. If a compiled graph gets a length only at run time, the backend raises its own
+            error; such an offset is not checked.
 
     Example:
 
@@ -143,9 +143,9 @@ class PositionEmbedding(Layer):
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
         if isinstance(offset, int):
-            # `slice` fails where there are too few rows. A lookup under XLA would take the last one
-            # for all; an index `[offset : offset + length]` may give a single row, which a sum
-            # gives to all, and a reshape after it is optimized away.
+            # `slice` fails if there are too few rows. A lookup under XLA would repeat the last
+            # row. An index `[offset : offset + length]` may return a single row, which a sum
+            # broadcasts; a reshape after it is optimized away.
             table = ops.convert_to_tensor(self.embeddings)
             rows = ops.slice(table, (offset, 0), (length, table.shape[1]))
             if positions is not None:
@@ -163,7 +163,7 @@ class PositionEmbedding(Layer):
     def _check_length(self, length, offset):
         length = functional.concrete_value(length)
         start = functional.concrete_value(offset)
-        several = start is not None and np.ndim(start)  # of rows that may begin with padding
+        several = start is not None and np.ndim(start)  # rows that may begin with padding
         start = 0 if start is None else int(np.max(start, initial=0) if several else start)
         if start < 0:
             raise ValueError(f"`offset` must not be negative. Received: offset={start}.")
@@ -186,8 +186,8 @@ class PositionEmbedding(Layer):
 class RotaryEmbedding(Layer):
     """Rotates each pair of features by p * theta_i, theta_i = 10000^(-2i/H).
 
-    Su et al. 2021, equation 34: the product of a rotated query and key depends on the distance of
-    their positions alone. Give it to `MultiHeadAttention(rotary=RotaryEmbedding())`.
+    Su et al. 2021, equation 34: the product of a rotated query and key depends only on the distance
+    of their positions. Pass it as `MultiHeadAttention(rotary=RotaryEmbedding())`.
 
     Args:
         max_wavelength: the base of the angles.
@@ -239,17 +239,17 @@ class RotaryEmbedding(Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         _check_rank(input_shape, 4)
         if input_shape[-1] is not None:
-            functional.rotary_angles(1, input_shape[-1])  # refuses an odd one
+            functional.rotary_angles(1, input_shape[-1])  # raises for an odd size
         return input_shape
 
 
 def _check_offset(offset):
-    """Refuses what Keras has cast to half precision, where position 257 is 256."""
+    """Refuses an offset that Keras has cast to half precision, where position 257 is 256."""
     dtype = keras.backend.standardize_dtype(getattr(offset, "dtype", "int32"))
     if "float16" in dtype:
         raise ValueError(
-            "`offset` must be an integer, or a float32 tensor: half precision takes position 257 "
-            f"for 256. Received: dtype {dtype}."
+            "`offset` must be an integer, or a float32 tensor: half precision rounds position 257 "
+            f"to 256. Received: dtype {dtype}."
         )
 
 

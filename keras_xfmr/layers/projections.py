@@ -1,4 +1,4 @@
-"""Dense layers as products of two matrices, and those matrices computed once for a whole loop.
+"""Dense layers as products of two matrices, which a loop can prepare once.
 
 R rows, D features in, F features out, N heads, H head_dim
 """
@@ -13,15 +13,15 @@ from keras import ops
 
 from keras_xfmr.common.types import Mixin
 
-# For so many rows XLA:CPU reads a matrix that lies transposed up to 1.7 times as fast.
+# For so many rows XLA:CPU reads a transposed matrix up to 1.7 times faster.
 FEW_ROWS = range(3, 33)
 
 
 class SavesLora(Mixin):
-    """A mixin of Keras' layers that saves low-rank updates beside the merged kernel.
+    """A mixin for Keras' layers that saves low-rank updates beside the merged kernel.
 
-    Keras saves the sum alone, and sets A and B to 0 where it is loaded, from where neither has a
-    gradient: training would go on without a change.
+    Keras saves only the sum, and loads A and B as 0. Then neither has a gradient, and training
+    would change nothing.
     """
 
     updates = ("lora_kernel_a", "lora_kernel_b")
@@ -52,7 +52,7 @@ class SavesLora(Mixin):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class AdaptableDense(SavesLora, keras.layers.Dense):
-    """`keras.layers.Dense` whose low-rank updates outlive saving."""
+    """`keras.layers.Dense` that saves its low-rank updates."""
 
     def prepare(self, rows=None):
         """The product with the kernel `[D, F]`, for `Prepared`."""
@@ -72,8 +72,8 @@ class AdaptableDense(SavesLora, keras.layers.Dense):
 class RowDense(SavesLora, keras.layers.EinsumDense):
     """A dense layer over the last axes of its input, as one product of two matrices.
 
-    `EinsumDense` on `[B, T, D]` multiplies a batch of matrices, whose gradient is a batch of
-    kernels that has to be summed.
+    `EinsumDense` on `[B, T, D]` multiplies a batch of matrices. Its gradient is a batch of kernels
+    that must be summed.
     """
 
     def __init__(self, contracted, output_axes, *, use_bias=True, **kwargs):
@@ -89,7 +89,7 @@ class RowDense(SavesLora, keras.layers.EinsumDense):
     def build(self, input_shape):
         super().build((None, *input_shape[-self._contracted :]))
         axes = {axis: input_shape[axis] for axis in range(-self._contracted, 0)}
-        self.input_spec = keras.InputSpec(axes=axes)  # Keras' speaks of rows, not of the call's
+        self.input_spec = keras.InputSpec(axes=axes)  # Keras' describes the matrix of rows
 
     def prepare(self, rows=None):
         """The product with the kernel as a matrix, `[D, N H]` for a kernel `[D, N, H]`."""
@@ -115,29 +115,28 @@ class RowDense(SavesLora, keras.layers.EinsumDense):
 
 
 def _product(matrix, rows):
-    """The function from `x [R, D]` to `x` times `matrix [D, F]`, for R = `rows` where known."""
+    """The function from `x [R, D]` to `x` times `matrix [D, F]`; R = `rows` if known."""
     if rows in FEW_ROWS:
         return functools.partial(times_transposed, transposed=ops.transpose(matrix))
     return lambda x: ops.matmul(x, matrix)
 
 
 def times_transposed(x, transposed):
-    """`x [R, D]` times the transpose of `transposed [F, D]`, which is read as it lies."""
+    """`x [R, D]` times the transpose of `transposed [F, D]`, without transposing it."""
     return ops.transpose(ops.matmul(transposed, ops.transpose(x)))
 
 
 class Prepared:
-    """The products with some layers' matrices, made once and handed to the calls that use them.
+    """The products with some layers' matrices, prepared once for a loop of calls.
 
-    For the body of a loop whose weights do not change. A cast or a transposition is then made once
-    and not at every step, and what is left in the loop is a product with a plain matrix: with a
-    matrix that is the view of a kernel `[D, N, H]`, XLA:CPU makes the product of a single row a
-    scalar loop over columns.
+    For the body of a loop whose weights do not change. A cast or a transposition is then done once,
+    not at every step, and the loop multiplies by a plain matrix. With a view of a kernel
+    `[D, N, H]` instead, XLA:CPU computes the product of a single row by a scalar loop over columns.
 
     Args:
         layers: each has `prepare(rows)`, a function from `[R, D]` to `[R, F]`, and a call argument
             `product`, such a function.
-        rows: R inside the loop, where it is known: for few rows the matrices are transposed.
+        rows: R inside the loop, if known: for few rows the matrices are transposed.
 
     Example::
 
@@ -151,12 +150,12 @@ class Prepared:
         self._products = {layer: layer.prepare(rows) for layer in layers}
 
     def of(self, layer):
-        """The product of a layer, or None."""
+        """The product for a layer, or None."""
         return self._products.get(layer)
 
 
 def project(layer, inputs, products=None, **arguments):
-    """`layer(inputs)`, with its product of `products`, a `Prepared` or None, where it has one."""
+    """`layer(inputs)`, with the layer's product from `products` (a `Prepared` or None), if any."""
     product = None if products is None else products.of(layer)
     if product is not None:
         arguments["product"] = product
@@ -164,9 +163,9 @@ def project(layer, inputs, products=None, **arguments):
 
 
 def handed(function, products):
-    """`{"products": products}`, or nothing where there are none or `function` does not take them.
+    """`{"products": products}`, or nothing if there are none or `function` does not take them.
 
-    A subclass may override a step of a call without them: it is right, and as fast as in training.
+    A subclass may override a method without this argument: results are the same, but slower.
     """
     if products is None or "products" not in inspect.signature(function).parameters:
         return {}

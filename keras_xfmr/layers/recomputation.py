@@ -1,4 +1,4 @@
-"""A layer's activations, computed again in the backward pass instead of being kept."""
+"""Computes a layer's activations again in the backward pass instead of storing them."""
 
 import weakref
 
@@ -9,15 +9,15 @@ from keras_xfmr import kernels
 
 
 def recomputed(method, **arguments):
-    """What a method of a layer returns; what it computes on the way is not kept for the gradient.
+    """The result of a layer's method, without storing intermediate values for the gradient.
 
     Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". The method must read no state
-    but the layer's variables, whose values it is given: the second computation therefore draws the
-    dropout of the first, and a variable that the method changes is changed once.
+    except the layer's variables. It gets their values as arguments, so the second computation draws
+    the same dropout as the first, and a variable that the method changes is changed only once.
 
     Args:
-        method: of a built layer.
-        **arguments: tensors, and others, which are the same in both computations.
+        method: method of a built layer.
+        **arguments: tensors, and other values, which are the same in both computations.
     """
     layer = method.__self__
     tensors = {name: x for name, x in arguments.items() if ops.is_tensor(x)}
@@ -28,7 +28,7 @@ def recomputed(method, **arguments):
 
 
 class _Run:
-    """The method as a function of values and tensors. TensorFlow may keep it: it holds no layer."""
+    """The method as a function of values and tensors. Holds no layer: TensorFlow may keep it."""
 
     def __init__(self, method, names, others):
         self._method, self._names, self._others = weakref.WeakMethod(method), names, others
@@ -52,7 +52,7 @@ class _Run:
         return [*keras.tree.flatten(output), *(after[i] for i in changed), *scope.losses]
 
     def finish(self, layer, outputs):
-        """The method's output. The layer's variables and losses become those of the call."""
+        """The method's output. Assigns the variables and adds the losses of the call."""
         count = len(keras.tree.flatten(self._structure))
         state = outputs[count : count + len(self._changed)]
         for i, value in zip(self._changed, state):
@@ -63,13 +63,13 @@ class _Run:
 
 
 def _values(layer):
-    """Of the layer's variables, in the precision that they are kept in."""
+    """The values of the layer's variables, in their own dtype."""
     read = lambda: [ops.convert_to_tensor(v) for v in layer.variables]  # noqa: E731
     return read() if layer.compute_dtype == layer.variable_dtype else _within(read, autocast=False)
 
 
 def _within(function, training=None, **arguments):
-    """The function called in the precision of a layer with these arguments."""
+    """Calls the function in the dtype scope of a layer with these arguments."""
     return _Within(function, name="recomputed", **arguments)(
         ops.zeros((), "int32"), training=training
     )

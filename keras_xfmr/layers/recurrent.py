@@ -1,4 +1,4 @@
-"""Long short-term memory whose output is projected.
+"""LSTM with a projected output.
 
 B batch, T length, D features in, U units, P projection_dim
 """
@@ -27,18 +27,18 @@ class ProjectedLSTMCell(Layer):
         c' = clip(sigmoid(f + forget_bias) c + sigmoid(i) tanh(j))
         h' = clip((sigmoid(o) tanh(c')) W_p)
 
-    The four gates stand in W, R and b in the order of TensorFlow's `LSTMCell`, i, j, f, o, as
-    published weights of ELMo have them; `keras.layers.LSTM` has i, f, j, o, and its forget bias is
-    a part of b. A step computes c in float32 whatever the policy, and returns it in the dtype that
-    it was given: `keras.layers.RNN` keeps all states in that of the policy.
+    The gates in W, R and b have the order of TensorFlow's `LSTMCell`, i, j, f, o, which published
+    weights of ELMo use. `keras.layers.LSTM` has the order i, f, j, o, and adds its forget bias to
+    b. A step computes c in float32 for every dtype policy, and returns it in the dtype of its input
+    state: `keras.layers.RNN` stores all states in the dtype of the policy.
 
     Args:
         units: U, the size of the cell state.
         projection_dim: P, the size of the output.
-        cell_clip: the highest absolute value of c', or None.
-        projection_clip: that of h', or None.
-        forget_bias: is added to f and is no weight.
-        use_bias: whether there is b.
+        cell_clip: the maximum absolute value of c', or None.
+        projection_clip: the maximum absolute value of h', or None.
+        forget_bias: a constant added to f; it is no weight.
+        use_bias: whether to use b.
         kernel_initializer, recurrent_initializer, projection_initializer: of W, R and W_p.
 
     Call arguments:
@@ -116,7 +116,7 @@ class ProjectedLSTMCell(Layer):
         )
 
     def input_product(self, inputs: Tensor) -> Tensor:
-        """x W + b `[..., 4 U]`, with the forget bias, which needs no other step."""
+        """x W + b `[..., 4 U]`, with the forget bias: the part that depends on no other step."""
         features = inputs.shape[-1]
         z = ops.matmul(ops.reshape(inputs, (-1, features)), ops.cast(self.kernel, inputs.dtype))
         forget = ops.repeat(ops.array([0.0, 0.0, self.forget_bias, 0.0]), self.units)
@@ -134,10 +134,10 @@ class ProjectedLSTMCell(Layer):
         """All steps: `input_product`s `[T, B, 4 U]` to outputs `[T, B, P]` and the last states.
 
         Args:
-            z: what `input_product` returned.
+            z: result of `input_product`.
             states: the first h and c.
             mask: bool `[T, B, 1]`, False where a row keeps its states, or None.
-            training: whether gradients will be taken, for speed alone.
+            training: whether gradients will be computed; it affects only speed.
         """
         h, c = states
         return kernels.projected_lstm(
@@ -166,17 +166,17 @@ class ProjectedLSTMCell(Layer):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class ProjectedLSTM(Layer):
-    """`ProjectedLSTMCell` over rows, with the input product of all steps outside the loop.
+    """`ProjectedLSTMCell` over sequences, with the input product of all steps outside the loop.
 
-    Masked steps keep the state, and return zeros: padding changes nothing, wherever it stands. The
-    cell state c is float32 whatever the policy.
+    Masked steps keep the state and return zeros, so padding changes nothing at any position. The
+    cell state c is float32 for every dtype policy.
     Override `get_initial_state` for another first state, such as a learned one.
 
     Args:
         units: U.
         projection_dim: P.
-        go_backwards: whether the last step is read first. The outputs stay in the order of the
-            inputs, where those of `keras.layers.LSTM` are then turned.
+        go_backwards: whether to read the last step first. The outputs keep the order of the inputs;
+            `keras.layers.LSTM` reverses them.
         return_state: whether to return the last h and c, too.
         **kwargs: the other arguments of `ProjectedLSTMCell`, and those of a layer.
 
@@ -189,7 +189,7 @@ class ProjectedLSTM(Layer):
         `[B, T, P]`; with `return_state` also h `[B, P]` and c `[B, U]`.
 
     Raises:
-        ValueError: as of the cell.
+        ValueError: as for the cell.
 
     Example:
 
@@ -268,7 +268,7 @@ class ProjectedLSTM(Layer):
         return (outputs, *states) if self.return_state else outputs
 
     def get_initial_state(self, batch_size: Index | None = None) -> list[Tensor]:
-        """h `[B, P]` and c float32 `[B, U]` of a call without: zeros; override it for others."""
+        """Zeros h `[B, P]` and c float32 `[B, U]`; override it for another default first state."""
         return self.cell.get_initial_state(batch_size)
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Any:

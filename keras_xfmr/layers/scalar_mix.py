@@ -1,4 +1,4 @@
-"""One vector from those of several layers.
+"""A weighted mean of the vectors of several layers.
 
 B batch, T length, D features, L layers
 """
@@ -22,12 +22,12 @@ class ScalarMix(Layer):
     w begins at 0, the plain mean, and gamma at 1. Override `compute_layer_weights` for another s.
 
     Args:
-        layer_dropout_rate: probability with which a step of training leaves out a layer (Kondratyuk
-            and Straka 2019): its w is then minus infinity. At least one layer stays.
+        layer_dropout_rate: probability that a training step drops a layer (Kondratyuk and Straka
+            2019): its w is then minus infinity. At least one layer stays.
         l2: factor of the sum of w^2 that is added to the loss.
-        layer_norm: whether each h_j is normalized, (h - mean) / sd of the D features of a position,
-            without weights. The original's norm takes the mean over all words of the batch, so that
-            a vector depends on the other rows.
+        layer_norm: whether to normalize each h_j, (h - mean) / sd of the D features of a position,
+            without weights. The original takes the mean over all words of the batch, so a vector
+            depends on the other rows there.
         seed: seed of the dropout.
 
     Call arguments:
@@ -37,8 +37,8 @@ class ScalarMix(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: the inputs are no list, or of another number of layers than at the first call; a
-            rate is outside [0, 1).
+        ValueError: the inputs are not a list, or not as many layers as in the first call; a rate is
+            outside [0, 1).
 
     Example:
 
@@ -83,7 +83,7 @@ class ScalarMix(Layer):
             input_shape[0], (list, tuple)
         ):
             raise ValueError(
-                "Expected a list of the layers' vectors, each [B, T, D]. Received: one shape "
+                "Expected a list of the layers' vectors, each [B, T, D]. Received: a single shape "
                 f"{input_shape}."
             )
         self.weight = self.add_weight(
@@ -95,11 +95,11 @@ class ScalarMix(Layer):
         self.gamma = self.add_weight(name="gamma", shape=(), initializer="ones")
 
     def layer_weights(self) -> np.ndarray:
-        """s `[L]`, NumPy float32: how much of each layer the mix takes."""
+        """s `[L]`, NumPy float32: the weight of each layer in the mix."""
         return ops.convert_to_numpy(self.compute_layer_weights())
 
     def compute_layer_weights(self, training: bool | None = None) -> Tensor:
-        """s `[L]`, float32, of which `training` may leave out layers; override it for another s."""
+        """s `[L]`, float32; with `training` layers may be dropped. Override it for another s."""
         weight = ops.cast(self.weight, "float32")
         if training and self.layer_dropout_rate:
             drawn = keras.random.uniform(ops.shape(weight), seed=self.seed_generator)

@@ -7,7 +7,7 @@ from keras import ops
 
 
 class SharedRows:
-    """Puts the F query rows of a cache row side by side, and back.
+    """Groups the F query rows of a cache row, and splits them again.
 
     One product then reads each key once, and nothing is repeated in memory.
 
@@ -16,7 +16,7 @@ class SharedRows:
         batch: B.
 
     Raises:
-        ValueError: the rows of the query are no multiple of B.
+        ValueError: the rows of the query are not a multiple of B.
     """
 
     def __init__(self, query, batch):
@@ -26,7 +26,7 @@ class SharedRows:
         nonempty = max(batch, 1) if known else ops.maximum(batch, 1)
         if known and self._rows % nonempty:
             raise ValueError(
-                "The query must have a batch of the cache's times any factor. "
+                "The batch of the query must be a multiple of the cache's. "
                 f"Received: {self._rows} rows for a cache of {batch}."
             )
         self._factor = self._rows // nonempty
@@ -40,7 +40,7 @@ class SharedRows:
     def group_mask(self, mask):
         """A mask or bias of `[..., T, S]` to `[..., F * T, S]`.
 
-        It has the cache's rows, or one; or the query's, where both numbers are known.
+        It has the rows of the cache, one row, or the rows of the query (if both numbers are known).
         """
         if mask is None or mask.shape[-2] == 1 and not self._is_of_query(mask):
             return mask

@@ -1,5 +1,4 @@
-"""What stands beside a model in `compile` and `fit`: losses, metrics, schedules, optimizers,
-callbacks, strategies."""
+"""Losses, metrics, schedules, optimizers, callbacks and strategies for `compile` and `fit`."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""The mean of a model's weights in several files."""
+"""The mean of a model's weights over several files."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ def average_weights(paths: Sequence[Path], model: keras.Model | None = None) -> 
 
     Vaswani et al. 2017, section 6.1; Izmailov et al. 2018.
 
-    The files are read one after the other: memory is that of two models.
+    The files are read one after the other, so memory is that of two models.
 
     Args:
         paths: files of one model, `.keras` or `.weights.h5`, such as the last five that
             `keras.callbacks.ModelCheckpoint("{epoch}.keras")` wrote.
-        model: what the weights belong to. None: the model in the first file, which has to be a
+        model: the model of the weights. None: the model in the first file, which must be a
             `.keras` file.
 
     Returns:
-        The model, with the mean of its weights. Those that are no floating-point numbers, such as
-        states of random seeds, are those of the last file.
+        The model with the mean of its weights. Weights that are not floating-point numbers, such as
+        states of random seeds, come from the last file.
 
     Raises:
-        ValueError: no path, or files of another model; the model has its own weights then.
+        ValueError: no path, or files of another model; the model then has its own weights.
 
     Example::
 

@@ -23,47 +23,47 @@ ASIDE = re.compile(r"writing-backup-\d+")  # of a process
 class BackupAndRestore(keras.callbacks.BackupAndRestore):
     """`keras.callbacks.BackupAndRestore` that loses nothing when the process is killed.
 
-    Keras' own overwrites its files in place (a kill while it writes leaves half a backup, or new
-    weights beside an old epoch number) and starts a broken epoch again from its first batch. Here
-    every backup is a folder of two files. They are written aside and moved into it, the metadata
-    last, and a folder without metadata is no backup. A `data` object goes on at the very batch: the
-    weights at the end are those of a run that was never broken.
+    Keras' own overwrites its files in place (a kill during writing leaves half a backup, or new
+    weights with an old epoch number), and repeats an interrupted epoch from its first batch. Here
+    every backup is a folder of two files. They are written elsewhere and moved into it, the
+    metadata last; a folder without metadata is no backup. With `data` training resumes at the exact
+    batch, and the final weights equal those of a run without interruption.
 
-    An epoch that was broken is ended first, by a `fit` of its own, without validation; then the
-    outer `fit` goes on with whole epochs. The history that `fit` returns has the epochs before the
-    kill too. Of a broken one it has what its rest averages to, and NaN for what was not measured.
-    Other callbacks do not see that rest: what changes the training at every batch, such as a
-    schedule of the learning rate, belongs in the optimizer, and weights in the data, not in
-    `class_weight`. They start again when a run is resumed: Keras' `EarlyStopping` and
-    `ModelCheckpoint` have then forgotten the best value so far.
+    The rest of an interrupted epoch runs first, in its own `fit`, without validation. Then the
+    outer `fit` continues with whole epochs. The history of `fit` includes the epochs before the
+    kill. For an interrupted epoch it has the averages of its rest, and NaN for quantities that were
+    not measured. Other callbacks do not see that rest. So put changes at every batch, such as a
+    schedule of the learning rate, into the optimizer, and weights into the data, not into
+    `class_weight`. Other callbacks start again in a resumed run: Keras' `EarlyStopping` and
+    `ModelCheckpoint` forget the best value so far.
 
-    This callback stands before those that put other weights into the model at the end of an epoch,
-    such as `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`: behind them it would back up the
-    averages, and a resumed run would train on from these.
+    Put this callback before those that change the model's weights at the end of an epoch, such as
+    `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`. After them it would back up the averages,
+    and a resumed run would continue from the averages.
 
     With several workers (`MultiWorkerStrategy`) the first one, the chief, writes the backups, and
-    all take them up. They need one folder that all of them see. Where a worker is lost the others
+    all workers restore them, from one folder that all of them see. If a worker is lost, the others
     end with an error; start all of them again.
 
-    Only what this class wrote is removed: the two files of a backup, and a folder where nothing
-    else is in it. Other files and folders stay, wherever they lie.
+    It removes only its own files: the two files of a backup, and a folder if nothing else is in it.
+    Other files and folders stay.
 
     Args:
         backup_dir: folder for the backups. They are removed when training ends, and the folder too
             if it is then empty, unless `delete_checkpoint=False`.
         save_freq: `"epoch"`, or a number of batches, at least 1 (needs `data`).
-        data: the data set that is fitted, with the methods `seek(epoch, batch)` and `dataset()`,
-            the batches from there to the epoch's end, such as `keras_xfmr.text.PairDataset`.
-            Without it a broken epoch is repeated from its first batch. An epoch of `fit` must be
-            all of it: a smaller `steps_per_epoch` is refused.
+        data: the training data, with the methods `seek(epoch, batch)` and `dataset()` (the batches
+            from there to the end of the epoch), such as `keras_xfmr.text.PairDataset`. Without it
+            an interrupted epoch is repeated from its first batch. An epoch of `fit` must be an
+            epoch of `data`: a smaller `steps_per_epoch` is refused.
         delete_checkpoint: whether to remove the backups at the end of training.
 
     Raises:
-        ValueError: a `save_freq` that is neither; a number of batches without `data`; `data`
-            without these methods; no folder (`""`, None), or one that is not local; from `fit`,
-            epochs that are not as long as those of `data`; data of unknown length without XLA on
-            TensorFlow; a folder that another worker does not see; a backup that is damaged, of
-            another model or of data of another length.
+        ValueError: another `save_freq`; a number of batches without `data`; `data` without these
+            methods; no folder (`""`, None), or one that is not local; from `fit`: epochs with
+            another length than those of `data`; data of unknown length without XLA on TensorFlow; a
+            folder that another worker does not see; a backup that is damaged, of another model, or
+            of data with another length.
 
     Example::
 
@@ -82,8 +82,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     ) -> None:
         if backup_dir is None or not str(backup_dir):
             raise ValueError(
-                "`backup_dir` must name a folder, such as 'backup'. Is an environment variable not "
-                f"set? Received: {backup_dir!r}."
+                "`backup_dir` must name a folder, such as 'backup'. Is an environment variable "
+                f"missing? Received: {backup_dir!r}."
             )
         if "://" in str(backup_dir):
             raise ValueError(f"`backup_dir` must be a local folder. Received: {str(backup_dir)!r}.")
@@ -97,8 +97,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         super().__init__(str(self._root), save_freq=save_freq)
         if data is None and save_freq != "epoch":
             raise ValueError(
-                "A backup inside an epoch can only be taken up again by data that can start "
-                "there. Pass `data=` with the methods `seek` and `dataset`, or save_freq='epoch'. "
+                "A backup inside an epoch needs data that can resume there. Pass `data=` with the "
+                "methods `seek` and `dataset`, or save_freq='epoch'. "
                 f"Received: data=None, save_freq={save_freq!r}."
             )
         if data is not None and not (hasattr(data, "seek") and hasattr(data, "dataset")):
@@ -126,24 +126,24 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._earlier = len(self._epochs)
 
     def _check_length(self):
-        """With `steps_per_epoch` Keras goes through epoch after epoch of the data by one iterator,
-        and does not start again where `seek` says."""
+        """With `steps_per_epoch` Keras reads several epochs of the data with one iterator, and
+        ignores `seek`."""
         steps = self.params.get("steps")
         self._data.seek(0, 0)
         whole = self._batches = _length(self._data.dataset())
         on_tensorflow = keras.config.backend() == "tensorflow"
         if whole is None and on_tensorflow and not (self.model.jit_compile or steps):
             raise ValueError(
-                "Keras on TensorFlow without XLA counts one step too many in an epoch whose length "
-                "it does not know, and a resumed run would not. Call `count()` of the data before "
+                "Keras on TensorFlow without XLA counts one step too many in an epoch of unknown "
+                "length, and a resumed run would not. Call `count()` of the data before "
                 "`dataset()`, or compile with jit_compile=True. Received: data of unknown length."
             )
         if steps is not None and steps != whole:
             found = "of unknown length (see `count`)" if whole is None else f"of {whole} batches"
             raise ValueError(
-                "An epoch of `fit` must be an epoch of `data`, or a broken run could not be taken "
-                "up at its batch. Leave `steps_per_epoch` out, fit `data.dataset()` as it is, or "
-                "pass data with shorter epochs. Received: epochs of "
+                "An epoch of `fit` must be an epoch of `data`; otherwise an interrupted run could "
+                "not resume at its batch. Leave out `steps_per_epoch`, fit `data.dataset()` as it "
+                "is, or pass data with shorter epochs. Received: epochs of "
                 f"{steps} batches in `fit` and {found} in `data`."
             )
 
@@ -152,40 +152,40 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         known = length is not None and self._batches is not None
         if known and length != self._batches:
             raise ValueError(
-                f"The backup in {str(self._root)!r} is of other data. Give the data, and the batch "
-                "size, that it was made with, or remove it to start again. Received: epochs of "
+                f"The backup in {str(self._root)!r} belongs to other data. Pass the same data and "
+                "batch size as before, or remove it to start again. Received: epochs of "
                 f"{self._batches} batches, for {length}."
             )
 
     def _restore_newest(self):
-        """On all workers the backup that the chief finds newest, before it can write or remove one.
+        """Restores the chief's newest backup on all workers, before the chief can write another.
 
         Returns:
-            What `_save` noted about it, or None where there is none.
+            The metadata of `_save`, or None if there is no backup.
         """
         newest = self.newest_backup()
         place = (0, 0) if newest is None else map(int, BACKUP.fullmatch(newest.name).groups())
         own = newest is not None, *place
-        # A worker that comes late would find what the chief has written meanwhile.
+        # A late worker would find what the chief has written meanwhile.
         found, *place = (kernels.of_chief(self.model, int(number)) for number in own)
         if not found:
             return None
         position = self._restore(self._folder(*place))
-        kernels.sum_over_workers(self.model, 0)  # all have read it
+        kernels.sum_over_workers(self.model, 0)  # waits until all have read it
         return position
 
     def _folder(self, epoch, batch):
         return self._root / f"backup-{epoch:06d}-{batch:09d}"
 
     def _restore(self, folder):
-        """Lets Keras' own callback load one backup and tell `fit` where to go on.
+        """Keras' own callback loads one backup and tells `fit` where to continue.
 
         Returns:
-            What `_save` noted about it.
+            The metadata of `_save`.
         """
         try:
             position = json.loads((folder / METADATA).read_text("utf8"))
-            if not (folder / WEIGHTS).is_file():  # Keras would go on without them
+            if not (folder / WEIGHTS).is_file():  # Keras would continue without them
                 raise FileNotFoundError(f"{WEIGHTS} is missing.")
             keras_callback = keras.callbacks.BackupAndRestore(str(folder))
             keras_callback.set_model(self.model)
@@ -194,19 +194,19 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 state.assign(value)
         except (KeyError, OSError, ValueError) as error:
             raise ValueError(
-                f"The backup in {str(folder)!r} is damaged, or that of another model. Remove "
+                f"The backup in {str(folder)!r} is damaged, or of another model. Remove "
                 f"{str(self._root)!r} to start again. Received: {error}"
             ) from error
         return position
 
     def _seed_states(self):
-        """Of the random generators, which a file of weights leaves out."""
+        """States of the random generators, which a weights file does not contain."""
         weights = {id(weight) for weight in self.model.weights}
         return [v for v in self.model.variables if id(v) not in weights]
 
     def _finish_epoch(self, epoch, first):
-        """By a `fit` of its own: `train_on_batch` would compile the step for other shapes, which
-        rounds differently. What it reports at its end is undone by what follows."""
+        """Runs the rest in its own `fit`: `train_on_batch` would compile the step for other shapes,
+        which rounds differently. Later steps undo what this `fit` sets at its end."""
         self._epoch, self._done = epoch, first
         self._data.seek(epoch, first)
         rest = self._data.dataset()
@@ -214,7 +214,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             return self._end_broken(epoch, {})
         history = self.model.history
         backup = keras.callbacks.LambdaCallback(
-            # Looking whether there is a rest was an iteration, too.
+            # The test for a rest was also an iteration.
             on_epoch_begin=lambda epoch, logs: self._data.seek(epoch, first),
             on_train_batch_end=lambda batch, logs: self._after_batch(first + batch + 1),
             on_epoch_end=self._end_broken,
@@ -231,10 +231,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     def _end_broken(self, epoch, logs):
         self._end_epoch(epoch, logs, broken=True)
-        self._data.seek(epoch + 1, 0)  # `fit` may have no epoch left that would begin there
+        self._data.seek(epoch + 1, 0)  # `fit` may have no further epoch that would do this
 
     def newest_backup(self) -> pathlib.Path | None:
-        """The folder of the backup with the furthest position, or None where there is none."""
+        """The folder of the most advanced backup, or None if there is none."""
         names = (BACKUP.fullmatch(file.parent.name) for file in self._root.glob(f"*/{METADATA}"))
         newest = max(filter(None, names), key=lambda m: (int(m[1]), int(m[2])), default=None)
         return newest and self._root / newest[0]
@@ -242,8 +242,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     def remove_backups(self) -> None:
         """Removes the backups in `backup_dir`, and the folder if it is then empty.
 
-        What is not of this class stays. A call that is broken off leaves no half of a backup that
-        would be taken for a whole one.
+        Other files stay. If the call is interrupted, no half backup remains that could be taken for
+        a whole one.
 
         Example::
 
@@ -254,7 +254,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             self._root.rmdir()
 
     def _remove_all_but(self, kept):
-        for folder in sorted(self._root.glob("*")):  # of an earlier position first
+        for folder in sorted(self._root.glob("*")):  # earlier positions first
             ours = BACKUP.fullmatch(folder.name) or ASIDE.fullmatch(folder.name)
             if ours and folder != kept:
                 _remove(folder)
@@ -284,12 +284,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         earlier = self._epochs[: self._earlier]
         if earlier:
             _put_before(earlier, self.model.history)
-        self.model._initial_epoch = None  # where Keras goes on: a later `fit` begins by itself
+        self.model._initial_epoch = None  # where Keras continues; a later `fit` starts at its own
         if self._delete and self._writes:
             self.remove_backups()
 
     def _save(self, epoch, batch):
-        if not self._writes:  # what Keras does meanwhile may have to be done by all workers
+        if not self._writes:  # Keras' way of saving may need all workers
             with tempfile.TemporaryDirectory() as aside:
                 self._write(pathlib.Path(aside), epoch, batch)
             return
@@ -312,7 +312,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
 
 def _remove(folder):
-    """Removes what `_save` wrote into a folder, and the folder where nothing else is in it."""
+    """Removes the files of `_save` from a folder, and the folder if nothing else is in it."""
     with contextlib.suppress(OSError):
         for name in (METADATA, WEIGHTS):  # without metadata it is no backup
             (folder / name).unlink(missing_ok=True)
@@ -320,7 +320,7 @@ def _remove(folder):
 
 
 def _length(data):
-    """Batches of a data set of Keras, or None where it does not know."""
+    """Batches of a data set of Keras, or None if unknown."""
     if hasattr(data, "cardinality"):  # of tf.data, negative where it is unknown or infinite
         length = int(data.cardinality())
         return length if length >= 0 else None
@@ -328,12 +328,12 @@ def _length(data):
 
 
 def _put_before(epochs, history):
-    """Completes a `History` by epochs that were before its own."""
+    """Completes a `History` with the epochs before its own."""
     names = dict.fromkeys([*(name for e in epochs for name in e["logs"]), *history.history])
     for name in names:
         own = history.history.get(name, [])
-        # What a callback behind this one logs is in no backup; what is not measured in every epoch,
-        # such as the validation loss, has no value for the others.
+        # Logs of callbacks after this one are in no backup. A quantity that is not measured in
+        # every epoch, such as the validation loss, has no value for the others.
         logged_later = len(own) == len(history.epoch) and not any(name in e["logs"] for e in epochs)
         values = [
             e["logs"].get(name, np.nan)

@@ -1,4 +1,4 @@
-"""Training on several workers, each a process of its own, through `fit`."""
+"""Training on several workers, each in its own process, with `fit`."""
 
 from typing import Any
 
@@ -6,27 +6,27 @@ import tensorflow as tf
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """`tf.distribute.MultiWorkerMirroredStrategy` with which Keras 3's `fit` works.
+    """`tf.distribute.MultiWorkerMirroredStrategy` that works with Keras 3's `fit`.
 
-    Keras gives `reduce` a whole nest of values, and `axis=0` with scalars, which TensorFlow's
-    strategy refuses (keras-team/keras#20585). This one reduces each value of a nest, and scalars
-    without an axis. Of the first batch Keras only reads the shapes: it is not reduced, so that
-    workers may have different numbers of its rows. Tried with Keras 3.15 and TensorFlow 2.21.
+    Keras calls `reduce` with a nest of values, and with `axis=0` for scalars; TensorFlow's strategy
+    refuses both (keras-team/keras#20585). This one reduces each value of a nest, and scalars
+    without an axis. Keras reads only the shapes of the first batch, so that batch is not reduced,
+    and workers may have different numbers of its rows. Tested with Keras 3.15 and TensorFlow 2.21.
 
-    Each worker runs the same script. `TF_CONFIG` in its environment, or a cluster resolver, says
-    which one it is. A model that is made in `scope` has the same weights on all workers, and `fit`
-    adds up their gradients at each step. All workers read the same data set, whose batches are
-    those of all workers together; each takes its rows of every batch. `training.BackupAndRestore`
-    goes on after a worker is lost.
+    Each worker runs the same script and finds its number in `TF_CONFIG` in its environment, or in a
+    cluster resolver. A model that is created in `scope` has the same weights on all workers, and
+    `fit` adds up their gradients at each step. All workers read the same data set, with batches for
+    all workers together; each takes its rows of every batch. `training.BackupAndRestore` resumes
+    after a worker is lost.
 
     Args:
-        timeout: seconds, more than 0. An operation in which a worker waits longer than that for
-            the others ends in `tf.errors.DeadlineExceededError`. It must be longer than what only
-            one worker does, such as the export of a model. None, the default: without end; what
-            ends a process is still noticed.
-        cluster_resolver: by default, the one of `TF_CONFIG`.
-        implementation: of `tf.distribute.experimental.CommunicationOptions`; by default that of
-            TensorFlow's choice.
+        timeout: seconds, more than 0. An operation in which a worker waits longer for the others
+            raises `tf.errors.DeadlineExceededError`. It must be longer than work of only one
+            worker, such as the export of a model. None, the default: no limit; a process that ends
+            is still noticed.
+        cluster_resolver: by default the one of `TF_CONFIG`.
+        implementation: see `tf.distribute.experimental.CommunicationOptions`; by default TensorFlow
+            chooses.
 
     Raises:
         ValueError: `timeout` is not positive.
@@ -57,10 +57,10 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         )
 
     def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
-        """As TensorFlow's, of each value of a nest; `axis` of scalars is left out.
+        """TensorFlow's `reduce` for each value of a nest; ignores `axis` for scalars.
 
-        The mean of a nest without an axis is what Keras wants of the first batch, whose shapes it
-        builds a model for. It gives the values of the first replica here.
+        Keras takes the mean of a nest without an axis only of the first batch, to build a model for
+        its shapes. Here that returns the values of the first replica.
         """
         if reduce_op in ("MEAN", tf.distribute.ReduceOp.MEAN) and axis is None:
             if tf.nest.is_nested(value):
@@ -75,7 +75,7 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         return tf.nest.map_structure(reduce_one, value)
 
     def gather(self, value: Any, axis: int) -> Any:
-        """As TensorFlow's; bfloat16, which it cannot send, goes as float32."""
+        """TensorFlow's `gather`; it cannot send bfloat16, so that is sent as float32."""
         if self._first_local(value).dtype != tf.bfloat16:
             return super().gather(value, axis)
         cast = tf.nest.map_structure(

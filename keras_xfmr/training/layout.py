@@ -1,4 +1,4 @@
-"""Which axis of each weight is split among devices, for `keras.distribution`."""
+"""The axis of each weight that is split among devices, for `keras.distribution`."""
 
 import keras
 from absl import logging
@@ -9,29 +9,30 @@ from keras_xfmr.layers import MultiHeadAttention, PositionWiseFFN, TokenEmbeddin
 def layout_map(
     model: keras.Model, mesh: keras.distribution.DeviceMesh, *, axis: str = "model"
 ) -> keras.distribution.LayoutMap:
-    """The `keras.distribution.LayoutMap` with which the weights of a model are split among devices.
+    """A `keras.distribution.LayoutMap` that splits the weights of a model among devices.
 
-    As Megatron-LM splits them (Shoeybi et al. 2019, section 3), so that each block needs one sum
-    over the devices behind its attention and one behind its feed-forward network:
+    As in Megatron-LM (Shoeybi et al. 2019, section 3), so that each block needs one sum over the
+    devices after its attention and one after its feed-forward network:
 
-    - queries, keys and values by their heads, the output of attention by the heads it reads;
+    - queries, keys and values by heads, the output of attention by its input heads;
     - the feed-forward network by its inner units;
-    - tables of tokens, and the product that gives logits, by the rows of the vocabulary.
+    - token tables, and the product that computes logits, by the rows of the vocabulary.
 
-    All other weights are on each device whole. So is an axis that the devices do not divide; a
-    warning then names a size that they would. The optimizer's slots lie as their weights.
+    Each device has a full copy of all other weights, also of an axis that the number of devices
+    does not divide; a warning then names a size that works. Slots of the optimizer are split like
+    their weights.
 
-    Works on the JAX backend, where `keras.distribution.ModelParallel` does.
+    Works on the JAX backend, like `keras.distribution.ModelParallel`.
 
     Args:
-        model: a model of this library, or one with layers of it. Only names and shapes of its
-            weights are read. Made in `keras.StatelessScope(initialize_variables=False)` it takes no
-            memory for them.
+        model: a model of this library, or one with its layers. Only names and shapes of weights are
+            read. A model that is created in `keras.StatelessScope(initialize_variables=False)`
+            needs no memory for them.
         mesh: a `keras.distribution.DeviceMesh`.
-        axis: the axis of the mesh that weights are split along.
+        axis: the axis of the mesh along which weights are split.
 
     Returns:
-        A `keras.distribution.LayoutMap`, whose keys are paths of variables.
+        A `keras.distribution.LayoutMap`; its keys are paths of variables.
 
     Raises:
         ValueError: the mesh has no such axis.
@@ -56,7 +57,7 @@ def layout_map(
             if weight.shape[place] % devices:
                 counted = _counted(layer, weight.shape[place], devices)
                 whole.setdefault((weight.shape[place], *counted), []).append(weight.path)
-            elif weight.path not in named:  # a `LayoutMap` says that it has all
+            elif weight.path not in named:  # `in` a `LayoutMap` is always true
                 named.add(weight.path)
                 names = [axis if i == place else None for i in range(len(weight.shape))]
                 layouts[weight.path] = tuple(names)
@@ -73,7 +74,7 @@ def layout_map(
 
 
 def _layers_of(thing, seen):
-    """A layer and all layers inside of it, each once."""
+    """A layer and all layers inside it, each once."""
     if isinstance(thing, (list, tuple)):
         for each in thing:
             yield from _layers_of(each, seen)
@@ -86,7 +87,7 @@ def _layers_of(thing, seen):
 
 
 def _split_axes(layer):
-    """Pairs of a layer's weights and the axis by which they are split."""
+    """Pairs of a layer's weight and the axis that is split."""
     if isinstance(layer, TokenEmbedding):
         return [(weight, 0) for weight in layer.weights if weight.name == "embeddings"]
     if isinstance(layer, MultiHeadAttention):
@@ -101,18 +102,18 @@ def _split_axes(layer):
 
 
 def _columns(layers):
-    """Kernels `[D, n, ...]` and biases `[n, ...]`, by n."""
+    """Kernels `[D, n, ...]` and biases `[n, ...]`, split by n."""
     places = {"kernel": 1, "bias": 0}
     return [(w, places[w.name]) for layer in layers for w in layer.weights if w.name in places]
 
 
 def _rows(layer):
-    """The kernel `[n, ...]`, by n; its bias is added to the sum."""
+    """The kernel `[n, ...]`, split by n; the bias is added to the sum."""
     return [(weight, 0) for weight in layer.weights if weight.name == "kernel"]
 
 
 def _counted(layer, size, devices):
-    """For a warning, what an axis of a layer counts, and a number that the devices divide."""
+    """For a warning: the unit of a layer's axis, and a number that the devices divide."""
     up = lambda number: -(-number // devices) * devices  # noqa: E731
     if not isinstance(layer, MultiHeadAttention):
         kind = "inner units" if isinstance(layer, PositionWiseFFN) else "rows of the vocabulary"

@@ -1,4 +1,4 @@
-"""Losses over tokens, padding left out, and means over all replicas of a strategy.
+"""Losses over tokens without padding, and means over all replicas of a strategy.
 
 B batch, T length, V vocab_size
 """
@@ -17,15 +17,15 @@ MEAN = "mean_with_sample_weight"
 
 
 class _OverReplicas(keras.losses.Loss):
-    """A loss whose mean is that of all replicas of a `tf.distribute` strategy.
+    """A loss with the mean over all replicas of a `tf.distribute` strategy.
 
-    The mean over replicas of their own means would count a row by the rows beside it. Here replica
+    A mean of the replicas' means would weight a row by the other rows of its replica. Here replica
     r of N has the loss
 
         sum_all / weight_all, with the gradient of sum_r / weight_all,
 
-    so that the replicas' gradients, which the optimizer adds, are those of one process. With
-    `reduction="sum"` it has the loss sum_all, with the gradient of sum_r. `call` gives the loss of
+    so the replicas' gradients, which the optimizer adds, sum to those of one process. With
+    `reduction="sum"` the loss is sum_all, with the gradient of sum_r. `call` returns the loss of
     each row or token.
     """
 
@@ -42,8 +42,8 @@ class _OverReplicas(keras.losses.Loss):
 
         own = reduced("sum", losses)
         if self.reduction == MEAN:
-            # Both are linear in the losses. Their slopes, sum w_i and sum w_i / (N weight_r), tell
-            # by which weight Keras divides, with all masks and weights of fewer axes.
+            # Both are linear in the losses. Their slopes, sum w_i and sum w_i / (N weight_r), give
+            # the weight by which Keras divides, for all masks and for weights with fewer axes.
             weights = kernels.slope(lambda x: reduced("sum", x), losses)
             weight = replicas * kernels.slope(lambda x: reduced(MEAN, x), losses)
             weight = ops.divide_no_nan(weights, weight)
@@ -51,12 +51,12 @@ class _OverReplicas(keras.losses.Loss):
             total, own = (ops.divide_no_nan(x, weight) for x in (total, own))
         else:
             total = kernels.sum_over_replicas(own)
-        # Keras multiplies what it reports by N: all its own means are divided by it.
+        # Keras multiplies the reported loss by N, because it divides its own means by N.
         return own + ops.stop_gradient(total / replicas - own)
 
 
 class _Given(keras.losses.Loss):
-    """Given values, reduced, without what their own mask or that of `y_pred` hides."""
+    """Reduces given values, without those that their mask or the mask of `y_pred` hides."""
 
     def __init__(self, values, reduction):
         super().__init__(reduction=reduction, dtype="float32")
@@ -72,24 +72,24 @@ class GlobalMean(_OverReplicas):
 
         L = sum_i w_i l_i / sum_i w_i
 
-    Keras takes the mean of each replica and then the mean of these. The result is another one where
-    the replicas have unequal numbers of rows, as in a last batch, or of rows with the weight 0.
-    With one replica this is the loss with `reduction="mean_with_sample_weight"`.
+    Keras computes the mean of each replica and then the mean of these. That differs if the replicas
+    have unequal numbers of rows, as in a last batch, or of rows with weight 0. With one replica
+    this is the loss with `reduction="mean_with_sample_weight"`.
 
-    `MaskedCrossEntropy` needs no `GlobalMean`; for a classifier it takes `pad_id=-1`.
+    `MaskedCrossEntropy` needs no `GlobalMean`; use it with `pad_id=-1` for a classifier.
 
     Args:
-        loss: a `keras.losses.Loss` whose `call` gives a loss for each row, and that has no
-            `__call__` of its own.
-        reduction: `"mean_with_sample_weight"`, the default, or `"sum"`, which
-            `keras_xfmr.text.accumulate` needs.
+        loss: a `keras.losses.Loss` whose `call` returns a loss for each row, and that does not
+            define `__call__`.
+        reduction: `"mean_with_sample_weight"`, the default, or `"sum"`, for
+            `keras_xfmr.text.accumulate`.
 
     Call arguments:
-        y_true, y_pred, sample_weight: as `loss` takes them.
+        y_true, y_pred, sample_weight: see `loss`.
 
     Raises:
-        TypeError: `loss` is no `keras.losses.Loss`, such as a name or a function.
-        ValueError: another `reduction`; a loss that defines `__call__`, which would be skipped.
+        TypeError: `loss` is not a `keras.losses.Loss`, for instance a name or a function.
+        ValueError: another `reduction`; a loss that defines `__call__`, which would be ignored.
 
     Example:
 
@@ -109,9 +109,9 @@ class GlobalMean(_OverReplicas):
         check_reduction(reduction)
         if type(loss).__call__ is not keras.losses.Loss.__call__:
             raise ValueError(
-                "`loss` must not define `__call__`, which `GlobalMean` would skip. Pass "
-                "MaskedCrossEntropy or a GlobalMean to `compile` as it is: it is such a mean "
-                "already. In a loss of your own, define `call` alone. Received: a "
+                "`loss` must not define `__call__`, because `GlobalMean` would ignore it. Pass "
+                "MaskedCrossEntropy or a GlobalMean to `compile` directly: it is such a mean "
+                "already. In your own loss, define only `call`. Received: a "
                 f"{type(loss).__name__}."
             )
         kwargs.setdefault("dtype", "float32")
@@ -131,7 +131,7 @@ class GlobalMean(_OverReplicas):
 
 
 def check_reduction(reduction):
-    """The reduction, if it is one over all replicas."""
+    """The reduction, if it works over all replicas."""
     return check_choice("reduction", reduction, (MEAN, "sum"))
 
 
@@ -144,17 +144,17 @@ class MaskedCrossEntropy(_OverReplicas):
 
         logsumexp(z) - (1 - eps) z_y - eps mean(z),
 
-    computed in float32. Tokens whose label is `pad_id` have no loss and do not count; a batch
-    without any target has the loss 0. Under a `tf.distribute` strategy the mean is over the target
-    tokens of all replicas.
+    in float32. Tokens with the label `pad_id` have no loss and do not count; a batch without any
+    target has loss 0. Under a `tf.distribute` strategy the mean is over the target tokens of all
+    replicas.
 
     Args:
         label_smoothing: eps, in [0, 1).
-        pad_id: the label that is left out, by default 0, the padding of most vocabularies. Where
-            labels are classes, 0 is one of them: pass -1, and label -1 what is not to be learned.
-        class_weights: what a token with each label counts for: V numbers, or a dictionary of some
-            labels, where the others count 1. None: all count 1. The mean is
-            sum(w_y loss) / sum(w_y), which without smoothing is that of PyTorch.
+        pad_id: the label that is ignored, by default 0, the padding of most vocabularies. For class
+            labels, where 0 is a class, pass -1 and use the label -1 for rows without a target.
+        class_weights: weights of the labels: V numbers, or a dictionary of some labels (the others
+            have weight 1). None: all have weight 1. The mean is sum(w_y loss) / sum(w_y), which
+            without smoothing is PyTorch's.
 
     Call arguments:
         y_true: integers `[B, T]`.
@@ -162,9 +162,9 @@ class MaskedCrossEntropy(_OverReplicas):
         sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
 
     Raises:
-        ValueError: `label_smoothing` outside [0, 1); `class_weights` that are negative, or do not
-            fit the logits; labels of another shape than the logits'; a label outside the classes,
-            where its value is known. In a compiled step its loss is NaN.
+        ValueError: `label_smoothing` outside [0, 1); `class_weights` that are negative or do not
+            match the logits; labels of another shape than the logits; a known label outside the
+            classes. In a compiled step such a label gives the loss NaN.
 
     Example:
 
@@ -220,13 +220,13 @@ class MaskedCrossEntropy(_OverReplicas):
                 f"{classes}. Received: {found}."
             )
         weights = given if listed else [given.get(label, 1.0) for label in range(classes)]
-        labels = ops.clip(ops.cast(labels, "int32"), 0, classes - 1)  # padding need not be a class
+        labels = ops.clip(ops.cast(labels, "int32"), 0, classes - 1)  # padding may not be a class
         return ops.take(ops.convert_to_tensor(weights, "float32"), labels)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each token, `[B, T]`."""
         logits = ops.cast(y_pred, "float32")
-        labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)  # padding need not be a class
+        labels = ops.where(ops.equal(y_true, self.pad_id), 0, y_true)  # padding may not be a class
         if self.label_smoothing:
             normalizer = ops.logsumexp(logits, axis=-1)
             chosen = select_label(logits, labels)
@@ -234,9 +234,9 @@ class MaskedCrossEntropy(_OverReplicas):
             loss = normalizer - (1 - eps) * chosen - eps * ops.mean(logits, axis=-1)
         else:  # the backend's own operation needs less memory
             loss = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        # The classes of a span are the positions of a row, whose number a graph may not know.
+        # The classes of a span are the positions of a row; a graph may not know their number.
         inside = ops.logical_and(labels >= 0, ops.less(labels, ops.shape(logits)[-1]))
-        # 0, or NaN outside. A NaN that is always there would stop `enable_check_numerics`.
+        # 0, or NaN outside. A constant NaN would stop `enable_check_numerics`.
         return ops.where(inside, loss, 0.0) + ops.sqrt(ops.cast(inside, "float32") - 1.0)
 
     def _check_classes(self, y_true, classes):
@@ -252,21 +252,21 @@ class MaskedCrossEntropy(_OverReplicas):
 
 
 def _as_weights(given):
-    """A list of floats, a dictionary from integers (strings in JSON) to floats, or None."""
+    """A list of floats, a dictionary from integers (in JSON: strings) to floats, or None."""
     if given is None:
         return None
     by_class = isinstance(given, dict)
     weights = {int(k): float(w) for k, w in (given.items() if by_class else enumerate(given))}
     if not weights or min(weights) < 0 or not all(0 <= w < math.inf for w in weights.values()):
         raise ValueError(
-            "`class_weights` must be numbers that are not negative, one for each class, or a "
-            f"dictionary from classes to them. Received: {given}."
+            "`class_weights` must be numbers, not negative, one for each class, or a "
+            f"dictionary from classes to such numbers. Received: {given}."
         )
     return weights if by_class else list(weights.values())
 
 
 def check_labels(labels, logits):
-    """Both as arrays; ValueError where the labels have another shape, and would broadcast."""
+    """Both as arrays; ValueError if the labels have another shape, which would broadcast."""
     labels, logits = functional.as_array(labels), functional.as_array(logits)
     given, wanted = tuple(labels.shape), tuple(logits.shape[:-1])
     if not functional.shapes_agree(given, wanted):
@@ -280,8 +280,8 @@ def check_labels(labels, logits):
 def select_label(values, labels):
     """`values [..., V]` at integer `labels [...]`.
 
-    A comparison with every index, which a compiler fuses with what stands around it; the gradient
-    of a gather would be a scatter into a tensor of the size of `values`.
+    A comparison with every index, which a compiler fuses with its neighbours. The gradient of a
+    gather would be a scatter into a tensor of the size of `values`.
     """
     labels = ops.expand_dims(ops.cast(labels, "int32"), -1)
     hit = ops.equal(ops.arange(ops.shape(values)[-1], dtype="int32"), labels)
@@ -295,7 +295,7 @@ def token_weight(y_true, pad_id, sample_weight=None):
         return weight
     sample_weight = ops.cast(sample_weight, "float32")
     given, wanted = tuple(sample_weight.shape), tuple(weight.shape)
-    if len(given) == len(wanted) + 1 and given[-1] == 1:  # [B, T, 1], as Keras' losses take it
+    if len(given) == len(wanted) + 1 and given[-1] == 1:  # [B, T, 1], as in Keras' losses
         sample_weight = ops.squeeze(sample_weight, -1)
     while len(sample_weight.shape) < len(wanted):
         sample_weight = ops.expand_dims(sample_weight, -1)

@@ -1,4 +1,4 @@
-"""What a training step takes of memory and network, before it is tried."""
+"""Estimates memory and network traffic of a training step without running it."""
 
 import math
 import typing
@@ -15,22 +15,23 @@ from keras_xfmr.training.losses import MaskedCrossEntropy
 from keras_xfmr.training.optimizers import AdamW
 
 # Measured on CPUs with XLA, see docs/scale.md.
-PROGRAM, OPERATION = 230e6, 0.16e6  # bytes, and bytes of each operation
-SCHEDULE = 1.1  # what XLA holds for what the order of the operations needs
-MASKED = 0.15  # of the positions of a masked language model (Devlin et al. 2019)
+PROGRAM, OPERATION = 230e6, 0.16e6  # bytes, and bytes for each operation
+SCHEDULE = 1.1  # ratio of XLA's memory to the minimum for the order of the operations
+MASKED = 0.15  # of the positions in masked language modelling (Devlin et al. 2019)
 
 
 class MemoryEstimate(typing.NamedTuple):
-    """Bytes of one replica, see `memory_estimate`.
+    """Bytes for one replica, see `memory_estimate`.
 
     Attributes:
-        weights: of all weights.
-        gradients: of the weights that are trained.
-        optimizer: of its slots.
-        activations: what the step holds besides: the most at one time.
-        program: what TensorFlow takes to trace and compile the step, in the host's memory.
-        total: of a process. Gradients come while activations go, so that the larger of both counts.
-        traffic: that each replica sends in a step, for one sum of the gradients by a ring.
+        weights: all weights.
+        gradients: gradients of the trainable weights.
+        optimizer: slots of the optimizer.
+        activations: peak memory of the other tensors of a step.
+        program: host memory of TensorFlow for tracing and compiling the step.
+        total: bytes of a process. Gradients grow while activations shrink, so only the larger one
+            counts.
+        traffic: sent by each replica in a step, for one sum of the gradients over a ring.
     """
 
     weights: int
@@ -55,31 +56,32 @@ def memory_estimate(
     rematerialize: bool | None = None,
     replicas: int = 1,
 ) -> MemoryEstimate:
-    """The memory of a training step, computed from the model without a run of it.
+    """Estimates the memory of a training step from the model, without running it.
 
-    Weights, gradients and slots are counted. Activations are read from the graph of the step: each
-    tensor lives from the operation that makes it to the last that reads it. The loss is a cross
-    entropy of each output. `program` is a measured line over the operations of that graph.
-    On CPUs with XLA the totals were within 15 % of the resident memory of processes that train,
+    Weights, gradients and slots are counted. Activations come from the graph of the step: each
+    tensor lives from the operation that creates it to the last one that reads it. The loss is a
+    cross-entropy of each output. `program` is a line fitted over the operations of that graph. On
+    CPUs with XLA the totals were within 15 % of the resident memory of training processes, minus
+    their memory before the model is built; see docs/scale.md. TensorFlow backend.
     less that before the model is built; see docs/scale.md. TensorFlow backend.
 
     Args:
-        model: a built model whose inputs are `[B, T, ...]`. It is not changed, and may be made in
-            `keras.StatelessScope(initialize_variables=False)`, which takes no memory for weights.
-        batch: rows of a step, of all replicas.
+        model: a built model with inputs `[B, T, ...]`. It is not changed. If it is created in
+            `keras.StatelessScope(initialize_variables=False)`, weights need no memory.
+        batch: rows of a step, over all replicas.
         length: T, tokens of a row; `masked_positions` have 15 % of it.
-        optimizer: by default that of a compiled model, or `training.AdamW`.
+        optimizer: by default the one of a compiled model, or `training.AdamW`.
         dtype_policy: such as `"mixed_bfloat16"`; by default the model's own.
-        rematerialize: by default as the model has it.
-        replicas: among which the batch is divided.
+        rematerialize: by default the model's own value.
+        replicas: number of replicas that share the batch.
 
     Returns:
         A `MemoryEstimate`.
 
     Raises:
-        ValueError: no positive integers; `rematerialize` or `dtype_policy` for a model whose
-            configuration has no such argument; an unknown shape.
-        NotImplementedError: a backend without TensorFlow's graph.
+        ValueError: numbers that are not positive integers; `rematerialize` or `dtype_policy` for a
+            model without such an argument; an unknown shape.
+        NotImplementedError: another backend than TensorFlow.
 
     Example:
 
@@ -134,14 +136,14 @@ def _shape(one, rows, length):
     shape = tuple(size or of_call for size, of_call in zip(one.shape, known))
     if None in shape:
         raise ValueError(
-            f"Expected inputs [B, T, ...] whose further axes are known. Received: `{one.name}` of "
+            f"Expected inputs [B, T, ...] with known further axes. Received: `{one.name}` of "
             f"shape {one.shape}."
         )
     return shape
 
 
 def _with(model, **changes):
-    """The model, or where there are `changes` one of the changed configuration, without values."""
+    """The model, or with `changes` a model of the changed configuration, without values."""
     changes = {name: value for name, value in changes.items() if value is not None}
     if not changes:
         return model
@@ -165,11 +167,11 @@ def _with(model, **changes):
 
 
 def _slots(optimizer, variables):
-    """Bytes of the optimizer's slots of the shape of their weight."""
+    """Bytes of the optimizer's slots with the shape of their weight."""
     ranks, total = {}, 0
     for variable in variables:
         rank = len(variable.shape)
-        if rank not in ranks:  # one small variable stands for all of its rank
+        if rank not in ranks:  # one small variable represents all of its rank
             shape = (2, 3, 5, 7, 11)[:rank]
             stand_in = keras.Variable(np.zeros(shape, "float32"), dtype=variable.dtype)
             alike = type(optimizer).from_config(optimizer.get_config())

@@ -1,4 +1,4 @@
-"""Metrics over tokens, padding left out.
+"""Metrics over tokens without padding.
 
 B batch, T length, V vocab_size
 """
@@ -13,13 +13,13 @@ from keras_xfmr.training.losses import MaskedCrossEntropy, check_labels, token_w
 
 
 class _TokenMean(keras.metrics.MeanMetricWrapper):
-    """The mean over target tokens of what `of_tokens` gives for each.
+    """The mean of `of_tokens` over target tokens.
 
-    Keras' wrapper also leaves out what the implicit mask of the logits hides, as losses do.
+    Keras' wrapper also ignores what the implicit mask of the logits hides, as losses do.
 
     Args:
-        better: `"up"` or `"down"`, by which `keras.callbacks.EarlyStopping` and its kin know
-            whether a larger value is the better one.
+        better: `"up"` or `"down"`: tells Keras' callbacks, such as `EarlyStopping`, whether a
+            larger value is better.
     """
 
     def __init__(self, *, pad_id: int = 0, name: str, better: str, **kwargs) -> None:
@@ -50,7 +50,7 @@ class MaskedAccuracy(_TokenMean):
     """The share of target tokens whose logit is the largest.
 
     Args:
-        pad_id: the label that is left out, that of the loss: see `MaskedCrossEntropy`.
+        pad_id: the label that is ignored, as in the loss: see `MaskedCrossEntropy`.
 
     Call arguments:
         y_true: integers `[B, T]`.
@@ -77,7 +77,7 @@ class MaskedPerplexity(_TokenMean):
     """exp of the mean cross-entropy of the target tokens.
 
     Args:
-        pad_id: the label that is left out, that of the loss: see `MaskedCrossEntropy`.
+        pad_id: the label that is ignored, as in the loss: see `MaskedCrossEntropy`.
 
     Call arguments:
         y_true: integers `[B, T]`.

@@ -1,4 +1,4 @@
-"""Optimizers whose configuration survives saving."""
+"""Optimizers that save their whole configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,32 +16,32 @@ NO_DECAY = ("bias", "gamma", "beta", "scale")
 class AdamW(keras.optimizers.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), none on norms and biases.
 
-    w <- w - lr * weight_decay * w - lr * m_hat / (sqrt(v_hat) + epsilon). The arguments of
-    `keras.optimizers.AdamW`, also gradient accumulation (`gradient_accumulation_steps`), weight
-    averaging (`use_ema`), and clipping: `global_clipnorm` as BERT clips, by the norm of all
-    gradients; `clipnorm` clips each variable by itself. Keras' own `exclude_from_weight_decay` is
-    not saved with a model; `no_decay` is.
+    w <- w - lr * weight_decay * w - lr * m_hat / (sqrt(v_hat) + epsilon). It has the arguments of
+    `keras.optimizers.AdamW`: gradient accumulation (`gradient_accumulation_steps`), weight
+    averaging (`use_ema`), and clipping: `global_clipnorm` clips by the norm of all gradients, as
+    BERT does; `clipnorm` clips each variable separately. Keras does not save
+    `exclude_from_weight_decay` with a model; `no_decay` is saved.
 
     With `gradient_accumulation_steps` a schedule counts batches, not updates, as with every
-    optimizer of Keras: for 1,000 updates of 4 batches each, `total_steps` is 4,000. A mean over the
-    tokens of a batch, such as `MaskedCrossEntropy`, is taken in each batch alone, so that batches
-    of fewer tokens count as much as the others. With `keras_xfmr.text.accumulate` they do not.
-    Keras accumulates no gradients under `MirroredStrategy` and `MultiWorkerMirroredStrategy`, and
-    has no `ema_overwrite_frequency` there: both are refused when the optimizer is built.
+    optimizer of Keras: for 1,000 updates of 4 batches each, `total_steps` is 4,000. A mean over
+    tokens, such as `MaskedCrossEntropy`, is computed for each batch, so batches with fewer tokens
+    count as much as the others; `keras_xfmr.text.accumulate` avoids this. Keras does not support
+    gradient accumulation and `ema_overwrite_frequency` under `MirroredStrategy` and
+    `MultiWorkerMirroredStrategy`: both are refused when the optimizer is built.
 
     Args:
         learning_rate: a number or a schedule.
         weight_decay: the factor above; by default 0.01, as for BERT (Keras' default is 0.004).
-        no_decay: variables whose name contains one of these (or this, a string) do not decay. The
-            name is the variable's own (`"kernel"`, `"gamma"`), whatever its layer or model is
-            called. One of yours that is in no name gives a warning.
-        learning_rate_factors: name of a layer -> factor of the learning rate of its variables, as
-            from `Bert.layer_learning_rates`; other variables have the factor 1. The decay of
-            weights keeps the whole rate.
+        no_decay: variables whose name contains one of these strings (or this string) do not decay.
+            The name is the variable's own (`"kernel"`, `"gamma"`), not that of its layer or model.
+            A string of yours that is in no name gives a warning.
+        learning_rate_factors: name of a layer -> factor of the learning rate of its variables, such
+            as from `Bert.layer_learning_rates`; other variables have factor 1. Weight decay uses
+            the full rate.
         **kwargs: of `keras.optimizers.AdamW`.
 
     Raises:
-        ValueError: when it is built in the scope of a strategy that cannot have it, see above.
+        ValueError: it is built in the scope of a strategy that does not support it, see above.
 
     Example:
 
@@ -62,7 +62,7 @@ class AdamW(keras.optimizers.AdamW):
     ) -> None:
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.no_decay = _names(no_decay)
-        self._excluded = False  # by a call of Keras' method
+        self._excluded = False  # True after a call of Keras' method
         self.learning_rate_factors = dict(learning_rate_factors or {})
 
     def get_config(self) -> Config:
@@ -78,7 +78,7 @@ class AdamW(keras.optimizers.AdamW):
         var_list: Sequence[keras.Variable] | None = None,
         var_names: Sequence[str] | None = None,
     ) -> None:
-        """As Keras'; takes the place of `no_decay`, and is not saved."""
+        """Keras' method; replaces `no_decay`, and is not saved."""
         self._excluded = True
         super().exclude_from_weight_decay(var_list, var_names)
 
@@ -96,8 +96,8 @@ class AdamW(keras.optimizers.AdamW):
             layers = variable.path.split("/")
             unused -= set(layers)
             factors = [f for name, f in self.learning_rate_factors.items() if name in layers]
-            # Updates come with the backend's variable on TensorFlow, under a strategy with its copy
-            # on a replica, and with Keras' own elsewhere.
+            # On TensorFlow, updates come with the backend's variable; under a strategy, with its
+            # copy on a replica; elsewhere, with Keras' own.
             for key in (variable, variable.value, *kernels.copies(variable.value)):
                 self._factor_of[id(key)] = factors[0] if factors else 1.0
 
@@ -108,10 +108,10 @@ class AdamW(keras.optimizers.AdamW):
         grads: Sequence[Tensor | None],
         trainable_variables: Sequence[keras.Variable] | None = None,
     ) -> Any:
-        """As Keras'; under a `tf.distribute` strategy what is clipped is the sum over all replicas.
+        """Keras' method; under a `tf.distribute` strategy it clips the sum over all replicas.
 
-        Keras clips what each replica has before it adds them up, so that several replicas would
-        learn something else than one.
+        Keras clips the gradients of each replica before it adds them up, so several replicas would
+        train differently from one.
         """
         if self._clips_sums():
             grads = [None if g is None else kernels.sum_over_replicas(g) for g in grads]
@@ -122,7 +122,7 @@ class AdamW(keras.optimizers.AdamW):
         return any(clips) and kernels.strategy_replicas() > 1
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
-        if self._clips_sums():  # Keras has added up the sums
+        if self._clips_sums():  # the gradients are sums already
             gradient = gradient / kernels.strategy_replicas()
         if self.learning_rate_factors:
             learning_rate = learning_rate * self._factor_of[id(variable)]

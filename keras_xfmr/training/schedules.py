@@ -49,14 +49,14 @@ class InverseSqrtSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 linearly to `peak` over the warm-up, then linearly to 0 at `total_steps`.
+    """Rises linearly from 0 to `peak` in the warm-up, then falls linearly to 0 at `total_steps`.
 
     Devlin et al. 2019, appendix A.2. Steps count from 1: Keras' iteration 0 is step 1.
 
     Args:
         peak: the highest rate, at step = warmup_steps.
         warmup_steps: at least 0.
-        total_steps: larger than `warmup_steps`; the rate is 0 from there on.
+        total_steps: larger than `warmup_steps`; from there on the rate is 0.
 
     Raises:
         ValueError: numbers of steps outside these ranges, or a negative `peak`.

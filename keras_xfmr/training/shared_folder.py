@@ -9,7 +9,7 @@ MARK = "seen-by-all-workers-{}"
 
 
 def check(model, folder):
-    """ValueError, on all workers, where one does not see what the chief writes into a folder."""
+    """ValueError on all workers if one does not see a file that the chief writes to a folder."""
     chief = kernels.is_chief(getattr(model, "distribute_strategy", None))
     drawn = kernels.sum_over_workers(model, random.SystemRandom().randrange(2**20) * chief)
     if drawn is None:
@@ -18,16 +18,16 @@ def check(model, folder):
     if chief:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
-    kernels.sum_over_workers(model, 0)  # it has been written
+    kernels.sum_over_workers(model, 0)  # waits until it is written
     seen, replicas = kernels.sum_over_workers(model, int(mark.exists()))
     if chief:
         mark.unlink()
     if seen < replicas:
         if chief:
-            with contextlib.suppress(OSError):  # something else is in it
+            with contextlib.suppress(OSError):  # the folder has other files
                 folder.rmdir()
         raise ValueError(
             "Workers need a folder that all of them see, such as one on a network drive. Received: "
-            f"{str(folder)!r}, where {replicas - seen} of {replicas} replicas do not see what the "
-            "first worker has written."
+            f"{str(folder)!r}, where {replicas - seen} of {replicas} replicas do not see the file "
+            "of the first worker."
         )

@@ -1,4 +1,4 @@
-"""Pictures: attention, learning curves, vectors, codes of positions. Needs matplotlib."""
+"""Pictures of attention, learning curves, vectors and position encodings. Needs matplotlib."""
 
 from keras_xfmr.viz.attention import attention_view, token_names
 from keras_xfmr.viz.curves import learning_curve, schedule, training_curve

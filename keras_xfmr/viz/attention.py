@@ -1,4 +1,4 @@
-"""Attention as a page that people look around in.
+"""Attention weights as an interactive HTML page.
 
 B rows, N heads, T queries, S keys
 """
@@ -19,9 +19,9 @@ from keras_xfmr.viz.reading import read_attention, token_names
 __all__ = ["attention_view", "token_names"]
 
 PAGE = pathlib.Path(__file__).with_name("page")
-# Part of an encoder-decoder -> whose tokens are its queries, and whose its keys.
+# Part of an encoder-decoder -> the sides of its queries and of its keys.
 SIDES = {"encoder": (0, 0), "decoder": (1, 1), "cross": (1, 0)}
-MOST = 2**26  # weights of a page; a browser reads no text of 100 MB quickly
+MOST = 2**26  # weights of a page; a browser is slow to read a text of 100 MB
 
 
 def attention_view(
@@ -32,37 +32,36 @@ def attention_view(
     tokenizer: Any = None,
     title: str = "Attention",
 ) -> str:
-    """Writes attention weights as one HTML file, in which a reader chooses what to see.
+    """Writes attention weights as one interactive HTML file.
 
-    The page shows the tokens at the left (queries) and right (keys), and a line for each weight;
-    layer and heads are chosen, one colour a head, and pointing at a token leaves its lines only. A
-    second view shows all layers and heads, and a click opens one. The file is complete: it loads
-    nothing, so it works without a network and can be sent by mail. As bertviz (Vig 2019) shows
-    attention, without its JavaScript libraries.
+    The page shows the tokens at the left (queries) and right (keys), and a line for each weight.
+    The reader chooses a layer and heads; each head has a colour, and pointing at a token shows only
+    its lines. A second view shows all layers and heads, and a click opens one. The file loads
+    nothing, so it works without a network and can be sent by mail. The view follows bertviz (Vig
+    2019), without its JavaScript libraries.
 
-    A weight is kept in one byte, as a share of the largest one of its head: 12 layers of 12 heads
+    A weight is stored in one byte, as a share of the largest one of its head: 12 layers of 12 heads
     of 40 tokens are 0.33 MB.
 
     Args:
-        attention: what `attention_weights` of a model returned: a list of `[B, N, T, T]`, one a
+        attention: result of a model's `attention_weights`: a list of `[B, N, T, T]`, one for each
             layer, or the dictionary of a `Transformer`. Or a model that has `attention_weights`.
-        tokens: T strings, or B lists of these for several rows. A row may have fewer where the rest
-            of it is padding. With a dictionary a pair of such: of the source and of the target.
-            With a model: a text or texts, or ids, which are read by `tokenizer`; for a
-            `Transformer` a pair of them, or sources alone, with what it generates as targets.
+        tokens: T strings, or B lists of strings for several rows. A row may have fewer if the rest
+            is padding. With a dictionary: a pair of source tokens and target tokens. With a model:
+            a text, texts or ids, which `tokenizer` reads; for a `Transformer` a pair of these, or
+            only sources (the targets are then generated).
         path: where to write the page, or None.
-        tokenizer: with a model only: its tokenizer or `SentencePacker`, for a `Transformer` a pair
-            of tokenizers, or one for both sides. It can be left out for ids, whose numbers are then
-            shown.
-        title: over the page.
+        tokenizer: only with a model: its tokenizer or `SentencePacker`; for a `Transformer` a pair
+            of tokenizers, or one for both sides. Ids need none; the page then shows numbers.
+        title: title of the page.
 
     Returns:
         The page, a string.
 
     Raises:
-        TypeError: tokens that are no strings.
-        ValueError: weights that do not fit the tokens or are no numbers from 0; none at all; or
-            more than a browser can take (2^26).
+        TypeError: tokens that are not strings.
+        ValueError: weights that do not match the tokens, are negative or not finite; no weights; or
+            more than a browser can show (2^26).
 
     Example::
 
@@ -75,7 +74,7 @@ def attention_view(
         attention, tokens = read_attention(attention, tokens, tokenizer)
     elif tokenizer is not None:
         raise ValueError(
-            "`tokenizer` is for a model, which reads texts. Received: weights and a tokenizer; "
+            "`tokenizer` is for a model that reads texts. Received: weights and a tokenizer; "
             "pass `token_names(tokenizer, ids)` as `tokens`."
         )
     data = {"rows": _rows(attention, tokens)}
@@ -86,8 +85,8 @@ def attention_view(
 
 
 def _page(title, data):
-    # "<" would let a token end the script that holds it; others than ASCII are escaped, too, so
-    # that halves of a surrogate pair do not matter.
+    # A "<" in a token could end the script. Characters other than ASCII are escaped, too, so that
+    # halves of a surrogate pair do no harm.
     written = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     parts = {"title": html.escape(str(title)), "data": written}
     for name, file in (
@@ -95,12 +94,12 @@ def _page(title, data):
     ):  # fmt: skip
         parts[name] = (PAGE / file).read_text("utf8").rstrip()
     page = (PAGE / "attention.html").read_text("utf8")
-    # In one pass: what is put in is not looked through.
+    # One pass: inserted text is not searched again.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)
 
 
 def _rows(attention, tokens):
-    """Of each row its parts, as `page/lines.js` describes them."""
+    """The parts of each row, see `page/lines.js`."""
     if isinstance(attention, dict):
         unknown = sorted(set(attention) - set(SIDES))
         if unknown or not isinstance(tokens, (tuple, list)) or len(tokens) != 2:
@@ -137,14 +136,14 @@ def _rows(attention, tokens):
 
 
 def _token_rows(tokens):
-    """Lists of strings, one a row."""
+    """Lists of strings, one for each row."""
     tokens = list(tokens)
     rows = tokens if tokens and not any(map(_is_one, tokens)) else [tokens]
     wrong = [one for row in rows for one in row if not isinstance(one, str)]
     if wrong:
         raise TypeError(
-            f"`tokens` must be strings, or lists of them. Received: {wrong[0]!r}. "
-            "`token_names(tokenizer, ids)` gives those of ids."
+            f"`tokens` must be strings, or lists of strings. Received: {wrong[0]!r}. Use "
+            "`token_names(tokenizer, ids)` for ids."
         )
     return [list(row) for row in rows]
 
@@ -158,7 +157,7 @@ def _layer(weights):
     weights = weights[None] if weights.ndim == 3 else weights
     if weights.ndim != 4 or not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError(
-            "A layer's weights must be finite numbers from 0, [rows, heads, queries, keys]. "
+            "A layer's weights must be finite and not negative, [rows, heads, queries, keys]. "
             f"Received: shape {weights.shape}, from {weights.min(initial=0)} to "
             f"{weights.max(initial=0)}."
         )
@@ -166,15 +165,15 @@ def _layer(weights):
 
 
 def _packed(name, weights, row, left, right):
-    """A row of a layer: bytes, and what each head's have to be multiplied with."""
+    """A row of a layer: bytes, and the factor of each head."""
     queries, keys = len(left[row]), len(right[row])
     rows, _, most_queries, most_keys = weights.shape
     padding = weights[row, :, :queries, keys:] if row < rows else weights
     if rows != len(left) or queries > most_queries or keys > most_keys or padding.any():
         raise ValueError(
-            f"Expected weights [rows, heads, queries, keys] of {name} for {len(left)} rows, the "
-            f"row {row} of which has {queries} queries and {keys} keys, and no weight behind them. "
-            f"Received: shape {weights.shape}, the sum {padding.sum():.4g} behind the last key."
+            f"Expected weights [rows, heads, queries, keys] of {name} for {len(left)} rows. "
+            f"Row {row} has {queries} queries and {keys} keys; later keys must have weight 0. "
+            f"Received: shape {weights.shape}, sum {padding.sum():.4g} of the later keys."
         )
     weights = weights[row, :, :queries, :keys]
     largest = weights.max(axis=(1, 2), initial=0.0)

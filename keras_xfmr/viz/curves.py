@@ -1,4 +1,4 @@
-"""Curves: quantities over epochs, learning rates over steps."""
+"""Curves: metrics over epochs, learning rates over steps."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from keras_xfmr.viz.figures import Path, saved, texts
 def learning_curve(
     history: Any, path: Path | None = None, *, title: str | None = None
 ) -> Figure:
-    """Draws every quantity of a `History.history`, its validation twin beside it.
+    """Draws every metric of a `History.history` together with its validation metric.
 
     Args:
-        history: name -> values, one an epoch.
+        history: name -> values, one for each epoch.
         path: where to write the image, or None.
-        title: over the picture.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -41,21 +41,21 @@ def learning_curve(
 def training_curve(
     runs: dict[str, Any], path: Path | None = None, *, title: str | None = None
 ) -> Figure:
-    """Draws several trainings beside each other: a panel for each quantity, a colour for each run.
+    """Compares several trainings: a panel for each metric, a colour for each run.
 
-    What validation measured is dashed.
+    Validation metrics are dashed.
 
     Args:
-        runs: name of a run -> its `History.history`. Runs may differ in their quantities and in
-            their number of epochs.
+        runs: name of a run -> its `History.history`. Runs may have different metrics and numbers of
+            epochs.
         path: where to write the image, or None.
-        title: over the picture.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: no run, or one that is no such dictionary.
+        ValueError: no run, or one that is not such a dictionary.
 
     Example::
 
@@ -84,7 +84,7 @@ def training_curve(
 
 
 def _panels(histories):
-    """A figure, and its axes by the names of quantities, without those of their validation."""
+    """A figure, and its axes by the names of metrics, without validation metrics."""
     names = [name.removeprefix("val_") for history in histories for name in history]
     names = list(dict.fromkeys(names))
     figure = Figure(figsize=(4.5 * max(len(names), 1), 3.5), layout="constrained")
@@ -108,9 +108,9 @@ def schedule(
 
     Args:
         learning_rate: a function of the step, such as a `LearningRateSchedule`.
-        steps: how many of its first steps.
+        steps: how many steps to draw.
         path: where to write the image, or None.
-        title: over the picture.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.

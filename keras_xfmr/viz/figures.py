@@ -1,4 +1,4 @@
-"""What the pictures share: fonts, and how they are saved."""
+"""Fonts and saving, shared by all pictures."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ from matplotlib import font_manager
 
 Path = str | os.PathLike[str]
 
-# Fonts that have Hangul, kana and ideographs, where one is installed.
+# Fonts with Hangul, kana and ideographs, if one is installed.
 WIDE_FONTS = (
     "Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", "UnDotum", "Malgun Gothic",
     "Apple SD Gothic Neo", "AppleGothic", "Hiragino Sans",
@@ -44,7 +44,7 @@ def _newly_installed():
 
 
 def texts():
-    """In its context, labels are texts as they stand: a dollar sign begins no formula."""
+    """In this context labels are plain text: a dollar sign starts no formula."""
     return matplotlib.rc_context({"font.family": fonts(), "text.parse_math": False})
 
 
@@ -54,7 +54,7 @@ def saved(figure, path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         figure.savefig(path, dpi=120)
-    # matplotlib warns of each character by itself.
+    # matplotlib warns of each character separately.
     missing = [one for one in caught if str(one.message).startswith("Glyph ")]
     for one in caught:
         if one not in missing:
@@ -62,7 +62,7 @@ def saved(figure, path):
     if missing:
         warnings.warn(
             f"No installed font has {len({str(one.message) for one in missing})} of the characters "
-            f"in {path}: they are drawn as boxes. Install one that has, such as fonts-nanum or "
+            f"in {path}: they are drawn as boxes. Install a font with them, such as fonts-nanum or "
             "Noto Sans CJK.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Matrices as colours: attention, codes of positions, similarities.
+"""Matrices as colours: attention, position encodings, similarities.
 
 T target, S source, N heads
 """
@@ -21,7 +21,7 @@ def attention_map(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draws attention weights, one panel a head, and saves them as an image.
+    """Draws attention weights, one panel for each head, and saves them as an image.
 
     All panels have one scale, from 0 to the largest weight, which the bar beside them shows. The
     color follows the square root of the weight, so that small weights can be seen beside large
@@ -31,8 +31,8 @@ def attention_map(
         weights: `[N, T, S]`, or `[T, S]` for one panel.
         source: S labels of the columns.
         target: T labels of the rows.
-        path: where to write the image; its ending says the format. None draws only.
-        title: over the picture.
+        path: where to write the image; the file extension sets the format. None: draw only.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -50,14 +50,14 @@ def attention_map(
     source, target = [str(label) for label in source], [str(label) for label in target]
     if weights.ndim != 3 or not len(weights) or weights.shape[1:] != (len(target), len(source)):
         raise ValueError(
-            "`weights` must have the shape [heads, target, source] with as many labels. Received: "
+            "`weights` must have the shape [heads, target, source] with labels for both. Received: "
             f"shape {weights.shape}, {len(target)} target and {len(source)} source labels."
         )
     if not np.all(weights >= 0):
         raise ValueError("Attention weights are 0 or more. Received: a negative weight or NaN.")
     columns = min(len(weights), 4)
     rows = -(-len(weights) // columns)
-    # Labels stand upright, so that a column needs no more than the height of a letter.
+    # Vertical labels: a column needs only the height of a letter.
     longest = [max((len(label) for label in labels), default=0) for labels in (target, source)]
     panel = [
         0.5 + 0.09 * length + 0.17 * max(count, 5)
@@ -89,12 +89,12 @@ def attention_map(
 def position_codes(
     codes: Any, path: Path | None = None, *, title: str | None = None
 ) -> Figure:
-    """Draws position codes, a row a position.
+    """Draws position encodings, one row for each position.
 
     Args:
         codes: `[length, depth]`.
         path: where to write the image, or None.
-        title: over the picture.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -119,21 +119,21 @@ def similarity_maps(
 ) -> Figure:
     """Draws matrices of similarities: a row for each word, a column for each layer.
 
-    Each panel has its own colours, from the least to the greatest number off its diagonal.
+    Each panel has its own colours, from the smallest to the largest number off its diagonal.
 
     Args:
-        similarities: label of a row -> (groups, matrices): the N names of the groups of a matrix's
-            rows, those of one group side by side, and a list of matrices `[N, N]`. White lines
-            part the groups.
+        similarities: label of a row -> (groups, matrices): the N group names of a matrix's rows,
+            where the rows of a group are adjacent, and a list of matrices `[N, N]`. White lines
+            separate the groups.
         path: where to write the image, or None.
-        title: over the picture.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: there is no row, rows have different numbers of matrices, or a matrix has
-            another size than its groups.
+        ValueError: there is no row, rows have different numbers of matrices, or the size of a
+            matrix differs from the number of its groups.
 
     Example::
 
@@ -148,7 +148,7 @@ def similarity_maps(
     ]
     if len(counts) != 1 or wrong:
         raise ValueError(
-            "Expected rows with one number of matrices, each [N, N] for N groups. Received: "
+            "Expected rows with the same number of matrices, [N, N] for N groups. Received: "
             f"{len(similarities)} rows with {sorted(counts)} matrices; wrong shapes: {wrong}."
         )
     count = counts.pop()

@@ -1,6 +1,6 @@
 """From a model and texts to attention weights and the names of tokens.
 
-Models and tokenizers are known by their methods: this room imports none of the others.
+Models and tokenizers are used by their methods: this folder imports no other one.
 """
 
 import inspect
@@ -12,14 +12,14 @@ ROLES = {"pad_id": "[PAD]", "start_id": "[START]", "end_id": "[END]", "unknown_i
 
 
 def token_names(tokenizer: Any, ids: Any) -> list[str]:
-    """What pictures call ids: each one detokenized by itself, and special tokens by their names.
+    """Names of ids in pictures: each id detokenized alone, and special tokens by their names.
 
     Args:
         tokenizer: a `keras_xfmr.text.Tokenizer`.
         ids: T integers.
 
     Returns:
-        T strings. Bytes that are no character alone are written as `\\xed`.
+        T strings. Bytes that are not a whole character are written as `\\xed`.
 
     Example::
 
@@ -31,7 +31,7 @@ def token_names(tokenizer: Any, ids: Any) -> list[str]:
     roles = {getattr(tokenizer, role): name for role, name in ROLES.items()}
     names = []
     for one, name in zip(ids.tolist(), found.tolist()):
-        if not name and 0 <= one < len(spelled):  # a special token, or the beginning of a word
+        if not name and 0 <= one < len(spelled):  # a special token, or the start of a word
             name = spelled[one]
         name = name.decode("utf8", "replace") if isinstance(name, bytes) else str(name)
         names.append(name or roles.get(one, ""))
@@ -58,7 +58,7 @@ def read_attention(model, given, tokenizer):
 
 
 def _of_encoder(model, given, tokenizer):
-    model = getattr(model, "encoder", model)  # a head may have inputs that no text gives
+    model = getattr(model, "encoder", model)  # a head may need inputs that are not text
     packed = given
     if callable(tokenizer):  # a packer
         packed = tokenizer(_listed(given)) if not isinstance(given, dict) else given
@@ -66,7 +66,7 @@ def _of_encoder(model, given, tokenizer):
     if not isinstance(packed, dict):
         ids, tokens = _ids(packed, tokenizer, start=True)
         return model.attention_weights(ids), tokens
-    # A packer gives more than every model reads, such as segments to a Gpt.
+    # A packer may return more than a model reads, such as segments for a Gpt.
     read = [one.name for one in model.declared_inputs]
     inputs = {name: np.asarray(packed[name]) for name in read if name in packed}
     ids = inputs["token_ids"]
@@ -80,7 +80,7 @@ def _listed(texts):
 
 
 def _ids(given, tokenizer, *, start=None, end=True):
-    """Ids `[B, T]` of texts or ids, and the tokens of each row without padding."""
+    """Ids `[B, T]` from texts or ids, and the tokens of each row without padding."""
     texts = isinstance(given, str) or all(isinstance(one, str) for one in given)
     if texts and tokenizer is None:
         raise ValueError(f"Texts need a `tokenizer`. Received: {given!r} without one.")

@@ -1,4 +1,4 @@
-"""Vectors as points of a plane, and what the layers of a mix weigh.
+"""Vectors as points of a plane, and the layer weights of a mix.
 
 N vectors, D size of a vector
 """
@@ -14,7 +14,7 @@ from keras_xfmr.viz.figures import Path, saved, texts
 
 MARKERS = "osD^vP*X"
 LONGEST = 40  # characters of a label
-# Where a label may stand, in points from its own: side of the text, up or down.
+# Possible places of a label, in points from its own point: side of the text, up or down.
 PLACES = [(side, 11.0 * row) for row in (0, 1, -1, 2, -2, 3, -3) for side in ("left", "right")]
 
 
@@ -26,25 +26,25 @@ def embedding_map(
     groups: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draws vectors as points of the plane in which they differ most.
+    """Draws vectors as points of the plane with the largest variance.
 
     The plane is that of the first two principal components (Pearson 1901): with X the vectors
     minus their mean, and X = U S V^T, the points are the first two columns of U S. The axes say
-    which share of the variance they have. A plane shows less than the vectors have; their cosines
-    are `similarity_maps`.
+    share of the variance they have. A plane shows only a part of the vectors; for their cosines
+    see `similarity_maps`.
 
     Args:
         vectors: `[N, D]`, such as those of one word in N sentences, or of N sentences.
-        labels: N strings beside the points, or None; long ones are cut.
+        labels: N strings next to the points, or None; long ones are cut.
         path: where to write the image, or None.
-        groups: N names, such as meanings of a word. A group has one colour and sign.
-        title: over the picture.
+        groups: N names, such as meanings of a word. Each group has a colour and a marker.
+        title: title of the picture.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: no vectors of finite numbers, or another number of labels or groups.
+        ValueError: vectors that are not finite, or another number of labels or groups.
 
     Example::
 
@@ -54,7 +54,7 @@ def embedding_map(
     counts = {len(names) for names in (labels, groups) if names is not None}
     if vectors.ndim != 2 or not vectors.size or counts - {len(vectors)}:
         raise ValueError(
-            "Expected vectors [N, D], and N labels and groups where they are given. Received: "
+            "Expected vectors [N, D], with N labels and N groups, if any. Received: "
             f"shape {vectors.shape}, and {sorted(counts)} labels or groups."
         )
     if not np.isfinite(vectors).all():
@@ -74,7 +74,7 @@ def embedding_map(
         axis.set_ylabel(f"second component ({shares[1]:.0%})")
         axis.grid(alpha=0.3)
         if labels is not None:
-            # The axes get their places, before there is a text that a font may not have.
+            # Sets the axes before there is a text that a font may not have.
             figure.draw_without_rendering()
             _label(axis, points, [str(label) for label in labels])
         if any(groups):
@@ -85,10 +85,10 @@ def embedding_map(
 
 
 def _principal(vectors):
-    """The points `[N, 2]`, and the shares of the variance of both axes."""
+    """The points `[N, 2]`, and each axis's share of the variance."""
     centred = vectors - vectors.mean(axis=0)
     left, singular, right = np.linalg.svd(centred, full_matrices=False)
-    # A component and its opposite are equally good: the one with the largest entry from 0 is drawn.
+    # A component may have either sign: its entry with the largest absolute value becomes positive.
     signs = np.sign(right[np.arange(len(right)), np.abs(right).argmax(axis=1)])
     points, shares = left * singular * signs, singular**2 / max((singular**2).sum(), 1e-12)
     missing = max(2 - len(singular), 0)
@@ -96,8 +96,8 @@ def _principal(vectors):
 
 
 def _label(axis, points, labels):
-    """Writes each label where it hides the fewest others and points."""
-    scale = axis.figure.dpi / 72  # pixels of a point
+    """Writes each label where it hides the fewest other labels and points."""
+    scale = axis.figure.dpi / 72  # pixels in a point
     spots = axis.transData.transform(points)
     frame = axis.get_window_extent()
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
@@ -114,7 +114,7 @@ def _label(axis, points, labels):
         ]
         best = int(np.argmin(costs))
         side, up = PLACES[best]
-        # A line leads to a label that is not beside its point.
+        # A line connects a label with its point if they are apart.
         line = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.4", "shrinkA": 0} if up else None
         axis.annotate(
             label, point, (6 if side == "left" else -6, up), textcoords="offset points",
@@ -140,14 +140,14 @@ def scalar_mix(
     names: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draws what a `ScalarMix` takes of each layer, beside the plain mean it begins with.
+    """Draws the layer weights of a `ScalarMix`, next to the plain mean that it starts from.
 
     Args:
-        shares: one number a layer, of `ScalarMix.layer_weights()`.
+        shares: one number for each layer, from `ScalarMix.layer_weights()`.
         path: where to write the image, or None.
-        gamma: by what the sum is multiplied, which the title says.
-        names: of the layers, below their numbers.
-        title: over the picture, by default "scalar mix".
+        gamma: the factor of the sum, which the title shows.
+        names: names of the layers, below their numbers.
+        title: title of the picture, by default "scalar mix".
 
     Returns:
         The `matplotlib.figure.Figure`.

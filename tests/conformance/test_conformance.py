@@ -457,7 +457,7 @@ def test_a_ragged_input_stays_ragged_or_is_refused(case):
     ]
     if not case.layer.token_wise:
         for given in (ragged, symbolic):
-            with pytest.raises(ValueError, match=f"{case.layer.__name__} takes dense input.*pad"):
+            with pytest.raises(ValueError, match=f"{case.layer.__name__} takes dense input.*Pad"):
                 layer(*case.given(given), **case.options)
         return
     expected = case.run(layer, tensors)[0]

@@ -322,7 +322,7 @@ def test_a_step_function_keeps_the_form_of_what_it_is_given(search):
         np.testing.assert_array_equal(run(step, state), expected)
     with pytest.raises(ValueError, match=r"logits .rows, vocabulary., one row .*1, 7\)"):
         run(lambda ids, index, state: (logits_of(ids)[:, None], state), ())
-    with pytest.raises(ValueError, match="a state of the form .*Received: 0 tensors.* for 1"):
+    with pytest.raises(ValueError, match="state with the structure .*Received: 0 tensors.* for 1"):
         run(lambda ids, index, state: (logits_of(ids), ()), [zeros])
     rows = 4 if search is decoding.beam_search else 1
     with pytest.raises(ValueError, match=rf"Received: {rows} ids and logits of shape \(2, 7\)"):

@@ -213,7 +213,7 @@ def test_lengths_that_do_not_fit_are_an_error(lengths, message):
 
 def test_a_step_function_takes_no_padding():
     step = lambda ids, index, state: (ops.one_hot(ids + 1, V), state)  # noqa: E731
-    with pytest.raises(ValueError, match="A step function is not told where a row begins"):
+    with pytest.raises(ValueError, match="A step function does not know where a row begins"):
         decoding.greedy_search(step, PROMPT, lengths=LENGTHS, end_id=3, max_length=L)
 
 

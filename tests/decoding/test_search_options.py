@@ -236,7 +236,7 @@ def test_compiled_searches_take_all_options(rng, jit_compile, search, options):
     ({"repetition_penalty": 0.0}, "`repetition_penalty` must be positive and finite.*: 0.0"),
     ({"repetition_penalty": float("nan")}, "`repetition_penalty` must be positive.*: nan"),
     ({"no_repeat_ngram_size": 0}, "`no_repeat_ngram_size` must be a positive integer.*: 0"),
-    ({"end_id": [0, True]}, "`end_id` must be an integer, or some .*Received: .0, True."),
+    ({"end_id": [0, True]}, "`end_id` must be an integer, or a list .*Received: .0, True."),
 ])  # fmt: skip
 @pytest.mark.parametrize("search", [
     decoding.greedy_search, decoding.beam_search, decoding.sample,

@@ -343,7 +343,7 @@ def test_inputs_that_do_not_fit_are_an_error(rng, shapes, message):
 
 @pytest.mark.parametrize("axes, call, message", [
     (None, {"use_causal_mask": True}, "needs one attention axis"),
-    (1, {"value_mask": (B, T)}, "are defined where the last axis before the features"),
+    (1, {"value_mask": (B, T)}, "need attention over one axis"),
     (2, {"attention_mask": (B + 1, T, S)}, r"must broadcast to .*\[2, 5, .heads., 7, 7\]. Rec"),
     (1, {"attention_bias": (1, 1, 1, 1)}, "`attention_bias`, .* need inputs"),
 ], ids=str)  # fmt: skip
@@ -424,7 +424,7 @@ def test_a_mask_of_positions_beside_a_cache_has_their_rank(rng, name):
 def test_a_look_ahead_mask_in_which_true_hides_gives_a_warning(rng):
     layer, x = MultiHeadAttention(N, H), normal(rng, B, T, D)
     hides = np.triu(np.ones((T, T), bool), 1)  # as PyTorch writes it
-    with pytest.warns(UserWarning, match="exactly those behind it.* `~attention_mask`") as found:
+    with pytest.warns(UserWarning, match="only the later ones.* `~attention_mask`") as found:
         layer(x, x, attention_mask=hides)
     assert len(found) == 1
     layer(x, x, attention_mask=~hides)
@@ -435,7 +435,7 @@ def test_a_look_ahead_mask_in_which_true_hides_gives_a_warning(rng):
 def test_a_bias_is_no_mask(rng):
     layer, x = MultiHeadAttention(3, 4), normal(rng, 2, 5, 13)
     additive = np.where(np.tri(5, dtype=bool), 0.0, -1e9).astype("float32")
-    with pytest.raises(ValueError, match="boolean, or numbers of which 0 hides.*attention_bias"):
+    with pytest.raises(ValueError, match="boolean, or numbers where 0 hides.*attention_bias"):
         layer(x, x, attention_mask=additive)
     expected = layer(x, x, use_causal_mask=True)
     for given in (np.tri(5), np.tri(5, dtype="int32")):
@@ -467,5 +467,5 @@ def test_shapes_are_looked_at_in_every_call(shapes, message, rng):
 
 @pytest.mark.parametrize("name", ["output_shape", "attention_axes"])
 def test_axes_are_integers(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be an integer or several.*1.0"):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer, integers, or None.*1.0"):
         layers.MultiHeadAttention(2, 3, **{name: 1.0})

@@ -81,7 +81,7 @@ def test_a_mask_as_long_as_the_cache_hides_its_positions(rng, name, length):
 
 def test_a_place_without_a_cache_is_an_error(rng):
     layer, x = built(rng)
-    with pytest.raises(ValueError, match="`cache_index` is a place in a `cache`.*cache_index=3"):
+    with pytest.raises(ValueError, match="`cache_index` needs a `cache`.*cache_index=3"):
         layer(x, x, use_causal_mask=True, cache_index=3)
 
 
@@ -138,7 +138,7 @@ def test_one_query_at_a_time_reads_a_cache_from_its_place(rng, options):
         )
         np.testing.assert_allclose(as_numpy(one)[:, 0], expected[:, t], **CLOSE)
     beams = normal(rng, 3 * B, T, D)
-    with pytest.raises(ValueError, match="no order among them"):
+    with pytest.raises(ValueError, match="keys have no order"):
         layer(beams, None, cache=cache, use_causal_mask=True)
     with pytest.raises(ValueError, match="`position` is for a call that reads a `cache`"):
         layer(query, memory, position=1)

@@ -399,7 +399,7 @@ def test_a_cache_and_its_index_go_together(rng, kind):
     inputs = (x,) if kind is EncoderBlock else (x, normal(rng, B, S, D))
     cache = block.init_cache(*inputs[1:], B, T)
     for half in ({"cache": cache}, {"cache_index": 0}):
-        with pytest.raises(ValueError, match="`cache` and `cache_index`.* go together"):
+        with pytest.raises(ValueError, match="`cache` and `cache_index`.* together"):
             block(*inputs, **half)
 
 
@@ -410,7 +410,7 @@ def test_a_cross_attention_with_positions_has_no_cache(rng, options):
     block = DecoderBlock(N, F, cross_attention=MultiHeadAttention(N, 2, **options))
     memory = normal(rng, B, S, D)
     block(normal(rng, B, T, D), memory)
-    with pytest.raises(ValueError, match="where its queries stand"):
+    with pytest.raises(ValueError, match="the positions of its queries"):
         block.init_cache(memory, B, T)
 
 

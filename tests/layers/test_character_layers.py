@@ -113,5 +113,5 @@ def test_l2_of_the_weights_is_part_of_the_loss():
 
 
 def test_one_tensor_is_no_list_of_layers():
-    with pytest.raises(ValueError, match="Expected a list.*Received: one shape"):
+    with pytest.raises(ValueError, match="Expected a list.*Received: a single shape"):
         layers.ScalarMix()(keras.ops.zeros((2, 3, 4)))

@@ -276,7 +276,7 @@ def test_a_damaged_backup_is_named(name, length, tmp_path):
     file.unlink()
     if length:
         file.write_bytes(content[:length])
-    with pytest.raises(ValueError, match="is damaged, or that of another model. Remove .* Rec"):
+    with pytest.raises(ValueError, match="is damaged, or of another model. Remove .* Rec"):
         fit(make(), training.BackupAndRestore(tmp_path, data=Data(), save_freq=2))
 
 
@@ -313,7 +313,7 @@ def test_after_a_run_resumed_in_its_last_epoch_the_data_begin_the_next(tmp_path)
 def test_epochs_that_are_no_epochs_of_the_data_are_refused(tmp_path):
     data = Data()
     backup = training.BackupAndRestore(tmp_path / "backup", data=data)
-    with pytest.raises(ValueError, match="Leave `steps_per_epoch` out.*of 4 batches in `fit` and"):
+    with pytest.raises(ValueError, match="Leave out `steps_per_epoch`.*of 4 batches in `fit` and"):
         make().fit(data, steps_per_epoch=4, epochs=2, verbose=0, callbacks=[backup])
     data.seek(0, 3)  # the rest of an epoch is none, either
     with pytest.raises(ValueError, match="of 4 batches in `fit` and of 7 batches in `data`"):
@@ -330,7 +330,7 @@ def test_a_backup_of_data_of_another_length_is_refused(tmp_path):
             super().seek(epoch, batch)
             self.order = self.order[:4]
 
-    with pytest.raises(ValueError, match="is of other data.* Received: epochs of 4 batches, for 7"):
+    with pytest.raises(ValueError, match="belongs to other data.* epochs of 4 batches, for 7"):
         fit(make(), training.BackupAndRestore(tmp_path, data=Shorter(), save_freq=2))
 
 

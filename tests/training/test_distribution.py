@@ -177,7 +177,7 @@ def test_folders_of_their_own_are_refused_on_all_workers(tmp_path):
     for worker in workers:
         output = worker.communicate()[0]
         assert worker.returncode == 1
-        assert "1 of 2 replicas do not see what the first worker has written" in output
+        assert "1 of 2 replicas do not see the file of the first worker" in output
     assert not list(tmp_path.iterdir())
 
 

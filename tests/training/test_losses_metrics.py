@@ -118,9 +118,9 @@ def test_class_weights_count_tokens_by_their_labels(by_class, logits, rng):
 @pytest.mark.parametrize("given, message", [
     ([1.0] * 10, "must be 11 numbers.*Received: 10 weights"),
     ({11: 2.0}, "classes below 11. Received: a weight of class 11"),
-    ([1.0, -1.0], "must be numbers that are not negative"),
-    ({-1: 1.0}, "must be numbers that are not negative"),
-    ([], "must be numbers that are not negative"),
+    ([1.0, -1.0], "must be numbers, not negative"),
+    ({-1: 1.0}, "must be numbers, not negative"),
+    ([], "must be numbers, not negative"),
 ])  # fmt: skip
 def test_class_weights_that_do_not_fit_are_refused(given, message, logits):
     with pytest.raises(ValueError, match=message):

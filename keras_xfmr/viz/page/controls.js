@@ -1,4 +1,4 @@
-// What is chosen, and by what: buttons, the mouse, keys.
+// The reader's choices: buttons, the mouse, keys.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = (id) => document.getElementById(id);
@@ -12,7 +12,7 @@ const layerOf = () => partOf().layers[state.layer];
 const headsOf = () => layerOf().scales.map((_, head) => head);
 const chosenHeads = () => headsOf().filter((head) => state.heads.has(head));
 
-// Text is never read as HTML.
+// Text is never parsed as HTML.
 function make(name, text, attributes = {}) {
   const made = document.createElement(name);
   made.textContent = text;
@@ -20,7 +20,7 @@ function make(name, text, attributes = {}) {
   return made;
 }
 
-// A token that would be invisible gets a sign.
+// An invisible token gets a sign.
 function shown(token) {
   const signs = { " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5" };
   return token.trim() ? token : [...token].map((c) => signs[c] ?? c).join("") || "\u2205";
@@ -61,7 +61,7 @@ function showLines() {
   const height = row * Math.max(part.left.length, part.right.length);
   canvas.style.height = `${height}px`;
   const width = canvas.clientWidth;
-  const exponent = chosen ? 0.5 : 0.8; // few lines may be stronger
+  const exponent = chosen ? 0.5 : 0.8; // a few lines may be stronger
   const box = { width, height, leftRow: row, rightRow: row, line: 2, least: 0.005, exponent };
   canvas.dataset.count = drawLines(canvas, part, layerOf(), chosenHeads(), chosen, box);
   showStripes(part, chosen);
@@ -143,7 +143,7 @@ function thumbnailOf(layer, head) {
   return button;
 }
 
-// Thumbnails are drawn when they come into sight.
+// Thumbnails are drawn when they become visible.
 const onSight = new IntersectionObserver((entries) => {
   const part = partOf();
   for (const { target, isIntersecting } of entries) {
@@ -158,7 +158,7 @@ const onSight = new IntersectionObserver((entries) => {
   }
 });
 
-// ---- what is seen
+// ---- updates of the page
 
 function showControls() {
   element("row").value = state.row;
@@ -254,7 +254,7 @@ function moveThumbnail(event) {
   if (to) move(from, to);
 }
 
-// One element of a group is reached by Tab, the others by arrow keys.
+// Tab reaches one element of a group, arrow keys the others.
 function move(from, to) {
   from.tabIndex = -1;
   to.tabIndex = 0;
@@ -326,7 +326,7 @@ function start() {
   });
   element("parts").append(...parts);
   element("parts").hidden = parts.length < 2;
-  // Many lines hide each other, and take a moment to draw.
+  // Many lines hide each other, and drawing them takes a moment.
   const lines = headsOf().length * partOf().left.length * partOf().right.length;
   state.heads = new Set(lines > 6000 ? [0] : headsOf());
   listen();

@@ -1,11 +1,11 @@
 "use strict";
-// What is drawn: weights, colours, lines. It knows no buttons.
+// Draws weights, colours and lines. Knows no buttons.
 //
-// A part is {name, left, right, layers}: tokens that look (queries) at the left, tokens that are
-// looked at (keys) at the right. A layer is {scales, weights}: a number for each head, and in
-// base64 a byte for each head, query and key, in this order. A weight is byte * scale.
+// A part is {name, left, right, layers}: query tokens at the left, key tokens at the right. A layer
+// is {scales, weights}: a number for each head, and in base64 a byte for each head, query and key,
+// in this order. A weight is byte * scale.
 
-const LEVELS = 48; // of opacity; the colour is set once for the lines of one
+const LEVELS = 48; // of opacity; the colour is set once for all lines of a level
 
 function bytesOf(layer) {
   layer.bytes ??= Uint8Array.from(atob(layer.weights), (letter) => letter.charCodeAt(0));
@@ -17,20 +17,20 @@ function weightOf(part, layer, head, query, key) {
   return bytesOf(layer)[place] * layer.scales[head];
 }
 
-// Neighbours have colours far apart: the hues go by the golden angle.
+// Neighbours have different colours: hues advance by the golden angle.
 function colourOf(head, opacity = 1) {
   const lightness = getComputedStyle(document.documentElement).getPropertyValue("--lightness");
   return `hsl(${(212 + head * 137.508) % 360} 72% ${lightness} / ${opacity})`;
 }
 
-// With an exponent below 1 faint weights are lost less: by 0.5 a weight of 0.01 has the opacity 0.1.
+// An exponent below 1 makes faint weights visible: with 0.5 a weight of 0.01 has the opacity 0.1.
 function opacityOf(weight, exponent) {
   return Math.min(1, Math.pow(weight, exponent));
 }
 
 // The lines of one head, a list for each level of opacity.
 //
-// `chosen` is null, or {side, index}, the one token whose lines are wanted.
+// `chosen` is null, or {side, index}, the only token whose lines are drawn.
 function levelsOf(part, layer, head, chosen, { least, exponent }) {
   const levels = Array.from({ length: LEVELS + 1 }, () => []);
   for (let query = 0; query < part.left.length; query++) {
@@ -47,8 +47,8 @@ function levelsOf(part, layer, head, chosen, { least, exponent }) {
 
 // Draws heads of a layer and returns how many lines they have.
 //
-// `box` has the size, the height of a row at each side, the width of a line, the least weight that
-// gets one, and the exponent of `opacityOf`.
+// `box` has the size, the height of a row at each side, the width of a line, the smallest weight
+// that gets a line, and the exponent of `opacityOf`.
 function drawLines(canvas, part, layer, heads, chosen, box) {
   const ratio = window.devicePixelRatio;
   canvas.width = Math.round(box.width * ratio);

@@ -58,38 +58,37 @@ SIZES = (
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
-    """The encoder of Devlin et al. 2019: every position in, every position out.
+    """BERT's encoder (Devlin et al. 2019): one vector for each position.
 
         x = Dropout(LayerNorm(token[id] + position[t] + segment[s]))
 
     then post-norm encoder blocks. The three embeddings are summed, not concatenated.
 
     Args:
-        vocab_size: rows of the token table, by default 30,522, as of `bert-base-uncased`; so are
-            the other sizes.
+        vocab_size: rows of the token table, by default 30,522. All default sizes are those of
+            `bert-base-uncased`.
         d_model: D, divisible by `num_heads`; by default 768.
         num_heads: attention heads, by default 12.
         ffn_dim: inner size of the feed-forward networks, by default 3072.
         num_layers: blocks, by default 12.
         max_length: longest sequence, the rows of the position table; by default 512.
-        type_vocab_size: kinds of segments; 2 in published models.
+        type_vocab_size: number of segment types, by default 2, as in published models.
         dropout_rate: on sublayer outputs and on the embeddings, by default 0.1.
         attention_dropout_rate: on attention weights, by default 0.1.
-        hidden_act: `"gelu"`, the default, is exact, `"gelu_new"` the tanh approximation, as in
-            published configurations, which have other names for either; also `"relu"`, `"silu"`,
-            `"tanh"`.
+        hidden_act: `"gelu"`, the default, is exact, `"gelu_new"` is the tanh approximation; also
+            `"relu"`, `"silu"`, `"tanh"`, and other names for these in published configurations.
         layer_norm_eps: of every norm, by default 1e-12.
-        pad_token_id: the padding of the tokenizer, by default 0; not so in every vocabulary.
-        initializer_range: deviation of the truncated normal that weights are drawn from, by default
-            0.02.
-        pooler: whether there is a dense layer with tanh on position 0; without it `outputs[1]` is
-            position 0 as it is.
-        initializer: of the embeddings and the blocks, by default the truncated normal.
-        rematerialize: whether training keeps only the inputs of the blocks and computes what is
-            inside them again in the backward pass, by default False; see `EncoderBlock`.
-        packed: whether a row may hold several documents, by default False: the model then has the
-            input `document_ids`, and a head over it may have `document_starts`. The weights, and
-            the vectors of tokens in rows of one document, are those of a model without.
+        pad_token_id: the padding id of the tokenizer, by default 0. Some vocabularies have another.
+        initializer_range: standard deviation of the truncated normal that initializes the weights,
+            by default 0.02.
+        pooler: whether to add a dense layer with tanh on position 0, by default True. Without it
+            `outputs[1]` is the vector of position 0.
+        initializer: of the embeddings and the blocks, by default that truncated normal.
+        rematerialize: whether training stores only the inputs of the blocks and recomputes the rest
+            in the backward pass, by default False; see `EncoderBlock`.
+        packed: whether a row may hold several documents, by default False. The model then has the
+            input `document_ids`, and a head over it may have `document_starts`. The weights do not
+            change, nor the vectors in rows of one document.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -97,21 +96,21 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
     - `token_ids`: integers `[B, T]`;
     - `segment_ids`: integers `[B, T]`, by default zeros;
     - `attention_mask`: `[B, T]`, 1 = a token, 0 = padding; by default `token_ids != pad_token_id`.
-      Where its values are known, one that hides the tokens and shows the padding gives a warning;
-    - `document_ids`, of a `packed` model alone: integers `[B, T]`, 1, 2, ... for packed documents,
-      0 = padding; by default one document. A token attends within its document, whose positions
-      begin at 0. `text.pack_documents` makes them.
+      If its values are known, a mask that hides the tokens and shows the padding gives a warning;
+    - `document_ids`, only of a `packed` model: integers `[B, T]`, 1, 2, ... for packed documents, 0
+      = padding; by default one document. A token attends only to its document, whose positions
+      start at 0. `text.pack_documents` makes them.
 
     Returns:
         A list: the vectors of every position `[B, T, D]`, and the pooled [CLS] vector `[B, D]`. For
-        several tasks in one model of your own put `keras.layers.Dense` layers on both: two heads
-        of this library over one encoder train together, but Keras cannot load the `.keras` file of
-        a model that holds both, or one head beside the encoder's own output. `save_weights` and
-        `load_weights` work.
+        a model with several tasks, put `keras.layers.Dense` layers on both outputs. Two heads of
+        this library over one encoder can be trained together, but Keras cannot load the `.keras`
+        file of a model that holds both, or one head beside the encoder's own output. `save_weights`
+        and `load_weights` work.
 
     Raises:
-        ValueError: sizes that do not fit; where their values are known, ids and segments outside
-            their tables; sequences longer than `max_length`.
+        ValueError: sizes that do not fit; sequences longer than `max_length`; ids and segments
+            outside their tables, if their values are known.
 
     Example:
 
@@ -228,11 +227,11 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         self._lora: Config = {}  # target -> rank and alpha of its low-rank updates
 
     def initializer(self) -> Initializer:
-        """What weights are drawn from, a fresh one for each layer."""
+        """A new initializer for the weights of one layer."""
         return keras.initializers.TruncatedNormal(stddev=self.initializer_range)
 
     def _encoder_initializer(self):
-        """Of weights that every checkpoint must have."""
+        """The initializer of weights that every checkpoint must have."""
         given = self._given_initializer
         return self.initializer() if given is None else copy_initializer(given)
 
@@ -248,7 +247,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> Self:
-        """The sizes of a published model, with freshly drawn weights.
+        """A model of a published size, with random weights.
 
         Args:
             preset: `"tiny"`, `"mini"`, `"small"`, `"medium"`, `"base"`, `"large"`, `"kobert"` or
@@ -317,7 +316,7 @@ class Bert(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
 
 def _checked(config):
-    """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
+    """Checks the sizes; NumPy's integers become Python's, which a configuration can hold."""
     check_sizes(config, SIZES)
     config["num_layers"] = check_int("num_layers", config["num_layers"], least=0)
     if not 0 <= config["initializer_range"] < math.inf:

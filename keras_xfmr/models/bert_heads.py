@@ -1,6 +1,6 @@
-"""The heads of `models/heads/` over a `Bert`, with published weights in and out.
+"""The heads of `models/heads/` over a `Bert`; they load and save published weights.
 
-The arguments besides the encoder, inputs, outputs and errors are those of the head's class.
+Other arguments, inputs, outputs and errors are those of the head's class.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from keras_xfmr.models.heads.spans import SpanPredictor
 
 
 class OverBert(OverPublished):
-    """A mixin of heads over a `Bert`, which they name `bert`, to stand before the head's class."""
+    """A mixin for heads over a `Bert`, their argument `bert`; it comes before the head's class."""
 
     over, argument, family = Bert, "bert", Bert.family
 
@@ -37,7 +37,7 @@ class BertPretrainer(OverBert, MaskedLanguageModel):
 
     Args:
         bert: the encoder.
-        next_sentence: whether there is a second task on the pooled vector.
+        next_sentence: whether to predict next sentences from the pooled vector, by default True.
 
     Example::
 
@@ -62,7 +62,7 @@ class BertPretrainer(OverBert, MaskedLanguageModel):
 
     @classmethod
     def _for_checkpoint(cls, checkpoint, overrides):
-        # bert-base-uncased is called so, too, and has the second head.
+        # bert-base-uncased also has this architecture, and has the second head.
         alone = checkpoint.architecture == "BertForMaskedLM"
         if alone and "cls.seq_relationship.weight" not in checkpoint.names:
             overrides = {"next_sentence": False, **overrides}
@@ -119,7 +119,7 @@ class BertTokenClassifier(OverBert, Tagger):
     Args:
         bert: the encoder.
         num_classes, labels, dropout_rate: see `Tagger`.
-        pad_class: see `Tagger`. A `.keras` file keeps it, `save_pretrained` has no place for it.
+        pad_class: see `Tagger`. A `.keras` file saves it, `save_pretrained` does not.
 
     Example:
 
@@ -155,7 +155,7 @@ class BertTokenClassifier(OverBert, Tagger):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class BertSpanPredictor(OverBert, SpanPredictor):
-    """A `SpanPredictor` over a `Bert`: answers that stand in a text.
+    """A `SpanPredictor` over a `Bert`: answers that are parts of a text.
 
     Args:
         bert: the encoder.
@@ -176,13 +176,13 @@ class BertSpanPredictor(OverBert, SpanPredictor):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class BertEmbedder(OverBert, Embedder):
-    """An `Embedder` over a `Bert`: a vector of each text.
+    """An `Embedder` over a `Bert`: one vector for each text.
 
     Args:
         bert: the encoder.
-        pooling, normalize, projections: see `Embedder`; a folder of sentence-transformers says
-            them. What else it does to texts, such as prompts in front of them, is logged as a
-            warning: `checkpoints.open_pretrained(folder).prompts` has them.
+        pooling, normalize, projections: see `Embedder`; `from_pretrained` reads them from a folder
+            of sentence-transformers. What else the folder does to texts is logged as a warning. Its
+            prompts are in `checkpoints.open_pretrained(folder).prompts`.
 
     Example:
 

@@ -33,7 +33,7 @@ from keras_xfmr.models.core.fine_tuning import Adaptable
 from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.core.pretrained import Pretrained, saved_initializer
 
-# The original's bytes of UTF-8, after 0 for padding, and what stands around them.
+# As in the original: 0 for padding, the bytes of UTF-8 plus 1, and markers of words and sentences.
 CHARACTERS = 262
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, FILLING = 257, 258, 259, 260, 261
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
@@ -56,20 +56,21 @@ PRESETS: dict[str, Config] = {
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
-    """Words that know their context: two stacks of LSTMs, one each way (Peters et al. 2018).
+    """Word vectors in context by two stacks of LSTMs, one each way (Peters et al. 2018).
 
         x = CharacterCNN(characters of the word)            h_0 = [x, x]
         forward_j  = LSTM(forward_{j-1})                    h_j = [forward_j, backward_j]
         backward_j = LSTM(backward_{j-1}), last word first
 
     With `skip_connections`, the layers above the first add their input to their output. Rows are
-    words; the model adds a sentence's markers at both ends, and removes their vectors. Each call
-    begins with a state of zeros: the same sentence has the same vectors, in any batch, where the
-    original goes on from the batch before. `encode` carries a state where it is given one.
+    words; the model adds sentence markers at both ends, and removes their vectors. Each call begins
+    with a state of zeros, so a sentence has the same vectors in any batch; the original continues
+    from the batch before. `encode` takes and returns a state.
 
     Args:
-        vocab_size: None, the default, for characters; else V, the rows of a table of words.
-        units: U of each LSTM, by default 4096. The defaults of all sizes are the original's.
+        vocab_size: None, the default: the model reads characters. Else V, the rows of a table of
+            words.
+        units: U of each LSTM, by default 4096. All default sizes are the original's.
         projection_dim: P of each LSTM, by default 512.
         num_layers: LSTMs of each direction, by default 2.
         skip_connections: see above, by default True.
@@ -77,13 +78,13 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         max_characters: C, by default 50.
         character_dim, filters, num_highway, activation: of the `CharacterCNN`.
         dropout_rate: on the words' vectors and on the input of each LSTM, by default 0.1; a
-            language model has it on the top vectors, too. A frozen encoder still drops in training:
-            pass 0.0 for one that is not trained.
+            language model has it on the top vectors, too. Training uses it in a frozen encoder,
+            too: pass 0.0 if the encoder is not trained.
         pad_id, start_id, end_id: padding and sentence markers of a table of words, by default 0, 2
             and 3, as in the vocabularies of this library.
-        scalar_mix: arguments of the `ScalarMix` that each head has, a dictionary, such as
-            `{"l2": 1e-3}`. A `.keras` file keeps it, `save_pretrained` has no place for it.
-        initializer: of all weights, in the place of those of the layers.
+        scalar_mix: a dictionary of arguments for the `ScalarMix` of each head, such as
+            `{"l2": 1e-3}`. A `.keras` file saves it, `save_pretrained` does not.
+        initializer: of all weights; by default each layer has its own.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or the first one alone.
@@ -94,11 +95,11 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
       character, or are not `pad_id`.
 
     Returns:
-        A list of `num_layers` + 1 tensors `[B, T, 2 P]`, h_0 first; zeros at padding in those of
-        the LSTMs.
+        A list of `num_layers` + 1 tensors `[B, T, 2 P]`, h_0 first. Those of the LSTMs are zeros at
+        padding.
 
     Raises:
-        ValueError: sizes that do not fit; ids outside their table; rows of no words.
+        ValueError: sizes that do not fit; ids outside their table; rows without words.
 
     Example:
 
@@ -162,7 +163,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             BidirectionalBlock(
                 config["units"], self.projection_dim, cell_clip=cell_clip,
                 projection_clip=projection_clip, skip_connection=skip_connections and i > 0,
-                dropout_rate=dropout_rate if i else 0.0,  # the first input has had its own
+                dropout_rate=dropout_rate if i else 0.0,  # the first input already has it
                 initializer=self._initializer_or(None), dtype=policy, name=f"encoder_{i}",
             )
             for i in range(config["num_layers"])
@@ -199,7 +200,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> Self:
-        """The sizes of a published model, with freshly drawn weights.
+        """A model of a published size, with random weights.
 
         Args:
             preset: `"original"`, `"medium"`, `"small"`, `"nano"` (for two cores) or `"tiny"`, for
@@ -241,18 +242,18 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         return ops.sum(sequence * shown, axis=1) / count
 
     def initializer(self) -> Initializer:
-        """What the layers of heads are drawn from."""
+        """A new initializer for a layer of a head."""
         return keras.initializers.GlorotUniform()
 
     # ---- the call
 
     def encode(self, inputs: ModelInputs, state: State | None = None) -> tuple[list[Tensor], State]:
-        """The vectors of every layer, and the state behind the sentences.
+        """The vectors of every layer, and the state after the sentences.
 
         Args:
-            inputs: as of the call.
-            state: what an earlier call returned for as many rows, or None for zeros. Rows that the
-                mask divides differently may follow one another.
+            inputs: as for the call.
+            state: what an earlier call returned for the same number of rows, or None for zeros. The
+                masks of the two calls may differ.
 
         Returns:
             The list that the call returns, and the state: for each LSTM (h `[B, P]`, c `[B, U]`),
@@ -273,14 +274,15 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         return self._encode(words, inputs["attention_mask"], state)
 
     def _check_state(self, state, rows):
-        """Raises ValueError where a state is not one of these LSTMs, or of other rows."""
+        """Raises ValueError if a state does not fit these LSTMs, or has other rows."""
         pair = ((rows, self.projection_dim), (rows, self._config["units"]))
         expected = pair * (2 * len(self.encoder_blocks))
         shapes = [tuple(x.shape) for x in keras.tree.flatten(state) if hasattr(x, "shape")]
         if len(shapes) != len(expected) or not all(map(functional.shapes_agree, shapes, expected)):
             raise ValueError(
-                "`state` must be what an earlier `encode` returned for as many rows, or None for "
-                f"zeros: h and c of the shapes {pair} for each LSTM. Received: shapes {shapes}."
+                "`state` must be what an earlier `encode` returned for the same number of rows, or "
+                f"None for zeros: h and c of shapes {pair} for each LSTM. Received: shapes "
+                f"{shapes}."
             )
 
     def call(
@@ -291,7 +293,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         validate: bool = True,
     ) -> Sequence[Tensor]:
         found = super().call(inputs, training=training, mask=mask, validate=validate)
-        return found if isinstance(found, (list, tuple)) else [found]  # Keras unpacks one alone
+        return found if isinstance(found, (list, tuple)) else [found]  # Keras unpacks a list of one
 
     def _encode(self, ids, attention_mask, state, training=None):
         mask = ops.cast(attention_mask, "bool")
@@ -314,7 +316,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         state: State | None = None,
         training: bool | None = None,
     ) -> tuple[list[tuple[Tensor, Tensor]], State]:
-        """Both directions over vectors that are in the order in which each is read.
+        """Runs both directions, each over vectors in its reading order.
 
         Args:
             sequences: forward and backward, `[B, T, P]` each, with sentence markers.
@@ -322,7 +324,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
             state: see `encode`.
 
         Returns:
-            For each layer the pair of both directions' vectors, and the state.
+            For each layer a pair of vectors (forward, backward), and the state.
         """
         layers, states = [tuple(sequences)], []
         for i, block in enumerate(self.encoder_blocks):
@@ -340,7 +342,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         return self.embeddings_dropout(self.token_embedding(ids, **options), training=training)
 
     def _marker(self, mask, place, training):
-        """The vector of a sentence's begin or end in front of each row, `[B, 1, P]`."""
+        """The vector of the marker of a sentence's begin or end, for each row, `[B, 1, P]`."""
         ids = ops.zeros_like(mask[:, :1], dtype="int32")
         if self.of_characters:
             ids = ops.expand_dims(ids, -1) + ops.convert_to_tensor(
@@ -351,7 +353,7 @@ class Elmo(Adaptable, Pretrained, ValidatesData, Encoder, keras.Model):
         return self.embed(ids, training)
 
     def shown(self, ids: Ids) -> Tensor:
-        """Which words are no padding, int32 `[B, T]`."""
+        """Which words are not padding, int32 `[B, T]`."""
         shown = ops.not_equal(ids, 0 if self.of_characters else self.pad_token_id)
         return ops.cast(ops.any(shown, axis=-1) if self.of_characters else shown, "int32")
 
@@ -368,7 +370,7 @@ def marker_characters(length):
 
 
 def _checked(config):
-    """Sizes that fit, as a configuration can hold them."""
+    """Checks the sizes; returns them as a configuration can hold them."""
     sizes = ("units", "projection_dim", "max_characters", "character_dim")
     check_sizes(config, sizes, optional=["vocab_size"])
     for name in ("num_layers", "num_highway"):

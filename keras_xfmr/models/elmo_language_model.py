@@ -1,4 +1,4 @@
-"""The two language models that an `Elmo` is trained by.
+"""The two language models that train an `Elmo`.
 
 B batch, T length, C characters of a word, P projection_dim, V vocab_size, K sampled words
 """
@@ -22,32 +22,32 @@ from keras_xfmr.models.elmo import Elmo
 from keras_xfmr.models.heads.head import Head
 from keras_xfmr.models.heads.published import OverPublished
 
-IGNORED = -1  # the label of what is not to be predicted
+IGNORED = -1  # the label of positions that are not predicted
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class ElmoLanguageModel(OverPublished, Head):
-    """Predicts the next word, and by the other direction the word before (Peters et al. 2018).
+    """Predicts the next word, and in the other direction the previous word (Peters et al. 2018).
 
-        forward[t]  = softmax(W forward_L[t] + b)    of the word behind position t
-        backward[t] = the same W and b, over the text that is read last word first
+        forward[t]  = softmax(W forward_L[t] + b)    of the word after position t
+        backward[t] = the same W and b, over the text with the last word first
 
     The loss is the mean of both. Each direction reads its own input, as
     `keras_xfmr.text.BidirectionalLanguageModelDataset` makes them.
 
     Args:
-        encoder: an `Elmo`, whose weights are trained. `from_preset` makes one of characters.
-        vocab_size: V, the words that are predicted.
+        encoder: an `Elmo`; its weights are trained. `from_preset` makes one that reads characters.
+        vocab_size: V, the number of words that it can predict.
         num_sampled: K: in training the softmax is over the label and K words that are drawn for the
-            batch from P(k) = log((k + 2) / (k + 1)) / log(V + 1), for vocabularies in the order of
-            frequency (`functional.sampled_logits`). Evaluation is over all words. Then training
-            reports the loss over the sample, and no metrics. None, the default: all words, always.
-        state_rows: B, where rows go on in the next batch (`contiguous=True`): the LSTMs then begin
-            with the state behind the batch before. The state is a weight that is not trained. `fit`
-            begins each epoch with zeros, and does not shuffle; `evaluate` and `predict` begin with
-            zeros, and put back what was there. A call and the methods for one batch go on with the
-            state and change it: see `reset_state`. A strategy of several replicas is refused. None,
-            the default: each row begins with zeros.
+            batch from P(k) = log((k + 2) / (k + 1)) / log(V + 1), for vocabularies sorted by
+            frequency (`functional.sampled_logits`). Training then reports the loss over the sample,
+            and no metrics. Evaluation uses all words. None, the default: always all words.
+        state_rows: B, if rows continue in the next batch (`contiguous=True`): the LSTMs then begin
+            with the state after the previous batch. The state is a weight that is not trained.
+            `fit` begins each epoch with zeros, and does not shuffle; `evaluate` and `predict` begin
+            with zeros, and restore the state afterwards. A call and the methods for one batch use
+            the state and change it: see `reset_state`. A strategy of several replicas is refused.
+            None, the default: each row begins with zeros.
 
     Inputs of the call, with sentence markers among the words:
 
@@ -55,12 +55,12 @@ class ElmoLanguageModel(OverPublished, Head):
     - `reverse_character_ids` or `reverse_token_ids`, likewise: the last word of a sentence first.
 
     Returns:
-        `{"forward": logits [B, T, V], "backward": logits [B, T, V]}`, each in the order in which it
-        reads. Labels are a dictionary with these names; those of -1 are not learned. With
-        `num_sampled` a call with `training=True` returns the vectors `[B, T, P]` instead.
+        `{"forward": logits [B, T, V], "backward": logits [B, T, V]}`, each in its reading order.
+        Labels are a dictionary with these names; labels of -1 are not learned. With `num_sampled` a
+        call with `training=True` returns the vectors `[B, T, P]` instead.
 
     Raises:
-        TypeError: `encoder` is no `Elmo`.
+        TypeError: `encoder` is not an `Elmo`.
         ValueError: sizes that do not fit.
 
     Example:
@@ -92,8 +92,8 @@ class ElmoLanguageModel(OverPublished, Head):
             num_sampled = check_int("num_sampled", num_sampled, 1, self.vocab_size - 1)
             if self.vocab_size == encoder.projection_dim:
                 raise ValueError(
-                    "A sample is of a vocabulary that is larger than the vectors. Received: "
-                    f"vocab_size={vocab_size} and projection_dim={encoder.projection_dim}."
+                    "With `num_sampled`, `vocab_size` must not be the encoder's projection_dim. "
+                    f"Received: vocab_size={vocab_size}, projection_dim={encoder.projection_dim}."
                 )
         if state_rows is not None:
             state_rows = check_positive_int("state_rows", state_rows)
@@ -156,7 +156,7 @@ class ElmoLanguageModel(OverPublished, Head):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """As Keras'; with `num_sampled` over the label and the sample, where it trains."""
+        """As in Keras; with `num_sampled`, training uses the label and the sample."""
         if self._gave_vectors(y_pred):
             y, y_pred = self._sampled(y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -164,13 +164,13 @@ class ElmoLanguageModel(OverPublished, Head):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """As Keras'; over a sample there are no metrics besides the losses."""
+        """As in Keras; over a sample there are no metrics except the losses."""
         if not self._gave_vectors(y_pred):
             return super().compute_metrics(x, y, y_pred, sample_weight)
         return self._loss_results()
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """As Keras'; the losses alone where no metric has been updated yet, as in sampled steps."""
+        """As in Keras; only the losses if no metric has been updated yet, as in sampled steps."""
         if all(getattr(metric, "built", True) for metric in self.metrics):
             return super().get_metrics_result()
         return self._loss_results()
@@ -210,7 +210,7 @@ class ElmoLanguageModel(OverPublished, Head):
         self._check_rows(x, given.get("batch_size"))
         if given.setdefault("shuffle", False):
             raise ValueError(
-                "Rows that go on in the next batch must not be shuffled. Pass shuffle=False. "
+                "Rows that continue in the next batch must not be shuffled. Pass shuffle=False. "
                 f"Received: shuffle={given['shuffle']!r}."
             )
         outer = not self._held.fitting  # a broken epoch is ended by a `fit` inside
@@ -222,7 +222,7 @@ class ElmoLanguageModel(OverPublished, Head):
             self._held.fitting = not outer
 
     def evaluate(self, x: Any = None, y: Any = None, *args, **kwargs) -> Any:
-        # Keras' `fit` passes arguments of its own, and the callbacks that it has.
+        # Keras' `fit` calls this with its own arguments and its list of callbacks.
         if self.state is None or isinstance(
             kwargs.get("callbacks"), keras.callbacks.CallbackList
         ):
@@ -242,13 +242,13 @@ class ElmoLanguageModel(OverPublished, Head):
         return given
 
     def _check_rows(self, data, batch_size):
-        """Raises ValueError where a batch of arrays or of a data set would have other rows, and
-        where several replicas would share the state of one."""
+        """Raises ValueError if a batch of arrays or of a data set would have other rows, or if
+        several replicas would share one state."""
         replicas = kernels.replicas_of(self)
         if replicas > 1:
             raise ValueError(
-                "A model with `state_rows` is trained by one replica, whose state it keeps. Leave "
-                f"`state_rows` out under a strategy of several replicas. Received: {replicas}."
+                "A model with `state_rows` can only be trained by one replica. Leave `state_rows` "
+                f"out under a strategy of several replicas. Received: {replicas}."
             )
         rows, found = self.state_rows, self.state_rows
         named = self.declared_inputs.named(data)
@@ -261,7 +261,7 @@ class ElmoLanguageModel(OverPublished, Head):
         if found != rows:
             raise ValueError(
                 f"Each batch must have state_rows={rows} rows. Pass batch_size={rows}, batch data "
-                "sets with `drop_remainder=True`, or take a "
+                "sets with `drop_remainder=True`, or use a "
                 "`BidirectionalLanguageModelDataset(contiguous=True)`, which fills the last batch. "
                 f"Received: {found}."
             )
@@ -284,7 +284,7 @@ class ElmoLanguageModel(OverPublished, Head):
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class Softmax(keras.layers.Dense):
-    """The logits over a vocabulary; vectors as they are in training, where the loss samples."""
+    """Logits over a vocabulary; in training its input, unchanged, if the loss samples."""
 
     def __init__(self, units, *, vectors_in_training=False, **kwargs):
         super().__init__(units, **kwargs)
@@ -304,7 +304,7 @@ class Softmax(keras.layers.Dense):
 
 
 def _arguments(method, *args, **kwargs):
-    """The arguments of a method of Keras' models by their names, without the model."""
+    """The arguments of a method of `keras.Model` by their names, without the model."""
     bound = inspect.signature(getattr(keras.Model, method)).bind(*args, **kwargs)
     return {name: value for name, value in bound.arguments.items() if name != "self"}
 

@@ -59,7 +59,7 @@ PRESETS: dict[str, Config] = {
     "nano": dict(max_length=256, d_model=320, num_heads=5, ffn_dim=1280, num_layers=6),
     "tiny": dict(max_length=64, d_model=32, num_heads=2, ffn_dim=64, num_layers=2),
 }  # fmt: skip
-IGNORED = -1  # the label of what is not to be predicted
+IGNORED = -1  # the label of positions that are not predicted
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
@@ -68,19 +68,19 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
         x = Dropout(token[id] + position[t]);  x = block(x), causal;  logits = Norm(x) E^T
 
-    The defaults are those of GPT-2: pre-norm blocks with one more norm behind them, learned
+    The defaults are those of GPT-2: pre-norm blocks with one more norm after them, learned
     positions, tanh GELU, logits tied to the token table. The modern variant (Touvron et al. 2023)
     is `positions="rotary", norm="rms_norm", activation="swiglu", use_bias=False` with fewer
     `num_key_value_heads`; post-norm blocks, `norm_first=False`, are GPT-1's.
 
     Args:
-        vocab_size: V, by default 50,257, as of GPT-2; so are the other sizes.
+        vocab_size: V, by default 50,257. All default sizes are those of GPT-2.
         d_model: D, divisible by `num_heads`; by default 768.
         num_heads: attention heads, by default 12.
-        num_key_value_heads: a divisor of `num_heads`; by default as many.
+        num_key_value_heads: a divisor of `num_heads`, the default.
         ffn_dim: inner size of the feed-forward networks, by default 3072.
         num_layers: blocks, by default 12.
-        max_length: the longest sequence, by default 1024; the rows of a learned table.
+        max_length: longest sequence, by default 1024; the rows of a table of learned positions.
         positions: `"learned"`, the default, `"rotary"`, `"alibi"` (Press et al. 2022), or a layout
             of `PositionalEncoding`.
         dropout_rate: on sublayer outputs, by default 0.1.
@@ -88,18 +88,18 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         embedding_dropout_rate: on the sum of the embeddings, by default `dropout_rate`.
         activation: of the feed-forward networks, see `PositionWiseFFN`; by default `"gelu_tanh"`.
         norm: `"layer_norm"`, the default, or `"rms_norm"`.
-        norm_first: pre-norm blocks, and a norm behind the last, by default True.
-        use_bias: whether the products of the blocks have biases, by default True.
+        norm_first: pre-norm blocks, and a norm after the last, by default True.
+        use_bias: whether the dense layers of the blocks have biases, by default True.
         epsilon: of the norms, by default 1e-5.
-        tie_output: whether the logits are a product with the token table, by default True.
-        initializer_range: deviation of the normal that weights are drawn from, by default 0.02;
-            learned positions have half of it.
-        initializer: of the embeddings and blocks, in the place of that normal.
-        pad_id: the padding of the tokenizer; None, the default, where it has none of its own. An id
-            that is also the start or the end hides nothing.
+        tie_output: whether the token table computes the logits, by default True.
+        initializer_range: standard deviation of the normal that initializes weights, by default
+            0.02; learned positions have half of it.
+        initializer: of the embeddings and blocks, by default that normal.
+        pad_id: the padding id of the tokenizer; None, the default, if it has none. An id that is
+            also the start or the end masks nothing.
         start_id, end_id: by default the last id, as in GPT-2.
-        rematerialize: whether training keeps only the inputs of the blocks and computes what is
-            inside them again in the backward pass, by default False; see `EncoderBlock`.
+        rematerialize: whether training stores only the inputs of the blocks and recomputes the rest
+            in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 
     Inputs of the call: a dictionary, or `token_ids` alone.
@@ -107,14 +107,14 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     - `token_ids`: integers `[B, T]`;
     - `attention_mask`: `[B, T]`, 1 = a token, 0 = padding; by default `token_ids != pad_id`;
     - `document_ids`: `[B, T]`, 1, 2, ... for packed documents, 0 = padding; by default one
-      document. A token sees its own document alone, whose positions begin at 0.
+      document. A token attends only to its document, whose positions start at 0.
 
     Two heads of this library over one `Gpt` train together in a model of your own, but Keras cannot
     load the `.keras` file of that model; see `Bert`.
 
     Returns:
-        Logits `[B, T, V]` of the token behind each position. Labels of -1 are not learned: pass
-        `MaskedCrossEntropy(pad_id=-1)`, also where padding and end are one id.
+        Logits `[B, T, V]` of the token after each position. Labels of -1 are not learned: pass
+        `MaskedCrossEntropy(pad_id=-1)`, also if padding and end have the same id.
 
     Raises:
         ValueError: sizes that do not fit; ids outside the table, rows longer than `max_length`.
@@ -265,7 +265,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> Self:
-        """The sizes of a published model, with freshly drawn weights.
+        """A model of a published size, with random weights.
 
         Args:
             preset: `"gpt"`, `"gpt2"`, `"gpt2_medium"`, `"gpt2_large"`, `"gpt2_xl"`, `"nano"` (about
@@ -307,26 +307,26 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
         return x if self.final_norm is None else self.final_norm(x)
 
     def pool(self, sequence: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The vectors of the rows' last tokens `[B, D]`, which have seen all of their row."""
+        """The vectors of the rows' last tokens `[B, D]`, which attend to the whole row."""
         if attention_mask is None:
             return sequence[:, -1]
         seen = ops.cumsum(ops.cast(ops.not_equal(attention_mask, 0), "int32"), axis=1)
-        last = ops.expand_dims(ops.argmax(seen, axis=1), (1, 2))  # the first that has seen most
+        last = ops.expand_dims(ops.argmax(seen, axis=1), (1, 2))  # the first with the largest count
         return ops.squeeze(ops.take_along_axis(sequence, last, axis=1), 1)
 
     def initializer(self) -> Initializer:
-        """What the layers of heads are drawn from."""
+        """A new initializer for a layer of a head."""
         return keras.initializers.RandomNormal(stddev=self._config["initializer_range"])
 
     def logits(self, x: Tensor, products: Prepared | None = None) -> Tensor:
-        """Logits `[..., V]` of vectors `[..., D]` of `encode`; `products` are those of a loop."""
+        """Logits `[..., V]` of vectors `[..., D]` of `encode`; decoding loops pass `products`."""
         if self.output_dense is not None:
             return self.output_dense(x)
         return project(self.token_embedding, x, products, reverse=True)
 
     @property
     def encoder_blocks(self) -> tuple[EncoderBlock, ...]:
-        """The blocks, by the name that `freeze` and its kin know."""
+        """The blocks, by the name that `freeze` and similar methods use."""
         return self.decoder_blocks
 
     def embedding_layers(self) -> Sequence[keras.layers.Layer]:
@@ -350,11 +350,11 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
     # ---- decoding
 
     def decoder(self, context: Any = None, *, rows: int | None = None) -> Decoder:
-        """What a search of `keras_xfmr.decoding` decodes with; there is no context.
+        """The `Decoder` for a search of `keras_xfmr.decoding`; there is no context.
 
         Args:
             context: None.
-            rows: rows that `step` will read, where that is known, for the speed alone.
+            rows: rows that `step` will read, if known; it affects only the speed.
 
         Example:
 
@@ -380,7 +380,7 @@ class Gpt(Adaptable, Pretrained, ValidatesData, Causal, Encoder, keras.Model):
 
 
 def _position_layer(positions, max_length, initializer, policy):
-    """What is added to the embeddings; None where the attentions know the positions."""
+    """The layer that adds positions; None if the attention layers encode them."""
     if positions in ("rotary", "alibi"):
         return None
     if positions == "learned":
@@ -394,7 +394,7 @@ def _position_layer(positions, max_length, initializer, policy):
 
 
 def _checked(config):
-    """Sizes that fit, as a configuration can hold them."""
+    """Checks the sizes; returns them as a configuration can hold them."""
     sizes = ("vocab_size", "d_model", "num_heads", "ffn_dim", "max_length")
     check_sizes(config, sizes, optional=["num_key_value_heads"])
     config["num_layers"] = check_int("num_layers", config["num_layers"], least=0)

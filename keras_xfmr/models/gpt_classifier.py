@@ -1,4 +1,4 @@
-"""A `Gpt` that classifies texts, and goes on to learn their language beside.
+"""A `Gpt` that classifies texts, and is trained as a language model at the same time.
 
 B batch, T length, C classes, V vocab_size
 """
@@ -18,24 +18,24 @@ from keras_xfmr.models.heads.published import OverPublished
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class GptClassifier(OverPublished, Classifier):
-    """Classes from the vector of a row's last token, with the language model beside them.
+    """Classifies by the vector of a row's last token; the language model is a second output.
 
         classes = W Dropout(x_last);  lm = logits of the `Gpt`;  loss = classes + 0.5 * lm
 
     (Radford et al. 2018, section 3.2). The last token is the last one that `attention_mask` shows:
-    begin texts with the start token and end them with the end token, as `text.SentencePacker` does
-    it. A `Classifier` over a `Gpt` is the same without `lm`, and with a bias.
+    begin texts with the start token and end them with the end token, as `text.SentencePacker` does.
+    A `Classifier` over a `Gpt` is the same without `lm`, and with a bias.
 
     Args:
         gpt: the `Gpt`.
         num_classes, labels, dropout_rate, multi_label: see `Classifier`.
 
-    Inputs of the call: those of the `Gpt`. Where its padding is the start or the end, give
-    `attention_mask`, which it cannot make of the ids.
+    Inputs of the call: those of the `Gpt`. If its padding is also the start or the end, pass
+    `attention_mask`: the ids do not show it.
 
     Returns:
         `{"classes": logits [B, C], "lm": logits [B, T, V]}`. Labels of `lm` are the next tokens,
-        `text.next_token_labels`, and -1 where there is none, which its loss and metrics leave out.
+        `text.next_token_labels`, and -1 where there is none; its loss and metrics leave out -1.
 
     Example::
 
@@ -92,7 +92,7 @@ class GptClassifier(OverPublished, Classifier):
 
     @property
     def token_embedding(self) -> TokenEmbedding:
-        """The table to which `lm` may be tied."""
+        """The table that may compute `lm`."""
         return self.gpt.token_embedding
 
     def _outputs(self, sequence, pooled, inputs):

@@ -1,4 +1,4 @@
-"""Another number of tokens: a model with longer or shorter tables, the other weights as they are.
+"""Changes the number of tokens of a model: longer or shorter tables, other weights unchanged.
 
 V vocab_size
 """
@@ -20,10 +20,9 @@ Model = typing.TypeVar("Model", bound=keras.Model)
 def resize_token_embeddings(model: Model, size: int | tuple[int, int]) -> Model:
     """A new model with `size` tokens, for a tokenizer with added tokens.
 
-    The first rows of each table of tokens, and of the outputs that have a number for each token,
-    tied ones and their biases included, are those of the model. A new row is the mean of the old
-    ones, so that a new token is about as probable as others (Hewitt 2021). All other weights are
-    copied; `model` stays as it is.
+    Token tables, and outputs with a number for each token (tied or not, with their biases), keep
+    their first rows. A new row is the mean of the old ones, so a new token is about as probable as
+    others (Hewitt 2021). All other weights are copied; `model` does not change.
 
     Args:
         model: a `Transformer`, a `Gpt`, a `Bert`, an `Elmo` of word ids, or a head over one.
@@ -33,8 +32,8 @@ def resize_token_embeddings(model: Model, size: int | tuple[int, int]) -> Model:
         A model of the same class, not compiled. The special ids are those of `model`.
 
     Raises:
-        ValueError: a model without a table of tokens, or that keeps a special id in a row which
-            the new one does not have.
+        ValueError: a model without a token table, or with a special id in a row that the new table
+            does not have.
 
     Example:
 
@@ -58,9 +57,9 @@ def resize_token_embeddings(model: Model, size: int | tuple[int, int]) -> Model:
 
 
 def _resized(config, sizes, changed):
-    """A configuration with other numbers of tokens, also of an encoder in it.
+    """A configuration with new numbers of tokens, also of an encoder in it.
 
-    The names of what was changed go to the list `changed`.
+    Appends the names of the changed sizes to `changed`.
     """
     if not isinstance(config, dict):
         return config

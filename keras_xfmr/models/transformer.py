@@ -66,37 +66,37 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
         source_vocab_size: size of the source vocabulary.
         target_vocab_size: size of the target vocabulary, with a table of its own. None: one
             vocabulary and one table for source, target and output, as in the paper.
-        d_model: D, by default 512, the paper's base, as the other sizes are.
+        d_model: D, by default 512. All default sizes are those of the paper's base model.
         num_heads: N, a divisor of D, by default 8.
         ffn_dim: inner size of the feed-forward networks, by default 2048.
         num_layers: blocks on each side, by default 6, or a pair (encoder, decoder).
         dropout_rate: on sublayer outputs and on the sums of embeddings and positions, by default
             0.1.
-        attention_dropout_rate: on attention weights; the paper has none, nor has the default.
+        attention_dropout_rate: on attention weights, by default 0, as in the paper.
         activation: of the feed-forward networks, see `PositionWiseFFN`; by default `"relu"`.
         norm: `"layer_norm"`, the default, or `"rms_norm"`.
         norm_first: pre-norm blocks, by default False.
         epsilon: of the norms, by default 1e-6.
-        final_norm: whether there is one more norm after each stack. None, the default: after
+        final_norm: whether there is one more norm after each stack. None, the default: only after
             pre-norm blocks. `torch.nn.Transformer` always has it.
-        tie_output: whether the logits are a product with the target table, by default True, or with
-            a matrix of their own.
+        tie_output: whether the target table computes the logits, by default True; else a matrix of
+            its own does.
         output_bias: whether a bias is added to the logits, by default False.
         positions: a layout of `PositionalEncoding`, by default the paper's, or `"learned"` with
             `max_length` positions.
         max_length: longest sequence, for learned positions only.
-        scale_embeddings: whether embeddings are multiplied by sqrt(D), as in the paper, so that
-            sinusoids do not drown them. Learned positions can do without.
+        scale_embeddings: whether embeddings are multiplied by sqrt(D), by default True, as in the
+            paper: sinusoids would be much larger than them. Learned positions do not need it.
         pad_id, start_id, end_id: of the tokenizers, by default 0, 2 and 3. They may be equal.
-        rematerialize: whether training keeps only the inputs of the blocks and computes what is
-            inside them again in the backward pass, by default False; see `EncoderBlock`.
+        rematerialize: whether training stores only the inputs of the blocks and recomputes the rest
+            in the backward pass, by default False; see `EncoderBlock`.
         dtype: dtype policy of the layers.
 
     Inputs of the call: `{"source_ids": [B, S], "target_ids": [B, T]}`, integers.
 
     Returns:
-        Logits `[B, T, V]`. A loss and metrics may leave out `pad_id`, no other token; what cannot
-        be meant for logits is refused, see `compile`.
+        Logits `[B, T, V]`. A loss and metrics may leave out only `pad_id`; those that do not fit
+        logits are refused, see `compile`.
 
     Raises:
         ValueError: sizes that do not fit.
@@ -210,11 +210,11 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
     def from_preset(
         cls, preset: str, source_vocab_size: int, target_vocab_size: int | None = None, **overrides
     ) -> Self:
-        """The paper's sizes (table 3), with freshly drawn weights.
+        """A model of the paper's sizes (table 3), with random weights.
 
         Args:
             preset: `"base"` or `"big"`.
-            source_vocab_size, target_vocab_size: as of the constructor.
+            source_vocab_size, target_vocab_size: as for the constructor.
             **overrides: its other arguments.
 
         Raises:
@@ -240,7 +240,7 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
     # ---- the two halves
 
     def encode(self, source_ids: Ids, training: bool | None = None) -> Tensor:
-        """Memory `[B, S, D]` of source ids `[B, S]`; padding is seen by no one."""
+        """Memory `[B, S, D]` of source ids `[B, S]`; padding is masked."""
         return self._encode(functional.as_array(source_ids), training)
 
     def decode(
@@ -296,24 +296,23 @@ class Transformer(NamedArguments, ValidatesData, SequenceToSequence, keras.Model
     # ---- decoding
 
     def context(self, source_ids: Ids) -> tuple[Tensor, Tensor]:
-        """What `decoder` reads: the memory `[B, S, D]` and the mask of its padding `[B, 1, S]`."""
+        """The input of `decoder`: memory `[B, S, D]` and the mask of its padding `[B, 1, S]`."""
         mask = functional.padding_mask(functional.as_array(source_ids), self.pad_id)
         return self.encode(source_ids, training=False), mask
 
     def decoder(self, context: Any, *, rows: int | None = None) -> Decoder:
-        """What a search of `keras_xfmr.decoding` decodes with.
+        """The `Decoder` for a search of `keras_xfmr.decoding`.
 
-        The projected memory is kept once for all the beams of a sentence; the state is the
-        self-attention caches.
+        All beams of a sentence share one projected memory; the state is the self-attention caches.
 
         Args:
-            context: of `context(source_ids)`.
-            rows: rows that `step` will read, where that is known. It decides how the kernels are
-                laid out, and with it the speed alone.
+            context: the result of `context(source_ids)`.
+            rows: rows that `step` will read, if known. It decides the layout of the kernels in
+                memory, so it affects only the speed.
 
         Returns:
             A `decoding.Decoder`. Its `init_state` raises ValueError for a length beyond the learned
-            positions: a compiled loop would read the last row again and say nothing.
+            positions: a compiled loop would silently read the last row again.
 
         Example:
 
@@ -375,7 +374,7 @@ def _both_sides(num_layers):
 
 
 def _checked(config):
-    """Sizes that fit; NumPy's integers become Python's, which a configuration can hold."""
+    """Checks the sizes; NumPy's integers become Python's, which a configuration can hold."""
     sizes = ("source_vocab_size", "d_model", "num_heads", "ffn_dim")
     check_sizes(config, sizes, optional=["target_vocab_size", "max_length"])
     sides = _both_sides(config["num_layers"])

@@ -358,7 +358,7 @@ def test_what_is_missing_and_what_is_unexpected_is_reported(tmp_path, monkeypatc
     assert set(report.missing) == {"pooler.dense.bias", "classifier.weight", "classifier.bias"}
     assert report.unexpected == ("something.else",)
     assert "3 missing" in str(report)
-    assert any("freshly drawn" in line and "classifier.weight" in line for line in said)
+    assert any("randomly initialized" in line and "classifier.weight" in line for line in said)
     # What the checkpoint must have is not drawn before it is read; what it lacks is.
     assert np.std(loaded.weights[-2]) > 0
 
@@ -371,7 +371,7 @@ def drop(missing):
     "rename, config, message",
     [
         (drop("encoder.layer.1.output.dense.weight"), None, "1 weights of the encoder"),
-        (drop("embeddings.word_embeddings.weight"), None, "no BERT"),
+        (drop("embeddings.word_embeddings.weight"), None, "not a BERT"),
         (lambda n, a: (n, a[:-1] if "query.weight" in n else a), None, "query.weight"),
         (None, {"vocab_size": 10**12}, "word_embeddings"),
         (None, {"num_hidden_layers": 10**9}, "blocks"),
@@ -509,7 +509,7 @@ def test_names_that_do_not_fit_the_labels_are_said_to_be_left_out(names, tmp_pat
     models.BertEmbedder.from_pretrained(tmp_path)  # which has no use for them
     assert not said
     assert models.BertClassifier.from_pretrained(tmp_path).labels is None
-    assert any("not one name for each of its 2 labels" in line for line in said)
+    assert any("not have one name for each of its 2 labels" in line for line in said)
     said.clear()
     models.BertClassifier.from_pretrained(tmp_path, labels=["a", "b"], num_classes=2)
     assert not said
@@ -522,7 +522,7 @@ def test_a_classifier_of_another_task_is_said_to_be_one(tmp_path, monkeypatch):
     models.BertTokenClassifier.from_pretrained(tmp_path)
     assert not said
     models.BertClassifier.from_pretrained(tmp_path)
-    assert any("that of a BertForTokenClassification and was loaded" in line for line in said)
+    assert any("from a BertForTokenClassification and was loaded" in line for line in said)
 
 
 def test_a_head_of_another_number_of_classes_is_a_new_one(tmp_path, monkeypatch):
@@ -535,7 +535,7 @@ def test_a_head_of_another_number_of_classes_is_a_new_one(tmp_path, monkeypatch)
     assert set(loaded.load_report.unexpected) == set(loaded.load_report.missing)
     assert loaded.output_shape == (None, 2) and loaded.labels == ["no", "yes"]
     (line,) = said
-    assert line.endswith("freshly drawn: classifier.weight, classifier.bias")
+    assert line.endswith("randomly initialized: classifier.weight, classifier.bias")
     for one, other in zip(loaded.bert.weights, five.bert.weights, strict=True):
         np.testing.assert_array_equal(numpy_of(one), numpy_of(other))
     assert np.std(loaded.weights[-2]) > 0
@@ -551,7 +551,7 @@ def test_a_head_of_other_labels_is_said_to_be_one(tmp_path, monkeypatch):
     assert not said
     models.BertClassifier.from_pretrained(tmp_path, labels=["ham", "spam"])
     (line,) = said
-    assert "that of the labels ['neg', 'pos'], and was loaded as that of ['ham', 'spam']" in line
+    assert "for the labels ['neg', 'pos'], and was loaded for the labels ['ham', 'spam']" in line
 
 
 @needs_torch

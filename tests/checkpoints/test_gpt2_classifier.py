@@ -76,7 +76,7 @@ def test_a_new_head_is_drawn_reported_and_logged(folder, monkeypatch):
     monkeypatch.setattr("absl.logging.warning", lambda *words: said.append(words[0] % words[1:]))
     model = models.GptClassifier.from_pretrained(folder, num_classes=5, dropout_rate=0.2)
     assert model.load_report.missing == ("score.weight",)
-    assert said == ["Not from the checkpoint, but freshly drawn: score.weight"]
+    assert said == ["Not in the checkpoint, so randomly initialized: score.weight"]
     assert model.num_classes == 5 and model.labels is None
     assert (model.dropout.rate, model.gpt.dropout_rate) == (0.2, 0.2)
     assert 0.01 < np.std(model.classifier.kernel) < 0.03

@@ -319,7 +319,7 @@ def test_the_default_length_is_that_of_the_source_and_fifty(arguments, expected)
     (SOURCE, {"search": "best"}, "`search` must be one of .*'beam'.*Received: 'best'"),
     (SOURCE, {"max_length": 0}, "`max_length` must be a positive integer. Received: 0"),
     (SOURCE, {"max_length": -1}, "`max_length` must be a positive integer. Received: -1"),
-    (SOURCE, {"pad_id": 5}, "own `pad_id` is taken. Received: pad_id=5"),
+    (SOURCE, {"pad_id": 5}, "model's own `pad_id`. Received: pad_id=5"),
     (SOURCE, {"limit": 3}, "no option `limit`, only end_id, max_length"),
     (SOURCE, {"temperature": 0.5}, "no option `temperature`, .* one of search='sample'"),
     (SOURCE, {"search": "sample", "seed": 1.5}, "`seed` must be an integer in 0 .*Received: 1.5"),

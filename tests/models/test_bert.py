@@ -529,7 +529,7 @@ def test_an_input_more_changes_no_other():
             for one, other in zip(keras.tree.flatten(expected), keras.tree.flatten(found)):
                 np.testing.assert_allclose(numpy_of(other), one, atol=1e-6)
         for name in ("labels", "segments", "masked_positions"):
-            with pytest.raises(ValueError, match=f"Expected `token_ids`, and perhaps.*'{name}'"):
+            with pytest.raises(ValueError, match=f"Expected `token_ids`, and optionally.*'{name}'"):
                 model({**inputs, name: ids})
         # Once, for Keras on JAX leaves a model without its values where `predict` fails.
         with pytest.raises(ValueError, match="labels"):

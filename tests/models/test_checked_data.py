@@ -102,7 +102,7 @@ def test_labels_of_a_span_have_their_names():
     model = span_predictor()
     with pytest.raises(ValueError, match="`end` must lie in 0 .. 4.*from 99 to 99"):
         model.fit(IDS, {"start": np.full(B, 1), "end": np.full(B, 99)}, verbose=0)
-    with pytest.raises(ValueError, match="must be a dictionary of `start` and `end`.*Keras would"):
+    with pytest.raises(ValueError, match="must be a dictionary of `start` and `end`.*Keras sorts"):
         model.fit(IDS, [np.full(B, 1), np.full(B, 4)], verbose=0)
 
 
@@ -161,7 +161,7 @@ def token_classifier():
 
 def test_weights_of_classes_are_for_one_label_a_row():
     classifier().fit(IDS, np.array([0, 2]), class_weight={0: 1.0, 1: 2.0, 2: 1.0}, verbose=0)
-    with pytest.raises(ValueError, match=r"one a token. Pass weights \[B, T\] as `sample_weight`"):
+    with pytest.raises(ValueError, match=r"per token. Pass weights \[B, T\] as `sample_weight`"):
         token_classifier().fit(IDS, np.ones((B, T)), class_weight={1: 2.0}, verbose=0)
 
 

@@ -265,7 +265,7 @@ def test_what_can_be_meant_is_accepted(kind, loss, of, heads):
 
 @pytest.mark.parametrize("kind, loss, message", [
     ("classes", training.MaskedCrossEntropy(), "label 0, one of the 3 classes. Pass pad_id=-1"),
-    ("tags", training.MaskedCrossEntropy(pad_id=1), "label 1, .*give the model `pad_class`"),
+    ("tags", training.MaskedCrossEntropy(pad_id=1), "label 1, .*pass `pad_class` to the model"),
     ("tags", sparse(ignore_class=0), "label 0, one of the 3 classes. Pass ignore_class=-1"),
     ("padded tags", training.MaskedCrossEntropy(), "label 0, one of the 3 classes"),
     ("spans", training.MaskedCrossEntropy(), "label 0, a position. Pass pad_id=-1"),

@@ -111,7 +111,7 @@ def test_a_state_that_does_not_fit_is_refused():
     for state in (model.encode(ids)[1][:1], other.encode(ids)[1], "x"):
         with pytest.raises(ValueError, match="what an earlier `encode` returned.*Received: shapes"):
             model.encode(ids, state)
-    with pytest.raises(ValueError, match="for as many rows"):
+    with pytest.raises(ValueError, match="for the same number of rows"):
         model.encode(np.array([[5], [7]]), model.encode(ids)[1])
 
 

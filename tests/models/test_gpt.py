@@ -158,8 +158,8 @@ def test_a_prompt_beyond_the_context():
 
 
 @pytest.mark.parametrize("prompt, message", [
-    ([[]], "of one token at least.*start_id=28"),
-    ([], "of one token at least"),
+    ([[]], "of at least one token.*start_id=28"),
+    ([], "of at least one token"),
     ([[V]], "must lie in 0 .. 28"),
     (np.array([3]), r"integers \[batch, length\]"),
     ([5, 7], r"For one prompt pass \[\[5, 7\]\]"),

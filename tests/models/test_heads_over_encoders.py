@@ -25,7 +25,7 @@ def test_each_call_is_validated_once(monkeypatch):
 
 def test_a_causal_encoder_has_no_vector_in_its_first_position():
     gpt = models.Gpt(31, d_model=6, num_heads=2, ffn_dim=7, num_layers=1, max_length=7)
-    with pytest.raises(ValueError, match="sees itself alone"):
+    with pytest.raises(ValueError, match="attends only to itself"):
         models.Embedder(gpt, pooling="cls")
 
 

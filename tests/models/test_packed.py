@@ -241,7 +241,7 @@ def test_arrays_that_keras_would_cut_are_refused(classifiers):
 
 def test_several_replicas_are_refused(classifiers, monkeypatch):
     monkeypatch.setattr(kernels, "replicas", lambda: 2)
-    with pytest.raises(ValueError, match="cannot be divided alike. Expected one replica"):
+    with pytest.raises(ValueError, match="cannot split them together. Expected one replica"):
         classifiers[1](PACKED)
     classifiers[1](ROWS)  # a document a row
 

@@ -336,7 +336,7 @@ def test_an_export_of_another_model_names_the_one_that_is_for_it(model, tokenize
     ({"search": "sample"}, '`search` must be "greedy" or "beam"; the signature `sample`'),
     ({"max_length": CONTEXT + 1}, "context has 23 positions. Received: max_length=24"),
     ({"max_prompt_length": LONGEST + 1}, "`max_prompt_length` must be an integer in 1 .. 17"),
-    ({"pad_id": 3}, "own `pad_id` is taken"),
+    ({"pad_id": 3}, "model's own `pad_id`"),
     ({"num_return": 2}, "greedy_search has no option `num_return`"),
 ], ids=str)  # fmt: skip
 def test_arguments_that_do_not_fit_are_refused(model, tokenizer, tmp_path, options, message):

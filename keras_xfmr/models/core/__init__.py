@@ -1,1 +1,1 @@
-"""What every model is made of: configuration, inputs, data, searches, published weights."""
+"""Code that all models share: configuration, inputs, data, searches, published weights."""

@@ -1,4 +1,4 @@
-"""Which source token each generated one was read from.
+"""Which source token belongs to each generated token.
 
 B batch, n sequences a source, S source, P prompt length, L generated tokens
 """
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def align(model, source_ids, prompt, lengths, found):
-    """Where the cross-attention of the last block looks for each token, averaged over the heads.
+    """The source token with the largest cross-attention in the last block, averaged over the heads.
 
         a[t] = argmax_s mean_n A[n, t, s],  A the weights from which token t is predicted
 
@@ -20,7 +20,7 @@ def align(model, source_ids, prompt, lengths, found):
         found: a search's `token_ids [B, L]` or `[B, n, L]` and `lengths`.
 
     Returns:
-        int32 of the shape of `token_ids`, columns of the source; -1 behind the end of a sequence.
+        int32 of the shape of `token_ids`, columns of the source; -1 after the end of a sequence.
     """
     token_ids, count = found["token_ids"], found["lengths"]
     repeats = token_ids.shape[1] if token_ids.ndim == 3 else 1

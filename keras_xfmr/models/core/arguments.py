@@ -22,7 +22,7 @@ FLAGS = (
 
 
 class NamedArguments(Mixin):
-    """A mixin of models whose constructor takes sizes by name."""
+    """A mixin for models whose constructor takes sizes by name."""
 
     @classmethod
     def argument_names(cls) -> list[str]:
@@ -30,9 +30,9 @@ class NamedArguments(Mixin):
         return argument_names(kind for kind in cls.__mro__ if issubclass(kind, NamedArguments))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuses to replace a layer, or the padding id, that the graph was built with.
+        """Refuses to replace a layer, or the padding id, of the built graph.
 
-        The graph would keep the old one, so that `fit` and `generate` would compute two models.
+        The graph would keep the old layer, so `fit` and `generate` would use different models.
         """
         if _replaces(vars(self), name, value):
             self._refuse_to_change(name)
@@ -46,14 +46,13 @@ class NamedArguments(Mixin):
 
     def _refuse_to_change(self, name):
         raise AttributeError(
-            f"{type(self).__name__} was built with its `{name}`, and `fit` would go on with the "
-            "old one. Pass an argument of the constructor, or build a model of your own from "
-            "layers."
+            f"{type(self).__name__} was built with its `{name}`, and `fit` would still use the old "
+            "one. Pass an argument of the constructor, or build a model of your own from layers."
         )
 
     def quantize(self, *args, **kwargs) -> None:
-        """Refused: Keras quantizes its own dense layers alone, and a model that comes back from its
-        sizes has no place for what it would save."""
+        """Refused: Keras quantizes only its own dense layers, and a model that is loaded again
+        could not hold their new weights."""
         raise NotImplementedError(
             f"{type(self).__name__} cannot be quantized. Use `dtype='bfloat16'` for half the "
             "memory, or quantize the exported SavedModel with a tool for that."
@@ -61,7 +60,7 @@ class NamedArguments(Mixin):
 
     @classmethod
     def refuse_unknown(cls, arguments: Config) -> None:
-        """Raises TypeError for arguments that `keras.Model` would leave unread."""
+        """Raises TypeError for arguments that `keras.Model` would ignore."""
         unknown, known = sorted(set(arguments) - {"trainable"}), cls.argument_names()
         if unknown:
             raise TypeError(
@@ -71,7 +70,7 @@ class NamedArguments(Mixin):
 
 
 def _replaces(attributes, name, value):
-    """Whether a model that is built would have another layer, or padding id, by a name."""
+    """Whether setting an attribute would replace a layer, or the padding id, of a built model."""
     if name.startswith("_") or name not in attributes or not attributes.get("built"):
         return False
     old = attributes[name]
@@ -86,7 +85,7 @@ def _holds_layers(value):
 
 
 def check_sizes(config, sizes, optional=()):
-    """What the configurations of all models have, in place: NumPy's integers become Python's.
+    """Checks what all configurations have, in place: NumPy's integers become Python's.
 
     Args:
         config: name of an argument -> value.
@@ -94,8 +93,8 @@ def check_sizes(config, sizes, optional=()):
         optional: names of positive integers or None.
 
     Raises:
-        ValueError: a size, a dropout rate, an epsilon or a flag is none, or `num_heads`, where
-            there are heads, does not divide `d_model`.
+        ValueError: a wrong size, dropout rate, epsilon or flag, or `num_heads`, if there are heads,
+            does not divide `d_model`.
     """
     for name in (*sizes, *optional):
         if name in sizes or config[name] is not None:
@@ -120,8 +119,8 @@ def class_names(labels, count):
     """The names of `count` classes, in their order, as strings.
 
     Raises:
-        ValueError: another number of them, or what has no order of its own: of a dictionary, such
-            as `label2id`, the keys would be taken as they stand.
+        ValueError: another number of them, or not a list: the keys of a dictionary, such as
+            `label2id`, may have another order.
     """
     listed = not isinstance(labels, (str, bytes, collections.abc.Mapping, collections.abc.Set))
     names = [

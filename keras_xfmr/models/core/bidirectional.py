@@ -15,12 +15,12 @@ DIRECTIONS = ("forward", "backward")
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class BidirectionalBlock(keras.layers.Layer):
-    """A `ProjectedLSTM` of each direction, over sequences in the order in which it reads them.
+    """A `ProjectedLSTM` for each direction; each sequence is in its reading order.
 
     Args:
         units, projection_dim, cell_clip, projection_clip: of both.
-        skip_connection: whether a sequence is added to what becomes of it.
-        dropout_rate: on the sequences.
+        skip_connection: whether each input is added to its output.
+        dropout_rate: on the inputs.
         initializer: of the kernels; by default those of the layer.
 
     Call arguments:
@@ -78,7 +78,7 @@ class BidirectionalBlock(keras.layers.Layer):
         propagate_frozen(self)
 
     def projections(self):
-        """No layers for low-rank updates."""
+        """No layer takes low-rank updates."""
         return []
 
     def call(self, forward, backward, masks=(None, None), initial_state=None, training=None):
@@ -120,10 +120,10 @@ class RowState(keras.layers.Layer):
 
     Call arguments:
         inputs: `[B, T, P]`.
-        state: None, or what to keep: for each layer (h, c) of both directions.
+        state: None, or the state to keep: for each layer (h, c) of both directions.
 
     Returns:
-        Without `state`, what was kept last; with it the inputs.
+        Without `state` the kept state; with it the inputs.
     """
 
     def __init__(self, rows, num_layers, projection_dim, units, **kwargs):
@@ -170,14 +170,14 @@ class RowState(keras.layers.Layer):
         return self._each(lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype))
 
     def _each(self, function):
-        """`function` of each weight, in plain lists: Keras' own are no lists to JAX."""
+        """`function` of each weight, in plain lists: JAX does not accept Keras' own lists."""
         return [[tuple(map(function, pair)) for pair in both] for both in self._kept]
 
 
 class ResetState(keras.callbacks.Callback):
     """Begins each epoch, each evaluation and each prediction with a state of zeros.
 
-    The first of the callbacks: one that restores a backup, which has the state, comes behind it.
+    It must be the first callback: one that restores a backup, with the state, comes after it.
     """
 
     def __init__(self, begin):

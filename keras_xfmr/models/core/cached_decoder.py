@@ -1,4 +1,4 @@
-"""A decoder of causal blocks that keep their keys and values.
+"""A decoder of causal blocks that cache their keys and values.
 
 B batch, R rows (B times any factor), P prompt length, T columns, S source, D d_model, V vocab_size
 """
@@ -12,7 +12,7 @@ from keras_xfmr.layers.projections import handed
 
 
 class CachedDecoder(decoding.Decoder):
-    """Embeddings, causal blocks with caches, logits: the decoder of a Transformer's kind.
+    """The decoder of a Transformer: embeddings, causal blocks with caches, logits.
 
     The state is `{"caches": [...]}`, and after a prompt with padding also `"padding"`, the number
     of padding columns in front of each row.
@@ -25,7 +25,7 @@ class CachedDecoder(decoding.Decoder):
         memory: what the blocks' cross-attention reads, `[B, S, D]`. It is projected once.
         memory_mask: boolean, broadcastable to `[B, T, S]`, True = may be seen.
         longest: positions of the model.
-        products: what holds the products of `step`, see `Prepared`.
+        products: the products of `step`, see `Prepared`.
     """
 
     def __init__(

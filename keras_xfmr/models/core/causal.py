@@ -16,7 +16,7 @@ from keras_xfmr.models.core.prompts import align_right, as_rows
 
 
 class Causal(Generative):
-    """A mixin of models from the tokens of a text to the logits of the next ones.
+    """A mixin for models from the tokens of a text to the logits of the next ones.
 
     A model has the ids `pad_id`, which may be None, `start_id` and `end_id`, `max_length`, its
     positions, the layer `token_embedding`, and `decoder`; its call takes `token_ids` and
@@ -25,7 +25,7 @@ class Causal(Generative):
 
     @property
     def hides_padding(self) -> bool:
-        """Whether `pad_id` is an id of its own, which hides what it stands for."""
+        """Whether `pad_id` is an id of its own, so that it masks padding."""
         return self.pad_id not in (None, self.start_id, self.end_id)
 
     def start_search(
@@ -47,19 +47,20 @@ class Causal(Generative):
         jit_compile: bool = True,
         **options,
     ) -> dict[str, np.ndarray]:
-        """Goes on with prompts, by a compiled search with cached keys and values.
+        """Continues prompts, by a compiled search with cached keys and values.
 
         A prompt is read in one parallel pass. Prompts of different lengths give the same text
         together as one by one.
 
         Args:
             prompt: a list of lists of ids, a ragged tensor, or integers `[B, P]`.
-            lengths: tokens of each row of `[B, P]`, `[B]`; by default those that are not `pad_id`
-                where the model has one of its own, or else P.
+            lengths: tokens of each row of `[B, P]`, `[B]`; by default those that are not `pad_id`,
+                or P if the model has no `pad_id` of its own.
             max_length: the most tokens to generate, the end token included, by default 64.
-            search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
-            truncate: whether to read the last tokens alone of a prompt that leaves no room for
-                `max_length` tokens in the model's context; else it is refused.
+            search: `"greedy"`, `"sample"`, `"beam"`, or a function like those of
+                `keras_xfmr.decoding`.
+            truncate: whether to read only the last tokens of a prompt that leaves no room for
+                `max_length` tokens in the model's context; by default it is refused.
             jit_compile: whether to compile with XLA, once per shape of the prompts, which are
                 padded to one of the lengths 16, 24, 32, 48, 64, 96, ...
             **options: of the search; see `Transformer.generate`.
@@ -94,10 +95,10 @@ class Causal(Generative):
         jit_compile: bool = True,
         **options,
     ) -> Iterator[np.ndarray]:
-        """Goes on with prompts, and hands out each token as it comes.
+        """Continues prompts, and yields each token as soon as it is generated.
 
         The tokens are those of `generate` with the same arguments and the same seed. One program
-        reads the prompts and another one goes on by a token; each is compiled once per shape.
+        reads the prompts and another one generates a token; each is compiled once per shape.
 
         Args:
             prompt, lengths, max_length, truncate, jit_compile: see `generate`.
@@ -105,8 +106,8 @@ class Causal(Generative):
             **options: see `decoding.TokenStream`.
 
         Yields:
-            int32 `[B]`, the next token of each row; of a row that has ended `pad_id`, or `end_id`
-            where the model has no padding.
+            int32 `[B]`, the next token of each row; for a row that has ended, `pad_id`, or `end_id`
+            if the model has no padding.
 
         Raises:
             ValueError: as `generate`, at the call and not at the first token.
@@ -123,7 +124,7 @@ class Causal(Generative):
         )
 
     def _prompts(self, prompt, lengths, max_length, truncate):
-        """What `start_search` takes, and which prompts lost their beginnings."""
+        """The inputs of `start_search`, and which prompts lost their beginnings."""
         check_positive_int("max_length", max_length)
         rows = self._rows(prompt, lengths)
         room = self.max_length - max_length + 1  # the last token that is generated is not read
@@ -144,26 +145,26 @@ class Causal(Generative):
         return {"prompt": aligned, "lengths": lengths}, truncated
 
     def _rows(self, given, lengths):
-        """Ids of any form as a list of arrays, one a row, validated."""
+        """Validated ids of any form as a list of arrays, one for each row."""
         rows = as_rows(given, lengths, self.pad_id if self.hides_padding else None)
         if not rows or not all(row.size for row in rows):
             raise ValueError(
-                "Expected prompts of one token at least: a list of lists of ids. A text without a "
-                f"beginning starts with start_id={self.start_id}. Received: {given!r}."
+                "Expected prompts of at least one token: a list of lists of ids. For a text "
+                f"without a prompt pass start_id={self.start_id}. Received: {given!r}."
             )
         for row in rows:
             self.token_embedding.check_ids(row)
         return rows
 
     def score(self, token_ids: Ids, lengths: ArrayLike | None = None) -> dict[str, np.ndarray]:
-        """Log-probabilities of given texts, each token's given those before it.
+        """Log-probabilities of texts: of each token, given those before it.
 
         Args:
-            token_ids, lengths: as the prompts of `generate`.
+            token_ids, lengths: as `prompt` and `lengths` of `generate`.
 
         Returns:
             A dictionary of NumPy arrays: `scores [B]`, the sums, and `token_scores [B, T]`, 0 for a
-            row's first token and behind its last.
+            row's first token and after its last.
 
         Example:
 

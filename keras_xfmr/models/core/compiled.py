@@ -1,7 +1,7 @@
-"""Finds losses and metrics given to `compile` that cannot be meant for a model's outputs.
+"""Finds losses and metrics given to `compile` that do not fit a model's outputs.
 
-Keras gives a loss or a metric whatever the model returns: one that expects probabilities trains
-wrongly on logits, and one that leaves out class 0 as padding never sees that class.
+Keras does not check this: a loss that expects probabilities trains wrongly on logits, and one that
+leaves out class 0 as padding never learns that class.
 """
 
 import typing
@@ -21,7 +21,7 @@ class Output(typing.NamedTuple):
         kind: a key of `KINDS`.
         size: the number of classes, None where it differs from batch to batch.
         padding: the class that a loss or a metric may leave out, or None.
-        hint: how else this model lets a loss leave out a class.
+        hint: another way in which this model lets a loss leave out a class.
         of_tokens: whether each token of a row has a label.
     """
 
@@ -33,7 +33,7 @@ class Output(typing.NamedTuple):
 
 
 class Kind(typing.NamedTuple):
-    """`what` it is in an error, a `loss` and a `metric` that fit, and what gives probabilities."""
+    """`what` errors call it, a `loss` and a `metric` that fit, and what gives probabilities."""
 
     what: str
     loss: str
@@ -64,7 +64,7 @@ KINDS = {
 }
 
 
-# ---- what cannot be meant
+# ---- what does not fit
 
 # These have no `from_logits` and are defined for probabilities, or for predicted classes.
 OF_PROBABILITIES = {
@@ -72,7 +72,7 @@ OF_PROBABILITIES = {
     "precisionatrecall", "recallatprecision", "sensitivityatspecificity",
     "specificityatsensitivity", "accuracy",
 }  # fmt: skip
-# These compare numbers: a regression's, or labels of -1 and 1.
+# These compare numbers: values of a regression, or labels of -1 and 1.
 OF_VALUES = {
     "meansquarederror", "meanabsoluteerror", "meanabsolutepercentageerror",
     "meansquaredlogarithmicerror", "rootmeansquarederror", "huber", "logcosh", "logcosherror",
@@ -85,7 +85,7 @@ F_SCORES = {"f1score", "fbetascore"}
 
 
 def refusal(name, outputs, **given):
-    """Why what was given to `compile` cannot be meant for a model's outputs, or None.
+    """Why an argument of `compile` does not fit a model's outputs, or None.
 
     Args:
         name: of the model's class.
@@ -93,7 +93,7 @@ def refusal(name, outputs, **given):
         **given: `loss`, `metrics` and `weighted_metrics`.
     """
     named = outputs if isinstance(outputs, dict) else {None: outputs}
-    logits = set()  # outputs of one value that the loss takes for logits
+    logits = set()  # outputs of one value that the loss reads as logits
     losses = {}  # output -> what its loss is
     for argument, values in given.items():
         room = keras.losses if argument == "loss" else keras.metrics
@@ -122,9 +122,9 @@ def ignored_label(loss, outputs, name=None):
     """The label that the loss of an output leaves out, or None.
 
     Args:
-        loss: as `compile` was given it.
-        outputs: as of `refusal`.
-        name: of the output, where it has one.
+        loss: the argument of `compile`.
+        outputs: as for `refusal`.
+        name: of the output, if it has one.
     """
     names = sorted(outputs) if isinstance(outputs, dict) else [None]
     for output, value in _per_output(loss, names):
@@ -160,7 +160,7 @@ def _leaves(given):
 
 
 def _problem(output, argument, given, logits):
-    """Why it cannot be meant, and the way out, or None."""
+    """Why it does not fit, and the way out, or None."""
     fitting = _fitting(output, argument)
     if output.kind in ("multi_label", "value"):
         if _takes_argmax(given):
@@ -178,7 +178,7 @@ def _problem(output, argument, given, logits):
 
 
 def _beside(loss, output, argument, given):
-    """Why a loss or a metric of classes cannot be meant beside the loss, or None."""
+    """Why a loss or a metric does not fit classes, or does not fit the loss, or None."""
     if output.kind not in ("classes", "positions", "vocabulary"):
         return None
     fitting = _fitting(output, argument)
@@ -233,7 +233,7 @@ def _expects_probabilities(kind, argument, given, fitting):
     options, room = given.options, "losses" if argument == "loss" else "metrics"
     named = named_in(getattr(keras, room)).get(given.key)
     name = f"keras.{room}.{getattr(named, '__name__', '')}"
-    # What a softmax needs has labels of another form than what sigmoids need.
+    # A loss of a softmax and a loss of sigmoids need labels of different forms.
     several = f"{fitting}, or, where labels are 0 or 1 for each class, "
     own = f"or a class or a function of your own that takes keras.ops.{kind.activation} first"
     if not options.get("from_logits", True):

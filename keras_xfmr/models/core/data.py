@@ -15,25 +15,25 @@ from keras_xfmr.models.core import compiled
 from keras_xfmr.models.core.compiled import Output
 from keras_xfmr.models.core.inputs import Range, check_range, refuse_texts, refuse_unpacked
 
-BATCHES = "batches, such as those of a `tf.data.Dataset`, or `train_on_batch` and its kin"
+BATCHES = "batches, such as those of a `tf.data.Dataset`, or a method such as `train_on_batch`"
 
 
 class ValidatesData(Mixin):
-    """A mixin of models over token ids, to stand before `keras.Model`.
+    """A mixin for models over token ids; it comes before `keras.Model`.
 
-    Under XLA an id outside its table is another row, a label outside the classes a loss of NaN. A
-    model has `declared_inputs`, the `Inputs` that it reads, and may define `label_ranges`.
+    Under XLA an id outside its table reads another row, and a label outside the classes gives a
+    loss of NaN. A model has `declared_inputs`, its `Inputs`, and may define `label_ranges`.
     """
 
     def __call__(self, inputs: ModelInputs, *args, validate: bool = True, **kwargs) -> Any:
-        """Calls the model on inputs that are validated once, those that were left out completed.
+        """Calls the model on validated inputs, with defaults for those left out.
 
         A model that calls this one with inputs of its own passes `validate=False`.
         """
         if validate:
             inputs = self.validated_inputs(inputs)
         else:
-            kwargs["validate"] = False  # so that a functional model calls it so, too
+            kwargs["validate"] = False  # so that a functional model passes it, too
         return super().__call__(inputs, *args, **kwargs)
 
     def call(
@@ -43,7 +43,7 @@ class ValidatesData(Mixin):
         mask: Any = None,
         validate: bool = True,
     ) -> Any:
-        # Training on JAX comes here directly, and may leave out inputs.
+        # Training on JAX calls this method directly, and inputs may be left out.
         inputs = self.declared_inputs.complete(inputs)
         return super().call(inputs, training=training, mask=mask)
 
@@ -57,10 +57,10 @@ class ValidatesData(Mixin):
         return super().compute_output_spec(inputs, training=training, mask=mask)
 
     def validated_inputs(self, inputs: ModelInputs) -> ModelInputs:
-        """The inputs of the functional graph from what the model was called with.
+        """The inputs of the functional graph, from the inputs of the call.
 
         Raises:
-            ValueError: unknown or missing inputs, shapes that differ, ids that are no integers or
+            ValueError: unknown or missing inputs, shapes that differ, ids that are not integers or
                 outside their table, ragged ids, texts.
         """
         completed = self.declared_inputs.complete(inputs)
@@ -81,23 +81,23 @@ class ValidatesData(Mixin):
         return ()
 
     def warn_of(self, inputs: Mapping[str, ArrayLike]) -> None:
-        """Warns of inputs that are allowed and cannot be meant.
+        """Warns about inputs that are allowed, but are probably an error.
 
         Args:
-            inputs: those that the model was given, arrays or tensors by their names.
+            inputs: the given inputs, arrays or tensors by their names.
         """
         return None  # AutoGraph cannot read a function without a statement
 
-    # ---- what `compile` is given
+    # ---- the arguments of `compile`
 
-    unfit = None  # why the loss or a metric cannot be meant
-    # Of named outputs, where `compile` is given none.
+    unfit = None  # why the loss or a metric does not fit
+    # Of named outputs, if `compile` gets none.
     default_loss_weights: dict[str, float] | None = None
 
     def described_outputs(self) -> Output | dict[str, Output]:
         """What each output is: a `compiled.Output`, or a dictionary of them by their names.
 
-        Losses and metrics for what is not described here are not looked at.
+        Losses and metrics of other outputs are not checked.
         """
         return {}
 
@@ -111,19 +111,18 @@ class ValidatesData(Mixin):
         *args,
         **kwargs,
     ) -> None:
-        """As `keras.Model.compile`; what cannot be meant is refused when training begins.
+        """As `keras.Model.compile`; when training begins, losses and metrics are checked.
 
-        `fit`, `evaluate`, `train_on_batch` and `test_on_batch` raise ValueError where a loss or a
-        metric expects probabilities and the output is logits, where it reads labels of another
-        kind, and where it leaves out a label that is a class. Strings, functions,
-        `functools.partial`, classes, objects, and dictionaries and lists of them for several
-        outputs are looked at; so are `from_logits`, `pad_id` and `ignore_class` of your own losses.
-        A lambda, a function of your own, and what your own `call` or `update_state` does cannot be
-        looked into. Outputs that a dictionary of `loss_weights` does not name have the weight 1;
-        without `loss_weights` those of the model's `default_loss_weights`, if it has some.
+        `fit`, `evaluate`, `train_on_batch` and `test_on_batch` raise ValueError if a loss or a
+        metric expects probabilities and the output is logits, reads labels of another kind, or
+        leaves out a label that is a class. They check strings, functions, `functools.partial`,
+        classes, objects, and dictionaries and lists of them for several outputs; also
+        `from_logits`, `pad_id` and `ignore_class` of your own losses. They cannot check lambdas,
+        your own functions, and your own `call` or `update_state`. Outputs that a dictionary of
+        `loss_weights` does not name have the weight 1. Without `loss_weights` the model's
+        `default_loss_weights` are used, if it has them.
 
-        A model that comes back from a `.keras` file is compiled in any case, so that it has its
-        optimizer.
+        A model from a `.keras` file is always compiled, so that it has its optimizer.
         """
         if metrics is None and weighted_metrics is None and self.compiled:
             metrics = []  # with None, Keras would keep those of the last `compile`
@@ -147,7 +146,7 @@ class ValidatesData(Mixin):
         )
 
     def compile_from_config(self, config: Config) -> None:
-        """As Keras', which only warns where `compile` is not its own."""
+        """As in Keras, which only warns if a class has its own `compile`."""
         if type(self).compile is not ValidatesData.compile:
             return super().compile_from_config(config)  # of a user's subclass
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -162,8 +161,8 @@ class ValidatesData(Mixin):
     def _refuse_pairs(self, inputs, way_out):
         for name in self.declared_inputs.pairs_in(inputs):
             raise ValueError(
-                f"`{name}` counts documents, and the other inputs count rows: they cannot be "
-                f"divided alike. Expected {way_out}. Received: inputs {sorted(inputs)}."
+                f"`{name}` counts documents, and the other inputs count rows, so Keras cannot "
+                f"split them together. Expected {way_out}. Received: inputs {sorted(inputs)}."
             )
 
     def _refuse_xla(self):
@@ -180,7 +179,7 @@ class ValidatesData(Mixin):
         loss = getattr(self, "loss", None)
         return compiled.ignored_label(loss, self.described_outputs(), output)
 
-    # ---- what Keras' methods do besides
+    # ---- Keras' methods, with checks
 
     def fit(self, x: Any = None, y: Any = None, *args, **kwargs) -> keras.callbacks.History:
         self._refuse_unfit()
@@ -190,9 +189,9 @@ class ValidatesData(Mixin):
         given = inspect.signature(super().fit).bind(self._validated(x), y, *args, **kwargs)
         if given.arguments.get("class_weight") and len(getattr(self.output, "shape", ())) == 3:
             raise ValueError(
-                "Keras reads `class_weight` for one label a row, and this model has one a token. "
-                "Pass weights [B, T] as `sample_weight`, or as the third part of a data set's "
-                "batches."
+                "Keras reads `class_weight` for one label per row, and this model has one per "
+                "token. Pass weights [B, T] as `sample_weight`, or as the third part of a data "
+                "set's batches."
             )
         if "validation_data" in given.arguments:
             given.arguments["validation_data"] = self._validated(given.arguments["validation_data"])
@@ -229,12 +228,12 @@ class ValidatesData(Mixin):
         return super().predict_on_batch(x)
 
     def check_data(self, inputs: ModelInputs, labels: ModelInputs | None = None) -> None:
-        """Raises ValueError where an id, a segment, a position or a label is outside its range.
+        """Raises ValueError if an id, a segment, a position or a label is outside its range.
 
-        Under XLA it would be another row, or a loss of NaN. `fit` and its kin call this with
-        arrays, and with the batches of a Python generator or a `keras.utils.PyDataset` as they
-        come (not where it works in other processes). Those of a `tf.data.Dataset` are looked at in
-        the pipeline, where `tf.errors.InvalidArgumentError` is raised.
+        Under XLA it would read another row, or give a loss of NaN. `fit` and similar methods call
+        this with arrays, and with each batch of a Python generator or of a `keras.utils.PyDataset`
+        without multiprocessing. A `tf.data.Dataset` is checked in its pipeline, which raises
+        `tf.errors.InvalidArgumentError`.
         """
         inputs = self.declared_inputs.named(inputs)
         if not isinstance(inputs, dict):
@@ -245,7 +244,7 @@ class ValidatesData(Mixin):
             labels = self._named_labels(labels)
             single = not isinstance(labels, dict)
             labels = {"labels": labels} if single else labels
-            refuse_texts(labels, "numbers, such as the places of their names in a list of classes")
+            refuse_texts(labels, "numbers, such as the indices of names in a list of classes")
             labels = arrays_of(labels)
             labels = labels.get("labels") if single else labels
             for part in self._ranges(arrays, labels):
@@ -253,7 +252,7 @@ class ValidatesData(Mixin):
             self.warn_of(arrays)
 
     def _named_labels(self, labels):
-        """Of named outputs, whose labels may come in the names' order, a dictionary."""
+        """A dictionary for named outputs, whose labels may be a list in the order of the names."""
         names = sorted(self.output) if isinstance(self.output, dict) else []
         ordered = isinstance(labels, (list, tuple)) and len(labels) == len(names)
         return dict(zip(names, labels)) if ordered else labels
@@ -302,14 +301,14 @@ class _Validated(keras.utils.PyDataset):
 
 
 def arrays_of(values):
-    """Those of the named values that are arrays, as NumPy's."""
+    """The named values that are arrays, as NumPy arrays."""
     arrays = {}
     for name, value in values.items():
         if isinstance(value, (list, tuple)) or hasattr(value, "__array__") or ops.is_tensor(value):
             try:
                 array = np.asarray(value)
             except ValueError:
-                continue  # lists of unlike lengths, of which Keras says more
+                continue  # lists of different lengths, for which Keras has a better error
             if array.dtype.kind in "iuf":
                 arrays[name] = array
     return arrays

@@ -1,4 +1,4 @@
-"""What a head needs of an encoder.
+"""What a head needs from an encoder.
 
 B batch, T length, N documents, D d_model
 """
@@ -17,26 +17,26 @@ from keras_xfmr.models.core.watched import Watched
 
 
 class Encoder(Mixin):
-    """The protocol of encoders: what the heads of `models/heads/` read of them, and no more.
+    """The protocol of encoders: all that the heads of `models/heads/` use of them.
 
-    A model that stands before `keras.Model` with this mixin, and has the attributes and methods
-    below, goes under every head.
+    A model with this mixin before `keras.Model`, and with the attributes and methods below, works
+    under every head.
 
     Attributes:
         d_model: D.
-        dropout_rate: by default that of a head, too.
+        dropout_rate: also the default of a head.
         pad_token_id: the padding of its vocabulary.
         activation: a name of `PositionWiseFFN`, for a masked language model's head.
         layer_norm_eps: of its norms, likewise.
-        token_embedding: its `TokenEmbedding`, to which such a head is tied.
+        token_embedding: its `TokenEmbedding`, which computes the logits of such a head.
         encoder_blocks: its blocks, the lowest first.
-        pooler: the layer of `pool`, or None. An encoder that has one has an argument `pooler` of
-            its constructor, too, which leaves it out where it is False.
-        causal: whether a position sees those before it alone; by default False.
-        mixes: whether heads mix the vectors of several layers (`vectors`), each by a `ScalarMix`
-            of its own; by default False.
-        packed: whether a row may hold several documents, which an input `document_ids` numbers and
-            whose first positions `pool` reads; by default False. A `Classifier` then has the input
+        pooler: the layer of `pool`, or None. The constructor of an encoder that has one takes
+            `pooler=False` to leave it out.
+        causal: whether a position attends only to itself and those before it; by default False.
+        mixes: whether each head mixes the vectors of several layers (`vectors`) by its own
+            `ScalarMix`; by default False.
+        packed: whether a row may hold several documents, by default False. An input `document_ids`
+            then numbers them, `pool` reads their first positions, and a `Classifier` has the input
             `document_starts`.
         words_input: the name of the input that has a row's tokens or words, by default
             `"token_ids"`.
@@ -57,7 +57,7 @@ class Encoder(Mixin):
     words_input = "token_ids"
 
     def encode(self, **inputs) -> Tensor:
-        """The vectors of every position, `[B, T, D]`. Where this `mixes`, heads do not call it.
+        """The vectors of every position, `[B, T, D]`. If the encoder `mixes`, heads do not call it.
 
         Args:
             **inputs: the declared inputs by their names, `[B, T]` each; perhaps `training`; and
@@ -73,12 +73,11 @@ class Encoder(Mixin):
         """The vectors of every layer, without dropout.
 
         Args:
-            inputs: as the model is called with.
+            inputs: as for the call.
 
         Returns:
-            A list of `[B, T, D]`: what the first block reads, what each further one reads, and last
-            what `encode` gives; as `hidden_states` of Hugging Face's models. An `Elmo` gives its
-            `vectors`.
+            A list of `[B, T, D]`: the input of each block, and last the output of `encode`; as
+            `hidden_states` of Hugging Face's models. An `Elmo` returns its `vectors`.
 
         Raises:
             ValueError: inputs that the model refuses.
@@ -99,7 +98,7 @@ class Encoder(Mixin):
         """The attention weights of every block, without dropout.
 
         Args:
-            inputs: as the model is called with.
+            inputs: as for the call.
 
         Returns:
             A list of `[B, N, T, T]`, one for each block: how much each position (the third axis)
@@ -132,33 +131,33 @@ class Encoder(Mixin):
         return watched
 
     def scalar_mix(self) -> ScalarMix:
-        """The layer by which a head mixes `vectors`, a new one for each, where this `mixes`."""
+        """A new layer that mixes `vectors` in a head, if the encoder `mixes`."""
         return ScalarMix(dtype=self.dtype_policy, name="scalar_mix")
 
     def pool(self, sequence: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """One vector of a row, `[B, D]`: by default that of its first position.
+        """One vector for each row, `[B, D]`: by default that of its first position.
 
         Args:
-            sequence: what `encode` gave, or a mix of `vectors`.
-            attention_mask: `[B, T]`, 1 = a token, 0 = padding; None where that is not known.
+            sequence: the output of `encode`, or a mix of `vectors`.
+            attention_mask: `[B, T]`, 1 = a token, 0 = padding; None if that is not known.
         """
         return sequence[:, 0]
 
     def initializer(self) -> Initializer:
-        """What weights are drawn from, a fresh one for each layer."""
+        """A new initializer for the weights of one layer."""
         raise NotImplementedError
 
     def embedding_layers(self) -> Sequence[keras.layers.Layer]:
-        """The layers below the blocks, which `freeze` and the rates of layers count as one."""
+        """The layers below the blocks; `freeze` and `layer_learning_rates` treat them as one."""
         return (self.token_embedding,)
 
 
 class Reading(keras.Model):
-    """What a head reads of an encoder, a graph of that one's layers.
+    """The part of an encoder that a head uses, a graph of the encoder's layers.
 
     Args:
-        layers: the layers, in the order in which the encoder has their weights: an optimizer's file
-            knows them by their place.
+        layers: the layers, in the order of the encoder's weights: the file of an optimizer finds
+            weights by their position.
         inputs, outputs, name: of the graph.
     """
 
@@ -168,10 +167,10 @@ class Reading(keras.Model):
 
 
 def reading_of(encoder, pooled):
-    """A model from the encoder's inputs to a list of `vectors` and, where `pooled`, of `pool`.
+    """A model from the encoder's inputs to a list of `vectors` and, if `pooled`, of `pool`.
 
-    It shares the encoder's layers, and has those that it computes with alone: without the pooled
-    vector no pooler. Of a mix, a head makes the pooled vector itself.
+    It shares the encoder's layers, and has only those that it uses: without the pooled vector no
+    pooler. If the encoder `mixes`, the head makes the pooled vector itself.
     """
     inputs = encoder.declared_inputs.symbolic()
     outputs = list(encoder.vectors(**inputs))
@@ -187,7 +186,7 @@ def reading_of(encoder, pooled):
         return min((place.get(id(weight), math.inf) for weight in layer.weights), default=-1)
 
     layers = sorted(keras.Model(inputs, outputs).layers, key=first)
-    # A file has the layers by the names of their classes, and the encoder in this place.
+    # A file names the layers by their classes, and has the encoder in this place.
     kind = type(type(encoder).__name__, (Reading,), {})
     model = kind(layers, inputs, outputs, encoder.name)
     model.dtype_policy = encoder.dtype_policy
@@ -195,7 +194,7 @@ def reading_of(encoder, pooled):
 
 
 def one_document(inputs):
-    """The numbers of documents where each row is one."""
+    """The numbers of documents if each row is one."""
     return ops.ones_like(inputs["token_ids"], dtype="int32")
 
 

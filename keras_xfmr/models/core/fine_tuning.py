@@ -1,4 +1,4 @@
-"""Training a part of an encoder: freezing, rates that fall with depth, low-rank updates."""
+"""Training a part of an encoder: freezing, rates that decrease with depth, low-rank updates."""
 
 import collections
 import numbers
@@ -13,20 +13,20 @@ FREEZE_KEYS = ("frozen", "trainable")  # entries of a configuration, by `freeze_
 
 
 class Adaptable(Mixin):
-    """A mixin of encoders: what is trained, and how that is part of a saved model."""
+    """A mixin for encoders that sets which weights are trained, also in a saved model."""
 
     def freeze(self, num_layers: int, *, embeddings: bool = True) -> None:
-        """Keeps the embeddings and the first `num_layers` blocks from being trained.
+        """Freezes the embeddings and the first `num_layers` blocks.
 
-        The other blocks are trained; with low-rank updates, their updates alone. Compile the model
+        The other blocks are trained; with low-rank updates, only their updates. Compile the model
         again afterwards.
 
         Args:
             num_layers: how many blocks, from the first on.
-            embeddings: whether to keep the embeddings as they are.
+            embeddings: whether to freeze the embeddings, too.
 
         Raises:
-            ValueError: there are not so many blocks.
+            ValueError: there are fewer blocks.
 
         Example:
 
@@ -37,7 +37,7 @@ class Adaptable(Mixin):
         """
         if not 0 <= num_layers <= len(self.encoder_blocks):
             raise ValueError(
-                f"`num_layers` must lie in 0 .. {len(self.encoder_blocks)}, the blocks there are. "
+                f"`num_layers` must lie in 0 .. {len(self.encoder_blocks)}, the number of blocks. "
                 f"Received: {num_layers}."
             )
         for layer in self.embedding_layers():
@@ -48,7 +48,7 @@ class Adaptable(Mixin):
             self._train_updates_alone()
 
     def layer_learning_rates(self, decay: float) -> dict[str, float]:
-        """Factors of the learning rate that fall from the top block to the embeddings.
+        """Factors of the learning rate that decrease from the top block to the embeddings.
 
         decay^(num_layers - i) for block i, decay^(num_layers + 1) for the embeddings, 1 for the
         rest (Howard and Ruder 2018; Clark et al. 2020).
@@ -81,10 +81,10 @@ class Adaptable(Mixin):
         """Freezes the encoder and gives its projections trainable low-rank updates.
 
         W + alpha / rank * A B (Hu et al. 2022), by Keras' own `enable_lora`: for query, key and
-        value, whose kernels are `[D, N, H]`, each of the N heads has an A `[D, rank]` of its own,
-        and B `[rank, H]` is that of all. Called again, other targets get updates too.
-        `save_pretrained` writes the sum, as if it had been trained whole; a saved model also keeps
-        the updates and goes on with them. Compile the model again afterwards.
+        value, whose kernels are `[D, N, H]`, each of the N heads has its own A `[D, rank]`, and all
+        share B `[rank, H]`. Call it again for other targets. `save_pretrained` writes the merged
+        weights; a saved model also keeps the updates, so training can continue. Compile the model
+        again afterwards.
 
         Args:
             rank: of A and B.
@@ -93,7 +93,8 @@ class Adaptable(Mixin):
             alpha: by default `rank`.
 
         Raises:
-            ValueError: a rank that is not positive, unknown targets, or some that have updates.
+            ValueError: a rank that is not positive, targets that are unknown or already have
+                updates.
 
         Example:
 
@@ -157,7 +158,7 @@ def freeze_config(model, weights):
 
 
 def freeze_again(model, weights, frozen=(), trainable=True):
-    """What `freeze_config` noted, so that `trainable = True` undoes it as before."""
+    """Freezes the weights of `freeze_config`, so that `trainable = True` undoes it as before."""
     weights = _paths(weights)
     if lost := set(frozen) - set(weights):
         raise ValueError(f"The model has no weights {sorted(lost)[:3]} to keep frozen.")
@@ -172,13 +173,14 @@ def freeze_again(model, weights, frozen=(), trainable=True):
 
 
 def _set_trainable(layer, value):
-    # On TensorFlow an attribute that has the value already is left, and so are the layers inside.
+    # On TensorFlow, setting the value that an attribute already has does not reach the layers
+    # inside.
     layer.trainable = not value
     layer.trainable = value
 
 
 def _paths(weights):
-    """Weights by their paths, from where these part: a layer around a model comes before that."""
+    """Weights by their paths, without the beginning that all share, such as an outer layer."""
     parts = [weight.path.split("/") for weight in weights]
     shared = len(os.path.commonprefix([part[:-1] for part in parts]))
     return {"/".join(part[shared:]): weight for part, weight in zip(parts, weights)}

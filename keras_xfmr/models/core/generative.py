@@ -30,7 +30,7 @@ class Borrower(keras.Model):
         self.model = model
         self.built = True  # it has no weights of its own
 
-    # Keras asks for both lists at every call, and to collect the weights of a deep model takes
+    # Keras reads both lists at every call, and collecting the weights of a deep model takes
     # milliseconds.
 
     @property
@@ -48,7 +48,7 @@ class Generator(Borrower):
     Args:
         model: a `Generative` model.
         max_length: the most tokens to generate.
-        search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
+        search: `"greedy"`, `"sample"`, `"beam"`, or a function like those of `keras_xfmr.decoding`.
         **options: of the search.
     """
 
@@ -86,22 +86,22 @@ class Generator(Borrower):
         self._program = kernels.program(self)
 
     def run(self, inputs, seed=None):
-        """The result as NumPy arrays, of each row once, also in the scope of a strategy.
+        """The result as NumPy arrays. In the scope of a strategy, too, each row is searched once.
 
-        With an integer it is drawn as any other call with that integer draws.
+        Calls with the same integer as `seed` draw the same tokens.
         """
         if not isinstance(self.options.get("seed"), keras.random.SeedGenerator):
             return self._program(inputs)
-        with self._one_at_a_time:  # the seed is state: another thread's call would go on from it
+        with self._one_at_a_time:  # the seed is a variable: another thread would change it
             if seed is not None:
                 self.seed_generator.state.assign(keras.random.SeedGenerator(seed).state)
             return self._program(inputs)
 
 
 def _split_options(inputs):
-    """The inputs of the model, and those that are options of a search.
+    """The inputs of the model, and the inputs that are options of a search.
 
-    Those are the seeds of rows, and the most tokens, which each row has the same number of.
+    These options are the seeds of rows, and the most tokens, the same number for each row.
     """
     if not isinstance(inputs, dict):
         return inputs, {}
@@ -113,7 +113,7 @@ def _split_options(inputs):
 
 
 def _parameters(search):
-    """The parameters of a search by name; none of what is no search."""
+    """The parameters of a search by name; empty for an unknown search."""
     search = SEARCHES.get(search, search)
     return inspect.signature(search).parameters if callable(search) else {}
 
@@ -145,7 +145,7 @@ def _beams(search, options):
 
 
 def options_key(options):
-    """What tells options from others, arrays by all they hold: `repr` leaves out their middle."""
+    """A key of options, with the full contents of arrays: `repr` leaves out their middle."""
 
     def spell(value):
         if not isinstance(value, np.ndarray) and not ops.is_tensor(value):
@@ -157,7 +157,7 @@ def options_key(options):
 
 
 class NextToken(Borrower):
-    """One step of a stream, from what `TokenStream.begin` or `advance` returned to the next."""
+    """One step of a stream, from a result of `TokenStream.begin` or `advance` to the next."""
 
     def __init__(self, model, stream, width):
         super().__init__(model)
@@ -168,8 +168,9 @@ class NextToken(Borrower):
 
 
 class Streamer(Generator):
-    """A `Generator` that hands out tokens as they come: one program reads the prompts, another one
-    goes on by a token, so that each is compiled once per shape.
+    """A `Generator` that yields tokens one by one.
+
+    One program reads the prompts, another one generates a token; each is compiled once per shape.
 
     Args:
         model: a `Generative` model without a context, such as `Gpt`.
@@ -204,9 +205,9 @@ class Streamer(Generator):
 
 
 class GeneratorCache:
-    """A holder that keeps models out of the layer that owns it: they only borrow its weights.
+    """Keeps generators. Keras does not track them here: they only borrow a model's weights.
 
-    The `MOST` that were used last are kept.
+    It holds the `MOST` that were used last.
     """
 
     MOST = 8
@@ -226,34 +227,34 @@ class GeneratorCache:
 
 
 class Generative(Mixin):
-    """A mixin of models that write: `generate` over the model's decoder, by compiled searches.
+    """A mixin for models that generate: `generate` runs compiled searches on the model's decoder.
 
     A model has `decoder`, `start_search` and the ids `pad_id` and `end_id`.
     """
 
     def decoder(self, context: Any = None, *, rows: int | None = None) -> decoding.Decoder:
-        """What a search of `keras_xfmr.decoding` decodes with, a `decoding.Decoder`.
+        """The `decoding.Decoder` for a search of `keras_xfmr.decoding`.
 
         Args:
-            context: what the sequences are about, such as an encoder's memory; each batch element
-                has it once, whatever the number of beams.
-            rows: rows that `step` will read, where that is known. It decides how the kernels are
-                laid out, and with it the speed alone.
+            context: what the decoder reads, such as an encoder's memory; one for each batch
+                element, for any number of beams.
+            rows: rows that `step` will read, if known. It decides the layout of the kernels in
+                memory, so it affects only the speed.
         """
         raise NotImplementedError
 
     def start_search(
         self, inputs: ModelInputs, beams: int = 1
     ) -> tuple[decoding.Decoder, Tensor, Tensor | None]:
-        """What a search begins with.
+        """The inputs of a search.
 
         Args:
-            inputs: tensors, as `generate` has checked them.
-            beams: rows that the search has for a sentence.
+            inputs: tensors that `generate` has checked.
+            beams: rows of the search for each sentence.
 
         Returns:
-            `(decoder, prompt, lengths)`; the lengths of the right-aligned prompts, or None where
-            they are equal.
+            `(decoder, prompt, lengths)`; the lengths of the right-aligned prompts, or None if they
+            are equal.
         """
         raise NotImplementedError
 
@@ -267,12 +268,12 @@ class Generative(Mixin):
         jit_compile: bool = True,
         **options,
     ) -> dict[str, np.ndarray]:
-        """Sequences of a compiled search.
+        """Generates sequences by a compiled search.
 
         Args:
-            inputs: NumPy arrays, checked by the model: one, or a dictionary. Each width of a
-                `"prompt"` is a program of its own.
-            up_to: fewer tokens than `max_length`, by a program that is compiled for that.
+            inputs: NumPy arrays, checked by the model: one, or a dictionary. A program is compiled
+                for each width of a `"prompt"`.
+            up_to: fewer tokens than `max_length`, by the program that is compiled for `max_length`.
             max_length, search, jit_compile, **options: see `Transformer.generate`.
         """
         if up_to is not None and "limit" not in _parameters(search):
@@ -286,19 +287,19 @@ class Generative(Mixin):
         return {**found, **{name: found[name][..., :up_to] for name in sequences}}
 
     def _stream(self, inputs, *, max_length, search="greedy", jit_compile=True, **options):
-        """As `generate`, but the tokens `[B]` of each step as they come."""
+        """As `generate`, but yields the tokens `[B]` of each step."""
         return self._searched("stream", inputs, search, jit_compile, max_length, options)
 
     def _searched(self, kind, inputs, search, jit_compile, max_length, options):
         options = {"max_length": max_length, **options}
-        # A seed is state and no part of the program: another one must not compile another.
+        # The seed is a variable, so a new seed needs no recompilation.
         seed = None
         if search in ("sample", decoding.sample) and options.get("seed") is not None:
             if np.ndim(options["seed"]):
                 inputs = {**_as_dict(inputs), "seed": np.asarray(options.pop("seed"))}
             elif not isinstance(options["seed"], keras.random.SeedGenerator):
                 seed = check_seed(options.pop("seed"))
-        # What else a program is made of: low-rank updates are variables that were not there.
+        # A program also depends on these: low-rank updates are further variables.
         made_of = (self.pad_id, self.start_id, self.end_id, len(self.variables))
         prompt = inputs.get("prompt") if isinstance(inputs, dict) else None
         width = None if prompt is None else prompt.shape[1]
@@ -319,16 +320,15 @@ class Generative(Mixin):
         return generator.run(inputs, seed)
 
     def make_generator(self, *, max_length: int, search: Search = "greedy", **options) -> Generator:
-        """A model from the inputs of `generate` to the result of a search, to be called, compiled
-        or exported.
+        """A model from the inputs of `generate` to the result of a search.
 
-        It borrows this model's weights.
+        It can be called, compiled or exported. It borrows this model's weights.
 
         Args:
             max_length: the most tokens to generate, the end token included.
-            search: as of `generate`.
-            **options: of the search, except `pad_id`, which is the model's; `end_id`, one or
-                several, in the place of the model's.
+            search: as for `generate`.
+            **options: of the search, except `pad_id`. `end_id`, one or several, replaces the
+                model's.
 
         Raises:
             ValueError: an unknown search or option, or `pad_id`.
@@ -339,7 +339,8 @@ class Generative(Mixin):
         """The options of a search and the model's own ids."""
         if "pad_id" in options:
             raise ValueError(
-                f"The model's own `pad_id` is taken. Received: pad_id={options['pad_id']!r}."
+                f"A search uses the model's own `pad_id`. Received: pad_id={options['pad_id']!r}. "
+                "Leave it out."
             )
         pad_id = self.end_id if self.pad_id is None else self.pad_id
         return {"end_id": self.end_id, "pad_id": pad_id, **options}

@@ -18,11 +18,11 @@ OPTIONS = ("from_logits", *IGNORING, "threshold", "thresholds", "top_k", "sparse
 
 
 class Given(typing.NamedTuple):
-    """What was read of one loss or metric.
+    """What `read` found about one loss or metric.
 
     Attributes:
-        title: how an error calls it.
-        key: Keras' name of it, without capitals and underscores; "" where its code is a user's.
+        title: its name in errors.
+        key: its name in Keras, without capitals and underscores; "" if its code is a user's.
         options: those of `OPTIONS` that it has.
     """
 
@@ -37,7 +37,7 @@ class Given(typing.NamedTuple):
 
 
 def read(given, room):
-    """The `Given` of what `compile` was given, or None where it cannot be looked into.
+    """The `Given` of an argument of `compile`, or None if it cannot be checked.
 
     Nothing is built from a name: Keras numbers the metrics that it builds.
 
@@ -78,7 +78,7 @@ def _read_name(name, room):
 
 @functools.cache
 def named_in(room):
-    """The functions and classes of a room by their keys; classes win."""
+    """The functions and classes of a module by their keys; a class goes before a function."""
     things = [thing for thing in vars(room).values() if callable(thing)]
     things.sort(key=inspect.isclass)
     return {_key(thing.__name__): thing for thing in things}
@@ -93,7 +93,7 @@ def _read_object(given, room):
     attributes = {name: getattr(given, name) for name in names if hasattr(given, name)}
     try:
         config = given.get_config()
-    except Exception:  # a user's, of which any error may come
+    except Exception:  # a user's code may raise any error
         config = {}
     options = _known({**attributes, **config})
     spelled = [f"{name}={value!r}" for name, value in options.items() if value is not None]
@@ -105,7 +105,7 @@ def _read_object(given, room):
 
 
 def _of_class(title, kind, options):
-    """Where a user's subclass reads the outputs itself, only what it says of them counts."""
+    """If a user's subclass reads the outputs itself, only its options count."""
     base = next((base for base in kind.__mro__ if _of_keras(base)), None)
     if base is None:
         return Given(title, "", options)

@@ -1,4 +1,4 @@
-"""What a model reads, declared once: its `keras.Input`s and every check of ids come from the list.
+"""Declares the inputs of a model; its `keras.Input`s and all checks of ids use this list.
 
 B batch, T length
 """
@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_xfmr import functional
 
-# What others call inputs, and what some models alone have.
+# Names of inputs in other libraries, and inputs that only some models have.
 FOREIGN_INPUTS = {
     "input_ids": "`token_ids` here",
     "token_type_ids": "`segment_ids` here",
@@ -19,7 +19,7 @@ FOREIGN_INPUTS = {
     "document_ids": "an input of encoders with packed=True, and of a Gpt",
     "document_starts": "an input of a Classifier over an encoder with packed=True",
 }
-# What the packers of `keras_xfmr.text` give besides inputs.
+# Outputs of the packers of `keras_xfmr.text` that are not inputs.
 PACKED = ("row", "truncated", "word_positions")
 
 
@@ -33,11 +33,11 @@ class Input(typing.NamedTuple):
             rows they are positions. None: any numbers, such as those of a mask.
         advice: the argument of the model that decides `size`, for messages.
         longest: the most positions of a row, or None.
-        default: None where the input is needed, or else a function that makes it from the others.
-        like: name of an input whose rows and positions it has.
-        nonempty: whether a row has one position at least.
-        width: the numbers of a position, where there are several.
-        pairs: whether it is pairs of a row of the input `size` and a position in that row.
+        default: None if the input is needed, else a function that makes it from the others.
+        like: name of an input with the same rows and positions.
+        nonempty: whether a row must have at least one position.
+        width: how many numbers a position has, if there are several.
+        pairs: whether it has pairs: a row of the input `size`, and a position in that row.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Range(typing.NamedTuple):
         values: an array or a tensor.
         size: see above.
         advice: for messages.
-        ignored: a value that is allowed besides, or None.
+        ignored: one more allowed value, or None.
         whole: whether fractions are refused.
     """
 
@@ -108,7 +108,7 @@ class Inputs:
         return iter(self._declared.values())
 
     def and_also(self, *declared):
-        """These and some more."""
+        """These inputs and more."""
         return Inputs(*self, *declared)
 
     def symbolic(self):
@@ -116,9 +116,9 @@ class Inputs:
         return {one.name: one.symbolic() for one in self}
 
     def named(self, given):
-        """The inputs by their names: one alone, or several in their order, get them here.
+        """The inputs by their names; one alone, or several in their order, get their names here.
 
-        Anything else that `fit` may be given, such as a data set, comes back as it is.
+        Other arguments of `fit`, such as a data set, are returned unchanged.
         """
         if isinstance(given, dict):
             return {name: value for name, value in given.items() if value is not None}
@@ -129,22 +129,21 @@ class Inputs:
         return dict(zip(self._needed, given)) if pair else given
 
     def are_in(self, inputs):
-        """Whether all needed inputs are there."""
+        """Whether all needed inputs are given."""
         return all(inputs.get(name) is not None for name in self._needed)
 
     def pairs_in(self, given):
-        """The names of inputs of pairs that were given; what they count is not rows."""
+        """The names of given inputs of pairs; their first axis does not count rows."""
         given = given if isinstance(given, dict) else {}
         return [one.name for one in self if one.pairs and given.get(one.name) is not None]
 
     def complete(self, given):
-        """All inputs as tensors, those that were left out by their defaults; nothing is checked.
+        """All inputs as tensors, with defaults for those left out; their values are not checked.
 
         Raises:
-            ValueError: an input has another rank; a needed one is missing, or an unknown one is
-                there: Keras takes the
-                values of a dictionary in the order of their names, so that one more would give
-                each input the value of another.
+            ValueError: an input has another rank; a needed one is missing, or there is an unknown
+                one: Keras sorts a dictionary by its names, so with one more name the inputs would
+                get wrong values.
         """
         inputs = self.named(given)
         if not isinstance(inputs, dict):
@@ -164,7 +163,7 @@ class Inputs:
         return {name: inputs[name] for name in self._declared}
 
     def check(self, inputs):
-        """Raises ValueError where completed inputs do not fit, as far as they are known.
+        """Raises ValueError if completed inputs do not fit, as far as they are known.
 
         Args:
             inputs: what `complete` returned.
@@ -205,7 +204,7 @@ class Inputs:
             check_range(part)
 
     def ranges(self, inputs):
-        """The `Range` of each input that is there, and of the positions of its rows.
+        """The `Range` of each given input, and of the positions of its rows.
 
         Args:
             inputs: name -> array or tensor.
@@ -242,13 +241,13 @@ class Inputs:
             optional = [name for name in self._declared if name not in self._needed]
             listed = (" and ".join(f"`{n}`" for n in names) for names in (self._needed, optional))
             raise ValueError(
-                f"Expected {', and perhaps '.join(filter(None, listed))}. Received: inputs "
+                f"Expected {', and optionally '.join(filter(None, listed))}. Received: inputs "
                 f"{sorted(inputs)}.{''.join(hints)}"
             )
 
 
 def check_range(part):
-    """Raises ValueError where a value of a `Range` lies outside of it."""
+    """Raises ValueError if a value of a `Range` is outside of it."""
     title, values, size, advice, ignored, whole = part
     array = np.asarray(values)
     if not array.size:
@@ -266,19 +265,19 @@ def check_range(part):
 
 
 def refuse_no_ids(title, ids):
-    """Raises ValueError where they are no integers, which Keras would cut off on their way in."""
+    """Raises ValueError if ids are not integers: Keras would cut off their fractions."""
     if hasattr(ids, "dtype") and not functional.could_be_ids(ids):
         dtype = keras.backend.standardize_dtype(ids.dtype)
         raise ValueError(
-            f"{title} must be integers; others would be cut off. Received: dtype {dtype}."
+            f"{title} must be integers; fractions would be cut off. Received: dtype {dtype}."
         )
 
 
-IDS = "ids, which a tokenizer of `keras_xfmr.text` makes of texts"
+IDS = "ids, which a tokenizer of `keras_xfmr.text` makes from texts"
 
 
 def refuse_unpacked(inputs):
-    """Raises ValueError where an input is ragged, or texts."""
+    """Raises ValueError if an input is ragged, or consists of texts."""
     for name, value in inputs.items():
         if hasattr(value, "row_lengths"):
             raise ValueError(
@@ -294,7 +293,7 @@ def _of_objects(value):
 
 
 def refuse_texts(values, expected):
-    """Raises ValueError where a named value is texts."""
+    """Raises ValueError if a named value consists of texts."""
     for name, value in values.items():
         first = value
         while len(first) if isinstance(first, (list, tuple)) or _of_objects(first) else False:

@@ -1,4 +1,4 @@
-"""A padding mask in which 1 hides, which is allowed and cannot be meant.
+"""Warns about padding masks in which 1 hides, which are allowed but probably an error.
 
 B batch, T length
 """
@@ -9,10 +9,9 @@ from keras_xfmr import functional
 
 
 def warn_of_inverted_mask(inputs, pad_id):
-    """Warns where `attention_mask` hides the tokens and shows the padding.
+    """Warns if `attention_mask` hides the tokens and shows the padding.
 
-    It looks at rows that have both, in arrays whose values are known: inside a compiled graph they
-    are not.
+    It checks rows that have both, if their values are known. Inside a compiled graph they are not.
 
     Args:
         inputs: `token_ids` and perhaps `attention_mask`, `[B, T]` each, by their names.

@@ -1,4 +1,4 @@
-"""Published weights in and out of models."""
+"""Loading and saving of published weights."""
 
 import pathlib
 from typing import Any
@@ -15,9 +15,9 @@ from keras_xfmr.models.core.arguments import NamedArguments
 class FilledLater(keras.initializers.TruncatedNormal):
     """Skips random initialization, because it is slower than reading a checkpoint.
 
-    For the weights of one model, all of which are assigned before it is used; from then on, when
-    `filled` is set, it draws. A configuration holds it as the truncated normal with its arguments,
-    so a layer that is made from it draws its weights.
+    It is for the weights of one model, which are all assigned before use. After that, when `filled`
+    is set, it draws. A configuration holds it as the truncated normal, so a layer that is made from
+    the configuration draws its weights.
 
     Args:
         mean, stddev, seed: of that truncated normal.
@@ -45,13 +45,13 @@ def saved_initializer(initializer):
 
 
 class Pretrained(NamedArguments):
-    """A mixin of `from_pretrained` and `save_pretrained`.
+    """A mixin with `from_pretrained` and `save_pretrained`.
 
     Attributes:
         family: the name of its table in `checkpoints.families`, such as `"bert"`.
-        load_report: after `from_pretrained`, what was `loaded`, `missing` (freshly drawn),
-            `unexpected` (in the file, not in the model) and `tied`, a `checkpoints.LoadReport`;
-            else None.
+        load_report: after `from_pretrained`, a `checkpoints.LoadReport` of what was `loaded`,
+            `missing` (randomly initialized), `unexpected` (in the file, not in the model) and
+            `tied`; else None.
     """
 
     family: str | None = None
@@ -66,23 +66,23 @@ class Pretrained(NamedArguments):
                 `pytorch_model.bin`, of either format, or their shards), a TensorFlow 1 checkpoint
                 (for BERT a folder with `bert_config.json`), a KerasHub backbone such as
                 `BertBackbone`, or for ELMo a folder of bilm-tf (`options.json` and an HDF5 file).
-                Nothing in it is executed. Names may have `module.`, `_orig_mod.` or `model.` in
-                front, as wrappers leave them. A folder of sentence-transformers may have its
-                transformer in a folder `0_...`. A configuration that names neither `model_type` nor
+                No code in it is executed. Names may begin with `module.`, `_orig_mod.` or `model.`,
+                the prefixes of wrappers. A folder of sentence-transformers may have its transformer
+                in a folder `0_...`. A configuration that names neither `model_type` nor
                 `architectures` is read as one of this class's family.
-            **overrides: arguments in the place of what the source says, such as `dropout_rate`,
-                `dtype`, or `num_classes`: a head of that many classes is freshly drawn where the
-                source's has others.
+            **overrides: arguments that replace those of the source, such as `dropout_rate`, `dtype`
+                or `num_classes`. If the source's head has another number of classes, the new head
+                is randomly initialized.
 
         Returns:
-            The model; `model.load_report` says what was loaded. What the source does not have
-            (a pooler, a head) is freshly drawn, and logged.
+            The model; `model.load_report` lists what was loaded. Parts that the source does not
+            have (a pooler, a head) are randomly initialized, and logged.
 
         Raises:
             FileNotFoundError: no such folder (nothing is downloaded), or no configuration or no
                 weights in it.
             ValueError: the model is of another family, a weight of the encoder is missing, a shape
-                differs, weights are no floating-point numbers, or a file is damaged.
+                differs, weights are not floating-point numbers, or a file is damaged.
 
         Example::
 
@@ -105,11 +105,12 @@ class Pretrained(NamedArguments):
 
         For ELMo `options.json` and `lm_weights.hdf5`, as bilm-tf and allennlp read them.
         Low-rank updates are merged. A `BertEmbedder` also writes what sentence-transformers reads
-        (`modules.json`, `1_Pooling/config.json`). Each file is written aside and renamed.
+        (`modules.json`, `1_Pooling/config.json`). Each file is written under a temporary name, then
+        renamed.
 
         Raises:
             ValueError: a head that reads the [CLS] vector of an encoder without a pooler, which
-                that library does not have.
+                `transformers` does not have.
 
         Example::
 
@@ -117,7 +118,7 @@ class Pretrained(NamedArguments):
         """
         checkpoints.save_pretrained(self, pathlib.Path(path))
 
-    # ---- what subclasses say
+    # ---- what subclasses define
 
     @classmethod
     def _for_checkpoint(cls, checkpoint, overrides):
@@ -135,36 +136,38 @@ class Pretrained(NamedArguments):
         return {}
 
     def hub_layers(self) -> dict[str, keras.layers.Layer]:
-        """Dense layers whose weights lie in folders of their own: folder -> layer."""
+        """Dense layers whose weights have folders of their own: folder -> layer."""
         return {}
 
     def hub_config(self) -> Config:
-        """What `config.json` says besides the encoder's sizes: the architecture, labels."""
+        """Entries of `config.json` besides the encoder's sizes: the architecture, labels."""
         return {"architectures": ["BertModel"]}
 
 
 def _tell(model, checkpoint, overrides):
-    """Logs what a user may not expect of a model that was loaded."""
+    """Logs what a user may not expect of a loaded model."""
     report = model.load_report
     if checkpoint.family.classifier_weights[0] in report.loaded:
         _tell_of_classifier(model, checkpoint, overrides.get("labels"))
     nameless = getattr(model, "labels", ()) is None and checkpoint.names_labels
     if nameless and overrides.get("num_classes") is None and checkpoint.labels is None:
         logging.warning(
-            "The checkpoint's `id2label` is not one name for each of its %d labels, which have "
-            "numbers instead. Give `labels=` to name them.",
+            "The checkpoint's `id2label` does not have one name for each of its %d labels, so they "
+            "have numbers as names. Pass `labels=` to name them.",
             checkpoint.num_labels,
         )
     if report.missing:
-        logging.warning("Not from the checkpoint, but freshly drawn: %s", ", ".join(report.missing))
+        logging.warning(
+            "Not in the checkpoint, so randomly initialized: %s", ", ".join(report.missing)
+        )
 
 
 def _tell_of_classifier(model, checkpoint, given):
     theirs, ours = checkpoint.architecture, model.hub_config()["architectures"][0]
     if theirs not in (None, ours):
         logging.warning(
-            "The checkpoint's `classifier` is that of a %s and was loaded into a %s: names and "
-            "sizes are alike, the task is another.",
+            "The checkpoint's `classifier` comes from a %s and was loaded into a %s: names and "
+            "sizes fit, but the task is different.",
             theirs,
             type(model).__name__,
         )
@@ -172,7 +175,7 @@ def _tell_of_classifier(model, checkpoint, given):
     named = labels is not None and labels != [f"LABEL_{i}" for i in range(len(labels))]
     if named and list(given or labels) != labels:
         logging.warning(
-            "The checkpoint's `classifier` is that of the labels %s, and was loaded as that of %s.",
+            "The checkpoint's `classifier` is for the labels %s, and was loaded for the labels %s.",
             labels[:5],
             list(given)[:5],
         )

@@ -1,4 +1,4 @@
-"""Prompts of any form as rows of ids, and rows as a right-aligned matrix.
+"""Converts prompts of any form to rows of ids, and rows to a right-aligned matrix.
 
 B batch, P prompt length
 """
@@ -10,11 +10,11 @@ from keras_xfmr.models.core.inputs import IDS, refuse_texts
 
 
 def as_rows(given, lengths=None, pad_id=None):
-    """Ids of any form as a list of arrays, one a row.
+    """Ids of any form as a list of arrays, one for each row.
 
     Args:
         given: a list of lists of ids, a ragged tensor, or integers `[B, P]`.
-        lengths: `[B]`, the first ids of each row that count; by default all but the padding.
+        lengths: `[B]`, how many ids of each row count; by default all except the padding.
         pad_id: what is padding in integers `[B, P]`, or None; lists and ragged rows have none.
 
     Raises:
@@ -53,7 +53,7 @@ def _first(rows, lengths):
 def round_up(width, most):
     """The next of 16, 24, 32, 48, 64, 96, ..., at most `most`, at least `width`.
 
-    A program is compiled for each width, so that there must be few of them.
+    A program is compiled for each width, so there must be few widths.
     """
     power = 16
     while power < width:

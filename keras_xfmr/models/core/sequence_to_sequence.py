@@ -18,7 +18,7 @@ from keras_xfmr.models.core.prompts import align_right, as_rows, round_up
 
 
 class SequenceToSequence(Generative):
-    """A mixin of encoder-decoder models.
+    """A mixin for encoder-decoder models.
 
     A model has `context(source_ids)` and `decoder(context)`, the layers `source_embedding`,
     `source_positions`, `target_embedding` and `target_positions`, the ids `pad_id`, `start_id` and
@@ -40,13 +40,13 @@ class SequenceToSequence(Generative):
     def step_function(
         self, source_ids: Ids, max_length: int, beams: int = 1
     ) -> tuple[Decoder, Tensor, State]:
-        """What a search takes: `(decoder, prompt, state)`, with the start token for a prompt.
+        """The inputs of a search, `(decoder, prompt, state)`; the prompt is the start token.
 
         Args:
             source_ids: integers `[B, S]`.
             max_length: positions of the caches: the tokens to generate and, for a prompt of your
                 own of P tokens, P - 1 more. A step beyond them is lost.
-            beams: rows that the search has for a sentence, for the speed alone.
+            beams: rows of the search for each sentence; they affect only the speed.
 
         Raises:
             ValueError: `max_length` is beyond the learned positions.
@@ -87,19 +87,20 @@ class SequenceToSequence(Generative):
     ) -> dict[str, np.ndarray]:
         """Target ids for source ids, by a compiled search with cached keys and values.
 
-        In the scope of a `tf.distribute` strategy, too, each row is searched once, by one replica.
+        Each row is searched once, by one replica, also in the scope of a `tf.distribute` strategy.
 
         Args:
             source_ids: integers `[B, S]`, padded with `pad_id`, or ragged.
             prompt: the first tokens of the targets, after the start token: integers `[B, P]`, or
                 rows of different lengths, ragged or lists. In `[B, P]`, `pad_id` is padding. What
                 follows them is generated.
-            max_length: the most tokens to generate, the end token included; by default S + 50, or
-                as many as there are learned positions.
-            search: `"greedy"`, `"sample"`, `"beam"`, or a function of `keras_xfmr.decoding`'s form.
-            alignments: whether to return which source token each token was read from: where the
-                cross-attention of the last block, averaged over its heads, is largest. It takes one
-                more pass over the sequences.
+            max_length: the most tokens to generate, the end token included; by default S + 50, but
+                not more than the learned positions.
+            search: `"greedy"`, `"sample"`, `"beam"`, or a function like those of
+                `keras_xfmr.decoding`.
+            alignments: whether to return, for each token, the source token with the largest
+                cross-attention in the last block, averaged over its heads. It takes one more pass
+                over the sequences.
             jit_compile: whether to compile with XLA, once per shape of `source_ids`, which are
                 padded to one of the lengths 16, 24, 32, 48, 64, 96, ...
             **options: of the search: `beam_size`, `alpha`, `num_return`, `temperature`, `seed`,
@@ -109,7 +110,7 @@ class SequenceToSequence(Generative):
         Returns:
             A dictionary of NumPy arrays, `token_ids`, `scores`, `lengths`: see `SearchResult`; on
             request `token_scores`, and `alignments`, int32 of the shape of `token_ids`, columns of
-            `source_ids`, -1 behind the end.
+            `source_ids`, -1 after the end.
 
         Raises:
             ValueError: an unknown search, ids that are not a matrix of vocabulary entries,

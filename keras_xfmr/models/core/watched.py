@@ -1,4 +1,4 @@
-"""What happens inside a stack of blocks, for those who want to see it."""
+"""Records what happens inside a stack of blocks."""
 
 
 def run_block(block, *inputs, **arguments):
@@ -7,15 +7,15 @@ def run_block(block, *inputs, **arguments):
 
 
 class Watched:
-    """Runs blocks as `run_block` does, and keeps what each read, or its attention weights.
+    """Runs blocks as `run_block` does, and keeps the input of each, or also its attention weights.
 
     Args:
         weights: whether to keep the weights.
 
     Attributes:
-        states: what the blocks read.
+        states: the inputs of the blocks.
         weights: attention weights of each block.
-        last: what `Encoder.encode` gave.
+        last: the output of `Encoder.encode`.
     """
 
     def __init__(self, weights=False):

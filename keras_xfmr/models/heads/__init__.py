@@ -1,1 +1,1 @@
-"""What people train on top of an encoder, each head over any of them."""
+"""Heads for tasks; each works over any encoder."""

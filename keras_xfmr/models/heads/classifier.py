@@ -1,4 +1,4 @@
-"""Classes: of a whole row, and of each of its positions.
+"""Classification of rows, and of each position of a row.
 
 B batch, T length, N documents, C classes
 """
@@ -18,10 +18,10 @@ from keras_xfmr.models.heads.head import Head
 
 
 class ClassHead(Head):
-    """A head over `num_classes` classes, which may have names: dropout, then a dense layer."""
+    """A head over `num_classes` classes, perhaps with names: dropout, then a dense layer."""
 
     use_bias = True  # of the dense layer
-    classes_output: str | None = None  # the name of this output, where there are others
+    classes_output: str | None = None  # the name of this output, if there are others
 
     def _make(self, encoder, num_classes, labels, dropout_rate, name, kwargs, **config):
         self._over(encoder)
@@ -70,28 +70,29 @@ class Classifier(ClassHead):
     Args:
         encoder: an `Encoder`, such as a `Bert`.
         num_classes: C; 1 for regression.
-        labels: names of the classes in their order, for services; a published model brings its own.
+        labels: names of the classes in their order, for services; a published model has its own.
         dropout_rate: by default the encoder's.
-        multi_label: whether a text may have several classes, or none: each logit is then that of
-            its own yes or no (`BinaryCrossentropy(from_logits=True)`), and labels are `[B, C]`.
+        multi_label: whether a text may have several classes, or none, by default False. Each logit
+            is then a yes or no of its own (`BinaryCrossentropy(from_logits=True)`), and labels are
+            `[B, C]`.
 
-    Inputs of the call: those of the encoder; where that is `packed`, also `document_starts`,
+    Inputs of the call: those of the encoder; if it is `packed`, also `document_starts`,
     integers `[N, 2]`: the row and the first position of each document. By default each row is one
-    document. `text.pack_documents` makes them, padded with (0, 0), which has the label -1: pass
+    document. `text.pack_documents` makes them. It pads with (0, 0) and the label -1: pass
     `MaskedCrossEntropy(pad_id=-1)` and `MaskedAccuracy(pad_id=-1)`.
 
-    `fit`, `evaluate` and `predict` take them in the batches of a data set, because Keras would cut
-    arrays of documents and of rows alike. Several replicas of a `tf.distribute` strategy are
-    refused for the same reason.
+    `fit`, `evaluate` and `predict` accept them only in the batches of a data set, because Keras
+    would split arrays of documents and of rows at the same places. For the same reason several
+    replicas of a `tf.distribute` strategy are refused.
 
     Returns:
-        Logits `[B, C]`, or `[N, C]` of documents. With one class `[B, 1]`: a value where the loss
-        is that of a regression, a logit where it is `BinaryCrossentropy(from_logits=True)`. What
-        cannot be meant for logits, or leaves out a class, is refused, see `compile`.
+        Logits `[B, C]`, or `[N, C]` of documents. With one class `[B, 1]`: a value for a regression
+        loss, a logit for `BinaryCrossentropy(from_logits=True)`. A loss or a metric that does not
+        fit logits, or leaves out a class, is refused, see `compile`.
 
     Raises:
-        ValueError: `num_classes` is not positive, or `labels` is no list of so many names;
-            `document_starts` outside the rows, or arrays of them that Keras would cut.
+        ValueError: `num_classes` is not positive, or `labels` is not a list of `num_classes` names;
+            `document_starts` outside the rows, or arrays of them that Keras would split.
 
     Example:
 
@@ -124,8 +125,8 @@ class Classifier(ClassHead):
         if kind == "regression" and said["num_classes"] > 1:
             raise ValueError(
                 "Expected a regression of one value. Received: problem_type='regression' with "
-                f"{said['num_classes']} in the configuration. For classes, take it out there; for "
-                "one new value, give num_classes=1."
+                f"{said['num_classes']} values in the configuration. For classes, remove it there; "
+                "for one new value, pass num_classes=1."
             )
         return {**said, "multi_label": kind == "multi_label_classification"}
 
@@ -149,15 +150,15 @@ class Tagger(ClassHead):
         num_classes: C, the tags.
         labels: names of the tags in their order, as for `Classifier`.
         dropout_rate: by default the encoder's.
-        pad_class: a tag that stands for padding, which a loss and metrics may leave out (by
-            `pad_id` or `ignore_class`); None, the default, where every tag is learned.
+        pad_class: the tag of padding, which a loss and metrics may leave out (by `pad_id` or
+            `ignore_class`). None, the default: every tag is learned.
 
     Returns:
-        Logits `[B, T, C]`. A loss and metrics may leave out labels that are no tags, such as -1,
-        and `pad_class`; what cannot be meant for logits is refused, see `compile`.
+        Logits `[B, T, C]`. A loss and metrics may leave out labels that are not tags, such as -1,
+        and `pad_class`; those that do not fit logits are refused, see `compile`.
 
     Raises:
-        ValueError: as of `Classifier`; `pad_class` is no tag.
+        ValueError: as for `Classifier`; `pad_class` is not a tag.
 
     Example:
 
@@ -188,5 +189,5 @@ class Tagger(ClassHead):
 
     def described_outputs(self) -> Output:
         known = self.pad_class is not None
-        hint = "" if known else " Where this tag is padding, give the model `pad_class`."
+        hint = "" if known else " If this tag is padding, pass `pad_class` to the model."
         return Output("classes", self.num_classes, self.pad_class, hint, of_tokens=True)

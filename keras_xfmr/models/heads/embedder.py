@@ -20,18 +20,18 @@ from keras_xfmr.models.heads.pooling import POOLINGS
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class Embedder(Head):
-    """A vector of each text, whose cosine is a similarity (Reimers and Gurevych 2019).
+    """One vector for each text; their cosines are similarities (Reimers and Gurevych 2019).
 
     Args:
         encoder: an `Encoder`, such as a `Bert`.
         pooling: `"mean"` of the positions that `attention_mask` shows, or `"cls"`, position 0; as
-            sentence-transformers has them also `"max"`, `"mean_sqrt_len_tokens"` (the sum divided
-            by the square root of their number), `"weightedmean"` (the n-th token weighs n) and
-            `"lasttoken"`. Or several, whose vectors stand side by side.
+            in sentence-transformers also `"max"`, `"mean_sqrt_len_tokens"` (the sum divided by the
+            square root of their number), `"weightedmean"` (the n-th token has the weight n) and
+            `"lasttoken"`. The vectors of several are concatenated.
         normalize: whether vectors have the length 1.
-        projections: dense layers behind the pooling, each a dictionary of `units`, `activation`
-            (by default `"tanh"`) and `use_bias` (by default True). Their weights are the
-            attribute `projection_layers`.
+        projections: dense layers after the pooling, each a dictionary of `units`, `activation` (by
+            default `"tanh"`) and `use_bias` (by default True). Their weights are the attribute
+            `projection_layers`.
 
     Returns:
         `[B, D]`, or as wide as the last projection.
@@ -61,8 +61,8 @@ class Embedder(Head):
         modes = _checked_modes(pooling)
         if "cls" in modes and getattr(encoder, "causal", False):
             raise ValueError(
-                "The first position of a causal encoder sees itself alone, so that all texts would "
-                "have one vector. Pass pooling='mean'. Received: pooling='cls'."
+                "The first position of a causal encoder attends only to itself, so all texts would "
+                "have the same vector. Pass pooling='mean'. Received: pooling='cls'."
             )
         self._over(encoder)
         self.pooling = modes[0] if len(modes) == 1 else modes
@@ -98,7 +98,7 @@ class Embedder(Head):
 
     @classmethod
     def _head_arguments(cls, checkpoint, given):
-        # A damaged file may say what is given.
+        # Given arguments are not read, since their file may be damaged.
         asked = {"pooling", "normalize", "projections"} - set(given)
         said = {name: getattr(checkpoint, name) for name in asked}
         for sentence in checkpoint.not_honoured if asked else ():
@@ -125,18 +125,18 @@ def _checked_modes(pooling):
     known = modes and all(isinstance(mode, str) and mode in POOLINGS for mode in modes)
     if not known or len(set(modes)) < len(modes):
         raise ValueError(
-            f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, or several different ones "
-            f"of them. Received: {pooling!r}."
+            f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, or a list of several "
+            f"different ones. Received: {pooling!r}."
         )
     return modes
 
 
 def _checked_projection(settings):
-    """The settings of a dense layer, all of them."""
+    """All settings of a dense layer."""
     default = {"units": None, "activation": "tanh", "use_bias": True}
     if not isinstance(settings, dict) or not set(settings) <= set(default):
         raise ValueError(
-            "`projections` must be dictionaries of `units`, and as you please `activation` and "
+            "`projections` must be dictionaries of `units`, and optionally `activation` and "
             f"`use_bias`. Received: {settings!r}."
         )
     settings = {**default, **settings}

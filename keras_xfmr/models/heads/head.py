@@ -21,14 +21,14 @@ from keras_xfmr.models.core.inputs import Input
 class Head(NamedArguments, ValidatesData, keras.Model):
     """A model on top of an `Encoder`: its graph and its configuration.
 
-    It owns what it reads of the encoder, which several heads may share. A subclass calls
-    `_over(encoder)` first, makes its layers, and ends with `_graph(outputs_of)`.
+    It owns the layers of the encoder that it uses; several heads may share an encoder. A subclass
+    calls `_over(encoder)` first, makes its layers, and ends with `_graph(outputs_of)`.
     """
 
     pooled = False  # whether the head reads the pooled vector
     further_inputs: tuple[Input, ...] = ()  # `Input`s, besides the encoder's
     argument = "encoder"  # how the constructor names the encoder
-    one_a_row = ""  # what it gives for a row, if rows of several documents are refused
+    one_a_row = ""  # what it gives for a row, if packed encoders are refused
 
     def _over(self, encoder):
         """Takes the encoder."""
@@ -43,7 +43,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
                 "encoder may hold several documents. Make the encoder with packed=False; the "
                 "weights are the same. Received: an encoder with packed=True."
             )
-        # Held by what Keras does not look into, or the head would own the encoder's pooler.
+        # Keras does not track a namespace; otherwise the head would own the encoder's pooler.
         self._held = types.SimpleNamespace(encoder=encoder)
         self._reading = reading_of(encoder, self.pooled)  # its weights come before the head's own
         self.scalar_mix = encoder.scalar_mix() if encoder.mixes else None
@@ -54,8 +54,7 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         return self._held.encoder
 
     def __dir__(self) -> list[str]:
-        # Keras writes every model that `dir` names into a file. What is read of the encoder is
-        # there as part of the graph.
+        # Keras saves every model that `dir` lists. The graph already has the encoder's layers.
         return [name for name in super().__dir__() if name not in ("encoder", self.argument)]
 
     @classmethod
@@ -101,11 +100,11 @@ class Head(NamedArguments, ValidatesData, keras.Model):
         self.encoder.warn_of(inputs)
 
     def hidden_states(self, inputs: ModelInputs) -> list[Tensor]:
-        """Those of the encoder, see `Encoder.hidden_states`."""
+        """The encoder's hidden states, see `Encoder.hidden_states`."""
         return self.encoder.hidden_states(self._of_encoder(inputs))
 
     def attention_weights(self, inputs: ModelInputs) -> list[Tensor]:
-        """Those of the encoder, see `Encoder.attention_weights`."""
+        """The encoder's attention weights, see `Encoder.attention_weights`."""
         return self.encoder.attention_weights(self._of_encoder(inputs))
 
     def _of_encoder(self, inputs):

@@ -1,4 +1,4 @@
-"""Masked words, and whether one text follows another.
+"""Prediction of masked words, and of whether one text follows another.
 
 B batch, T length, P predictions, V vocab_size
 """
@@ -18,20 +18,20 @@ from keras_xfmr.models.heads.head import Head
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class MaskedLanguageModel(Head):
-    """Masked words and next sentences, trained as one loss (Devlin et al. 2019, section 3.1).
+    """Predicts masked words and next sentences, with one loss (Devlin et al. 2019, section 3.1).
 
     Args:
-        encoder: an `Encoder`, such as a `Bert`, to whose token table the words are tied.
-        next_sentence: whether there is a second task on the pooled vector; False over an encoder
-            of packed rows.
+        encoder: an `Encoder`, such as a `Bert`; the logits of words use its token table.
+        next_sentence: whether to predict next sentences from the pooled vector, by default True;
+            must be False over a packed encoder.
 
-    Inputs of the call: those of the encoder, and `masked_positions`, integers `[B, P]`: where to
-    predict, padded with anything whose label is the padding id.
+    Inputs of the call: those of the encoder, and `masked_positions`, integers `[B, P]`: the
+    positions to predict. Pad with any position, and give it the padding id as its label.
 
     Returns:
         `{"mlm": logits [B, P, V], "nsp": logits [B, 2]}`; for `nsp`, 0 = B follows A, 1 = it does
-        not. A loss and metrics of `mlm` may leave out the padding id, no other token, and those of
-        `nsp` no class; what cannot be meant for logits is refused, see `compile`.
+        not. A loss and metrics of `mlm` may leave out only the padding id, those of `nsp` no class;
+        those that do not fit logits are refused, see `compile`.
 
     Example:
 
@@ -51,7 +51,7 @@ class MaskedLanguageModel(Head):
             raise ValueError(
                 "The words of a masked language model are tied to a token table, and the encoder "
                 f"must read them from both sides at once. Received: a {type(encoder).__name__}; "
-                "train it by a `keras_xfmr.models.ElmoLanguageModel`."
+                "train it with a `keras_xfmr.models.ElmoLanguageModel`."
             )
         if next_sentence and getattr(encoder, "packed", False):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""One vector from those of the positions (Reimers and Gurevych 2019, section 3).
+"""Pools the vectors of positions to one vector (Reimers and Gurevych 2019, section 3).
 
 B batch, T length, D d_model. Vectors are float32 `[B, T, D]`, `shown` is float32 `[B, T, 1]`, 1 at
 a token and 0 at padding. A text without tokens gives zeros.
@@ -8,12 +8,12 @@ from keras import ops
 
 
 def first(vectors, shown):
-    """Position 0, whatever it is."""
+    """Position 0, even if it is padding."""
     return vectors[:, 0]
 
 
 def highest(vectors, shown):
-    """The largest of each number."""
+    """The maximum of each component."""
     lowest = ops.where(shown > 0, vectors, -3e38)
     return ops.where(ops.any(shown > 0, axis=1), ops.max(lowest, axis=1), 0.0)
 
@@ -29,7 +29,7 @@ def mean_sqrt_len(vectors, shown):
 
 
 def weighted_mean(vectors, shown):
-    """The n-th token weighs n (Muennighoff 2022, equation 2)."""
+    """The mean in which the n-th token has the weight n (Muennighoff 2022, equation 2)."""
     return _weighted_mean(vectors, shown * ops.cumsum(shown, axis=1))
 
 
@@ -46,7 +46,7 @@ def _weighted_mean(vectors, weight):
     return ops.sum(vectors * weight, axis=1) / ops.maximum(ops.sum(weight, axis=1), 1.0)
 
 
-# By the names of sentence-transformers.
+# The names are those of sentence-transformers.
 POOLINGS = {
     "mean": mean,
     "cls": first,

@@ -1,4 +1,4 @@
-"""What heads over a published encoder share: its weights and theirs, in and out."""
+"""What heads over a published encoder share: loading and saving of weights."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from keras_xfmr.models.core.pretrained import Pretrained
 
 
 class OverPublished(Pretrained):
-    """A mixin of heads over an encoder of a published family, to stand before the head's class.
+    """A mixin for heads over an encoder of a published family; it comes before the head's class.
 
     Attributes:
-        over: the encoder's class. `argument` is what the head calls the encoder.
+        over: the encoder's class. `argument` is the head's name for the encoder.
     """
 
     over: Any = None
 
     @classmethod
     def from_preset(cls, preset: str, **overrides) -> Self:
-        """The sizes of a published model, with freshly drawn weights: see the encoder's.
+        """A head over an encoder of a published size, with random weights.
 
         Args:
-            preset: its name.
+            preset: a name that the encoder's `from_preset` takes.
             **overrides: arguments of the head and of the encoder.
 
         Example::
@@ -38,13 +38,13 @@ class OverPublished(Pretrained):
 
     @classmethod
     def _pooler(cls, mine):
-        """The argument for an encoder without a pooler, where this head does not read it."""
+        """`pooler=False` for an encoder that has one, if this head does not read it."""
         has = "pooler" in cls.over.argument_names()
         return {} if not has or cls.reads_pooled(mine) else {"pooler": False}
 
     @classmethod
     def _divide(cls, arguments):
-        """Arguments of the head, and those of the encoder; `dropout_rate` is both's."""
+        """Arguments of the head, and those of the encoder; both take `dropout_rate`."""
         own = set(cls.argument_names()) - {cls.argument}
         encoder = cls.over.argument_names()
         cls.refuse_unknown({name: arguments[name] for name in set(arguments) - {*own, *encoder}})

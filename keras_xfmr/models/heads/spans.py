@@ -1,4 +1,4 @@
-"""Answers that stand in a text: where they begin and end.
+"""Answers that are parts of a text: where they begin and end.
 
 B batch, T length
 """
@@ -17,7 +17,7 @@ from keras_xfmr.models.heads.head import Head
 
 @keras.saving.register_keras_serializable("keras_xfmr")
 class SpanPredictor(Head):
-    """Where an answer begins and ends in a text (Devlin et al. 2019, section 4.2).
+    """Predicts where an answer begins and ends in a text (Devlin et al. 2019, section 4.2).
 
     Args:
         encoder: an `Encoder`, such as a `Bert`.
@@ -26,8 +26,8 @@ class SpanPredictor(Head):
 
     Returns:
         `{"start": logits [B, T], "end": logits [B, T]}`. Labels are a dictionary with these names.
-        A loss and metrics may leave out labels that are no positions, such as -1 (0 is one: no
-        answer); what cannot be meant for logits is refused, see `compile`.
+        A loss and metrics may leave out labels that are not positions, such as -1 (0 is a position:
+        no answer); those that do not fit logits are refused, see `compile`.
 
     Example:
 
@@ -51,8 +51,8 @@ class SpanPredictor(Head):
     def _named_labels(self, labels):
         if isinstance(labels, (list, tuple)):
             raise ValueError(
-                "Labels must be a dictionary of `start` and `end`: of a pair, Keras would take the "
-                f"first as the end, in the order of the names. Received: a {type(labels).__name__}."
+                "Labels must be a dictionary of `start` and `end`: Keras sorts names, so the first "
+                f"of a pair would be the end. Received: a {type(labels).__name__}."
             )
         return super()._named_labels(labels)
 
@@ -97,6 +97,6 @@ def best_spans(
         fits, ops.logical_and(ops.expand_dims(allowed, 2), ops.expand_dims(allowed, 1))
     )
     flat = ops.reshape(ops.where(fits, scores, -1e9), (-1, length * length))
-    # Keras' argmax tells -0 from 0 by their bits, which ONNX and LiteRT do not have.
+    # Keras' argmax compares bits to distinguish -0 from 0, which ONNX and LiteRT cannot.
     total, best = (values[:, 0] for values in ops.top_k(flat, 1))
     return best // length, best % length, total

@@ -1,7 +1,7 @@
 """Published weights: safetensors, `pytorch_model.bin`, HDF5 and TensorFlow checkpoints.
 
-The readers know formats and no model. They need neither torch nor TensorFlow, run no code of a
-file, and no array takes more memory than what the file holds of it (twice that for float16).
+The readers know formats and no model. They need neither torch nor TensorFlow, and run no code of a
+file. An array takes no more memory than its bytes in the file (twice that for float16).
 """
 
 from keras_xfmr.checkpoints.checkpoint import Checkpoint

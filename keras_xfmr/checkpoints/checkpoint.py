@@ -1,4 +1,4 @@
-"""What the readers of all formats share: a lazy mapping, and reads that a file cannot inflate."""
+"""What the readers of all formats share: a lazy mapping, and reads of bounded memory."""
 
 import abc
 import collections.abc
@@ -18,11 +18,11 @@ MAX_AXES = 32
 
 
 class Checkpoint(collections.abc.Mapping):
-    """Weights of a file by their names; an array is read from the file when it is asked for.
+    """Weights of a file by their names; an array is read from the file at each access.
 
-    Nothing is kept: asking twice reads twice. An array is as large as the part of the file that
-    it stands in, or twice that for float16 and bfloat16, which arrive as float32. Every other
-    type arrives as it was stored, in the byte order of this machine.
+    Nothing is cached: two accesses read twice. An array is as large as its part of the file, or
+    twice that for float16 and bfloat16, which become float32. Other types stay as stored, in the
+    byte order of this machine.
 
     Attributes:
         path: the file, or the index of files.
@@ -49,7 +49,7 @@ class Checkpoint(collections.abc.Mapping):
         self.dtypes: dict[str, str] = {}
         self.file_bytes = 0
         self._resources = contextlib.ExitStack()
-        # A checkpoint that nobody closed closes its files when it is collected, without a warning.
+        # An open checkpoint closes its files when it is collected, without a warning.
         self._finalizer = weakref.finalize(self, self._resources.close)
 
     @abc.abstractmethod
@@ -57,7 +57,7 @@ class Checkpoint(collections.abc.Mapping):
         """The array of a name in `shapes`; raises ValueError."""
 
     def view(self, name: str) -> np.ndarray:
-        """An array to be read at once, which may be the file's own bytes, not a copy of them."""
+        """An array for use at once; it may be the file's own bytes, not a copy."""
         return self[name]
 
     def _open(self, path):
@@ -97,7 +97,7 @@ class Checkpoint(collections.abc.Mapping):
 
 @contextlib.contextmanager
 def naming(path):
-    """Lets a ValueError say which file it is about."""
+    """Adds the name of the file to a ValueError."""
     try:
         yield
     except ValueError as error:
@@ -114,10 +114,10 @@ def is_name(name):
 
 
 def count_elements(shape, itemsize):
-    """The number of elements of a shape that a file announces.
+    """The number of elements of a shape in a file.
 
     Raises:
-        ValueError: axes that are no sizes, too many, or together beyond what can be addressed.
+        ValueError: axes that are not sizes, too many axes, or more bytes than can be addressed.
     """
     if len(shape) > MAX_AXES:
         raise ValueError(f"Expected at most {MAX_AXES} axes. Received: {len(shape)}.")
@@ -130,7 +130,7 @@ def count_elements(shape, itemsize):
 
 
 def stored_dtype(name, byteorder="<"):
-    """The NumPy type in which elements lie in a file; NumPy itself knows no bfloat16."""
+    """The NumPy type of elements in a file; NumPy itself has no bfloat16."""
     return np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(name, name)).newbyteorder(byteorder)
 
 
@@ -142,14 +142,14 @@ def size_of(file):
 def read_bytes(file, start, count):
     """At most `count` bytes from byte `start` on.
 
-    `file.read(count)` takes memory for `count` bytes before it finds fewer in the file.
+    `file.read(count)` allocates `count` bytes, even if the file is shorter.
     """
     file.seek(start)
     return file.read(max(0, min(count, size_of(file) - start)))
 
 
 def read_elements(file, start, count, name, byteorder="<"):
-    """A new flat array of `count` elements of the type `name`, which begin at byte `start`.
+    """A new flat array of `count` elements of the type `name`, from byte `start` on.
 
     The caller has checked that they lie inside the file.
 
@@ -164,7 +164,7 @@ def read_elements(file, start, count, name, byteorder="<"):
 
 
 def from_stored(array, name):
-    """Elements of the type `name` as they lie in a file, as they are wanted.
+    """Converts elements of the type `name` from a file.
 
     float32 for both half-precision types, others as they are, in the byte order of this machine.
     """
@@ -181,7 +181,7 @@ def from_stored(array, name):
 
 
 def check_disjoint(ranges, parts="arrays"):
-    """Refuses parts of a file that share bytes: n of them would be n times the file.
+    """Refuses parts of a file that share bytes: n of them would take n times the file's size.
 
     Args:
         ranges: pairs (first byte, byte after the last).

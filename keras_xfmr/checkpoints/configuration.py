@@ -1,4 +1,4 @@
-"""Published configurations: a family's table of options, and what heads say about labels."""
+"""Published configurations: a family's table of options, and the labels of heads."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,13 +17,13 @@ class Option:
 
     Attributes:
         ours: the argument of the model.
-        names: in configurations; the first that is there counts, and the first is written.
-        default: where a configuration is silent; a function of the arguments so far may give it.
+        names: in configurations; the first one found is read, and the first is written.
+        default: if a configuration has no value; it may be a function of the arguments so far.
         expected: the values that may be used, for messages.
-        fits: whether a value may be used. Written so that NaN may not.
+        fits: whether a value may be used. It must be False for NaN.
         kind: `int`, `float`, `bool` or `str`.
         hub: the name in the configuration of a KerasHub backbone.
-        values: published value -> ours, where they differ.
+        values: published value -> ours, if they differ.
         unset: what None means in a model, a function of its arguments; by default `default`.
         when: a function of the arguments so far: whether such models have the option.
     """
@@ -92,7 +92,7 @@ def epsilon(ours, *names, default):
 
 
 def deviation(ours, *names, default):
-    """The row of the deviation that weights are drawn from."""
+    """The row of the standard deviation that initializes weights."""
     expected = "finite and not negative"
     return Option(ours, names, default, expected, lambda d: 0 <= d <= 1e30, float)
 
@@ -110,11 +110,11 @@ def read_config(folder, files):
 
     Args:
         folder: a `pathlib.Path`.
-        files: names, or patterns that one file fits; the first that is there counts.
+        files: names, or patterns that fit one file; the first one found is read.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is too large, or no JSON object; several fit a pattern.
+        ValueError: it is too large, or not a JSON object; several fit a pattern.
     """
     for name in files:
         found = sorted(path for path in folder.glob(name) if path.is_file())
@@ -147,7 +147,7 @@ def read_arguments(family, config):
 
 
 def _check_known(family, config):
-    """Raises ValueError for options of no known name, where a family's are all known."""
+    """Raises ValueError for unknown options, if the family's options are all known."""
     names = {"model_type", "architectures", *family.fixed, *(family.others or ())}
     names.update(name for option in family.options for name in option.names)
     unknown = sorted(set(config) - names)
@@ -162,12 +162,12 @@ def written_config(family, arguments):
     """The published configuration of a model with these arguments, before `nest` of its family.
 
     Raises:
-        ValueError: a model that `transformers` has no form for.
+        ValueError: a model that `transformers` does not have.
     """
     for ours, value in family.constants.items():
         if arguments[ours] != value:
             raise ValueError(
-                f"`transformers` has {family.title} with {ours}={value!r} alone. Received: "
+                f"`transformers` has {family.title} only with {ours}={value!r}. Received: "
                 f"{ours}={arguments[ours]!r}."
             )
     options = [option for option in family.options if option.when(arguments)]
@@ -179,26 +179,26 @@ def written_config(family, arguments):
 
 
 def classifier_dropout(config):
-    """The dropout rate of a head, None where it is the encoder's.
+    """The dropout rate of a head, None for that of the encoder.
 
     Raises:
-        ValueError: it is no rate.
+        ValueError: it is not a rate.
     """
     return rate("dropout_rate", "classifier_dropout", default=None).read(config, {})
 
 
 def architecture(config):
-    """The class of transformers that the weights are of, or None."""
+    """The class in transformers of the weights, or None."""
     named = config.get("architectures")
     single = isinstance(named, list) and len(named) == 1 and isinstance(named[0], str)
     return named[0] if single else None
 
 
 def label_count(config):
-    """The number of labels by the configuration.
+    """The number of labels in the configuration.
 
     Raises:
-        ValueError: it is no number of labels.
+        ValueError: it is not a number of labels.
     """
     labels = config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
@@ -208,7 +208,7 @@ def label_count(config):
 
 
 def label_names(config, count):
-    """Names of `count` labels in the order of their ids, or None where there are no such names."""
+    """Names of `count` labels in the order of their ids, or None if there are no such names."""
     labels = config.get("id2label")
     if not isinstance(labels, dict) or len(labels) != count:
         return None

@@ -11,7 +11,7 @@ from keras_xfmr.checkpoints.formats.torch import TorchCheckpoint
 from keras_xfmr.common.files import CONFIG_BYTES, read_json
 from keras_xfmr.common.types import Path
 
-# What a folder is searched for, the safest and fastest first.
+# The files that are searched in a folder, the safest and fastest first.
 FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -26,7 +26,7 @@ TF1_PART = re.compile(r"(.+)\.(data-\d+-of-\d+|meta)")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The weights of a published model, as a mapping that reads an array when it is asked for.
+    """The weights of a published model, as a mapping that reads an array at each access.
 
     Args:
         path: a file: safetensors, a `pytorch_model.bin` of either format, the `.index.json` of a
@@ -41,9 +41,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         A `Checkpoint`: name -> array, with `shapes`, `format` and `close`; also a context manager.
 
     Raises:
-        FileNotFoundError: nothing there that holds weights; lists what is there.
-        ValueError: a file that is damaged, or asks for more than weights. No code of a file is
-            run, and no array is larger than what the file holds of it (twice that for float16).
+        FileNotFoundError: there are no weights; the message lists the files that are there.
+        ValueError: a file that is damaged, or contains more than weights. No code of a file is run,
+            and no array is larger than its bytes in the file (twice that for float16).
 
     Example::
 
@@ -99,7 +99,7 @@ def _in_folder(folder):
 
 
 def _latest(path):
-    """The name that TensorFlow's file `checkpoint` gives; its folder may have been moved since."""
+    """The name in TensorFlow's file `checkpoint`, without the folder, which may have been moved."""
     with open(path, encoding="utf8", errors="replace") as file:
         lines = file.read(10_000).splitlines()
     for line in lines:
@@ -121,7 +121,7 @@ def _read_one(path):
 
 
 class ShardedCheckpoint(Checkpoint):
-    """A model in several files; an index says which name is in which."""
+    """A model in several files; an index maps each name to its file."""
 
     def __init__(self, path):
         super().__init__(path)

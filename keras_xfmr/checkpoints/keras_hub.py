@@ -33,7 +33,7 @@ def read_backbone(backbone, families):
 
     Args:
         backbone: the model.
-        families: those that it may be of.
+        families: the families that are allowed.
 
     Raises:
         ValueError: another kind of backbone; one with low-rank updates or quantized weights.

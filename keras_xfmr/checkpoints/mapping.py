@@ -1,4 +1,4 @@
-"""Published weights into a model and out of it, by the table of its family."""
+"""Loads published weights into a model and saves them, by the table of its family."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from keras_xfmr.common.files import write_json
 
 
 def core_of(model):
-    """The model that a head stands on; a model without a head itself."""
+    """The model under a head; a model without a head itself."""
     encoder = getattr(model, "encoder", None)
     return model if getattr(encoder, "family", None) is None else encoder
 
@@ -43,7 +43,7 @@ class Bound:
         return [getattr(layer, variable) for layer in self.layers for variable in variables]
 
     def widths(self, sides):
-        """The part of a stored array's axis for each variable; None where they do not fit."""
+        """The size of each variable along the axis of a stored array; None if they do not fit."""
         if not sides:
             return None
         shapes, axis = [tuple(value.shape) for value in self.values], self.weight.axis
@@ -53,13 +53,13 @@ class Bound:
         return widths if fits and sum(widths) == sides[axis] else None
 
     def _with_side(self, sides, size):
-        """The sides with another one in the place of that along which the variables lie."""
+        """The sides, with `size` for the axis along which the variables are joined."""
         sides = list(sides)
         sides[self.weight.axis] = size
         return tuple(sides)
 
     def assign(self, array, widths):
-        """Fills the variables from an array as (in, out)."""
+        """Fills the variables from an array (in, out)."""
         if self.weight.gates:
             array = _gates(array, self.weight.gates)
         parts = np.split(array, np.cumsum(widths[:-1]), self.weight.axis)
@@ -67,7 +67,7 @@ class Bound:
             value.assign(ops.reshape(kernels.tensor_from_array(part), value.shape))
 
     def stored(self, arguments):
-        """The array as it is stored in the family's first style."""
+        """The array in the family's first style."""
         sides = self._with_side(self.weight.sides(arguments, self.block), -1)
         parts = [np.reshape(np.asarray(value, "float32"), sides) for value in self.values]
         array = parts[0] if len(parts) == 1 else np.concatenate(parts, self.weight.axis)
@@ -99,7 +99,7 @@ def bind(model):
 
 def _has(layer, variable, owned):
     """A dense layer may have no bias, an encoder a pooler that a head does not read. The kernel is
-    not looked at: updates would be merged."""
+    not read here: reading merges low-rank updates."""
     there = any(id(weight) in owned for weight in layer.weights)
     return there and (variable != "bias" or layer.bias is not None)
 
@@ -120,15 +120,14 @@ def _layer(root, path, block, needed):
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint gave, by its family's first names, without a prefix such as `bert.`.
+    """What was loaded from a checkpoint, by its family's first names, without a prefix.
 
     Attributes:
         loaded: weights that were read.
-        missing: weights of the model that the checkpoint does not have; freshly drawn.
-        unexpected: what the checkpoint has besides.
+        missing: weights of the model that the checkpoint does not have; randomly initialized.
+        unexpected: other weights of the checkpoint.
         tied: names in the checkpoint whose array is that of a loaded weight, such as an output
-            table. It was checked that the two are equal, or the weight stands under this name
-            alone.
+            table. Both arrays are equal, or the file has only this name.
 
     Example:
 
@@ -152,7 +151,7 @@ class LoadReport:
 
 
 def load_pretrained(model: keras.Model, checkpoint: Published) -> LoadReport:
-    """Fills a model from what `open_pretrained` gave, by name.
+    """Fills a model from the result of `open_pretrained`, by name.
 
     Returns:
         A `LoadReport`.
@@ -196,10 +195,10 @@ def load_pretrained(model: keras.Model, checkpoint: Published) -> LoadReport:
 
 
 def _load_projections(model, checkpoint):
-    """Fills the dense layers behind a pooling, whose weights lie in folders of their own.
+    """Fills the dense layers after a pooling, whose weights have folders of their own.
 
     Returns:
-        Names of weights that were read, and of those that the folder does not have so.
+        Names of weights that were read, and of those that the folder does not have.
     """
     layers = getattr(model, "projection_layers", [])
     if not layers:
@@ -221,7 +220,7 @@ def _load_projections(model, checkpoint):
 
 
 def _check_tied(model, checkpoint):
-    """The names of tied weights. An output table or bias of its own would be lost silently."""
+    """The names of tied weights. Raises if they differ: one of them would be silently lost."""
     found = []
     for tied in checkpoint.family.tied:
         name, other = tied.name, tied.to
@@ -246,16 +245,16 @@ WRITERS = {
 
 
 def save_pretrained(model: keras.Model, folder: pathlib.Path) -> None:
-    """Writes a model's configuration and its weights, each file aside and renamed.
+    """Writes a model's configuration and its weights, each under a temporary name, then renamed.
 
     `config.json` and `model.safetensors` of Hugging Face, or the files of its family.
 
     Args:
         model: a model of a published family, or one of its heads.
-        folder: a `pathlib.Path`, made where it is not there.
+        folder: a `pathlib.Path`, made if missing.
 
     Raises:
-        ValueError: a model that the family has no form for, or a quantized one.
+        ValueError: a model that the published family does not have, or a quantized one.
 
     Example::
 

@@ -14,9 +14,9 @@ from keras_xfmr.common.sentence_folders import transformer_folder
 from keras_xfmr.common.types import Path
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-# Of the weights to the file. torch lets weights share bytes, which a model's own do not.
+# Ratio of the weights to the file. torch lets weights share bytes; those of a model do not.
 MOST_SHARING = 2
-# Of a classifier that a file does not have, and that is drawn on the word of its configuration.
+# Limit for a classifier that a file does not have, and whose size is in the configuration.
 MOST_LABELS_TO_DRAW = 10_000
 
 
@@ -28,9 +28,9 @@ def open_pretrained(
     Args:
         source: a folder, a TensorFlow 1 prefix or an HDF5 file beside its configuration, or a
             KerasHub backbone.
-        family: the family that it must be of, such as `"bert"`; needed where the configuration has
+        family: the family that it must have, such as `"bert"`; needed if the configuration has
             neither `model_type` nor `architectures`.
-        num_labels: classes of a head, in the place of what the source says.
+        num_labels: classes of a head, instead of the source's.
 
     Raises:
         FileNotFoundError: no such folder, no configuration or no weights there.
@@ -63,34 +63,35 @@ def open_pretrained(
 
 
 class Published:
-    """Weights by their names in the family's table; all of its core are there, in their shapes.
+    """Weights by their names in the family's table; those of its core have been checked.
 
     Args:
         family: a `Family`.
         config: as published.
         tensors: a `Checkpoint`.
-        num_labels: classes of a head, in the place of what the source says.
-        folder: where `modules.json` of sentence-transformers may lie.
+        num_labels: classes of a head, instead of the source's.
+        folder: where `modules.json` of sentence-transformers may be.
 
     Attributes:
         family: the `Family`.
         arguments: of the family's model, such as `keras_xfmr.models.Bert`.
         num_labels: classes of a head.
-        labels: their names, or None where there are none or another number of them.
+        labels: their names, or None if there are none or another number of them.
         problem_type: what transformers trains a classifier for, or None.
-        classifier_dropout: of a head; None where nothing is said.
-        architecture: the class of transformers that the weights are of, or None.
-        pooling: how sentence-transformers makes one vector, as an `Embedder` has it, or None.
+        classifier_dropout: of a head; None if the configuration has none.
+        architecture: the class in transformers of the weights, or None.
+        pooling: how sentence-transformers makes one vector, as an argument of an `Embedder`, or
+            None.
         normalize: whether its vectors have the length 1, or None.
-        projections: its dense layers behind the pooling, as an `Embedder` has them.
-        prompts: what belongs in front of texts there, name -> text.
+        projections: its dense layers after the pooling, as an argument of an `Embedder`.
+        prompts: what it puts in front of texts, name -> text.
         names: name in the table -> name in the file.
 
     Raises:
         ValueError: a configuration that the family has no model for, or that does not fit the
-            weights. `num_labels`, where it cannot be believed; `pooling`, `normalize`,
-            `projections` and `prompts`, where the files of sentence-transformers are damaged, or
-            vectors are made there in a way that is not here.
+            weights. Reading `num_labels`, if it is too large; reading `pooling`, `normalize`,
+            `projections` and `prompts`, if the files of sentence-transformers are damaged, or make
+            vectors in a way that this library does not have.
     """
 
     def __init__(self, family, config, tensors, *, num_labels=None, folder=None):
@@ -109,8 +110,8 @@ class Published:
         self.arguments = configuration.read_arguments(family, config)
         self._check_core()
         if num_labels is None and not self.has_classifier:
-            configuration.label_count(config)  # what is no number is refused for every model
-        # Of so many classes as were asked for, where the file's has others.
+            configuration.label_count(config)  # refuses a wrong number for every model
+        # The classifier is new if the file's has another number of classes than `num_labels`.
         self.new_classifier = (
             num_labels is not None and self.has_classifier and self._classes_in_file() != num_labels
         )
@@ -138,14 +139,14 @@ class Published:
         if count > MOST_LABELS_TO_DRAW:
             raise ValueError(
                 f"The configuration names {count} labels, and there is no classifier in the "
-                f"checkpoint. More than {MOST_LABELS_TO_DRAW} are not drawn on its word: give "
-                "`num_classes=` yourself."
+                f"checkpoint. More than {MOST_LABELS_TO_DRAW} are not drawn unless you pass "
+                "`num_classes=`."
             )
         return count
 
     @property
     def names_labels(self):
-        """Whether the configuration means to name them; `labels` is None where it fails to."""
+        """Whether the configuration has names of labels; `labels` is None if they do not fit."""
         return self._config.get("id2label") is not None
 
     @property
@@ -192,11 +193,11 @@ class Published:
 
     @property
     def not_honoured(self):
-        """Sentences about what sentence-transformers would do and an `Embedder` does not."""
+        """Sentences about what sentence-transformers does and an `Embedder` does not."""
         return [] if self._folder is None else sentence_modules.not_honoured(self._folder)
 
     def option(self, name):
-        """What the configuration says by a name of its own, unchecked, or None."""
+        """The unchecked value of a name in the configuration, or None."""
         return self._config.get(name)
 
     # ---- weights
@@ -210,7 +211,7 @@ class Published:
         return self._tensors.dtypes[self.names[name]]
 
     def sides(self, name):
-        """The shape as (in, out), or as the weight is."""
+        """The shape as (in, out), or that of the weight."""
         known, shape = self._known[name], self.shape(name)
         if known.style.joined:
             sides = known.weight.sides(self.arguments, known.block)
@@ -218,7 +219,7 @@ class Published:
         return shape[::-1] if known.weight.turned(known.style) else shape
 
     def read(self, name):
-        """An array as (in, out), or as the weight is. Copy it: it may be the file's own bytes."""
+        """An array as (in, out), or as the weight. Copy it: it may be the file's own bytes."""
         self.check_dtype(name)
         known, array = self._known[name], self._tensors.view(self.names[name])
         if known.style.joined:
@@ -226,11 +227,11 @@ class Published:
         return array.T if known.weight.turned(known.style) else array
 
     def read_stored(self, name):
-        """An array as it lies in the file."""
+        """An array as it is in the file."""
         return self._tensors[self.names[name]]
 
     def check_dtype(self, name):
-        """Raises ValueError where a weight is no floating-point number."""
+        """Raises ValueError if a weight has no floating-point type."""
         if self.dtype(name) not in FLOATS:
             raise ValueError(
                 f"{self.names[name]!r} has the type {self.dtype(name)}. Expected: one of "
@@ -265,14 +266,14 @@ class Published:
     # ---- checks
 
     def _take_tied(self):
-        """A weight that files may have by the name of one that is tied to it, as they please."""
+        """Files may store a tied weight under either of its names."""
         for tied in self.family.tied:
             if tied.to not in self.names and tied.name in self.names:
                 self.names[tied.to] = self.names[tied.name]
                 self._known[tied.to] = self.family.identify(tied.to)
 
     def _check_core(self):
-        """The configuration agrees with the file, before any memory is taken on its word."""
+        """The configuration must agree with the file, before memory is allocated for it."""
         self._check_blocks()
         expected = {
             weight.name_in(block): (weight, weight.sides(self.arguments, block))
@@ -281,7 +282,7 @@ class Published:
         }
         lost = [name for name in expected if name not in self.names]
         if lost:
-            raise ValueError(f"{self.lost(lost)} It is no {self.family.title}, or damaged.")
+            raise ValueError(f"{self.lost(lost)} It is not a {self.family.title}, or damaged.")
         for name, known in self._known.items():
             if known.weight is not None and known.weight.part == CORE and name not in expected:
                 raise ValueError(
@@ -298,7 +299,7 @@ class Published:
         self._check_bytes({name: sides for name, (_, sides) in expected.items()})
 
     def _check_bytes(self, shapes):
-        """A file is not made large by weights that are all the same bytes of it."""
+        """Refuses weights that share bytes, so that a small file cannot take much memory."""
         needed = sum(
             math.prod(shape) * stored_dtype(self.dtype(name)).itemsize
             for name, shape in shapes.items()
@@ -306,12 +307,12 @@ class Published:
         if needed > MOST_SHARING * self._tensors.file_bytes:
             raise ValueError(
                 f"The weights of the {self.family.core} have {needed} bytes, the file has "
-                f"{self._tensors.file_bytes}: they share the same bytes. Save each for itself, "
+                f"{self._tensors.file_bytes}: they share the same bytes. Save each separately, "
                 "e.g. as safetensors."
             )
 
     def _check_blocks(self):
-        """As many blocks of each kind as in the file, before names are made for so many."""
+        """The file must have the configuration's number of blocks, before their names are made."""
         starts = {row.count: start for start, row in reversed(self.family.numbered_starts.items())}
         for kind, start in starts.items():
             count = self.family.numbered_starts[start].times(self.arguments)
@@ -331,7 +332,7 @@ class Published:
             )
 
     def _classes_in_file(self):
-        """Outputs of the classifier, where it is one of vectors of this size."""
+        """Outputs of the classifier, if it takes vectors of this size."""
         name, d_model = self.family.classifier_weights[0], self.arguments["d_model"]
         sides = self.sides(name)
         if len(sides) != 2 or sides[1] < 1 or sides[0] != d_model:

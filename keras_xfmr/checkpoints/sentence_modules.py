@@ -1,4 +1,4 @@
-"""How a folder of sentence-transformers makes one vector of a text: its `modules.json`.
+"""How a folder of sentence-transformers makes one vector from a text: its `modules.json`.
 
 D d_model, F features out
 """
@@ -10,7 +10,7 @@ from keras_xfmr.checkpoints.checkpoint import is_name
 from keras_xfmr.checkpoints.files import read_checkpoint
 from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
-# The modules that are here, in their order. "BERT" is the first version's name.
+# The modules that this library has, in their order. "BERT" is the first version's name.
 ORDER = r"(Transformer|BERT) (Pooling )?(Dense )*(Normalize )?"
 # Flag in a pooling's configuration -> mode, in the order in which vectors are put side by side.
 FLAGS = {
@@ -21,7 +21,7 @@ FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# Classes of torch -> activations. A configuration that is silent means tanh.
+# Classes of torch -> activations. The default is tanh.
 ACTIVATIONS = {
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.linear.Identity": "linear",
@@ -47,7 +47,7 @@ class Projection:
 
     @property
     def arguments(self):
-        """As an `Embedder` has them."""
+        """As arguments of an `Embedder`."""
         names = ("units", "activation", "use_bias")
         return {name: getattr(self, name) for name in names}
 
@@ -56,13 +56,13 @@ def read_pooling(folder):
     """How vectors of positions become one.
 
     Returns:
-        None where nothing is said; a mode, one of `MODES`; or a tuple of them, whose vectors stand
-        side by side.
+        None if the folder does not define it; a mode, one of `MODES`; or a tuple of them, whose
+        vectors are concatenated.
 
     Raises:
         FileNotFoundError: the pooling's configuration is missing.
-        ValueError: a damaged file, a pooling outside of the folder, or modules or modes that are
-            not here.
+        ValueError: a damaged file, a pooling outside of the folder, or modules or modes that this
+            library does not have.
     """
     modules = _modules(folder) or []
     kinds = [kind for kind, _ in modules]
@@ -87,7 +87,7 @@ def read_normalize(folder):
 
 
 def read_projections(folder, d_model):
-    """The `Projection`s behind the pooling of vectors `[D]`, a list; their files have such weights.
+    """A list of the `Projection`s after the pooling of vectors `[D]`, with files that fit.
 
     Raises:
         FileNotFoundError: the configuration of one is missing, or its weights.
@@ -104,7 +104,7 @@ def read_projections(folder, d_model):
                 f"numbers. Expected: {min(sizes)}, or as many for each mode of the pooling."
             )
         with _open_projection(folder, projection):
-            pass  # before memory is taken on the word of a configuration
+            pass  # checks the file before memory is allocated
     return found
 
 
@@ -128,7 +128,7 @@ def read_prompts(folder):
 
 
 def not_honoured(folder):
-    """Sentences about what the folder says and an `Embedder` does not do.
+    """Sentences about what the folder defines and an `Embedder` does not do.
 
     Raises:
         ValueError: a damaged file.
@@ -148,14 +148,14 @@ def not_honoured(folder):
     paths = [path for kind, path in modules if kind == "Pooling"]
     if paths and _config(folder, paths[0], "pooling").get("include_prompt") is False:
         said.append(
-            "Its pooling leaves out the positions of prompts (include_prompt=false), here they "
-            "count."
+            "Its pooling leaves out the positions of prompts (include_prompt=false), an `Embedder` "
+            "does not."
         )
     return said
 
 
 def read_projection(folder, projection):
-    """The weights of a `Projection`: kernel `[D, F]`, and bias `[F]` where there is one."""
+    """The weights of a `Projection`: kernel `[D, F]`, and bias `[F]` if there is one."""
     with _open_projection(folder, projection) as checkpoint:
         kernel = checkpoint["linear.weight"].T
         return [kernel, *([checkpoint["linear.bias"]] if projection.use_bias else [])]
@@ -175,7 +175,7 @@ def _open_projection(folder, projection):
 
 
 def module_files(pooling, normalize, projections, d_model):
-    """The JSON files that say how an `Embedder` makes vectors: path in the folder -> content.
+    """The JSON files that define how an `Embedder` makes vectors: path in the folder -> content.
 
     Args:
         pooling: a mode, or several.
@@ -184,7 +184,7 @@ def module_files(pooling, normalize, projections, d_model):
         d_model: size of the vectors of positions.
 
     Raises:
-        ValueError: an activation that sentence-transformers is not given.
+        ValueError: an activation without a name in sentence-transformers.
     """
     modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
     kinds = ["Pooling", *["Dense"] * len(projections), *(["Normalize"] if normalize else [])]
@@ -203,8 +203,8 @@ def module_files(pooling, normalize, projections, d_model):
     for path, settings in zip(paths[2:], projections):
         if settings["activation"] not in theirs:
             raise ValueError(
-                f"sentence-transformers is given one of the activations {', '.join(theirs)}. "
-                f"Received: {settings['activation']!r}."
+                "Only these activations are written for sentence-transformers: "
+                f"{', '.join(theirs)}. Received: {settings['activation']!r}."
             )
         files[f"{path}/config.json"] = {
             "in_features": size,
@@ -228,17 +228,17 @@ def _modules(folder):
 
 
 def _config(folder, path, what):
-    """The configuration of a module of its own folder."""
+    """The configuration of a module that has its own folder."""
     if not isinstance(path, str) or not _inside(path):
         raise ValueError(
-            f"{str(folder / 'modules.json')!r} must name a folder inside its own as that of the "
+            f"{str(folder / 'modules.json')!r} must name a folder inside its own for the "
             f"{what}. Received: {path!r}."
         )
     file = folder / path / "config.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{str(file)!r} is missing, which says how vectors are made. Fetch it, or say so "
-            "yourself: pooling='mean' or 'cls', projections=()."
+            f"{str(file)!r} is missing, which defines how vectors are made. Fetch it, or pass "
+            "pooling='mean' or 'cls', projections=() yourself."
         )
     return read_json(file, dict, CONFIG_BYTES)
 
@@ -251,7 +251,7 @@ def _mode(folder, path):
         flags = [key for key, value in config.items() if key.startswith("pooling_mode") and value]
         modes = [mode for flag, mode in FLAGS.items() if flag in flags]
         modes += [flag for flag in flags if flag not in FLAGS]
-        modes = modes or ["mean"]  # which sentence-transformers takes where none is set
+        modes = modes or ["mean"]  # the default of sentence-transformers
     elif isinstance(modes, str):  # as it is written since version 5.4: a name or several
         modes = [modes]
     known = isinstance(modes, list) and all(isinstance(m, str) and m in MODES for m in modes)

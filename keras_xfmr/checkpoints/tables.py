@@ -1,8 +1,8 @@
-"""The parts of a family's weight table: one row for each weight, with its name in every style.
+"""The parts of a family's weight table: one row for each weight, with its names in all styles.
 
-A name has `{i}` in the place of a block's number. The first name of a row, Hugging Face's without
-its prefix, is the one in reports. Sizes are those of the weight as (in, out): names of arguments,
-numbers, functions of the arguments and the block's number, or None for any size.
+In a name, `{i}` is a block's number. Reports use the first name of a row, Hugging Face's without
+its prefix. Sizes are those of the weight as (in, out): names of arguments, numbers, functions of
+the arguments and the block's number, or None for any size.
 """
 
 import collections.abc
@@ -14,25 +14,25 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# What a row belongs to: the model that every checkpoint has, a part of it that some lack, a head.
+# A row belongs to the model that every checkpoint has, to an optional part of it, or to a head.
 CORE, OPTIONAL, HEAD = "core", "optional", "head"
-# In files, but no weights of a model: what a TensorFlow 1 optimizer left.
+# In files, but not weights of a model: those of a TensorFlow 1 optimizer.
 OPTIMIZER = r".*[./]adam_[mv]|global_step"
 BLOCK_NUMBER = re.compile(r"(0|[1-9]\d{0,5})(?!\d)")
-# What DataParallel, torch.compile and modules around a model put in front of its names.
+# Prefixes of names by DataParallel, torch.compile and modules around a model.
 AROUND = re.compile(r"((module|_orig_mod|model)\.)*")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Style:
-    """How a publisher names the variables of a layer, and how its matrices lie.
+    """How a publisher names the variables of a layer, and stores its matrices.
 
     Attributes:
         kernel, bias, gamma, beta, embeddings, recurrent_kernel, projection_kernel: what follows the
-            name of the layer; a tuple where files differ, of which the first is written.
+            name of the layer; a tuple if files differ: the first is written.
         out_in: whether matrices are stored (out, in), as PyTorch does, else (in, out).
         joined: whether a weight may have more axes, `[D, N, H]` or (1, in, out) for (in, out).
-        ones: axes of 1 that are written in front of a kernel's own.
+        ones: how many axes of size 1 are written before those of a kernel.
     """
 
     kernel: str = ".weight"
@@ -58,23 +58,23 @@ KERAS_HUB = dataclasses.replace(TENSORFLOW_1, embeddings="/embeddings", joined=T
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """A row: where a weight stands in the model and in files.
+    """A row: where a weight is in the model and in files.
 
     Attributes:
         name: in reports.
-        layers: paths of attributes. Several layers have their weights side by side in one stored
-            array, along its last axis.
+        layers: paths of attributes. The weights of several layers are joined in one stored array,
+            along its last axis.
         variable: of the layers, by its name in `Style`.
-        below: further variables of one layer, whose rows lie below those of `variable` in one
-            stored array.
-        sizes: as (in, out), or as the weight is; the last is a tuple for several layers, the first
-            for several variables.
+        below: further variables of one layer; in the stored array, their rows are below those of
+            `variable`.
+        sizes: as (in, out), or of the weight; the last is a tuple for several layers, the first for
+            several variables.
         spellings: pairs of a name in files and its `Style`.
         part: `CORE`, `OPTIONAL` or `HEAD`.
-        gates: where the last axis is divided into gates, the stored position of each of ours.
+        gates: if the last axis is divided into gates, the stored position of each of ours.
         count: the argument that says how many blocks there are, or a function of the arguments.
-            Where no name has a number, a function that says whether a model has the weight, or None
-            where all have it.
+            If the name has no number, a function that tells whether a model has the weight, or None
+            if all have it.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Weight:
 
     @property
     def axis(self):
-        """Of a stored array, along which the variables lie one after another."""
+        """The axis of a stored array along which the variables are joined."""
         return 0 if self.below else -1
 
     def times(self, arguments):
@@ -106,11 +106,11 @@ class Weight:
         return 1 if self.count is None else arguments.get(self.count, 0)
 
     def sides(self, arguments, block=None):
-        """The shape as (in, out), or as the weight is, in a model of these arguments."""
+        """The shape as (in, out), or of the weight, in a model with these arguments."""
         return tuple(_size(size, arguments, block) for size in self.sizes)
 
     def turned(self, style):
-        """Whether files of a style have it as (out, in)."""
+        """Whether files of a style store it as (out, in)."""
         return style.out_in and self.variable.endswith("kernel")
 
 
@@ -170,14 +170,15 @@ def recurrent(cell, sizes, gates, names, use_bias=True, **options):
 
 
 def bias(layer, size, names, **options):
-    """The row of a bias that stands alone."""
+    """The row of a bias without a kernel."""
     return _rows(layer, {"bias": (size,)}, names, **options)
 
 
 def matrix(layer, variables, sizes, names, **options):
-    """The row of a matrix (in, out) that stands alone, by its variable's name.
+    """The row of a single matrix (in, out), by its variable's name.
 
-    Or of several of a layer that files store as one, one above the other: ((in, ...), out).
+    Or of several matrices of a layer that files store as one, one above the other: ((in, ...),
+    out).
     """
     first, *below = (variables,) if isinstance(variables, str) else variables
     return _rows(layer, {first: sizes}, names, below=tuple(below), **options)
@@ -185,7 +186,7 @@ def matrix(layer, variables, sizes, names, **options):
 
 @dataclasses.dataclass(frozen=True)
 class Tied:
-    """A name in files whose array is that of another weight, wherever a model has `attribute`."""
+    """A name in files whose array is that of another weight, if a model has `attribute`."""
 
     name: str
     to: str
@@ -194,7 +195,7 @@ class Tied:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """What a family's table says about a name in a file; `weight` is None for a foreign name.
+    """The entry of a family's table for a name in a file; `weight` is None for an unknown name.
 
     `counted` is a weight whose blocks are counted together with that of the name.
     """
@@ -211,29 +212,28 @@ class Family:
     """Everything about a published family: its configuration table and its weight table.
 
     Attributes:
-        model_type: in `config.json`, and the name of the family here.
+        model_type: in `config.json`, and the name of the family in this library.
         title: for messages.
-        model: the class here.
+        model: the class in this library.
         architectures: a pattern of transformers' classes.
         bare: the class without a head, whose names have no prefix.
         options: the configuration table, of `configuration.Option`.
         weights: the weight table, rows of `table`, `norm`, `dense`, `bias`.
-        core: what a `CORE` weight is one of, for messages.
+        core: the name of what `CORE` weights belong to, for messages.
         fixed: option of a configuration -> values that this library computes.
-        constants: arguments of the class that no configuration says.
-        prefixes: in front of names, or not; the first is written for models with a head.
-        ignored: a pattern of names that are no weights.
+        constants: arguments of the class that are in no configuration.
+        prefixes: optional beginnings of names; the first is written for models with a head.
+        ignored: a pattern of names that are not weights.
         tied: names whose arrays are those of others, of `Tied`.
         backbone: KerasHub's class.
-        backbone_fixed: what its layers have built in, by names of the configuration.
+        backbone_fixed: fixed properties of its layers, by names of the configuration.
         classifier: the name of the layer with an output for each label.
-        check: raises ValueError for a model (the core, the model) that transformers has no form
-            for.
-        config_files: names of the configuration's file, or patterns that one file fits; the first
-            is written.
-        weights_file: what is written.
-        flatten, nest: a configuration with options in options, by dotted names, and as it was.
-        others: options that say nothing about the model; None where any others may be there.
+        check: raises ValueError for a model (the core, the model) that transformers does not have.
+        config_files: names of the configuration's file, or patterns that fit one file; the first is
+            written.
+        weights_file: the file that is written.
+        flatten, nest: to dotted names from a configuration with nested options, and back.
+        others: further options, which do not change the model; None if any others are allowed.
     """
 
     model_type: str
@@ -265,7 +265,7 @@ class Family:
 
     @functools.cached_property
     def numbered_starts(self):
-        """What stands before a block's number, in each style -> a weight of such a block."""
+        """The text before a block's number, in each style -> a weight of such a block."""
         starts = {}
         for name, (weight, _) in self._spellings.items():
             if "{i}" in name:
@@ -302,7 +302,7 @@ class Family:
         return f"{self.classifier}.weight", f"{self.classifier}.bias"
 
     def is_no_weight(self, name):
-        """Whether nobody misses what stands in a file by this name."""
+        """Whether a name in a file may be ignored."""
         return any(re.fullmatch(pattern, name) for pattern in (OPTIMIZER, self.ignored))
 
 

@@ -136,7 +136,7 @@ PICKLES = {
     ),
     "view of a storage": (
         state_dict(a=storage("FloatStorage", "0", 3, tuple_of(text("1"), b"K\0K\3"))),
-        "parts of others",
+        "inside others",
     ),
     "no such reference": (state_dict(a=tuple_of(text("module"), b"N" * 4) + b"Q"), "to a storage"),
     "a deep reference": (

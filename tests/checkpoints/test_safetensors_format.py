@@ -125,7 +125,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="'__metadata__' is the format's own"):
         write_safetensors(path, {"__metadata__": FLOATS})
     for array in (np.array(["text"]), np.array([None])):
-        with pytest.raises(ValueError, match="'a' is of a type that the format lacks"):
+        with pytest.raises(ValueError, match="'a' has a type that the format lacks"):
             write_safetensors(path, {"a": array})
     with pytest.raises(FileNotFoundError):
         write_safetensors(tmp_path / "missing" / "a.safetensors", {"a": FLOATS})
@@ -150,5 +150,5 @@ def test_a_view_is_the_file_itself_at_any_byte(tmp_path):
     np.testing.assert_array_equal(checkpoint.view("half"), expected, strict=True)
     checkpoint.close()
     np.testing.assert_array_equal(view, FLOATS, strict=True)  # what was read stays
-    with pytest.raises(ValueError, match="'floats' was asked for after the file had been closed"):
+    with pytest.raises(ValueError, match="'floats' was read after the file had been closed"):
         checkpoint.view("floats")

@@ -1,4 +1,4 @@
-"""Families of published models, each a file with its two tables, and which of them a folder has."""
+"""Families of published models, one file for each, and the search for a folder's family."""
 
 import re
 import warnings
@@ -11,7 +11,7 @@ FAMILIES = {family.model_type: family for family in (BERT, GPT2, ELMO)}
 
 
 def family_called(name):
-    """The family of a name.
+    """The family with a name.
 
     Raises:
         ValueError: there is none.
@@ -25,14 +25,14 @@ def find_family(config, called=None):
     """The family of a configuration.
 
     By `model_type`; without one, by `architectures`; without either, as in the files of Google,
-    OpenAI and of bilm-tf, the family `called`, whose table must then fit.
+    OpenAI and of bilm-tf, the family `called`; its table must then fit.
 
     Args:
         config: as published.
-        called: the family of the class that was called; None where any will do.
+        called: the family of the class that was called; None for any family.
 
     Raises:
-        ValueError: a family that is not here, another one than `called`, or none that is said.
+        ValueError: an unknown family, another one than `called`, or no family.
     """
     if called is not None:
         family_called(called)
@@ -60,7 +60,7 @@ def find_family(config, called=None):
     if found is not None:
         hint = f" A {found.title} is loaded by keras_xfmr.models.{found.model}."
     elif kind is None and not named:
-        hint = " Say which it is: family=..."
+        hint = " Pass the family: family=..."
     raise ValueError(f"Expected the configuration of a {expected}. Received: {received}.{hint}")
 
 

@@ -16,7 +16,7 @@ from keras_xfmr.checkpoints.tables import (
     table,
 )
 
-# Google stored the matrices of heads as PyTorch does all of them.
+# Google stored the matrices of heads (out, in), as PyTorch does.
 GOOGLE_HEAD = Style("output_weights", "output_bias", out_in=True)
 D, F = "d_model", "ffn_dim"
 
@@ -123,9 +123,9 @@ def check(bert, model):
     """Raises ValueError for a head that `transformers` does not have."""
     if bert is not model and model.pooled and bert.pooler is None:
         raise ValueError(
-            "`transformers` has no head on position 0 as it is, without a pooler, and would draw "
-            f"one. Build the encoder with pooler=True. Received: a {type(model).__name__} on an "
-            "encoder with pooler=False."
+            "`transformers` has no head without a pooler, and would initialize one. Build the "
+            f"encoder with pooler=True. Received: a {type(model).__name__} on an encoder with "
+            "pooler=False."
         )
 
 

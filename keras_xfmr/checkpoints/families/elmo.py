@@ -1,10 +1,10 @@
 """ELMo: the HDF5 files and `options.json` of bilm-tf, which allennlp reads too.
 
-Attributes that the model must have: `token_embedding`, a table, or for words that are read by their
-characters a table with `convolutions`, `highways` of a `gate` and a `transform`, and a
-`projection`, None where the convolutions have `projection_dim` outputs; `encoder_blocks` with
-`forward` and `backward`, whose `cell` has the weights of a `ProjectedLSTMCell`; of a
-language model `softmax`. Its configuration has the arguments of `OPTIONS`.
+Attributes that the model must have: `token_embedding`, a table, or for words as characters a table
+with `convolutions`, `highways` of a `gate` and a `transform`, and a `projection`, None if the
+convolutions have `projection_dim` outputs; `encoder_blocks` with `forward` and `backward`, whose
+`cell` has the weights of a `ProjectedLSTMCell`; of a language model `softmax`. Its configuration
+has the arguments of `OPTIONS`.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any
 from keras_xfmr.checkpoints.configuration import MOST_LABELS, Option, choice, rate, size
 from keras_xfmr.checkpoints.tables import HEAD, Family, Style, bias, dense, matrix, table
 
-# bilm-tf names each matrix for itself. Its gates lie in TensorFlow's order, as here.
+# bilm-tf names each matrix separately. Its gates are in TensorFlow's order, as here.
 TABLE = Style(embeddings="", out_in=False)
 CONVOLUTION = Style("W_cnn_{i}", "b_cnn_{i}", out_in=False, joined=True, ones=1)
 CARRY = Style("W_carry", "b_carry", out_in=False)
@@ -46,7 +46,7 @@ def lstm(direction):
     )
 
 
-# ---- where words are read by their characters
+# ---- words as characters
 
 
 def by_characters(arguments):
@@ -114,7 +114,7 @@ WEIGHTS = (
     ),
     *lstm(0),
     *lstm(1),
-    # bilm-tf leaves it out of its HDF5 files.
+    # bilm-tf does not write it to its HDF5 files.
     *dense("softmax", (P, None), spelled("softmax/", SOFTMAX), part=HEAD),
 )
 
@@ -123,7 +123,7 @@ WEIGHTS = (
 
 
 def needed(name):
-    """A default that is none."""
+    """A default that raises ValueError."""
 
     def fail(arguments):
         raise ValueError(f"Expected `{name}` in the configuration. It is not there.")
@@ -141,7 +141,7 @@ def are_filters(filters):
 
 
 def clip(ours, name):
-    """The row of a bound of absolute values; none where it is null or not there."""
+    """The row of a bound of absolute values; no bound if it is null or missing."""
     fits = lambda bound: 0 < bound < math.inf  # noqa: E731
     return Option(ours, (name,), None, "finite and above 0, or null", fits, float)
 
@@ -179,7 +179,7 @@ OPTIONS = (
         values=NAMES,
         **CHARACTERS,
     ),
-    # Not of bilm-tf, whose vocabularies begin with <S> and </S>, of which no word is one.
+    # Our own options. Vocabularies of bilm-tf begin with <S> and </S>, which are not words.
     size("pad_id", "pad_id", default=0, least=0, **TOKENS),
     size("start_id", "start_id", default=0, least=0, **TOKENS),
     size("end_id", "end_id", default=1, least=0, **TOKENS),
@@ -189,7 +189,7 @@ FIXED = {
     "share_embedding_softmax": (False,),
     "char_cnn.n_characters": (261, 262),  # while bilm-tf trains, and later, with one for padding
 }
-# What bilm-tf trains with, and the words of its softmax, of a model that reads characters.
+# Options of training in bilm-tf; for a model of characters also the words of its softmax.
 WORDS = "softmax.n_tokens_vocab"
 TRAINING: tuple[str, ...] = (WORDS, "all_clip_norm_val", "batch_size", "learning_rate", "n_epochs")
 TRAINING += ("n_negative_samples_batch", "n_train_tokens", "sample_softmax", "unroll_steps")
@@ -245,10 +245,10 @@ def nest(written):
 
 
 def softmax_size(checkpoint):
-    """The words that a `Published`'s softmax tells apart: by its weights, else by its options.
+    """The number of words of a `Published`'s softmax: by its weights, else by its options.
 
     Raises:
-        ValueError: neither says it, or the number is not in range.
+        ValueError: neither has it, or the number is not in range.
     """
     if "softmax/W" in checkpoint.names:
         shape = checkpoint.shape("softmax/W")
@@ -262,18 +262,18 @@ def softmax_size(checkpoint):
     if type(count) is not int or not 1 <= count <= MOST_LABELS:
         raise ValueError(
             "There is no softmax in the checkpoint, and `n_tokens_vocab` in the configuration must "
-            f"lie in 1 .. {MOST_LABELS}. Received: {count!r}. Say of how many words it is to be "
-            "drawn: vocab_size=..."
+            f"lie in 1 .. {MOST_LABELS}. Received: {count!r}. Pass the number of words for a new "
+            "softmax: vocab_size=..."
         )
     return count
 
 
 def check(elmo, model):
-    """Raises ValueError for what bilm-tf has no form for."""
+    """Raises ValueError for models that bilm-tf does not have."""
     arguments = elmo.get_config()
     if model is not elmo and getattr(model, "softmax", None) is None:
         raise ValueError(
-            "bilm-tf has files for an ELMo and for its language model alone. Save a head as a "
+            "bilm-tf has files only for an ELMo and for its language model. Save a head as a "
             f"`.keras` file. Received: a {type(model).__name__}."
         )
     words = arguments["vocab_size"]

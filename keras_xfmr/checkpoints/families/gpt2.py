@@ -63,7 +63,7 @@ ACTIVATIONS = {
 
 
 def last_row(arguments):
-    """Of the token table: where GPT-2 has the one token that begins and ends its texts."""
+    """Of the token table: the one token that begins and ends texts in GPT-2."""
     return arguments["vocab_size"] - 1
 
 

@@ -1,1 +1,1 @@
-"""Readers and writers of files of weights; they know no model."""
+"""Readers and writers of weight files; they know no model."""

@@ -1,11 +1,10 @@
 """HDF5: a tree of groups, whose leaves are arrays; the format of bilm-tf's and Keras' weights.
 
-HDF5's C library (through h5py) reads the tree alone. It is then closed, and the bytes of arrays are
-read here. Of 100,000 files that were damaged at random (tests/checkpoints/test_hdf5_damage.py)
-none made the library (1.14.6) end the process, run on or take memory. A file that is made for it
-may: a group whose B-tree has itself below it overflows its stack. That one is looked for first; the
-structures that files have since HDF5 1.8, with checksums that were made to fit, are not. Open files
-of people whom you do not trust in a process of their own.
+HDF5's C library (through h5py) reads only the tree. It is then closed, and the bytes of arrays are
+read here. Of 100,000 randomly damaged files (tests/checkpoints/test_hdf5_damage.py) none made the
+library (1.14.6) crash, hang or take much memory. A crafted file may: a group whose B-tree contains
+itself overflows the stack. This case is checked first. Crafted structures of HDF5 1.8 and later,
+with valid checksums, are not checked. Open files from unknown sources in a separate process.
 """
 
 import contextlib
@@ -29,8 +28,8 @@ from keras_xfmr.checkpoints.checkpoint import (
 from keras_xfmr.common.files import written_aside
 from keras_xfmr.common.types import ArrayLike, Path
 
-# Of a tree; ELMo has some 60 objects and 5 levels. Groups may share the bytes of their names, so
-# that only a limit on the sum of all paths keeps them in proportion to the file.
+# Limits of a tree; ELMo has some 60 objects and 5 levels. Groups may share the bytes of their
+# names, so a limit on the sum of all paths is needed to bound memory.
 MOST_OBJECTS, MOST_LEVELS, MOST_NAMES_BYTES = 2**12, 32, 2**20
 MAGIC, TREE = b"\x89HDF\r\n\x1a\n", b"TREE"
 MOST_BRANCHES = 2**16
@@ -47,10 +46,10 @@ TYPES = (
 
 
 class HDF5Checkpoint(Checkpoint):
-    """An HDF5 file of floating-point arrays, each as one piece of the file; attributes are ignored.
+    """An HDF5 file of floating-point arrays, each contiguous in the file; attributes are ignored.
 
-    Everything else is refused before an array is read: links that are no hard links, two names of
-    one object (a cycle of groups is one), virtual and chunked arrays, filters such as compression,
+    Everything else is refused before an array is read: links that are not hard links, two names of
+    one object (as in a cycle of groups), virtual and chunked arrays, filters such as compression,
     arrays in other files or without bytes, other types, more than `MOST_OBJECTS` objects or
     `MOST_LEVELS` levels.
     """
@@ -99,10 +98,10 @@ class HDF5Checkpoint(Checkpoint):
 
 
 def _check_trees(file):
-    """Refuses a B-tree in which a node has one of its own level or above below it.
+    """Refuses a B-tree in which a node has a child of its own level or a higher one.
 
-    Every place that could be a node is looked at. Numbers that happen to look like one do no harm,
-    as the place that they name must look like one, too.
+    Every place that could be a node is checked. Numbers that look like a node do no harm, because
+    the place that they point to must look like one, too.
     """
     begin = read_bytes(file, 0, 16)
     sizes = begin[13:15] if begin[8:9] in (b"\0", b"\1") else begin[9:11]
@@ -116,7 +115,7 @@ def _check_trees(file):
         place = content.find(TREE)
         while 0 <= place < len(content) - 32:
             level, used = struct.unpack_from("<BH", content, place + 5)
-            # An address of 8 bytes behind a key of 8, as often as it says.
+            # `used` times a key of 8 bytes and an address of 8.
             addresses = content[place + 24 : place + 24 + 16 * used] if level else b""
             branches += len(addresses) // 16
             if branches > MOST_BRANCHES:
@@ -129,7 +128,7 @@ def _check_trees(file):
 
 
 def _start(dataset):
-    """The first byte of an array that lies in the file as it is."""
+    """The first byte of an array that is stored contiguously and unchanged."""
     how = dataset.get_create_plist()  # before the shape: a virtual array's would open other files
     layout = how.get_layout()
     if layout != h5py.h5d.CONTIGUOUS:
@@ -148,7 +147,7 @@ def _datasets(root):
     """Pairs of a path and an array's `DatasetID`, over the whole tree.
 
     Raises:
-        ValueError: what is neither a group nor an array, a second way to one, or too many.
+        ValueError: an object that is neither a group nor an array, two paths to one, or too many.
     """
     waiting, seen, names_bytes, count = [("", root)], set(), 0, 0
     while waiting:
@@ -193,7 +192,7 @@ def _links(group, most):
 
 @contextlib.contextmanager
 def _as_value_error():
-    """h5py turns every error of the C library into one of Python's, of several kinds."""
+    """h5py raises several kinds of Python errors for errors of the C library."""
     try:
         yield
     except (OSError, LookupError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
@@ -203,16 +202,16 @@ def _as_value_error():
 def write_hdf5(path: Path, tensors: Mapping[str, ArrayLike]) -> None:
     """Writes float32 arrays as an HDF5 file, whole or not at all.
 
-    The file is written beside `path`, flushed to disk and renamed. Each array is one piece of it,
-    as in the files of bilm-tf.
+    The file is written beside `path`, flushed to disk and renamed. Each array is contiguous, as in
+    the files of bilm-tf.
 
     Args:
         path: name of the file. Its folder exists.
-        tensors: name -> array, or what NumPy makes one of. `/` in a name divides groups.
+        tensors: name -> array, or a value that NumPy converts. `/` in a name divides groups.
 
     Raises:
-        TypeError: names that are no strings.
-        ValueError: a type other than float32, or a name that HDF5 does not have.
+        TypeError: names that are not strings.
+        ValueError: a type other than float32, or a name that HDF5 does not allow.
 
     Example::
 

@@ -14,19 +14,19 @@ from keras_xfmr.checkpoints.checkpoint import Checkpoint, count_elements, from_s
 from keras_xfmr.common.files import refuse_pointer, written_aside
 from keras_xfmr.common.types import ArrayLike, Path
 
-# The format's types of which there is the like here.
+# The format's types that NumPy has, and bfloat16.
 TYPES = {"BOOL": "bool", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 TYPES |= {"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "C64": "complex64"}
 TYPES |= {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}
-MAX_HEADER_BYTES = 4 * 2**20  # of some 30,000 tensors; it takes most of a second to look at
+MAX_HEADER_BYTES = 4 * 2**20  # some 30,000 tensors; checking it takes most of a second
 
 
 class SafetensorsCheckpoint(Checkpoint):
-    """A safetensors file, mapped into memory: its pages are read where an array is asked for.
+    """A safetensors file, mapped into memory: its pages are read when an array is accessed.
 
-    The package checks the header against the file (length, overlaps, gaps, overflow); what is left
-    to do is to raise ValueError, to bound shapes of no elements, which it lets pass, and to find
-    the bytes, which its NumPy interface would copy twice.
+    The package checks the header against the file (length, overlaps, gaps, overflow). This class
+    raises ValueError, bounds empty shapes, which the package allows, and finds the bytes, which the
+    package's NumPy interface would copy twice.
     """
 
     format = "safetensors"
@@ -56,7 +56,7 @@ class SafetensorsCheckpoint(Checkpoint):
     def view(self, name):
         kind = TYPES.get(self._entry(name)["dtype"])
         dtype = kind and stored_dtype(kind)
-        # Types that stand in the file as they are wanted; the others are converted.
+        # These types are used as stored; the others are converted.
         plain = dtype and dtype.name == kind and kind != "float16" and dtype.isnative
         return self._stored(name) if plain else self[name]
 
@@ -66,7 +66,7 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def _entry(self, name):
         if name not in self._entries:
-            raise ValueError(f"{name!r} was asked for after the file had been closed.")
+            raise ValueError(f"{name!r} was read after the file had been closed.")
         return self._entries[name]
 
     def _stored(self, name):
@@ -95,12 +95,12 @@ def write_safetensors(
 ) -> None:
     """Writes arrays as a safetensors file, whole or not at all.
 
-    The file is written beside `path`, flushed to disk and renamed, so that nobody sees half of it
-    and an interrupted call leaves the old file as it was.
+    The file is written beside `path`, flushed to disk and renamed, so no reader sees half of it and
+    an interrupted call keeps the old file.
 
     Args:
         path: name of the file. Its folder exists.
-        tensors: name -> array, or what NumPy makes one of. Written with the type they have.
+        tensors: name -> array, or a value that NumPy converts. Types are kept.
         metadata: str -> str for the header. `transformers` wants `{"format": "pt"}`.
 
     Raises:
@@ -116,11 +116,11 @@ def write_safetensors(
         raise TypeError("Expected names and metadata of strings. Received something else.")
     if "__metadata__" in tensors:
         raise ValueError("The name '__metadata__' is the format's own. Rename the array.")
-    # The package writes the memory of a transposed array in its own order under the new shape.
+    # The package would write a transposed array in its memory order.
     arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
-            raise ValueError(f"{name!r} is of a type that the format lacks: {array.dtype}.")
+            raise ValueError(f"{name!r} has a type that the format lacks: {array.dtype}.")
     header = None if metadata is None else dict(metadata)
     with written_aside(pathlib.Path(path)) as aside, _as_value_error():
         safetensors.numpy.save_file(arrays, aside, metadata=header)

@@ -1,9 +1,9 @@
 """TensorFlow's checkpoints: `NAME.index`, a sorted table, and `NAME.data-00000-of-00001`, bytes.
 
-The table is read here and not by `tf.train.load_checkpoint`: an entry that is no entry makes the
-latter end the process, which a damaged download must not do. It is LevelDB's table format (blocks
-of keys with shared prefixes) with a message `BundleEntryProto` as each value; see
-`tensorflow/core/util/tensor_bundle` and `lib/io/table_format.txt` in TensorFlow's sources.
+The table is not read by `tf.train.load_checkpoint`, which ends the process at an invalid entry, for
+example in a damaged download. It is LevelDB's table format (blocks of keys with shared prefixes)
+with a message `BundleEntryProto` as each value; see `tensorflow/core/util/tensor_bundle` and
+`lib/io/table_format.txt` in TensorFlow's sources.
 """
 
 import pathlib
@@ -23,8 +23,8 @@ from keras_xfmr.common.protobuf import fields, varint
 
 TABLE_MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
-# BERT-large with Adam's moments takes 0.1 MB. Names repeat their prefixes for free, so that only a
-# limit on their sum keeps them in proportion to the file.
+# BERT-large with Adam's moments takes 0.1 MB. Names share prefixes at no cost, so a limit on their
+# sum is needed to bound memory.
 MAX_INDEX_BYTES, MAX_NAMES_BYTES = 2**20, 4 * 2**20
 
 # Numbers of the enumeration DataType.
@@ -36,8 +36,8 @@ DTYPES |= {19: "float16", 22: "uint32", 23: "uint64"}
 class TF1Checkpoint(Checkpoint):
     """A checkpoint of TensorFlow's `Saver`, such as Google's BERT.
 
-    All numeric variables are there, an optimizer's too; variables of strings are left out. The
-    checksums are not looked at.
+    It has all numeric variables, also those of an optimizer; variables of strings are left out. The
+    checksums are not checked.
 
     Args:
         prefix: the path without `.index`.
@@ -55,7 +55,7 @@ class TF1Checkpoint(Checkpoint):
         ranges = {}
         for key, content in entries.items():
             if key.startswith(b"\0"):
-                continue  # a part of a variable that is partitioned, and refused below
+                continue  # a part of a partitioned variable, which is refused below
             name, entry = key.decode("utf8"), _message(content)
             if 7 in entry:
                 raise ValueError(f"{name!r} is partitioned. Save it as one variable.")
@@ -97,7 +97,7 @@ class TF1Checkpoint(Checkpoint):
 
 
 def _table(path):
-    """Key -> value of all entries; the checks keep the work in proportion to the file."""
+    """Key -> value of all entries; checks bound the work by the size of the file."""
     refuse_pointer(path)
     with open(path, "rb") as file:
         content = read_bytes(file, 0, MAX_INDEX_BYTES + 1)
@@ -109,7 +109,7 @@ def _table(path):
     _, position = _handle(footer, 0)
     top, _ = _handle(footer, position)
     blocks = [_handle(handle, 0)[0] for _, handle in _pairs(content, [top])]
-    # Else a byte of the file would stand in the values of many blocks.
+    # Otherwise a byte of the file could be in the values of many blocks.
     check_disjoint([(start, start + size) for start, size in blocks], "blocks")
     entries, previous = {}, None
     for key, value in _pairs(content, blocks):
@@ -132,7 +132,7 @@ def _pairs(content, blocks):
 
 
 def _block(content, start, size):
-    """Pairs (key, value). A key gives how much of the one before it begins with."""
+    """Pairs (key, value). A key stores the length of its prefix shared with the previous key."""
     end = start + size
     if end + 1 > len(content) or size < 4:
         raise ValueError("A block reaches beyond the index.")
@@ -171,7 +171,7 @@ def _message(content):
 
 
 def _number(message, field):
-    """An integer field, 0 where it is left out."""
+    """An integer field, 0 if it is left out."""
     value = message.get(field, [0])[-1]
     if type(value) is not int:
         raise ValueError("A damaged entry in the index.")

@@ -1,6 +1,6 @@
-"""`pytorch_model.bin`: what `torch.save` writes, as a zip file (torch >= 1.6) or as it did before.
+"""`pytorch_model.bin`: what `torch.save` writes, as a zip file (torch >= 1.6) or in the old format.
 
-Both are a pickle that describes tensors over storages, and the storages' bytes. torch is not used.
+Both have a pickle that describes tensors over storages, and the storages' bytes. torch is not used.
 """
 
 import struct
@@ -22,7 +22,7 @@ from keras_xfmr.checkpoints.formats.torch_pickle import MAX_PICKLE_BYTES, Unpick
 # The first object of the older format, and its only version.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 ZIP_MAGIC, PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
-# Where training scripts put the weights beside an optimizer's state and the like.
+# Keys under which training scripts store the weights beside an optimizer's state.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 MOST_DIRECTORY_BYTES = 2 * 2**20  # an entry for each storage takes some 80
 
@@ -30,9 +30,9 @@ MOST_DIRECTORY_BYTES = 2 * 2**20  # an entry for each storage takes some 80
 class TorchCheckpoint(Checkpoint):
     """A dictionary of tensors written by `torch.save`, or the one under a key of `WRAPPERS`.
 
-    Parameters and tensors that share memory arrive as arrays of their own. Entries that are no
-    tensors are left out. A view that shows an element of its storage more than once is refused
-    when it is larger than the storage: a few bytes could announce gigabytes.
+    Parameters and tensors that share memory become separate arrays. Entries that are not tensors
+    are left out. A view that repeats elements is refused if it is larger than its storage:
+    otherwise a few bytes could need gigabytes.
     """
 
     format = "torch"
@@ -47,8 +47,8 @@ class TorchCheckpoint(Checkpoint):
             state, self._starts, self._byteorder = _read_stream(self._file)
         else:
             raise ValueError(
-                f"not a file of torch.save. It begins with {begin!r}. Where it is no file of "
-                "weights, give its folder."
+                f"not a file of torch.save. It begins with {begin!r}. If it is not a file of "
+                "weights, pass its folder."
             )
         self._views = _tensors(state)
         for name, view in self._views.items():
@@ -84,7 +84,7 @@ def _tensors(state):
         raise ValueError(
             f"Expected a dictionary of tensors, or one that has it as {' or '.join(WRAPPERS)}. "
             f"Received no tensor in {len(state)}."
-            + (f" There are some in {keys}: save that one for itself." if keys else "")
+            + (f" There are some in {keys}: save that one separately." if keys else "")
         )
     return views
 
@@ -139,7 +139,7 @@ def _read_zip(file):
 
 
 def _zip_records(file):
-    """name -> (first byte, size) of the entries, which torch stores as they are."""
+    """name -> (first byte, size) of the entries, which torch does not compress."""
     try:
         entries = zipfile.ZipFile(_Sparing(file)).infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, OverflowError) as error:
@@ -180,7 +180,7 @@ class _Sparing:
 
 
 def _data_start(file, header_offset, file_size):
-    """The byte after an entry's own header, whose length only that header tells."""
+    """The byte after an entry's own header, which contains its length."""
     if 0 <= header_offset <= file_size - 30:
         header = read_bytes(file, header_offset, 30)
         if header[:4] == ZIP_MAGIC:

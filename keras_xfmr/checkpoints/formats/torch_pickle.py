@@ -1,8 +1,8 @@
-"""The pickles of `torch.save`, read without torch by a machine that can only build descriptions.
+"""Reads the pickles of `torch.save` without torch, and only builds descriptions of tensors.
 
-A pickle is a program. The machine here knows the instructions that a dictionary of tensors is
-written in, holds nothing that could be called but the functions of `ALLOWED`, and these only note
-where a tensor lies. Anything else in a pickle is refused by its name.
+A pickle is a program. This reader knows only the instructions for a dictionary of tensors. It can
+call only the functions of `ALLOWED`, which record where a tensor is stored. Anything else is
+refused, and named in the error.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ from keras_xfmr.checkpoints.checkpoint import MAX_AXES
 # A dictionary of 10,000 tensors takes about 2 MB and 250,000 instructions.
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_INSTRUCTIONS = 300_000
-MOST_ARGUMENTS = 7  # of what is allowed; a tuple of many may stand in the memo, and cost every call
-# An optimizer numbers its parameters. Python looks numbers up by their value modulo 2**61 - 1, so
-# that a file could choose keys which all meet; of 64 bits no more than nine do.
+MOST_ARGUMENTS = 7  # of an allowed function; a long tuple in the memo would slow every call
+# An optimizer numbers its parameters. Python hashes numbers modulo 2**61 - 1, so a file could
+# choose keys with equal hashes; of 64-bit numbers at most nine have the same.
 MAX_NUMBERS_AS_KEYS = 4096
 
 
@@ -48,7 +48,7 @@ def _ordered_dict():
 
 
 def _rebuild_tensor(storage, offset, shape, strides, gradient=False, hooks=None, metadata=None):
-    """Whether it has a gradient, and hooks of it, are of no use here."""
+    """Gradients and hooks are ignored."""
     if metadata:
         raise ValueError(
             "A tensor has metadata, and may be the negative of its storage. Save it by "
@@ -89,7 +89,7 @@ ALLOWED = {
     "torch.BoolStorage": _Dtype("bool"),
 }
 
-# Instructions that push their argument as it is; in Python 2 a name was a byte string.
+# Instructions that push their argument unchanged; in Python 2 a name was a byte string.
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"),
@@ -116,10 +116,10 @@ class Unpickler:
     """Reads pickles that follow one another in a buffer.
 
     Args:
-        content: bytes that begin with a pickle. At most `MAX_PICKLE_BYTES` of them are looked at.
+        content: bytes that begin with a pickle. At most `MAX_PICKLE_BYTES` of them are read.
 
     Attributes:
-        storages: key -> `Storage`, those that were met.
+        storages: key -> `Storage`, those found so far.
 
     Raises:
         ValueError: from `load`, damage, or something that is not allowed.
@@ -142,7 +142,7 @@ class Unpickler:
         return self._stream.tell()
 
     def load(self):
-        """The next pickle's object, made of dicts, lists, tuples, literals and `View`s."""
+        """The object of the next pickle, of dicts, lists, tuples, literals and `View`s."""
         self._stack, self._below, self._memo = [], [], {}
         try:
             for instruction, argument, _ in pickletools.genops(self._stream):
@@ -227,14 +227,14 @@ class Unpickler:
         target.update(zip(keys, items[1::2]))
 
     def _build(self):
-        """An OrderedDict's attributes, such as a state dict's `_metadata`, are left out."""
+        """Leaves out an OrderedDict's attributes, such as a state dict's `_metadata`."""
         self._take(1)
         if type(self._stack[-1]) is not dict:
             raise TypeError
 
     def _reduce(self):
         function, arguments = self._take(2)
-        # A pickle is data: the only functions that can have come onto the stack are ALLOWED's.
+        # A pickle is data: only functions of ALLOWED can be on the stack.
         if not callable(function) or type(arguments) is not tuple:
             raise TypeError
         if len(arguments) > MOST_ARGUMENTS:
@@ -248,7 +248,7 @@ class Unpickler:
         if type(size) is not int or size < 0:
             raise ValueError("Expected a storage of 0 elements or more.")
         if view not in ([], [None]):
-            raise ValueError("Storages that are parts of others are of torch < 0.4. Save it again.")
+            raise ValueError("Storages inside others are from torch < 0.4. Save the file again.")
         storage = Storage(key, str(dtype), size)
         known = self.storages.setdefault(key, storage)
         if (known.dtype, known.size) != (storage.dtype, storage.size):

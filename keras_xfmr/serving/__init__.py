@@ -1,6 +1,6 @@
-"""Finished models as SavedModels that answer text with text.
+"""Exports models as SavedModels that take text and return text.
 
-Loaded when it is first used, because it needs tensorflow-text.
+Loaded at first use, because it needs tensorflow-text.
 """
 
 from keras_xfmr.serving.encoders import export_encoder

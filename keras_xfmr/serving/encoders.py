@@ -1,4 +1,4 @@
-"""Encoders and models over them as SavedModels that read raw text.
+"""Exports encoders and models over them as SavedModels that read raw text.
 
 B batch, T length, W max_words, E max_entities, P max_masks, C classes, K predictions, D d_model,
 L layers of LSTMs
@@ -44,66 +44,65 @@ def export_encoder(
     """Writes `path/version/`, a SavedModel that TensorFlow Serving loads, and returns its path.
 
     `serving_default` takes `text [B]`, and with `pairs=True` `text_pair [B]`. It returns
-    `truncated [B]` bool, whether a part of a text was too long and was not read, `valid [B]`, which
-    every signature returns and which is true for every text, and
+    `truncated [B]` bool, whether a part of a text was not read because it was too long,
+    `valid [B]`, which every signature returns and which is true for every text, and
 
     - `Classifier` (`BertClassifier`, `GptClassifier`, or over an `Elmo`): `label [B]`, `score [B]`
       its probability, `scores [B, C]`; with one class, a regression, `value [B]`; with
-      `multi_label` each of the `scores` is that of a class by itself, and `label` the most probable
-      one;
+      `multi_label` each of the `scores` is the probability of its class alone, and `label` the most
+      probable class;
     - `Tagger` (`BertTokenClassifier`, or over an `Elmo`): `words [B, W]` as `packer.split_words`
-      divides the text, their `tags`, `scores` (probabilities), `start` and `end [B, W]`; behind the
+      divides the text, their `tags`, `scores` (probabilities), `start` and `end [B, W]`; after the
       last word empty strings, 0 and -1. A word in which the tokenizer finds nothing has an empty
       tag. A long text is read in overlapping windows, `stride` pieces apart (of an `Elmo` words). A
       second signature, `entities`, takes `text [B]` and returns `entity` (its type), `text`,
-      `start`, `end` and `score [B, E]`, the mean probability of the entity's tags; it is there
-      where a class is named `O`, and tags may be IOB1, IOB2, BILOU or BIOES. Of an entity that
-      `max_words` divides, the first part is given, and `truncated` is true. `start` and `end` count
-      Unicode characters of the text as it was received, the end exclusive (a byte that is no UTF-8
-      is one character, U+FFFD);
+      `start`, `end` and `score [B, E]`, the mean probability of the entity's tags; it exists if a
+      class is named `O`, and tags may be IOB1, IOB2, BILOU or BIOES. Of an entity that `max_words`
+      divides, the first part is returned, and `truncated` is true. `start` and `end` count Unicode
+      characters of the text as it was received, the end exclusive (a byte that is not UTF-8 is one
+      character, U+FFFD);
     - `Embedder`: `vector [B, D]`;
     - `Elmo`: the vectors of each word. `words`, `start` and `end [B, W]` as of a `Tagger`;
       `layer_0` to `layer_L` `[B, W, D]`, the outputs of the model, and `mean [B, W, D]`, the mean
-      of these layers with equal weights; behind the last word zeros. A text is one row of at most
-      W words; later words are left out, and `truncated` is true. A second signature, `words`,
-      takes words that are already divided, `words [B, T]`, and `lengths [B]`, and returns the
-      layers and the mean, `[B, W, D]`;
-    - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, the part of
-      the context as it is spelled there, characters `start [B]` to `end [B]` (exclusive);
-      `score [B]`, the probability of its first token times that of its last in their window;
-      `no_answer [B]`, that of both at `[CLS]`, the least of all windows, of a model that
-      was trained with such questions: there is none where it is above `score`. `truncated` is
-      about the question; `context_truncated [B]` tells whether the context has an end that was
-      not read. The answer is the span of at most `max_answer_length` tokens whose logits have the
-      largest sum, in any window of the context; it is empty where there is no context;
+      of these layers with equal weights; after the last word zeros. A text is one row of at most W
+      words; later words are left out, and `truncated` is true. A second signature, `words`, takes
+      words that are already divided, `words [B, T]`, and `lengths [B]`, and returns the layers and
+      the mean, `[B, W, D]`;
+    - `BertSpanPredictor` takes `question [B]` and `context [B]` instead: `answer [B]`, a part of
+      the context, unchanged, from characters `start [B]` to `end [B]` (exclusive); `score [B]`, the
+      probability of its first token times that of its last in their window; `no_answer [B]`, the
+      same with both at `[CLS]`, the minimum of all windows, for a model that was trained with
+      unanswerable questions: there is no answer if it is above `score`. `truncated` is for the
+      question; `context_truncated [B]` tells whether the end of the context was not read. The
+      answer is the span of at most `max_answer_length` tokens whose logits have the largest sum, in
+      any window of the context; it is empty if there is no context;
     - `BertPretrainer` with `pairs=True`: `follows [B]`, the probability that the second text
-      follows the first. Without, `serving_default` is `ids`. Its `fill_mask` takes `text [B]`, in
-      which each `[MASK]` is to be guessed (`SentencePacker.pack_masked`), and returns
-      `top_pieces` and `top_scores` `[B, P, K]`, the most probable first, as the vocabulary spells
-      them; behind the last mask of a text empty strings. Masks behind the first P are left out,
-      and `truncated` is true.
+      follows the first. Without, `serving_default` is `ids`. Its `fill_mask` takes `text [B]`,
+      predicts each `[MASK]` in it (`SentencePacker.pack_masked`), and returns `top_pieces` and
+      `top_scores` `[B, P, K]`, the most probable first, as in the vocabulary; after the last mask
+      of a text empty strings. Masks after the first P are left out, and `truncated` is true.
 
     `ids` takes `token_ids [B, T]` and `lengths [B]` (with `pairs=True` and for spans also
-    `segment_ids`) and returns the numbers: `scores` (of a tagger `[B, T, C]`, zeros behind
-    `lengths` and as wide as the request), `value` or `vector`; of an `Elmo` the layers and the mean
+    `segment_ids`) and returns the numbers: `scores` (of a tagger `[B, T, C]`, zeros after `lengths`
+    and as wide as the request), `value` or `vector`; of an `Elmo` the layers and the mean
     `[B, W, D]`; for spans `first [B]` and `last [B]`, token positions in the row, -1 without a
     context, `score` and `no_answer`. A `BertPretrainer` also takes `masked_positions [B, M]` and
     returns `top_ids` and `top_scores` `[B, M, K]`, the most probable first, and with `pairs=True`
-    `follows`; positions after the first P, and those behind the row's `lengths`, answer zeros. An
-    `Elmo` of characters and its heads take `character_ids [B, T, C]` in the place of `token_ids`, C
-    the model's `max_characters`, without markers of sentences. Only the first `lengths` ids (or
-    words) of a row are read, so whatever a server pads its batches with does no harm.
+    `follows`; positions after the first P, and those after the row's `lengths`, return zeros. An
+    `Elmo` of characters and its heads take `character_ids [B, T, C]` instead of `token_ids`, C the
+    model's `max_characters`, without markers of sentences. Only the first `lengths` ids (or words)
+    of a row are read, so a server may pad its batches with any values.
 
-    A row of numbers may be one that the model cannot read: with ids, segments or positions below 0
-    or beyond the model's tables; with fewer segments than ids; with a length below 0, beyond T or
-    the model's positions (of an `Elmo` beyond W, of its heads beyond the packer's `max_words`). It
-    is not `valid`, and answers zeros. The rows beside it, which may be another client's, are
-    answered as without it.
+    The model cannot read some rows of numbers: with ids, segments or positions below 0 or beyond
+    the model's tables; with fewer segments than ids; with a length below 0, beyond T or the model's
+    positions (of an `Elmo` beyond W, of its heads beyond the packer's `max_words`). Such a row is
+    not `valid`, and returns zeros. The answers of other rows, which may be another client's, do not
+    change.
 
-    The memory for a row of a request is bounded by the arguments below, whatever a client sends:
-    a text is cut before it is tokenized, and windows go through the model 16 at a time. No width
-    of an output depends on the other rows of a batch, so a server may split and join batches.
-    Written, checked and renamed as by `export_saved_model`.
+    The arguments below bound the memory for a row of any request: a text is cut before it is
+    tokenized, and windows go through the model 16 at a time. No width of an output depends on the
+    other rows of a batch, so a server may split and join batches. Written, checked and renamed as
+    by `export_saved_model`.
 
     Args:
         model: one of the above.
@@ -182,7 +181,7 @@ HEADS = {
 
 
 def _endpoints(model, packer, options):
-    """name -> (function, input signature), after a look at what fits together."""
+    """name -> (function, input signature), after checks of the arguments."""
     found = [head for kind, head in HEADS.items() if isinstance(model, kind)]
     if not found:
         names = ", ".join(kind.__name__ for kind in HEADS)
@@ -203,7 +202,7 @@ def _endpoints(model, packer, options):
 
 
 def _check_packer(model, packer):
-    """Raises ValueError where a packer makes what the model does not read."""
+    """Raises ValueError if a packer does not make what the model reads."""
     spans, encoder = isinstance(model, models.SpanPredictor), encoder_of(model)
     over = "" if encoder is model else f" over a {type(encoder).__name__}"
     if spans and not any(one.name == "segment_ids" for one in model.declared_inputs):
@@ -225,7 +224,7 @@ def _check_packer(model, packer):
     if of_words:
         _check_words(packer, ids)
     tokenizer, rows, padding = packer.tokenizer, ids.size, encoder.pad_token_id
-    # A model may have no padding of its own: it reads the attention mask.
+    # A model without padding reads the attention mask.
     if tokenizer is not None and (
         tokenizer.vocab_size > rows or padding not in (None, tokenizer.pad_id)
     ):
@@ -243,7 +242,7 @@ def _check_packer(model, packer):
 
 
 def _check_words(packer, ids):
-    """Raises ValueError where a `WordPacker` makes other ids than an Elmo reads."""
+    """Raises ValueError if a `WordPacker` does not make the ids that an Elmo reads."""
     if (packer.tokenizer is None) != (ids.width is not None):
         reads, way_out = (
             ("characters", "Leave the packer's `tokenizer` out.")

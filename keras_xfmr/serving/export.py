@@ -25,7 +25,7 @@ from keras_xfmr.serving.sizes import first_that_holds, of_width, sizes_up_to
 from keras_xfmr.text.ragged import join, take_first
 from keras_xfmr.text.tokenizers.base import Tokenizer
 
-MAX_SOURCE_LENGTH = 512  # tokens, where a model has positions for any number
+MAX_SOURCE_LENGTH = 512  # tokens, if a model has positions for any number
 
 
 def export_saved_model(
@@ -49,23 +49,23 @@ def export_saved_model(
     outputs have n as their second):
 
     - `serving_default`: `text [B]` string -> `output_text [B]` string, `score [B]` float32,
-      `truncated [B]` bool, whether the end of the text was not read, as it was beyond
-      `max_source_length` or `max_characters`, and `valid [B]` bool, true for every text;
+      `truncated [B]` bool, whether the end of the text was cut off by `max_source_length` or
+      `max_characters`, and `valid [B]` bool, true for every text;
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`,
       `output_lengths [B]`, `score [B]`, `valid [B]`. A row ends with the end token, as
-      `Tokenizer.encode` makes it. Only the first `lengths` ids of a row are read, so whatever a
-      server pads its batches with does no harm. A row is not valid with a length below 0, beyond
-      S or `max_source_length`, or with an id outside the model's table: its answers are zeros, and
-      the rows beside it, which may be another client's, are answered as without it;
-    - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled twins. A program is
+      `Tokenizer.encode` makes it. Only the first `lengths` ids of a row are read, so a server may
+      pad its batches with any values. A row is not valid with a length below 0, beyond S or
+      `max_source_length`, or with an id outside the model's table. Its answers are zeros; the
+      answers of other rows, which may be another client's, do not change;
+    - with `xla=True` also `serving_default_xla` and `ids_xla`, compiled copies. A program is
       compiled for each size of a batch, so rows are padded to a power of 2, and ids to 16, 24, 32,
       48 and so on, `max_source_length` at most. The model server has XLA switched off by default,
       and a compiled signature then fails at request time; the plain ones work everywhere.
 
-    The vocabularies travel in the graph, and as files in `assets.extra/source` and
-    `assets.extra/target`. The folder is written aside, loaded, asked `check_texts` and compared
-    with the model in memory, flushed to disk, and only then renamed: a server that watches `path`
-    never sees half a model. What an export that was killed left in `path` is removed by the next.
+    The vocabularies are in the graph, and as files in `assets.extra/source` and
+    `assets.extra/target`. The model is written to a temporary folder, loaded, compared with the
+    model in memory on `check_texts`, flushed to disk, and only then renamed. A server that watches
+    `path` never sees half a model. The next export removes what a killed export left in `path`.
 
     Args:
         model: a `Transformer`, or another model with its `make_generator`, `source_embedding`,
@@ -83,11 +83,11 @@ def export_saved_model(
         keep: how many versions stay, this one and the newest below it; older ones are removed, if
             this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
             default all stay.
-        xla: whether to add the compiled twins.
+        xla: whether to add the compiled copies.
         check_texts: what the written model is tested with; by default a text made of the first
             entries of the source vocabulary.
         **options: of the search, such as `beam_size`, `alpha`, `num_return`. Sampling begins with
-            the same draws whenever the file is loaded, and goes on from there.
+            the same draws each time the file is loaded.
 
     Raises:
         ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.
@@ -102,8 +102,8 @@ def export_saved_model(
         raise wrong_model(model, "a Transformer")
     if not isinstance(tokenizers, (tuple, list)) or len(tokenizers) != 2:
         raise ValueError(
-            "`tokenizers` must be the pair (source, target); give one that serves both sides "
-            f"twice. Received: {tokenizers!r}."
+            "`tokenizers` must be the pair (source, target); pass a shared one twice. "
+            f"Received: {tokenizers!r}."
         )
     refuse_no_texts(check_texts)
     source_tokenizer, target_tokenizer = tokenizers

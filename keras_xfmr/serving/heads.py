@@ -1,6 +1,6 @@
-"""Services of models that read one row of a text, or of two: vectors, classes, values.
+"""Services of models that read one text or two as one row: vectors, classes, values.
 
-Each function gives name -> (function, input signature) of one kind of model.
+Each function returns name -> (function, input signature) for one kind of model.
 
 B batch, T length, W max_words, C classes
 """
@@ -96,7 +96,7 @@ def strings(*names):
 
 
 def characters(given, pieces, a_piece=CHARACTERS_A_PIECE):
-    """How many characters of a text a service reads, for a model that reads so many pieces."""
+    """How many characters of a text a service reads, if its model reads `pieces` pieces."""
     default = a_piece * pieces
     return check_positive_int("max_characters", default if given is None else given)
 
@@ -107,7 +107,7 @@ class TextReader:
     Args:
         model: the model.
         packer: the model's packer.
-        max_characters: of a text that are read; by default so many for each piece of a row.
+        max_characters: of a text that are read; by default `CHARACTERS_A_PIECE` for each piece.
 
     Attributes:
         longest: the most positions of a row that the packer makes.
@@ -124,7 +124,7 @@ class TextReader:
         return self._read(self._packer, texts)
 
     def masked(self, text):
-        """As the call, of a text with `[MASK]`: the inputs have `masked_positions`, too."""
+        """As the call, for a text with `[MASK]`: the inputs also have `masked_positions`."""
         return self._read(self._packer.pack_masked, [text])
 
     def _read(self, pack, texts):
@@ -136,7 +136,7 @@ class TextReader:
 
 
 def inputs_of(model, packed):
-    """What a model reads of a packed row: not every one has segments."""
+    """The inputs that a model reads from packed rows; some models have no segments."""
     return {one.name: packed[one.name] for one in model.declared_inputs if one.name in packed}
 
 
@@ -147,29 +147,29 @@ def words_input(model):
 
 
 def encoder_of(model):
-    """The encoder of a head, or the model, which is one."""
+    """The encoder of a head, or the model itself."""
     return getattr(model, "encoder", model)
 
 
 def ids_of(model):
     """The signature of a model's ids: tokens or words `[B, T]`, or characters `[B, T, C]`."""
-    # C is left to `read_ids`: a server does not check shapes.
+    # `read_ids` checks C: a server does not check shapes.
     words = words_input(model)
     shape = [None] * (1 + len(words.shape))
     return [tf.TensorSpec(shape, tf.int32, name=words.name), LENGTHS]
 
 
 def read_ids(model, ids, lengths, segment_ids=None, *, longest=None):
-    """A model's inputs, of which only the first `lengths` count, and which rows are valid.
+    """A model's inputs from the first `lengths` ids of each row, and which rows are valid.
 
     Args:
         model: the model.
-        ids, lengths, segment_ids: what was sent. A row without a segment for each of its ids is
-            not valid.
+        ids, lengths, segment_ids: the request. A row without a segment for each of its ids is not
+            valid.
         longest: the most ids of a row, for a model that can read any number.
     """
     declared, words = {one.name: one for one in model.declared_inputs}, words_input(model)
-    ids = tf.ensure_shape(ids, [None, *words.shape])  # an error of the request
+    ids = tf.ensure_shape(ids, [None, *words.shape])  # fails the request
     longest = longest if words.longest is None else words.longest
     ids, mask, valid = read_up_to(
         ids, lengths, longest, vocab_size=words.size, pad_id=0, name=words.name
@@ -184,7 +184,7 @@ def read_ids(model, ids, lengths, segment_ids=None, *, longest=None):
         whole = tf.reduce_sum(mask, axis=1) <= sent
         valid = valid & known & whole
         inputs["segment_ids"] = where_rows(known, segment_ids, 0)
-    # The model reads one position at least; ids of no width are an empty text.
+    # The model reads at least one position; ids of width 0 are an empty text.
     missing = tf.maximum(1 - tf.shape(mask)[1], 0)
     inputs = {
         name: tf.pad(values, [[0, 0], [0, missing], [0, 0]][: values.shape.rank])
@@ -194,17 +194,17 @@ def read_ids(model, ids, lengths, segment_ids=None, *, longest=None):
 
 
 def read_words(packer, text, most, max_words):
-    """The words of texts, within the bounds of a service.
+    """The words of texts, up to the bounds of a service.
 
     Args:
-        packer: what divides them.
+        packer: it divides the texts.
         text: strings `[B]`.
         most: characters of a text that are read.
         max_words: W.
 
     Returns:
-        The texts as they are read; their words, starts and ends, ragged `[B, (W)]`; and bool
-        `[B]`, whether a text has more.
+        The texts that are read; their words, starts and ends, ragged `[B, (W)]`; and bool `[B]`,
+        whether something was cut off.
     """
     text, truncated = cut_text(text, most)
     found = packer.split_words(text)
@@ -215,5 +215,5 @@ def read_words(packer, text, most, max_words):
 
 
 def float32(values):
-    """Numbers in the precision of answers."""
+    """Numbers as float32, the type of answers."""
     return tf.cast(values, tf.float32)

@@ -1,4 +1,4 @@
-"""A language model and its tokenizer as one SavedModel that goes on with texts.
+"""Exports a language model and its tokenizer as one SavedModel that continues texts.
 
 B batch, P max_prompt_length, L max_length, n hypotheses
 """
@@ -27,7 +27,7 @@ from keras_xfmr.text.ragged import take_last
 from keras_xfmr.text.tokenizers.base import Tokenizer
 
 PENALTIES = ("min_length", "repetition_penalty", "no_repeat_ngram_size")
-DRAWS = [  # what a row of `sample` has besides its text
+DRAWS = [  # further inputs of each row of `sample`
     tf.TensorSpec([None], tf.int64, name="seed"),
     tf.TensorSpec([None], tf.float32, name="temperature"),
     tf.TensorSpec([None], tf.float32, name="top_p"),
@@ -54,36 +54,36 @@ def export_language_model(
     Signatures (every input and output has the batch as its first axis; with `num_return` above 1,
     outputs of `serving_default` and `ids` have n as their second):
 
-    - `serving_default`: `text [B]` string -> `output_text [B]` string, what comes behind the text
-      alone: a blank between both belongs to it; `score [B]` float32, the sum of the tokens'
+    - `serving_default`: `text [B]` string -> `output_text [B]` string, only the continuation, with
+      the blank before it if there is one; `score [B]` float32, the sum of the tokens'
       log-probabilities, of a beam search over its length penalty; `token_count [B]` int32, tokens
       that were generated, the end token included; `truncated [B]` bool, whether the beginning of
-      the text was not read, as its end fills `max_prompt_length` or `max_characters`; `valid [B]`
-      bool, true for every text;
+      the text was cut off by `max_prompt_length` or `max_characters`; `valid [B]` bool, true for
+      every text;
     - `sample`: `text [B]`, `seed [B]` int64, `temperature [B]` and `top_p [B]` float32 -> the same,
-      drawn as by `decoding.sample`. A row depends on its own inputs alone, not on the other rows
-      of a batch, their number or earlier requests (except the last bit of a probability, which
-      may be rounded in another way beside other rows). Any `seed` is right. A row is not valid with
-      a `temperature` that is not positive and finite or a `top_p` outside (0, 1];
+      drawn as by `decoding.sample`. A row depends only on its own inputs, not on other rows, their
+      number or earlier requests (except that rounding may change the last bit of a probability).
+      Any `seed` is valid. A row is not valid with a `temperature` that is not positive and finite
+      or a `top_p` outside (0, 1];
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`, `output_lengths
-      [B]`, `score [B]`, `valid [B]`. Only the first `lengths` ids of a row are read, as they are: a
-      text of its own begins with the start token. A row of length 0 gets no tokens. A row is not
-      valid with a length below 0, beyond S or `max_prompt_length`, or with an id outside the
-      model's table;
-    - with `xla=True` also `serving_default_xla`, `sample_xla` and `ids_xla`, compiled twins. A
+      [B]`, `score [B]`, `valid [B]`. Only the first `lengths` ids of a row are read, and nothing is
+      added: begin a text with the start token. A row of length 0 gets no tokens. A row is not valid
+      with a length below 0, beyond S or `max_prompt_length`, or with an id outside the model's
+      table;
+    - with `xla=True` also `serving_default_xla`, `sample_xla` and `ids_xla`, compiled copies. A
       program is compiled for each size of a batch, so rows are padded to a power of 2, and prompts
       to 16, 24, 32, 48 and so on, P at most. The model server has XLA switched off by default, and
       a compiled signature then fails at request time.
 
-    A row that is not valid answers empty strings and zeros. The rows beside it, which may be
-    another client's, are answered as without it.
+    A row that is not valid returns empty strings and zeros. The answers of other rows, which may be
+    another client's, do not change.
 
-    A text is cut to its last `max_characters`, the start token is put in front of it, and of both
-    the last `max_prompt_length` tokens are read: an empty text is continued from the start token. A
-    search ends when each row of the batch has ended.
+    A text is cut to its last `max_characters`, the start token is put in front of it, and the last
+    `max_prompt_length` tokens are read. An empty text is continued from the start token. A search
+    ends when each row of the batch has ended.
 
-    The vocabulary travels in the graph, and as files in `assets.extra/tokenizer`. Written, checked
-    and renamed as by `export_saved_model`.
+    The vocabulary is in the graph, and as files in `assets.extra/tokenizer`. The model is written,
+    checked and renamed as by `export_saved_model`.
 
     Args:
         model: a `Gpt`.
@@ -99,12 +99,12 @@ def export_language_model(
         keep: how many versions stay, this one and the newest below it; older ones are removed, if
             this library wrote them: it leaves a file `.written_by_keras_xfmr` in a version. By
             default all stay.
-        xla: whether to add the compiled twins.
+        xla: whether to add the compiled copies.
         check_texts: what the written model is tested with; by default a text made of the first
             entries of the vocabulary, and an empty one.
         **options: of the search, such as `beam_size`, `alpha`, `num_return`. `min_length`,
-            `repetition_penalty` and `no_repeat_ngram_size` are those of `sample`, too; `top_k` is
-            its own.
+            `repetition_penalty` and `no_repeat_ngram_size` also apply to `sample`; `top_k` only to
+            `sample`.
 
     Raises:
         ValueError: arguments that do not fit the model, or a `path` that TensorFlow could not read.
@@ -162,7 +162,7 @@ def _longest_prompt(model, max_length, max_prompt_length):
 
 
 class PromptReader:
-    """From texts to prompts, no more of them than the bounds allow.
+    """Converts texts to prompts within the bounds.
 
     Args:
         tokenizer: of the model.
@@ -183,9 +183,9 @@ class PromptReader:
         return ids, tf.cast(kept, tf.int32), truncated
 
     def continuation(self, last, token_ids):
-        """The text of generated ids, as it goes on behind the last token of a prompt.
+        """The text of generated ids, as the continuation of a prompt's last token.
 
-        A piece may begin with a blank, or go on with a word, which its text alone does not show.
+        A piece may begin with a blank, or continue a word; its text alone does not show this.
 
         Args:
             last: `[B]`.
@@ -214,7 +214,7 @@ def _endpoints(model, read, best, draw, xla):
         def answer(find, text, valid=None, *others):
             ids, lengths, truncated = read(text)
             if valid is not None:
-                lengths = tf.where(valid, lengths, 0)  # which gets no tokens
+                lengths = tf.where(valid, lengths, 0)  # a row of length 0 gets no tokens
             prompt = right_aligned(ids, lengths, fill, widths)
             found = find(prompt, lengths, *others)
             return {
@@ -250,25 +250,25 @@ def _endpoints(model, read, best, draw, xla):
 
 
 def _read_draws(seed, temperature, top_p):
-    """Bool `[B]`, which rows `decoding.sample` takes; and the three, with others in the rest."""
+    """Bool `[B]`, which rows `decoding.sample` accepts; and inputs, replaced in other rows."""
     valid = (temperature > 0) & (temperature < np.inf) & (top_p > 0) & (top_p <= 1)  # no NaN
     return valid, seed, tf.where(valid, temperature, 1.0), tf.where(valid, top_p, 1.0)
 
 
 def right_aligned(token_ids, lengths, fill, widths=None):
-    """Prompts as a search reads them.
+    """Right-aligned prompts, as a search reads them.
 
     Args:
         token_ids: `[B, S]`.
         lengths: `[B]`, int32; how many ids of each row count.
-        fill: the id in front of them.
-        widths: of which the result has the first that holds the longest row; by default it is as
-            wide as that row is, 2 at least.
+        fill: the id in front of shorter rows.
+        widths: the result has the first of these widths that fits the longest row; by default the
+            length of that row, at least 2.
     """
     width = tf.maximum(tf.reduce_max(lengths), 2)
     if widths is not None:
         width = first_that_holds(width, widths)
-    token_ids = tf.pad(token_ids, [[0, 0], [0, 1]])  # so that there is a column to take
+    token_ids = tf.pad(token_ids, [[0, 0], [0, 1]])  # so that there is at least one column
     columns = tf.range(width) - width + lengths[:, None]
     rows = tf.gather(token_ids, tf.maximum(columns, 0), batch_dims=1)
     return tf.where(columns >= 0, rows, fill)

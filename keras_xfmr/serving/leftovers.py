@@ -1,6 +1,6 @@
-"""What lies in a model's folder besides the versions that stay: folders aside, and old versions.
+"""Removes temporary folders and old versions from a model's folder.
 
-Nothing is removed that does not carry the mark of this library.
+Only folders with the mark of this library are removed.
 """
 
 import contextlib
@@ -10,24 +10,24 @@ import pathlib
 import shutil
 import tempfile
 
-MARK = ".written_by_keras_xfmr"  # a file in each folder aside, where it is the lock, and version
+MARK = ".written_by_keras_xfmr"  # in each version, and in each temporary folder as its lock
 PREFIX = ".writing-"
 
 
 @contextlib.contextmanager
 def folder_aside(path):
-    """A new folder in `path`, which is gone after the block.
+    """A temporary folder in `path`, removed after the block.
 
-    Its mark is locked in the block. A process that is killed leaves its folder, and loses the lock:
-    the next one removes the folder.
+    Its mark is locked during the block. A killed process leaves its folder and loses the lock, so
+    the next export removes the folder.
     """
     _sweep(path)
     aside = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=path))
     lock = os.open(aside / "lock", os.O_CREAT | os.O_RDWR)
     try:
-        with contextlib.suppress(OSError):  # of a file system without locks: no mark
+        with contextlib.suppress(OSError):  # no mark without file locks
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.rename(aside / "lock", aside / MARK)  # which is locked as soon as it can be seen
+            os.rename(aside / "lock", aside / MARK)  # the mark is already locked when it appears
         yield aside
     finally:
         _remove(aside)
@@ -37,12 +37,12 @@ def folder_aside(path):
 def _sweep(path):
     for aside in path.glob(PREFIX + "*"):
         with contextlib.suppress(OSError), open(aside / MARK, "rb+") as mark:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or somebody writes there
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if it is in use
             _remove(aside)
 
 
 def _remove(aside):
-    """The mark goes last: what is left when this process is killed is swept, too."""
+    """Removes the mark last, so that `_sweep` finds the rest if this process is killed."""
     for child in aside.iterdir():
         if child.name != MARK:
             shutil.rmtree(child, ignore_errors=True)
@@ -50,7 +50,7 @@ def _remove(aside):
 
 
 def put_old_versions(path, newest, keep, aside):
-    """Moves versions below the newest to a folder aside, except the last `keep - 1`.
+    """Moves versions below the newest to a temporary folder, except the last `keep - 1`.
 
     Args:
         path: of the model.
@@ -58,7 +58,7 @@ def put_old_versions(path, newest, keep, aside):
         keep: how many of this library's versions stay, the newest one included.
         aside: see `folder_aside`; a server never sees half of a version.
     """
-    def is_ours(child):  # `007` is no name that an export gives
+    def is_ours(child):  # an export does not use names such as `007`
         number = child.name.isdecimal() and str(int(child.name)) == child.name
         return number and (child / MARK).is_file() and not child.is_symlink()
 

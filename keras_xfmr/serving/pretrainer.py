@@ -1,4 +1,4 @@
-"""The service of a pretrained model: words in the places of masks, and next sentences.
+"""The service of a pretrained model: words behind masks, and next sentences.
 
 B batch, T length, P masks, K predictions
 """
@@ -22,7 +22,7 @@ POSITIONS = tf.TensorSpec([None, None], tf.int32, name="masked_positions")
 
 
 def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_characters=None):
-    """Words in the places of masks; whether one text follows another."""
+    """Predicts the words behind masks, and whether one text follows another."""
     top, max_masks = check_positive_int("top", top), check_positive_int("max_masks", max_masks)
     read = TextReader(model, packer, max_characters)
     if pairs and model.nsp_dense is None:
@@ -40,7 +40,7 @@ def pretrainer(model, packer, *, pairs=False, top=5, max_masks=16, max_character
         inputs, valid = read_ids(model, token_ids, lengths, *segment_ids, longest=longest)
         lengths, sent = same_rows(tf.reduce_sum(inputs["attention_mask"], 1), masked_positions)
         valid = valid & rows_inside(sent, longest)
-        # A server pads with any position; what it or a client put there answers zeros.
+        # A server may pad with any position; positions outside a row return zeros.
         asked = sent[:, :max_masks]
         there = tf.logical_and(asked >= 0, asked < lengths[:, None])
         logits = model({**inputs, "masked_positions": tf.where(there, asked, 0)})

@@ -1,4 +1,4 @@
-"""A SavedModel that appears whole: written aside, checked, flushed, renamed."""
+"""Publishes a whole SavedModel: written to a temporary folder, checked, flushed, renamed."""
 
 import concurrent.futures
 import contextlib
@@ -16,20 +16,20 @@ from keras_xfmr.serving.leftovers import MARK, folder_aside, put_old_versions
 
 @contextlib.contextmanager
 def new_version(path, version=None, keep=None):
-    """A place with the `folder` to write to, and `final`, its name after the block.
+    """A namespace with the `folder` to write to, and `final`, its name after the block.
 
-    It gets that name when the block ends without an error. Where two are written at once, the
-    second to end gets the next number.
+    It gets that name when the block ends without an error. If two are written at once, the second
+    to end gets the next number.
 
     Args:
         path: the model's folder, made if missing.
         version: a positive integer; by default one more than the highest in `path`.
-        keep: how many versions stay, this one included; by default all. Of those below it, the
-            oldest that this library wrote are removed.
+        keep: how many versions stay, this one included; by default all. Older versions below it are
+            removed, if this library wrote them.
 
     Raises:
-        ValueError: `version` or `keep` is no positive integer, `path` no local folder, or one whose
-            name TensorFlow takes for a pattern.
+        ValueError: `version` or `keep` is not a positive integer, `path` is not a local folder, or
+            TensorFlow reads its name as a pattern.
         FileExistsError: the version is there already.
     """
     if "://" in str(path):
@@ -37,7 +37,7 @@ def new_version(path, version=None, keep=None):
     path = pathlib.Path(path)
     if found := set(path.as_posix()) & set("*?[\\"):
         raise ValueError(
-            "`path` must be without * ? [ and \\: TensorFlow takes a name with them for a pattern. "
+            "`path` must be without * ? [ and \\: TensorFlow reads a name with them as a pattern. "
             f"Received: {''.join(sorted(found))} in {str(path)!r}."
         )
     if keep is not None:
@@ -66,9 +66,9 @@ def write(endpoints, tokenizers, folder):
     """Writes the SavedModel.
 
     Args:
-        endpoints: name -> (function, input signature). Variables are found through them: a model
-            that is tracked is written as a second copy, and traced with inputs that Keras guesses.
-        tokenizers: name -> tokenizer; saved in `assets.extra/name`, too, for people and for
+        endpoints: name -> (function, input signature). Variables are found through them. A tracked
+            model would be written as a second copy, and traced with inputs that Keras guesses.
+        tokenizers: name -> tokenizer; also saved in `assets.extra/name`, for people and for
             `load_tokenizer`. The graph holds the vocabularies.
         folder: made here.
     """
@@ -83,33 +83,34 @@ def write(endpoints, tokenizers, folder):
 
 
 def _traced_once(function, signature):
-    """The function, for Keras, which traces an endpoint to see its variables, and for TensorFlow,
-    which traces it again to write it."""
+    """The function, traced once: Keras traces an endpoint to find its variables, and TensorFlow
+    would trace it again to write it."""
     traced = tf.function(function, input_signature=signature, autograph=False)
     traced = traced.get_concrete_function()
     return lambda *inputs: traced(*inputs)
 
 
 def refuse_no_texts(check_texts):
-    """Raises ValueError where the written model would be asked nothing."""
+    """Raises ValueError if the written model would not be tested with any text."""
     if check_texts is not None and len(check_texts) == 0:
-        raise ValueError("`check_texts` must hold a text or more, or be None. Received: none.")
+        raise ValueError("`check_texts` must have at least one text, or be None. Received: none.")
 
 
 def check_answers(folder, endpoints, inputs):
-    """Loads what was written and compares its answers with those of the model in memory.
+    """Loads the written model and compares its answers with those of the model in memory.
 
     Args:
         folder: of the SavedModel.
         endpoints: name -> (function, input signature), as they were written.
-        inputs: name of an endpoint -> its inputs by name, in the order of its signature; those of
-            a compiled twin are the same.
+        inputs: name of an endpoint -> its inputs by name, in the order of its signature; a compiled
+            copy gets the same.
 
     Raises:
         RuntimeError: they differ.
     """
     with concurrent.futures.ThreadPoolExecutor(1) as outside:
-        # What is loaded in the scope of a strategy cannot be called. A scope is that of a thread.
+        # A model loaded in the scope of a strategy cannot be called. Another thread has no such
+        # scope.
         outside.submit(_compare, folder, endpoints, inputs).result()
 
 
@@ -126,9 +127,9 @@ def _compare(folder, endpoints, inputs):
                 same = np.allclose(answer, expected[name], rtol=1e-3, atol=1e-3)
             if not same:
                 raise RuntimeError(
-                    "The written model does not answer as the model in memory, and was not put in "
-                    f"place. Expected of {endpoint!r} {name} {expected[name].numpy()!r}. Received: "
-                    f"{answer.numpy()!r}."
+                    "The written model does not answer as the model in memory, and was not "
+                    f"published. Expected of {endpoint!r} {name} {expected[name].numpy()!r}. "
+                    f"Received: {answer.numpy()!r}."
                 )
 
 

@@ -1,20 +1,20 @@
-"""What a service is sent: checked, and bounded, before a model reads it."""
+"""Checks and bounds requests before a model reads them."""
 
 import tensorflow as tf
 
 from keras_xfmr.text.words import as_utf8
 
-CHARACTERS_A_PIECE = 16  # of a text are read for each piece that a model can read
-CHARACTERS_A_PIECE_OF_CONTEXT = 8  # of a long text, where that is still more than any language has
-ROWS_AT_ONCE = 16  # that a model reads where one text may become many rows
+CHARACTERS_A_PIECE = 16  # of a text are read for each piece that the model can read
+CHARACTERS_A_PIECE_OF_CONTEXT = 8  # of a long text; no language has so many
+ROWS_AT_ONCE = 16  # that a model reads at once if one text may become many rows
 
 
 def cut_text(texts, most):
     """The first `most` Unicode characters of each text, and which texts lost their end.
 
-    Bytes that are no UTF-8 become U+FFFD.
+    Bytes that are not UTF-8 become U+FFFD.
 
-    A request may hold texts of any size, and a tokenizer takes many times the memory of its text.
+    A request may have texts of any size, and a tokenizer needs many times the memory of its text.
 
     Args:
         texts: strings `[B]`.
@@ -33,7 +33,7 @@ def cut_text(texts, most):
 def cut_beginning(texts, most):
     """As `cut_text`, the last `most` characters, and which texts lost their beginning."""
     first = tf.maximum(tf.strings.length(texts) - 4 * most, 0)
-    # A character that the cut divides becomes more than `most`, and is left out below.
+    # A character that the cut divides is one more than `most`, and is left out below.
     kept = as_utf8(tf.strings.substr(texts, first, tf.fill(tf.shape(first), 4 * most)))
     more = tf.maximum(tf.strings.length(kept, unit="UTF8_CHAR") - most, 0)
     kept = tf.strings.substr(kept, more, tf.fill(tf.shape(more), most), unit="UTF8_CHAR")
@@ -43,7 +43,7 @@ def cut_beginning(texts, most):
 def in_parts(function, inputs, rows=ROWS_AT_ONCE):
     """`function(inputs)`, for a fixed number of rows at a time.
 
-    So the memory of a request does not grow with the number of windows of a text.
+    The memory of a request then does not grow with the number of windows of a text.
 
     Args:
         function: from named tensors `[R, ...]` to named tensors `[R, ...]`.
@@ -56,7 +56,7 @@ def in_parts(function, inputs, rows=ROWS_AT_ONCE):
         lambda *values: function(dict(zip(names, values))), input_signature=specs, autograph=False
     ).get_concrete_function()
     total = tf.shape(inputs[names[0]])[0]
-    count = tf.maximum((total + rows - 1) // rows, 1)  # the function runs once for no rows, too
+    count = tf.maximum((total + rows - 1) // rows, 1)  # the function also runs once for no rows
     found = {
         name: tf.TensorArray(spec.dtype, count, infer_shape=False, element_shape=spec.shape)
         for name, spec in part.structured_outputs.items()
@@ -73,10 +73,10 @@ def in_parts(function, inputs, rows=ROWS_AT_ONCE):
 
 
 def same_rows(*texts):
-    """The tensors, of which each has as many rows as the others.
+    """The tensors, checked to have equally many rows.
 
     Raises:
-        tf.errors.InvalidArgumentError: another number of them.
+        tf.errors.InvalidArgumentError: the numbers of rows differ.
     """
     first, *others = (tf.shape(text)[0] for text in texts)
     message = "Expected as many rows in each input."
@@ -91,25 +91,25 @@ def rows_inside(values, size):
 
 
 def rows_with(right):
-    """Bool `[B]`, whether all of a row is right."""
+    """Bool `[B]`, whether all values of a row are right."""
     return tf.reduce_all(right, axis=list(range(1, right.shape.rank)))
 
 
 def where_rows(valid, values, others):
-    """The values of rows that are valid, the others in the place of the rest."""
+    """The values of valid rows; `others` for the rest."""
     return tf.where(tf.reshape(valid, [-1] + [1] * (values.shape.rank - 1)), values, others)
 
 
 def answer_by_rows(endpoints):
-    """The endpoints, of which each returns `valid [B]`, too.
+    """The endpoints, so that each also returns `valid [B]`.
 
-    A server joins the requests of several clients to one batch: an error would fail all of them.
-    So a row that a model cannot read answers empty strings, zeros and False, and the others answer
-    as they would without it.
+    A server joins the requests of several clients to one batch, so an error would fail all of them.
+    A row that a model cannot read returns empty strings, zeros and False instead, and the other
+    rows do not change.
 
     Args:
-        endpoints: name -> (function, input signature). A function returns `valid` where a row of
-            its inputs may be wrong.
+        endpoints: name -> (function, input signature). A function returns `valid` if a row of its
+            inputs may be wrong.
     """
 
     def answering(function):
@@ -135,12 +135,12 @@ def read_up_to(token_ids, lengths, longest, *, vocab_size, pad_id, name="token_i
 
     Args:
         token_ids, lengths, longest, name: see `first_of_rows`.
-        vocab_size: ids lie below it. Of others a lookup is an error of the whole batch, a compiled
-            search would read another row, and a GPU zeros.
-        pad_id: what is put behind a row's length.
+        vocab_size: ids must be below it. For others, a lookup fails for the whole batch, a compiled
+            search reads another row, and a GPU reads zeros.
+        pad_id: the id after a row's length.
 
     Returns:
-        What `first_of_rows` returns; a row with an id outside the vocabulary is not valid, either.
+        What `first_of_rows` returns; a row with an id outside the vocabulary is also not valid.
     """
     token_ids, mask, valid = first_of_rows(token_ids, lengths, longest, pad_id, name)
     known = rows_inside(token_ids, vocab_size)
@@ -152,26 +152,26 @@ def first_of_rows(values, lengths, longest, padding, name):
     """The first `lengths` values of each row, `padding` behind them.
 
     Args:
-        values: `[B, S]` or `[B, S, C]`; what stands behind a row's length is not looked at.
+        values: `[B, S]` or `[B, S, C]`; values after a row's length are ignored.
         lengths: `[B]`.
         longest: the most values of a row.
-        padding: what is put there.
+        padding: the value after a row's length.
         name: of the values, for messages.
 
     Returns:
-        The values; a mask of ones and zeros, int32, both as wide as the values are, `longest` at
-        most: a server may have padded them beyond that; and bool `[B]`, which rows are valid. The
-        length of a valid one is in 0 .. the width of the values, and at most `longest`; the others
-        are rows of length 0.
+        The values and a mask of ones and zeros, int32, both of the width of the values, at most
+        `longest`, because a server may pad beyond it; and bool `[B]`, which rows are valid. The
+        length of a valid row is in 0 .. the width of the values, and at most `longest`. Other rows
+        get the length 0.
 
     Raises:
-        tf.errors.InvalidArgumentError: another number of lengths than of rows.
+        tf.errors.InvalidArgumentError: the numbers of lengths and rows differ.
     """
     rows = tf.shape(values)[0], tf.shape(lengths)[0]
     check = tf.debugging.assert_equal(*rows, f"Expected a length for each row of `{name}`.")
     values = values[:, :longest]
     width = tf.shape(values, lengths.dtype)[1]
-    # Or what follows might run first, and fail with a message of its own.
+    # Without this, later operations might run first, and fail with their own message.
     with tf.control_dependencies(_operations([check])):
         valid = tf.logical_and(lengths >= 0, lengths <= width)
     mask = tf.sequence_mask(tf.where(valid, lengths, 0), width)
@@ -180,5 +180,5 @@ def first_of_rows(values, lengths, longest, padding, name):
 
 
 def _operations(checks):
-    """Those of a graph; in eager execution a check has raised by now."""
+    """The operations of a graph; in eager execution a check has already raised."""
     return [check for check in checks if check is not None]

@@ -1,4 +1,4 @@
-"""What the services of models that generate share, and which export is for which model.
+"""What the services of generating models share, and which export is for which model.
 
 B batch, L max_length, n hypotheses
 """
@@ -16,24 +16,24 @@ EXPORTS = {
     models.Elmo: "export_encoder",
     Head: "export_encoder",
 }
-READ_FOR_A_TEXT = 512  # ids that a default check text is looked for in
+READ_FOR_A_TEXT = 512  # ids that are searched for a default check text
 
 
 def wrong_model(model, expected):
-    """The error of an export that is not for this model; it names the one that is."""
+    """The error of an export for another kind of model; it names the right export."""
     names = [name for kind, name in EXPORTS.items() if isinstance(model, kind)]
     way_out = f", which `{names[0]}` exports" if names else ""
     return ValueError(f"Expected {expected}. Received: {type(model).__name__}{way_out}.")
 
 
 def check_vocabulary(tokenizer, embedding, model, special, side=""):
-    """Raises ValueError where a tokenizer's ids are not those of a table or of the model.
+    """Raises ValueError if a tokenizer's ids do not fit a table or the model.
 
     Args:
-        tokenizer, model: those that are exported.
+        tokenizer, model: the exported ones.
         embedding: the table that the ids are looked up in.
         special: names of the special ids that both must have.
-        side: what the tokenizer and the table are called.
+        side: the name of the tokenizer and of the table.
     """
     tokenizers, table = f"{side} tokenizer".strip(), f"{side} table".strip()
     if tokenizer.vocab_size > embedding.input_dim:
@@ -63,15 +63,15 @@ def first_text(tokenizer):
 
 
 def traced(search, signature, jit_compile):
-    """A search as one function of the graph, without the axis of a single hypothesis.
+    """A search as one graph function, without the axis of a single hypothesis.
 
-    Strings cannot be compiled, so it is the search alone that `jit_compile` is for.
+    Strings cannot be compiled, so `jit_compile` applies only to the search.
 
     Args:
         search: function from tensors to a search's result by names.
         signature: of the tensors.
-        jit_compile: None or True. A compiled search is built for each size of its inputs: the rows
-            are padded to a few numbers of them, whose widths are the caller's task.
+        jit_compile: None or True. A search is compiled for each size of its inputs, so their rows
+            are padded to few numbers; the caller pads their widths.
     """
     function = tf.function(
         search, input_signature=signature, autograph=False, jit_compile=jit_compile
@@ -92,7 +92,7 @@ def traced(search, signature, jit_compile):
 
 
 def as_numbers(found):
-    """What the signature `ids` returns of a search's result."""
+    """The outputs of the signature `ids` from a search's result."""
     return {
         "output_ids": found["token_ids"],
         "output_lengths": found["lengths"],
@@ -101,7 +101,7 @@ def as_numbers(found):
 
 
 def with_twins(make, xla):
-    """name -> (function, input signature), of which each answers by rows.
+    """name -> (function, input signature), which check each row; see `answer_by_rows`.
 
     Args:
         make: a function from `jit_compile` to these.

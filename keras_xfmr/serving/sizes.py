@@ -1,4 +1,4 @@
-"""A few sizes for the inputs of compiled functions, which are compiled once for each size.
+"""Few sizes for the inputs of compiled functions, which are compiled once for each size.
 
 B batch, S length
 """
@@ -19,7 +19,7 @@ def sizes_up_to(most):
 
 
 def first_that_holds(size, sizes):
-    """The first of the ascending sizes that is not below a scalar; the last, where all are."""
+    """The first of the ascending sizes that is not below a scalar; the last if all are below."""
     below = tf.constant(sizes) < tf.cast(size, tf.int32)
     place = tf.reduce_sum(tf.cast(below, tf.int32))
     return tf.gather(sizes, tf.minimum(place, len(sizes) - 1))
@@ -32,9 +32,9 @@ def of_width(ids, width, padding):
 
 
 def rows_of_few_sizes(inputs):
-    """Tensors `[B, ...]` with their last rows again behind them, up to the next power of 2.
+    """Tensors `[B, ...]` with their last rows repeated, up to the next power of 2.
 
-    The last row and no empty one: a search that would go on for an empty row ends with the others.
+    It repeats the last row, because an empty row could make a search longer.
     """
     rows = tf.shape(inputs[0])[0]
     places = tf.minimum(tf.range(first_that_holds(rows, ROWS)), rows - 1)

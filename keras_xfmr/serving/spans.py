@@ -27,7 +27,7 @@ from keras_xfmr.text.packers.sentences import INPUTS
 
 
 def span_predictor(model, packer, *, max_answer_length=30, max_windows=64, max_characters=None):
-    """Answers that stand in a text."""
+    """Answers that are parts of a text."""
     max_answer_length = check_positive_int("max_answer_length", max_answer_length)
     max_windows = check_positive_int("max_windows", max_windows)
     most_asked = characters(None, packer.max_question_length)

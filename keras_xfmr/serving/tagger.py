@@ -35,7 +35,7 @@ def tagger(
         return {"scores": tf.nn.softmax(float32(model(inputs)))}
 
     def words_of(text):
-        """Words, tags `[B, W]` (-1 for none), their scores, where words stand, what was cut."""
+        """Words, tags `[B, W]` (-1 for none), scores, places of words, and what was cut."""
         text, (words, starts, ends), truncated = read_words(packer, text, most, max_words)
         packed = packer.pack_word_windows(words, stride)
         scores = in_parts(of_inputs, inputs_of(model, packed))["scores"]
@@ -65,7 +65,7 @@ def tagger(
 
     def of_ids(ids, lengths):
         inputs, valid = read_ids(model, ids, lengths, longest=packer.max_length)
-        # As wide as the request, and zeros behind a row: no neighbour changes an answer.
+        # As wide as the request, and zeros after a row, so other rows do not change an answer.
         shown = tf.expand_dims(float32(inputs["attention_mask"]), 2)  # LiteRT has no [:, :, None]
         scores = of_inputs(inputs)["scores"] * shown
         width = tf.shape(ids)[1]
@@ -77,14 +77,14 @@ def tagger(
         "serving_default": (of_text, strings("text")),
         "ids": (of_ids, ids_of(model)),
     }
-    if "O" in finder.labels:  # or every word would be part of one
+    if "O" in finder.labels:  # otherwise every word would be part of one
         endpoints["entities"] = (entities_of, strings("text"))
     return endpoints
 
 
 def _entities(finder, most, text, _, tags, scores, where, truncated):
-    """The entities of tagged words: what `entities` returns."""
-    # One more than is wanted shows whether some are left out.
+    """The entities of tagged words, the outputs of `entities`."""
+    # One more entity shows whether some are left out.
     kind, first, last = finder(tags, most + 1)
     truncated = tf.logical_or(truncated, kind[:, -1] >= 0)
     kind, first, last = (values[:, :-1] for values in (kind, first, last))

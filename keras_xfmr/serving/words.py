@@ -35,7 +35,7 @@ def word_vectors(model, packer, *, max_words=None, max_characters=None):
     shapes = {ids.name: [None, *ids.shape], "attention_mask": [None, None]}
     signature = [tf.TensorSpec(shape, tf.int32, name=name) for name, shape in shapes.items()]
 
-    # A function of its own is traced once for all signatures.
+    # As a `tf.function`, it is traced once for all signatures.
     @functools.partial(tf.function, input_signature=[signature], autograph=False)
     def of_inputs(inputs):
         shown = tf.expand_dims(float32(inputs[1]), 2)

@@ -141,7 +141,7 @@ def test_a_tokenizer_larger_than_the_table_is_refused(model, tmp_path):
 
 
 def test_an_export_is_asked_something(model, tmp_path):
-    with pytest.raises(ValueError, match="`check_texts` must hold a text or more"):
+    with pytest.raises(ValueError, match="`check_texts` must have at least one text"):
         write(model, tmp_path / "model", check_texts=[])
     assert not (tmp_path / "model").exists()
 

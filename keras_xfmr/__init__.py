@@ -1,8 +1,8 @@
 """Reusable Keras 3 layers that compose into Transformer models.
 
-The rooms: `functional` (mathematics), `layers`, `models`, `training`, `decoding`, `checkpoints`,
-and, loaded when they are first used because they need TensorFlow's text operations or matplotlib,
-`text`, `serving` and `viz`.
+The packages: `functional` (mathematics), `layers`, `models`, `training`, `decoding`, `checkpoints`,
+    `text`, `serving` and `viz`. The last three need TensorFlow's text operations or matplotlib, so
+    they are loaded at first use.
 """
 
 import importlib

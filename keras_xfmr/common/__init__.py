@@ -1,1 +1,1 @@
-"""What every room may import: checks of plain values, files."""
+"""Helpers that every package may import: checks of plain values, files."""

@@ -1,4 +1,4 @@
-"""Arguments of constructors: their names, and which one is meant by another name."""
+"""Names of constructor arguments, and suggestions for unknown names."""
 
 import difflib
 import inspect
@@ -19,7 +19,7 @@ OURS = {
 
 
 def argument_names(classes):
-    """Names of the arguments of constructors, of which each hands its `**kwargs` to the next."""
+    """Names of the arguments of constructors that pass `**kwargs` to each other, in this order."""
     names = []
     for kind in (kind for kind in classes if "__init__" in vars(kind)):
         parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
@@ -31,7 +31,7 @@ def argument_names(classes):
 
 
 def hints(unknown, known):
-    """For each unknown name that is like a known one, a sentence that says which is meant."""
+    """A sentence for each unknown name that is similar to a known one, with the known name."""
     for name in sorted(set(unknown) - set(known)):
         near = [OURS[name]] if name in OURS else difflib.get_close_matches(name, known, 1, 0.7)
         yield from (f" {name} is {one} here." for one in near if one in known)

@@ -1,16 +1,16 @@
-"""Checks of plain values: integers, rates, seeds. Each returns what a configuration can hold."""
+"""Checks of plain values: integers, rates, seeds. Each returns a value for a configuration."""
 
 import collections.abc
 import numbers
 
-SEED_LIMIT = 2**31  # a backend would cut a larger one to another
+SEED_LIMIT = 2**31  # a backend would truncate a larger seed
 
 
 def check_int(name, value, least=None, most=None):
-    """`value` as a Python integer: NumPy's cannot be saved in a configuration.
+    """`value` as a Python integer, because a configuration cannot hold integers of NumPy.
 
     Raises:
-        ValueError: it is no integer, below `least` or above `most`.
+        ValueError: it is not an integer, below `least` or above `most`.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Files: those of strangers are read whole, but never more than fits; ours are written whole."""
+"""Reading files of others up to a limit, and writing files completely or not at all."""
 
 import contextlib
 import json
@@ -7,12 +7,12 @@ import pathlib
 
 MAX_BYTES = 24 * 2**20  # the largest tokenizer.json of a published BERT has 17 MB
 CONFIG_BYTES = 4 << 20  # id2label of a large classifier is long, but not longer
-MAX_LINES = 2**20  # and its vocabulary half of it
+MAX_LINES = 2**20  # the largest vocabulary has half as many
 LFS_POINTER = b"version https://git-lfs"
 
 
 def read_bytes(path, most=None):
-    """What a file holds, if that is not more than `most` bytes, by default `MAX_BYTES`.
+    """The content of a file of at most `most` bytes, by default `MAX_BYTES`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -24,7 +24,7 @@ def read_bytes(path, most=None):
     refuse_pointer(path)
     most = MAX_BYTES if most is None else most
     with path.open("rb") as file:
-        # `read` takes memory for all that it may read, before it finds less.
+        # `read` allocates memory for the whole limit before it reads.
         content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most:
         raise ValueError(f"Expected at most {most} bytes. Received: more in {str(path)!r}.")
@@ -32,7 +32,7 @@ def read_bytes(path, most=None):
 
 
 def refuse_pointer(path):
-    """Raises ValueError where a file is only what git-lfs leaves in the place of one."""
+    """Raises ValueError if a file is only a pointer of git-lfs."""
     with open(path, "rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(
@@ -43,8 +43,8 @@ def refuse_pointer(path):
 def read_lines(path):
     """The lines of a `vocab.txt`, none of them empty.
 
-    A byte order mark is taken off, and empty lines and white space at the ends, as the `tokenizers`
-    package takes it off.
+    Removes a byte order mark, empty lines at the end, and white space at the ends of lines, as the
+    `tokenizers` package does.
 
     Raises:
         FileNotFoundError: no such file.
@@ -67,11 +67,11 @@ def read_lines(path):
 
 
 def read_json(path, kind=dict, most=None):
-    """What a JSON file holds, a `dict` or a `list`.
+    """The content of a JSON file, a `dict` or a `list`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is larger than `most` bytes, no JSON, or of another kind.
+        ValueError: it is larger than `most` bytes, not JSON, or of another kind.
     """
     path = pathlib.Path(path)
     content = read_bytes(path, most)
@@ -86,7 +86,7 @@ def read_json(path, kind=dict, most=None):
 
 
 def write_whole(path, content):
-    """Writes bytes to a file, whole or not at all: beside it first, then renamed."""
+    """Writes bytes to a file, all or nothing: first to a temporary file, which is then renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content)
     os.replace(aside, path)
@@ -94,10 +94,10 @@ def write_whole(path, content):
 
 @contextlib.contextmanager
 def written_aside(path):
-    """The path of a file beside `path`, which takes its name when the block ends without an error.
+    """The path of a temporary file, renamed to `path` when the block ends without an error.
 
-    It is flushed to disk before, and is as readable as any new file. Nobody sees half of it, and an
-    interrupted block leaves the old file as it was.
+    It is flushed to disk before that, and has the permissions of a new file. Readers never see a
+    partial file, and an interrupted block does not change the old one.
 
     Example::
 
@@ -109,7 +109,7 @@ def written_aside(path):
         aside.write_bytes(b"")
         mode = aside.stat().st_mode
         yield aside
-        aside.chmod(mode)  # some packages let nobody else read their files
+        aside.chmod(mode)  # some packages write files that only their owner can read
         _flush(aside)
         os.replace(aside, path)
         _flush(path.parent)
@@ -126,5 +126,5 @@ def _flush(path):
 
 
 def write_json(path, content):
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file, all or nothing."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode("utf8"))

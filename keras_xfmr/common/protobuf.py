@@ -1,8 +1,7 @@
-"""Reads and writes protocol buffers without the messages that they are written by.
+"""Reads and writes protocol buffers without the definitions of their messages.
 
 SentencePiece's models and TensorFlow's checkpoints are such messages, and neither TensorFlow nor
-tensorflow-text brings their definitions along. No field is larger than the bytes that it is read
-from.
+tensorflow-text includes their definitions. A field cannot be larger than the bytes of its message.
 """
 
 import struct
@@ -14,7 +13,7 @@ def varint(content, position):
     """An integer of seven bits a byte, the lowest first, and the position after it.
 
     Raises:
-        ValueError: it has no end, or more than ten bytes.
+        ValueError: it does not end, or has more than ten bytes.
     """
     value = 0
     for shift in range(0, 70, 7):
@@ -34,7 +33,7 @@ def fields(message):
     Values are integers, bytes (texts and nested messages), or floats (four bytes and eight bytes).
 
     Raises:
-        ValueError: the bytes are no message.
+        ValueError: the bytes are not a message.
 
     Example:
 

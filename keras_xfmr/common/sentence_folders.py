@@ -1,9 +1,9 @@
-"""Where a folder of sentence-transformers has its transformer."""
+"""Finds the transformer in a folder of sentence-transformers."""
 
 from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
-# Before version 2 the transformer lay in a folder of its own, such as "0_Transformer" or "0_BERT",
-# beside a `config.json` that has nothing but the version.
+# Before version 2 the transformer had its own folder, such as "0_Transformer" or "0_BERT", beside a
+# `config.json` that has only the version.
 INNER, ABOUT_NO_MODEL = "0_*/config.json", {"__version__"}
 
 

@@ -1,7 +1,7 @@
 """Names of the types in public signatures.
 
-They are for readers and type checkers. Nothing is checked when the code runs. What differs from
-backend to backend is `Any`: a tensor is one of TensorFlow or JAX, or a `keras.KerasTensor`.
+They are for readers and type checkers. Nothing is checked when the code runs. Types that depend on
+the backend are `Any`: a tensor is one of TensorFlow or JAX, or a `keras.KerasTensor`.
 """
 
 import os
@@ -48,7 +48,7 @@ ArrayLike: TypeAlias = Any  # a tensor, a NumPy array, or lists of numbers
 Ids: TypeAlias = Any  # integers: a tensor, also ragged, a NumPy array, or lists
 Texts: TypeAlias = Any  # strings: a tensor, also ragged, a NumPy array, or lists
 Index: TypeAlias = int | Tensor  # a number, or a scalar tensor
-Outputs: TypeAlias = Any  # a tensor, or a tuple of several where more was asked for
+Outputs: TypeAlias = Any  # a tensor, or a tuple of several if more outputs are requested
 Shape: TypeAlias = tuple[int | None, ...]  # None where a size is not known
 State: TypeAlias = Any  # a nest of tensors
 ModelInputs: TypeAlias = Any  # an `ArrayLike`, or a dictionary of them by the names of inputs

@@ -1,6 +1,6 @@
 """Text to ids and back, inside TensorFlow graphs: tokenizers, vocabularies, `tf.data` pipelines.
 
-Knows no model. Loaded when it is first used, because it needs tensorflow-text.
+Independent of the models. Loaded at its first use, because it needs tensorflow-text.
 """
 
 from keras_xfmr.text.characters import sentence_markers, words_to_characters

@@ -1,4 +1,4 @@
-"""Words to the bytes that they are spelled with, as ELMo reads them (Peters et al. 2018).
+"""Words to the bytes of their characters, as ELMo reads them (Peters et al. 2018).
 
 B batch, T words, C characters of a word
 """
@@ -23,10 +23,10 @@ def words_to_characters(words: Texts, *, max_characters: int = 50) -> tf.Tensor:
         ann       259 98 111 111 260 261 261 ...
         padding     0  0   0   0   0   0   0 ...
 
-    A byte b of UTF-8 is b + 1, 259 is a word's start, 260 its end, 261 what follows it. A word of
-    more than C - 2 bytes is cut there, which may be inside a character, as in the original. Bytes
-    that are no UTF-8 stay as they are. A word such as `<S>` is no marker of a sentence; those are
-    `sentence_markers`.
+    A byte b of UTF-8 is b + 1, 259 is a word's start, 260 its end, and 261 fills the rest. A word
+    of more than C - 2 bytes is cut there, even inside a character, as in the original. Bytes that
+    are not UTF-8 are kept. A word such as `<S>` is an ordinary word, not a sentence marker (see
+    `sentence_markers`).
 
     Args:
         words: strings, ragged `[B, (T)]`, or dense `[B, T]` with empty strings as padding at the
@@ -37,7 +37,7 @@ def words_to_characters(words: Texts, *, max_characters: int = 50) -> tf.Tensor:
         int32 `[B, T, C]`; zeros behind the last word of a row.
 
     Raises:
-        ValueError: no strings of rank 2, or a `max_characters` that is too small.
+        ValueError: `words` are not strings of rank 2, or `max_characters` is too small.
 
     Example:
 
@@ -64,7 +64,7 @@ def words_to_characters(words: Texts, *, max_characters: int = 50) -> tf.Tensor:
 
 
 def sentence_markers(max_characters: int = 50) -> tuple[np.ndarray, np.ndarray]:
-    """Character ids of the words that stand for a sentence's start and end, for `models.Elmo`.
+    """Character ids of the markers of a sentence's start and end, for `models.Elmo`.
 
         start    259 257 260 261 261 ...
         end      259 258 260 261 261 ...
@@ -76,7 +76,7 @@ def sentence_markers(max_characters: int = 50) -> tuple[np.ndarray, np.ndarray]:
         Two NumPy arrays int32 `[C]`.
 
     Raises:
-        ValueError: a `max_characters` that is too small.
+        ValueError: `max_characters` is too small.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Checks of data before it meets a model."""
+"""Checks of data before a model reads it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,18 +11,18 @@ MOST_PLACES = 10**8  # of a shuffle's buffer: 2.5 GB, before the first row is re
 
 
 def check_ids(vocab_size: int, name: str = "token_ids") -> Callable[[Any], Any]:
-    """A function for `Dataset.map` that passes ids on and fails where one is not in a vocabulary.
+    """A function for `Dataset.map` that returns ids unchanged, or fails if one is out of range.
 
-    Inside a compiled step an id outside the table silently becomes another row or zeros, and the
-    loss of a label outside the classes NaN; the input pipeline runs before it, on the CPU, and can
-    say so.
+    Inside a compiled step an id outside the table silently reads another row or zeros, and a label
+    outside the classes makes the loss NaN. The input pipeline runs before that step, on the CPU,
+    and can raise an error.
 
     Args:
-        vocab_size: ids must lie in 0 .. vocab_size - 1; the number of classes, for labels.
-        name: what the message calls them.
+        vocab_size: the allowed ids are 0 .. vocab_size - 1; for labels, the number of classes.
+        name: the name of the ids in the error message.
 
     Returns:
-        A function from a tensor or a ragged one, or a nest of integer tensors, to the same.
+        A function that takes a tensor, a ragged tensor or a nest of them, and returns the same.
 
     Raises:
         ValueError: ids that are not integers.
@@ -40,7 +40,7 @@ def check_ids(vocab_size: int, name: str = "token_ids") -> Callable[[Any], Any]:
         ids = tf.convert_to_tensor(ids)
         if not ids.dtype.is_integer:
             raise ValueError(f"{name} must be integers. Received: dtype {ids.dtype.name}.")
-        values = tf.cast(ids, tf.int64)  # the size may lie beyond a smaller type
+        values = tf.cast(ids, tf.int64)  # a smaller type may not hold the size
         low, high = tf.reduce_min(values), tf.reduce_max(values)
         inside = tf.logical_and(low >= 0, high < vocab_size)
         message = tf.strings.format(
@@ -61,7 +61,7 @@ def check_ids(vocab_size: int, name: str = "token_ids") -> Callable[[Any], Any]:
 
 
 def check_shuffle_buffer(places):
-    """Refuses what is no number of rows, and more than memory is set aside for."""
+    """Refuses a value that is not a number of rows, or that needs too much memory."""
     check_int("shuffle_buffer", places, 0, MOST_PLACES)
 
 

@@ -1,8 +1,7 @@
 """Rows of ids, cut and joined.
 
-By arithmetic on where the rows stand in the flat values: TensorFlow's `tf.concat`, slices and
-`tf.ragged.boolean_mask` take hundreds of operations for it, which every graph that reads text would
-hold.
+This is arithmetic on the positions of the rows in the flat values. TensorFlow's `tf.concat`, slices
+and `tf.ragged.boolean_mask` add hundreds of operations to every graph that reads text.
 
 B batch, T length
 """
@@ -17,12 +16,12 @@ def stretches(values, begin, size):
 
 
 def take_first(rows, size):
-    """The first `size[b]` entries of row b; a row has as many at least."""
+    """The first `size[b]` entries of row b; each row has at least as many."""
     return stretches(rows.values, rows.row_starts(), size)
 
 
 def take_last(rows, size):
-    """The last `size[b]` entries of row b; a row has as many at least."""
+    """The last `size[b]` entries of row b; each row has at least as many."""
     return stretches(rows.values, rows.row_limits() - size, size)
 
 
@@ -34,10 +33,10 @@ def sizes_of_words(words):
 
 
 def owners(counts):
-    """Which row each entry of rows of `counts [B]` entries belongs to: b `counts[b]` times, int32.
+    """The row of each entry, for rows of `counts [B]` entries: b repeated `counts[b]` times, int32.
 
-    `tf.repeat`, and with it `RaggedTensor.value_rowids`, takes memory for the longest row in the
-    place of every row.
+    `tf.repeat`, and so `RaggedTensor.value_rowids`, takes as much memory for every row as for the
+    longest one.
     """
     return tf.searchsorted(tf.cumsum(counts), tf.range(tf.reduce_sum(counts)), side="right")
 
@@ -66,8 +65,8 @@ def join(*parts):
 
 
 def merge(rows, parts):
-    """Ragged `[B, (T)]`: what `parts`, ragged `[N, (t)]`, has for each of the N entries of `rows`,
-    ragged `[B, (n)]`, one after the other."""
+    """Ragged `[B, (T)]`: joins the rows of `parts`, ragged `[N, (t)]`. Row n of `parts` belongs to
+    entry n of `rows`, ragged `[B, (n)]`."""
     splits = tf.gather(parts.row_splits, rows.row_splits)
     return tf.RaggedTensor.from_row_splits(parts.values, splits, validate=False)
 

@@ -1,8 +1,8 @@
-"""Which characters BERT takes for control characters, punctuation and marks, from Unicode 8.
+"""BERT's control characters, punctuation and marks, from Unicode 8.
 
-Published BERT models were made with that version. The ranges are data of ours, because the classes
-of a regular expression change with the version of TensorFlow that serves a SavedModel.
-`unicode_8.json` is made from https://www.unicode.org/Public/8.0.0/ucd/UnicodeData.txt by
+Published BERT models were made with that version. The ranges are written out, because the classes
+of a regular expression change with the version of TensorFlow that serves a SavedModel. This command
+makes `unicode_8.json` from https://www.unicode.org/Public/8.0.0/ucd/UnicodeData.txt:
 
     python -m keras_xfmr.text.unicode_ranges UnicodeData.txt
 """
@@ -13,7 +13,7 @@ import sys
 import textwrap
 
 FILE = pathlib.Path(__file__).with_name("unicode_8.json")
-# White space that is no control character here, and the character that stands for broken text.
+# White space that is not a control character here, and the character that replaces broken text.
 KEPT, BROKEN = {0x9, 0xA, 0xD}, 0xFFFD
 ASCII_SYMBOLS = {ord(x) for x in "$+<=>^`|~"}  # punctuation to BERT, symbols to Unicode
 

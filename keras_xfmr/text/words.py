@@ -1,4 +1,4 @@
-"""Text to words, as BERT takes it apart (Devlin et al. 2019), in graph.
+"""Splits text into words as BERT does (Devlin et al. 2019), in graph.
 
 B batch, W words
 """
@@ -10,9 +10,9 @@ from keras_xfmr.text.ragged import owners, stretches
 from keras_xfmr.text.unicode_ranges import load_ranges
 
 # Written out, because the classes of a regular expression change with the version of TensorFlow
-# that a SavedModel happens to be served by.
+# that serves a SavedModel.
 CONTROL, PUNCTUATION, MARKS = map(load_ranges().get, ("control", "punctuation", "marks"))
-BLANKS = r"[\s\pZ]+"  # what divides words where no normalization is in play
+BLANKS = r"[\s\pZ]+"  # separates words where text is not normalized
 WHITE_SPACE = "9-a d a0 1680 2000-200a 2028-2029 202f 205f 3000"  # and the blank itself
 CJK = "3400-4dbf 4e00-9fff f900-faff 20000-2a6df 2a700-2b81f 2b920-2ceaf 2f800-2fa1f"
 
@@ -25,27 +25,27 @@ def _one_of(ranges):
 
 @tf.autograph.experimental.do_not_convert
 def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, compose=False):
-    """Strings `[B]` to ragged words `[B, (W)]`: BERT's normalization and first cut.
+    """Strings `[B]` to ragged words `[B, (W)]`: BERT's normalization and first split.
 
-    1. Control characters, private use and U+FFFD go; every white space is a blank. Bytes that are
-       no UTF-8 go too.
-    2. CJK ideographs stand alone.
-    3. Accents go: canonical decomposition (NFD) without nonspacing marks. It takes Hangul
-       syllables apart into letters, as in the vocabularies of published models.
-    4. Letters become lower case, one by one: no full case folding, no final sigma.
-    5. Words are what stands between blanks; each punctuation character is a word.
+    1. Removes control characters, private use, U+FFFD and bytes that are not UTF-8. Every white
+       space becomes a blank.
+    2. Makes each CJK ideograph a word.
+    3. Removes accents: canonical decomposition (NFD) without nonspacing marks. This also splits
+       Hangul syllables into letters, as in the vocabularies of published models.
+    4. Makes letters lower case, one by one: no full case folding, no final sigma.
+    5. Splits at blanks; each punctuation character is a word.
 
-    The same words as the `tokenizers` package, except for characters that TensorFlow's Unicode
-    tables do not know yet (TensorFlow 2.21): 95 capital letters of Unicode 12 and newer are not
+    The words are those of the `tokenizers` package, except for characters that TensorFlow's Unicode
+    tables do not have (TensorFlow 2.21): 95 capital letters of Unicode 12 and newer are not
     lowered, 21 letters of Unicode 13 and newer are not decomposed.
 
     Args:
         texts: strings `[B]`.
-        lowercase: whether to lower.
-        strip_accents: whether to strip accents; None does so where `lowercase` is set.
-        split_cjk: whether CJK ideographs stand alone.
-        compose: whether to compose characters (NFC) first, which tells text from different
-            sources alike. BERT does not.
+        lowercase: whether to make letters lower case.
+        strip_accents: whether to remove accents; None means the value of `lowercase`.
+        split_cjk: whether each CJK ideograph is a word.
+        compose: whether to compose characters (NFC) first, so that different encodings of one
+            character are equal. BERT does not.
 
     Example:
 
@@ -64,19 +64,18 @@ def split_words(texts, *, lowercase=False, strip_accents=None, split_cjk=True, c
 
 @tf.autograph.experimental.do_not_convert
 def split_words_with_offsets(texts, **config):
-    """`split_words`, and where in the texts the words stand.
+    """`split_words`, and the positions of the words in the texts.
 
-    Characters are normalized one by one, so that it is known what each became. Nonspacing marks
-    that were stripped belong to the letter before them.
+    Characters are normalized one by one, so that the source of each one is known. Nonspacing marks
+    that were removed belong to the letter before them.
 
     Args:
         texts: strings `[B]`.
-        **config: of `split_words`, except `compose`, which is about several characters.
+        **config: arguments of `split_words`, except `compose`, which joins several characters.
 
     Returns:
-        The words, ragged `[B, (W)]`; for each byte of the words, one after the other, where the
-        character that it was made of starts, and where it ends, in bytes of the text: two int64
-        ragged tensors `[B, (W), (bytes)]`.
+        The words, ragged `[B, (W)]`; for each byte of the words, the start and the end of its
+        source character, in bytes of the text: two int64 ragged tensors `[B, (W), (bytes)]`.
 
     Example:
 
@@ -113,7 +112,7 @@ SPLITS = ("bert", "whitespace", "characters")
 
 
 def as_utf8(texts):
-    """The texts with U+FFFD in the place of bytes that are no UTF-8, as most decoders read them.
+    """The texts with U+FFFD instead of bytes that are not UTF-8, as most decoders read them.
 
     TensorFlow's operations count such bytes in different ways.
     """
@@ -122,19 +121,19 @@ def as_utf8(texts):
 
 @tf.autograph.experimental.do_not_convert
 def cut_words(texts, split="bert", *, split_cjk=True):
-    """The words of raw texts as they are spelled there, and where they stand.
+    """The words of raw texts, in their original spelling, with their positions.
 
     Args:
         texts: strings `[B]`.
-        split: `"bert"`, the first cut of `split_words`: at white space, and each punctuation
-            character alone; `"whitespace"`, at white space; `"characters"`, each character that is
-            no white space.
-        split_cjk: for `"bert"`, whether CJK ideographs stand alone.
+        split: `"bert"`, as `split_words`: at white space, and each punctuation character is a
+            word; `"whitespace"`, at white space; `"characters"`, each character except white
+            space.
+        split_cjk: for `"bert"`, whether each CJK ideograph is a word.
 
     Returns:
-        The words, ragged strings `[B, (W)]`, and where they start and end, two ragged int32
-        tensors `[B, (W)]`: Unicode characters of the text, the end exclusive. A byte that is no
-        UTF-8 counts as the character U+FFFD.
+        The words, ragged strings `[B, (W)]`, and their starts and ends, two ragged int32 tensors
+        `[B, (W)]`, in Unicode characters of the text, the end exclusive. A byte that is not UTF-8
+        counts as the character U+FFFD.
 
     Example:
 
@@ -153,7 +152,7 @@ def cut_words(texts, split="bert", *, split_cjk=True):
         behinds = words.with_values(tf.gather(behinds.flat_values, last))
         begins = words.with_values(tf.gather(begins.flat_values, first))
     elif split == "whitespace":
-        # The operation ends a text at NUL: another byte that is no blank stands for it.
+        # The operation ends a text at NUL, so NUL is replaced by another byte that is no blank.
         without = tf.strings.regex_replace(texts, r"\x00", "\x01")
         _, begins, behinds = tf_text.regex_split_with_offsets(without, BLANKS)
     else:
@@ -167,7 +166,7 @@ def cut_words(texts, split="bert", *, split_cjk=True):
         behinds = begins.with_values(begins.values + sizes)
     characters, places = tf.strings.unicode_split_with_offsets(texts, "UTF-8")
     starts, ends = _as_characters(texts, places, begins, behinds)
-    # Joined from characters: to cut each word from its text would copy the text for each.
+    # Joined from characters: `substr` would copy the whole text for each word.
     begin = tf.gather(characters.row_starts(), owners(starts.row_lengths()))
     sizes = tf.cast(ends.values - starts.values, tf.int64)
     spelled = stretches(characters.values, begin + tf.cast(starts.values, tf.int64), sizes)
@@ -217,7 +216,8 @@ def _normalize(texts, *, lowercase=False, strip_accents=None, split_cjk=True, co
 
 
 def _lower(texts):
-    # The op lowers by the rules of the machine's language and of the word's end. ASCII first, so
-    # that I is i on a Turkish machine too; a sigma before it could become a final one.
+    # The op follows the rules of the machine's language and of the end of a word. So ASCII comes
+    # first, because I becomes another letter on a Turkish machine, and then capital sigma, which
+    # could become a final sigma.
     texts = tf.strings.regex_replace(tf.strings.lower(texts), "\u03a3", "\u03c3")
     return tf.strings.lower(texts, encoding="utf-8")

@@ -150,7 +150,7 @@ def test_plain_tokens_of_a_published_folder_are_found(kinds, tmp_path):
         ("byte_pair", ["<|endoftext|>"], "that are not special"),
         ("byte_pair", ["ÿ"], "no piece with other bytes"),
         ("sentence_piece", ["a b"], "without white space"),
-        ("sentence_piece", ["<unk>"], "no pieces of the model"),
+        ("sentence_piece", ["<unk>"], "the model does not have"),
     ],
 )
 def test_what_cannot_be_found_is_refused(kind, tokens, expected, kinds):

@@ -48,7 +48,7 @@ def test_a_size_that_is_none_is_an_error(learn):
 
 def test_characters_that_are_all_too_rare_are_an_error():
     lines = tf.data.Dataset.from_tensor_slices(["a text"])
-    with pytest.raises(ValueError, match="stands at least 3 times.*Received: min_count=3"):
+    with pytest.raises(ValueError, match="occurs at least 3 times.*Received: min_count=3"):
         text.learn_characters(lines, min_count=3)
 
 

@@ -1,4 +1,4 @@
-"""Weights with which small batches are together one large batch."""
+"""Weights that make several small batches equal to one large batch."""
 
 import tensorflow as tf
 
@@ -6,35 +6,35 @@ from keras_xfmr.common.checks import check_int
 
 
 def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data.Dataset:
-    """Gives labels the weights with which `steps` batches have the gradient of one large batch.
+    """Adds sample weights, so that `steps` batches have the gradient of one large batch.
 
-    Keras' `gradient_accumulation_steps=k` averages the gradients of k batches. A loss that is a
-    mean over the tokens of its own batch then counts a token by how many stand beside it. Here a
-    token of the batches 1 .. k has the weight
+    Keras' `gradient_accumulation_steps=k` averages the gradients of k batches. If the loss is a
+    mean over the tokens of its batch, a token counts more in a batch with few tokens. Here a token
+    of the batches 1 .. k has the weight
 
         w_i k / sum_j w_j,  j over the tokens of all k batches,
 
-    so that with losses that are sums, the average over k batches is the mean over all their tokens.
-    The weights w are those of the data set, or 1. The tokens whose label is `pad_id` have none.
+    so with losses that are sums, the average over k batches is the mean over all their tokens. The
+    weights w are those of the data set, or 1. Tokens with the label `pad_id` have weight 0.
 
-    Where the last batches of an epoch are fewer than k, copies of the last one follow them, with
-    weights of 0: the next epoch begins with an update of its own. k batches are held in memory.
+    If fewer than k batches are left at the end of an epoch, copies of the last one with weight 0
+    are added, so that no update spans two epochs. k batches are in memory.
 
     Args:
         data: a `tf.data.Dataset` of `(inputs, labels)` or `(inputs, labels, weights)`; labels and
-            weights are tensors, or dictionaries or tuples of them alike.
-        steps: k, as `gradient_accumulation_steps` of the optimizer. For validation data 1, because
+            weights are tensors, or dictionaries or tuples of the same structure.
+        steps: k, the `gradient_accumulation_steps` of the optimizer. For validation data 1, because
             the loss is a sum there too.
-        pad_id: the label that is left out; -1 where labels are classes; for named labels perhaps a
-            dictionary of them.
+        pad_id: the label that is left out; -1 if labels are classes; for named labels it may be a
+            dictionary of integers.
 
     Returns:
         A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy of
-        several replicas Keras accumulates no gradients; there only `steps=1` is of use.
+        several replicas Keras accumulates no gradients; use only `steps=1` there.
 
     Raises:
-        ValueError: `steps` below 1; elements that have no labels, or labels without a `pad_id`; a
-            `pad_id` that is no integer; weights with more axes than the labels.
+        ValueError: `steps` below 1; elements without labels, or labels without a `pad_id`; a
+            `pad_id` that is not an integer; weights with more axes than the labels.
 
     Example::
 
@@ -84,7 +84,7 @@ def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data
 
 
 def _pad_ids(pad_id, labels):
-    """`pad_id` for each of the labels."""
+    """The `pad_id` of each label."""
     if not isinstance(pad_id, dict):
         pad_id = check_int("pad_id", pad_id)
         return tf.nest.map_structure(lambda _: pad_id, labels)
@@ -100,14 +100,14 @@ def _pad_ids(pad_id, labels):
 
 
 def _inside(labels, pad):
-    """1.0 for each label that is not `pad`, which the labels' type may be too small for."""
+    """1.0 for each label that is not `pad`; the type of the labels may be too small for `pad`."""
     if labels.dtype.is_integer:
         labels = tf.cast(labels, tf.int64)
     return tf.cast(tf.not_equal(labels, tf.cast(pad, labels.dtype)), tf.float32)
 
 
 def _product(ones, weight):
-    """The weights of labels `[B, T]`, where `weight` has fewer axes, or one more of size 1."""
+    """The weights of labels `[B, T]`; `weight` may have fewer axes, or one more of size 1."""
     weight = tf.cast(weight, tf.float32)
     if weight.shape.rank == ones.shape.rank + 1 and weight.shape[-1] == 1:
         weight = weight[..., 0]

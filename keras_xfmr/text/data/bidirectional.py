@@ -1,4 +1,4 @@
-"""From text files to batches for two language models, one in each direction, streaming.
+"""Text files to batches for two language models, one in each direction, streaming.
 
 B batch, T block length, C characters of a word
 """
@@ -11,7 +11,7 @@ from keras_xfmr.text.characters import LEAST, sentence_markers, words_to_charact
 from keras_xfmr.text.data.block_dataset import BlockDataset
 from keras_xfmr.text.tokenizers.words import WordTokenizer
 
-# What stands for the markers in the streams of words. No word is equal to it: lines are UTF-8.
+# The markers in the streams of words. No word is equal to them, because lines are UTF-8.
 START, END = b"\xff<", b"\xff>"
 OPENING, CLOSING = (START, END), (END, START)  # of a sentence, forward and backward
 NOTHING = ""
@@ -21,7 +21,7 @@ IGNORED = -1
 class BidirectionalLanguageModelDataset(BlockDataset):
     """A `tf.data` pipeline from text files to batches for `models.ElmoLanguageModel`.
 
-    Each line is a sentence. Its words are in two streams, in the second one the last word first:
+    Each line is a sentence. Its words go to two streams, in reverse order in the second one:
 
         forward     start the dog barks end start ...
         backward    end barks dog the start end ...
@@ -33,38 +33,38 @@ class BidirectionalLanguageModelDataset(BlockDataset):
     An element is `(inputs, labels)`, int32:
 
     - inputs: `character_ids` and `reverse_character_ids`, `[B, T, C]`, of the forward and the
-      backward stream, as `words_to_characters` has them, also of words outside the vocabulary;
-      with `characters=False` `token_ids` and `reverse_token_ids`, `[B, T]`;
+      backward stream, in the format of `words_to_characters`, also for words outside the
+      vocabulary; with `characters=False` `token_ids` and `reverse_token_ids`, `[B, T]`;
     - labels: `forward` and `backward`, `[B, T]`: the id of the next word of the stream, for the
-      last one the first of the next block, and -1 where there is nothing to predict: padding, and
-      where the next sentence begins.
+      last word of a block the first of the next block; -1 for padding and where the next word
+      begins a new sentence.
 
     In an epoch each word is a label once in each direction; so is each end marker forward, and each
     start marker backward. The last block is filled with padding, and the last batch with rows of
-    it. A word such as `<S>` is a word, not a marker.
+    padding. A word such as `<S>` is a word, not a marker.
 
-    With `contiguous=True`, for models that keep a state, row r of a batch goes on in row r of the
-    next, in both directions. Each sentence goes to the row that has the fewest words waiting, and
-    the order is that of the files. Rows that end before others are filled.
+    With `contiguous=True`, for models that keep a state, row r of a batch continues in row r of the
+    next, in both directions. Each sentence goes to the row with the fewest waiting words, in the
+    order of the files. Rows that end before others are filled with padding.
 
     A line of more than 32 KiB is several sentences; blank lines and headings are left out.
 
     Args:
         files: text files, as `Documents` reads them.
-        tokenizer: a `WordTokenizer`. It divides lines into words, and its ids are the labels.
+        tokenizer: a `WordTokenizer`. It splits lines into words, and its ids are the labels.
         block_length: T.
         batch_size: B, the rows of all workers together.
-        characters: whether inputs are characters, not ids.
+        characters: whether inputs are characters instead of ids.
         max_characters: C, at least 3.
-        contiguous: whether rows go on in the next batch.
-        shuffle_buffer: blocks to shuffle among, at most 10^8; 0 keeps the order of the files. None
-            for 10,000, and 0 where `contiguous`.
+        contiguous: whether rows continue in the next batch.
+        shuffle_buffer: number of blocks in the shuffle buffer, at most 10^8; 0 keeps the order of
+            the files. None means 10,000, and 0 if `contiguous`.
         seed: an integer in 0 .. 2^31 - 1.
-        heading, on_bad_line: as `Documents` takes them.
+        heading, on_bad_line: as in `Documents`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, files that `Documents` refuses.
+        ValueError: invalid arguments, files that `Documents` refuses.
         tf.errors.InvalidArgumentError: from the iterator, a line that is bad.
 
     Example::
@@ -138,14 +138,14 @@ class BidirectionalLanguageModelDataset(BlockDataset):
         return inputs, {"forward": labels[:, :, 0], "backward": labels[:, :, 1]}
 
     def _ids(self, words):
-        """Ids of words and markers; `pad_id` where there is nothing."""
+        """Ids of words and markers; `pad_id` at empty positions."""
         ids = self._tokenizer.words_to_ids(words)
         for word, name in ((START, "start_id"), (END, "end_id"), (NOTHING, "pad_id")):
             ids = tf.where(tf.equal(words, word), getattr(self._tokenizer, name), ids)
         return ids
 
     def _character_ids(self, words):
-        """Character ids `[B, T, C]` of words and markers `[B, T]`; 0 where there is nothing."""
+        """Character ids `[B, T, C]` of words and markers `[B, T]`; 0 at empty positions."""
         ids = words_to_characters(words, max_characters=self._max_characters)
         for word, marker in zip((START, END), sentence_markers(self._max_characters)):
             ids = tf.where(tf.equal(words, word)[:, :, None], marker, ids)

@@ -1,4 +1,4 @@
-"""From text files to batches of blocks, streaming.
+"""Text files to batches of blocks, streaming.
 
 B batch, T block length, `...` the axes of a token
 """
@@ -26,13 +26,12 @@ class BlockDataset(Epochs):
     b at most B, to an element.
 
     Args:
-        files: text files, as `Documents` reads them.
-        start, end: the tokens around a document, as `Blocks` takes them.
-        nothing: what `Blocks` puts behind a row's end.
-        block_length, batch_size, contiguous, shuffle_buffer, seed: as `LanguageModelDataset` takes
-            them.
-        separator: what stands between the segments of a document.
-        parts: parts of a document, after which it is another one; None for no such division.
+        files: text files, as in `Documents`.
+        start, end: the tokens around a document, as in `Blocks`.
+        nothing: the token after the end of a row, as in `Blocks`.
+        block_length, batch_size, contiguous, shuffle_buffer, seed: as in `LanguageModelDataset`.
+        separator: text between the segments of a document.
+        parts: number of parts after which a new document begins; None for no limit.
         **reading: arguments of `Documents`.
     """
 
@@ -60,7 +59,7 @@ class BlockDataset(Epochs):
         check_seed(seed)
         if contiguous and shuffle_buffer:
             raise ValueError(
-                "`contiguous` rows cannot be shuffled, because they go on in the next batch. "
+                "`contiguous` rows cannot be shuffled, because they continue in the next batch. "
                 f"Received: shuffle_buffer={shuffle_buffer}. Shuffle the documents of the files."
             )
         self._documents = Documents(files, sentence_split=False, halve=False, **reading)
@@ -78,17 +77,17 @@ class BlockDataset(Epochs):
         """Strings `[N]` to ragged tokens `[N, (T), ...]`, without start and end."""
         raise NotImplementedError
 
-    # ---- what a run knows about its data
+    # ---- counts
 
     @property
     def skipped(self) -> dict[str, int]:
-        """What the last iteration left out: blank, heading and bad lines, parts of documents
-        without a token."""
+        """Counts of what the last iteration left out: blank, heading and bad lines, parts of
+        documents without a token."""
         return {**self._documents.skipped, "empty": int(self._empty.numpy())}
 
     @property
     def bytes(self) -> int:
-        """Bytes of the texts that the last iteration read, for a loss per byte of them."""
+        """Bytes of the texts that the last iteration read, for a loss per byte."""
         return int(self._bytes.numpy())
 
     # ---- the pipeline
@@ -109,7 +108,7 @@ class BlockDataset(Epochs):
             return windows
         windows = windows.map(lambda window: window[0])
         if self._shuffle_buffer:
-            # Local to this data set's graph: otherwise a global seed would enter the order.
+            # Local to this data set's graph: otherwise a global seed would change the order.
             tf.random.set_seed(1)
             seed = tf.random.fold_in(tf.constant([self._seed, 0], tf.int64), epoch)
             seed = tf.random.split(seed, 1)[0, 0]  # not its first half, the same in each epoch
@@ -117,26 +116,26 @@ class BlockDataset(Epochs):
         return windows.batch(self._batch_size)
 
     def _mark(self, state, chunk):
-        """Adds which parts begin a document; the state is the last part's document, and its number
-        in it."""
+        """Adds which parts begin a document; the state is the document of the last part, and the
+        number of that part in it."""
         (last, number), (segments, document) = state, chunk
         place = tf.range(tf.size(document, tf.int64))
         before = tf.concat([[last], document[:-1]], axis=0)
         first = tf.not_equal(document, before)
         run = tf.cumsum(tf.cast(first, tf.int32))
-        # Where the run that a part is in begins: before this chunk for the first, if it goes on.
+        # The begin of the run of each part; the first run may have begun before this chunk.
         begins = tf.concat([[-number - 1], tf.where(first)[:, 0]], axis=0)
         numbers = place - tf.gather(begins, run)
         state = [
             tf.concat([[old], new], axis=0)[-1]
             for old, new in ((last, document), (number, numbers))
         ]
-        if self._parts is not None:  # as if they were several
+        if self._parts is not None:  # a long document becomes several
             document = document * 2**31 + numbers // self._parts
         return tuple(state), (segments, document, first)
 
     def _tokenize(self, segments, document, first):
-        """The texts of parts of documents to tokens, as `Blocks.windows` takes them."""
+        """The texts of parts of documents to tokens, for `Blocks.windows`."""
         texts = tf.strings.reduce_join(segments, axis=1, separator=self._separator)
         texts = tf.where(first, "", self._separator) + texts
         self._bytes.assign_add(tf.reduce_sum(tf.cast(tf.strings.length(texts), tf.int64)))
@@ -146,7 +145,7 @@ class BlockDataset(Epochs):
         return tokens.values, *rows_where(counts > 0, counts, document)
 
     def _full(self, windows, shard):
-        """The shard of windows `[b, T + 1, ...]`, filled up; counts those that are no padding."""
+        """The shard of windows `[b, T + 1, ...]`, filled up; counts those that are not padding."""
         windows = shard.take(windows, self._nothing)
         windows = tf.ensure_shape(windows, [shard.size, self._length + 1, *windows.shape[2:]])
         # The first token of a row's last block is the last one of the block before.

@@ -1,6 +1,6 @@
 """Documents of any length to blocks of one length, streaming.
 
-R rows that are filled side by side, T length of a block, N parts of documents, `...` the axes of a
+R rows that are filled in parallel, T length of a block, N parts of documents, `...` the axes of a
 token
 """
 
@@ -8,42 +8,42 @@ import tensorflow as tf
 
 from keras_xfmr.text.ragged import stretches
 
-NOTHING = -1  # where a window has no id
+NOTHING = -1  # an empty position of a window
 
 
 class Blocks:
-    """Deals documents out to R rows, each one stream of tokens, and cuts the streams into blocks.
+    """Distributes documents to R rows, each a stream of tokens, and cuts the streams into blocks.
 
-    A row's stream is start, document, end, start, document, end, ...; where start and end are one
-    token, that is written once. A document goes to the row that has the fewest tokens waiting.
+    A row's stream is start, document, end, start, document, end, ...; if start and end are one
+    token, it is written once. A document goes to the row with the fewest waiting tokens.
 
-    A token is an integer, a string, or a list of such, of several streams that are dealt alike.
+    A token is an integer, a string, or a list of them for several streams with the same places.
 
     Args:
         rows: R.
         length: T.
         start, end: the tokens.
-        nothing: what follows a row's end, of the same kind as what a token is made of.
+        nothing: the value after the end of a row, of the type of a token.
     """
 
     def __init__(self, rows, length, *, start, end, nothing=NOTHING):
         self._rows, self._length, self._nothing = rows, length, nothing
-        # What a part of a document begins with: nothing where it goes on, the start token as the
-        # first in its row, the end of the document before and the start token after another.
+        # The tokens before a part of a document: none if the document continues, the start token
+        # if it is the first in its row, else the end of the document before and the start token.
         self._openings = [start, end, start]
         self._opening_begins = [0, 0, 1]
         self._opening_sizes = [0, 1, 1 if start == end else 2]
 
     def windows(self, chunks):
-        """`tf.data.Dataset` of windows `[R, T + 1, ...]`; what follows a row's end is `nothing`.
+        """`tf.data.Dataset` of windows `[R, T + 1, ...]`, with `nothing` after the end of a row.
 
-        The last token of a window is the first of the next in its row, which goes on there.
+        The last token of a window is the first one of the next window of its row.
 
         Args:
-            chunks: data set of (tokens of N parts of documents, one after the other; int64 `[N]`
-                numbers of tokens, none 0; int64 `[N]` numbers of the documents, from 0).
+            chunks: data set of (tokens of N parts of documents, concatenated; int64 `[N]` counts of
+                tokens, at least 1; int64 `[N]` numbers of the documents, from 0).
         """
-        counts = tf.where([False])[:, 0]  # none, but of a length that `scan` takes for unknown
+        counts = tf.where([False])[:, 0]  # empty, but of unknown length for `scan`
         tokens = tf.gather(self._openings, counts)
         nothing = (tokens, counts, counts)
         chunks = chunks.map(lambda *chunk: (*chunk, False))
@@ -53,10 +53,10 @@ class Blocks:
         return chunks.scan(state, self._deal).unbatch()
 
     def _deal(self, state, chunk):
-        """Adds a chunk to the rows, and takes off the blocks that are full; all at the end.
+        """Adds a chunk to the rows, and removes the full blocks; at the end, all blocks.
 
-        The state has the rows' tokens, one row after the other, how many each has, and the row and
-        the number of the document that the next part may go on with. A row that has begun is never
+        The state has the tokens of the rows, concatenated, the count of each row, and the row and
+        the number of the document that the next part may continue. A row that has begun is never
         empty: it keeps the last token of its last block.
         """
         (held, sizes, row, last), (tokens, counts, document, end) = state, chunk
@@ -67,14 +67,14 @@ class Blocks:
         held_size = tf.shape(held)[0]
         opening_begins = tf.gather(self._opening_begins, opening) + held_size
         counts_before = tf.cumsum(counts, exclusive=True)
-        behind = held_size + len(self._openings)  # where the tokens are
+        behind = held_size + len(self._openings)  # the first of the new tokens
         begins = tf.stack(
             [tf.cast(opening_begins, tf.int64), counts_before + tf.cast(behind, tf.int64)], axis=1
         )
         lengths = tf.stack(
             [tf.cast(tf.gather(self._opening_sizes, opening), tf.int64), counts], axis=1
         )
-        # What each row has: what it had, what comes, and its end.
+        # The tokens of each row: the old ones, the new ones, and its end.
         every = tf.range(self._rows, dtype=tf.int64)
         owner = tf.concat(
             [every, tf.reshape(tf.stack([place, place], axis=1), [-1]), every], axis=0
@@ -92,7 +92,7 @@ class Blocks:
         return (rest, sizes, row, document[-1]), windows
 
     def _cut(self, values, sizes, end):
-        """The rest of the rows and its sizes, and the windows `[n, R, T + 1, ...]`."""
+        """The rest of the rows, the sizes of the rest, and the windows `[n, R, T + 1, ...]`."""
         length = self._length
         full = tf.maximum(tf.reduce_min(sizes - 1), 0) // length
         last = -(-tf.maximum(tf.reduce_max(sizes - 1), 0) // length)
@@ -110,7 +110,7 @@ class Blocks:
         return rest, sizes - taken, windows
 
     def _places(self, sizes, row, counts, first):
-        """Where the parts go: int64 `[N]` rows, int32 `[N]` kinds of openings, the last row."""
+        """Places of the parts: int64 `[N]` rows, int32 `[N]` kinds of openings, the last row."""
         if self._rows == 1:
             begins = tf.cast(first, tf.int32)
             virgin = tf.equal(sizes[0] + tf.cumsum(counts, exclusive=True), 0)

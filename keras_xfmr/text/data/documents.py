@@ -14,13 +14,13 @@ from keras_xfmr.text.data.streaming import (
 )
 from keras_xfmr.text.ragged import owners
 
-LINES = 2048  # lines that are read by one call
+LINES = 2048  # lines that one call reads
 FILES = 64  # files that take turns; each has a buffer of `streaming.BLOCK`
-PART = 32 * 1024  # bytes of text after which a document goes on as another part
-WORDS = 256  # of a segment, in a line of more than a part
+PART = 32 * 1024  # bytes of text after which a new part of a document begins
+WORDS = 256  # words of a segment, if a line is longer than a part
 REASONS = ("blank", "heading", "utf8")
 
-# The sign after which a sentence ends, but not after a single capital: "J. Smith". What follows
+# A sentence ends after this sign, but not after a single capital: "J. Smith". The text after it
 # begins like a sentence; Chinese and Japanese stops need no space.
 ENDS = r"""(\P{Lu}[.!?…]+["'”’»)\]]*)[ \t\f\r]+(["'“‘«(\[]*[\p{Lu}\p{Lo}\p{N}])"""
 WIDE_ENDS = r"([。！？]+[”’」』）]*)"
@@ -29,37 +29,37 @@ WIDE_ENDS = r"([。！？]+[”’」』）]*)"
 class Documents:
     """Text files as a stream of documents, each a sequence of segments (sentences or lines).
 
-    A file's end is a document's end. Within a file documents are divided by blank lines or, with
-    `heading="wikitext"`, by lines of the form ` = Title = `; lines like ` = = Section = = ` are
-    then left out, and blank ones mean nothing.
+    A document ends at the end of its file. Within a file blank lines separate documents or, with
+    `heading="wikitext"`, lines of the form ` = Title = `; lines like ` = = Section = = ` are then
+    left out, and blank lines have no meaning.
 
-    A document longer than 32 KiB comes in parts of about that size, and a line longer than that in
-    segments of at most 256 words, so that memory is bounded by the longest line; each part knows
-    its document's number.
+    A document of more than 32 KiB is returned in parts of about that size, and a longer line in
+    segments of at most 256 words, so that memory is bounded by the longest line. Each part has the
+    number of its document.
 
     Args:
-        files: a text file or several, UTF-8, plain or packed by gzip, or patterns such as
-            `"corpus/*.txt"`, whose files are taken in the order of their names. A packed file is
-            unpacked once before, to see that it is whole: 5 s for a GB of text. A byte order mark
-            and CRLF are taken off. A carriage return inside a line is refused where a file's first
-            MiB has one; later ones are dropped by TensorFlow's reader.
+        files: a text file or several, UTF-8, plain or gzip, or patterns such as `"corpus/*.txt"`,
+            whose files are read in the order of their names. A gzip file is first unpacked once to
+            check that it is complete: 5 s for a GB of text. A byte order mark and CRLF are removed.
+            A carriage return inside a line is refused in the first MiB of a file; TensorFlow's
+            reader removes later ones.
         heading: None or `"wikitext"`.
-        sentence_split: whether a line is cut into sentences: after `.`, `!`, `?` and what closes
-            quotes or brackets, where a blank and a capital, a digit or a letter of a script
-            without capitals follow; after `。`, `！` and `？` always. Abbreviations ("Mr. Smith")
-            end a sentence too. A line that is one sentence stays as it is; with False each line
-            is a segment.
+        sentence_split: whether a line is split into sentences: after `.`, `!`, `?` and closing
+            quotes or brackets, if a blank and a capital, a digit or a letter of a script without
+            capitals follow; after `。`, `！` and `？` always. Abbreviations ("Mr. Smith") end a
+            sentence too. A line with one sentence does not change. With False each line is a
+            segment.
         line_documents: whether each line is a document (reviews, tweets).
-        halve: whether a line that is a document of a single sentence is cut after its middle word,
-            so that there is a sentence and a next one.
-        on_bad_line: `"raise"` stops with file and line where a line is not UTF-8 or has a NUL
+        halve: whether a line that is a document of a single sentence is split after its middle
+            word, so that it has a next sentence.
+        on_bad_line: `"raise"` stops with file and line if a line is not UTF-8 or has a NUL
             character; `"skip"` leaves it out and counts it in `skipped`, under `utf8`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, a file without text, in UTF-16, packed by something
-            else than gzip, damaged, or with lines ended by `\\r`.
-        tf.errors.InvalidArgumentError: from the iterator, a line that is bad.
+        ValueError: invalid arguments, a file without text, in UTF-16, compressed in another format
+            than gzip, damaged, or with `\\r` as line ends.
+        tf.errors.InvalidArgumentError: from the iterator, a bad line.
 
     Example::
 
@@ -109,9 +109,10 @@ class Documents:
 
     @tf.autograph.experimental.do_not_convert
     def sentences(self) -> tf.data.Dataset:
-        """`tf.data.Dataset` of the segments alone, to learn a vocabulary from.
+        """`tf.data.Dataset` of the segments, to learn a vocabulary from.
 
-        Files take turns, 64 at a time, so that a long one does not keep the next out of a sample.
+        Files take turns, 64 at a time, so that a sample has lines of all files, also after a long
+        one.
         """
 
         def segments(_):
@@ -133,8 +134,8 @@ class Documents:
         return chunks.enumerate().map(number)
 
     def _segments(self, file, numbers, lines):
-        """A chunk's segments, for each how many documents began in the chunk up to it, and how
-        many began in all."""
+        """A chunk's segments, for each the number of documents that began in the chunk up to it,
+        and the number that began in all."""
         lines = tf.strings.strip(strip_lines(lines))
         blank = is_blank(lines)
         heading = tf.zeros_like(blank)
@@ -175,8 +176,8 @@ class Documents:
 def _mark_ends(lines):
     """Strings `[B]` with a line feed between their sentences."""
     cut = lines
-    # A match takes the next sentence's first letter with it, which may be all of that sentence.
-    # What is passed over for it is found the second time.
+    # A match includes the first letter of the next sentence, which may be the whole sentence. So
+    # the search runs twice: the second one finds the ends that the first one passed.
     for _ in range(2):
         cut = tf.strings.regex_replace(cut, ENDS, "\\1\n\\2")
     cut = tf.strings.regex_replace(cut, WIDE_ENDS, "\\1\n")
@@ -185,7 +186,7 @@ def _mark_ends(lines):
 
 
 def _mark_words(lines):
-    """Strings `[B]`, those of more than `PART` bytes with a line feed after each `WORDS` words."""
+    """Strings `[B]`; those of more than `PART` bytes get a line feed after each `WORDS` words."""
     long = tf.strings.length(lines) > PART
     words = tf.strings.regex_replace(
         tf.where(long, lines, ""), rf"((?:[^\s]+[ \t\f\r]+){{{WORDS}}})", "\\1\n"
@@ -194,7 +195,7 @@ def _mark_words(lines):
 
 
 def _mark_middle(lines):
-    """Strings `[B]` with a line feed after the middle one of their words, if they have two."""
+    """Strings `[B]` with a line feed after their middle word, if they have two or more words."""
     words = tf.strings.split(lines)
     count = words.row_lengths()
     place = tf.ragged.range(count).flat_values
@@ -204,7 +205,7 @@ def _mark_middle(lines):
 
 
 def _group(state, chunk):
-    """Joins a chunk's segments to parts; the last part waits for what the next chunk brings."""
+    """Joins a chunk's segments to parts; the last part waits for the next chunk."""
     (held, held_document, count), (segments, document, begun, end) = state, chunk
     document = tf.concat([tf.fill(tf.shape(held), held_document), count + document], axis=0)
     segments = tf.concat([held, segments], axis=0)
@@ -220,7 +221,7 @@ def _group(state, chunk):
 
 
 def _first_of_runs(*values):
-    """For each entry of `[n]` the index at which the run of equal values around it begins."""
+    """For each entry of `[n]` the first index of its run of equal values."""
     changes = tf.reduce_any([tf.not_equal(v[1:], v[:-1]) for v in values], axis=0)
     changes = tf.concat([tf.ones_like(values[0][:1], tf.bool), changes], axis=0)
     return tf.gather(tf.where(changes)[:, 0], tf.cumsum(tf.cast(changes, tf.int64)) - 1)

@@ -1,4 +1,4 @@
-"""Epochs of batches that a run can take up again, whole or in shards."""
+"""Epochs of batches that a run can resume, whole or in shards."""
 
 import functools
 
@@ -10,12 +10,12 @@ from keras_xfmr.text.data.streaming import untuned
 
 
 class Epochs:
-    """A pipeline of batches, each iteration of which is the epoch after that of the one before.
+    """A pipeline of batches; each iteration is the next epoch.
 
     A subclass defines `_make_batches`, `_fill` and `_reset`, and counts its rows in `_rows`.
 
     Args:
-        batch_size: rows of a batch, of all shards together.
+        batch_size: rows of a batch, of all shards in sum.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -25,34 +25,33 @@ class Epochs:
             self._position = tf.Variable([0, 0], dtype=tf.int64, trainable=False)
             self._rows = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    # ---- of a subclass
+    # ---- defined by subclasses
 
     def _make_batches(self, epoch):
-        """The batches of an epoch before `_fill`, inside a graph. The last one may be smaller."""
+        """The batches of an epoch, before `_fill`, inside a graph. The last one may be smaller."""
         raise NotImplementedError
 
     def _fill(self, batch, shard):
-        """A shard of a batch at its full size, as `fit` takes it. Adds its rows to `_rows`."""
+        """A shard of a batch at its full size, for `fit`. Adds its rows to `_rows`."""
         raise NotImplementedError
 
     def _reset(self):
-        """Sets a subclass's own counts to 0; an operation inside a graph."""
+        """Sets the counts of a subclass to 0; an operation inside a graph."""
         raise NotImplementedError
 
-    # ---- of all
+    # ---- common to all
 
     @property
     def rows(self) -> int:
-        """Rows that the last iteration gave, of its shard: pairs, or instances. The rows that fill
-        up a batch are not counted."""
+        """Number of rows (pairs or instances) of the last iteration, of its shard. Rows of padding
+        do not count."""
         return int(self._rows.numpy())
 
     def seek(self, epoch: int, batch: int = 0) -> None:
         """Makes the next iteration start at this batch of this epoch, both counted from 0.
 
-        The batches before it are made and dropped, because only the lengths of their texts tell
-        where it begins. That takes as long as the pipeline takes for them, a small part of what the
-        training took.
+        The batches before it are made and dropped, because its beginning depends on the lengths of
+        all texts before. This takes a small part of the time of the training.
         """
         check_int("epoch", epoch, 0)
         check_int("batch", batch, 0)
@@ -65,36 +64,35 @@ class Epochs:
         """The `tf.data.Dataset`; each iteration is the next epoch, or the one that `seek` named.
 
         With `shard=(index, count)` each of `count` workers has an equal, contiguous part of the
-        rows of every batch; `batch_size` is the number of rows of all of them. They then train on
-        exactly the batches of one worker, in the same order, and each has the same number of steps
-        of the same shapes. Rows that go on in the next batch do so in the same worker.
+        rows of every batch; `batch_size` is the number of rows of all workers. They train on
+        exactly the batches of one worker, in the same order, and all have the same number of steps
+        of the same shapes. Rows that continue in the next batch stay on the same worker.
 
-        Every worker reads and tokenizes the whole text, because lengths decide what is in a batch;
-        only padding, ids of characters and labels are made for its own rows alone. So a shard gives
-        about as many lines a second as the whole. Where training takes more of them, `epochs` and
-        the `tf.data` service share the work out. `skipped`, and `bytes` where there is one, count
-        the whole text.
+        Every worker reads and tokenizes the whole text, because lengths decide which rows are in a
+        batch; padding, ids of characters and labels are only made for its own rows. So a shard is
+        about as fast as the whole data set, in lines a second. If training is faster than that,
+        share the work with `epochs` and the `tf.data` service. `skipped` and `bytes` count the
+        whole text.
 
-        `fit` inside a strategy's scope needs no shard: the data set's policy is
-        `AutoShardPolicy.DATA`, by which `tf.distribute` gives each worker the same part of the
+        `fit` inside a strategy's scope needs no shard: the data set has the policy
+        `AutoShardPolicy.DATA`, with which `tf.distribute` gives each worker the same part of the
         rows. There `rows` counts those of all workers. `training.BackupAndRestore(data=...)` calls
-        `dataset()` without a shard, which is right for such a `fit` only.
+        `dataset()` without a shard, which is only right for such a `fit`.
 
         Args:
-            shard: None, a pair (index, count), or the `tf.distribute.InputContext` that
-                `distribute_datasets_from_function` gives. A worker of several replicas then has for
-                each of them a batch of its own, one after the other.
+            shard: None, a pair (index, count), or the `tf.distribute.InputContext` of
+                `distribute_datasets_from_function`. A worker of several replicas then gets a batch
+                for each replica, one after the other.
 
         Raises:
-            ValueError: no such shard, or a `batch_size` that the workers cannot have equal parts
-                of.
+            ValueError: an invalid shard, or a `batch_size` that cannot be split into equal parts.
 
         Example::
 
             data = strategy.distribute_datasets_from_function(lambda c: pairs.dataset(shard=c))
         """
         part = Shard.of(shard, self._batch_size)
-        # The batch at which it begins, if its length is known.
+        # The batch where it begins, if its length is known.
         first = length = None
         if self._count is not None:
             first = int(self._position[1])
@@ -110,18 +108,18 @@ class Epochs:
         count: int = 1,
         shard: tuple[int, int] | tf.distribute.InputContext | None = None,
     ) -> tf.data.Dataset:
-        """The `tf.data.Dataset` of some epochs, one after the other, each iteration the same ones.
+        """The `tf.data.Dataset` of some epochs in sequence; each iteration has the same epochs.
 
-        It neither has nor moves a position, so it can be copied to other processes, as the
-        `tf.data` service does. (A copy of `dataset()` would give the same epoch each time.) With
+        It has no position, so it can be copied to other processes, as the `tf.data` service does.
+        (A copy of `dataset()` would return the same epoch each time.) With
         `processing_mode="distributed_epoch"` the workers of the service take whole epochs in turn.
-        No row is lost or comes twice; batches of epochs that are made at the same time come in any
+        No row is lost or repeated; batches of epochs that are made at the same time may be in any
         order. Nothing is counted in this process.
 
         Args:
             first: the first epoch, from 0.
             count: number of epochs.
-            shard: as `dataset` takes it.
+            shard: as in `dataset`.
 
         Example::
 
@@ -141,17 +139,17 @@ class Epochs:
 
     @tf.autograph.experimental.do_not_convert
     def count(self) -> int:
-        """Batches of an epoch, found by one pass over the files; the progress bar then knows.
+        """Number of batches of an epoch, from one pass over the files, also for the progress bar.
 
-        Each shard has as many. The pass tokenizes all of the text. Keras on TensorFlow without XLA
-        counts a step too many, for the optimizer and its schedule, at the end of each epoch whose
-        length it does not know.
+        It is the same for each shard. The pass tokenizes the whole text. If the length is unknown,
+        Keras on TensorFlow without XLA counts one step too many for the optimizer and its schedule
+        at the end of each epoch.
         """
         if self._count is None:
             whole = Shard.of(None, self._batch_size)
 
             def one(*batch):
-                self._fill_shard(whole, *batch)  # counts the rows; no more of it is computed
+                self._fill_shard(whole, *batch)  # counts the rows; nothing else is computed
                 return 1
 
             data = tf.data.Dataset.range(1).map(self._place)
@@ -159,11 +157,11 @@ class Epochs:
             self._count = int(untuned(data).reduce(0, lambda counted, one: counted + one))
         return self._count
 
-    # ---- how
+    # ---- implementation
 
     @functools.cached_property
     def _batches(self):
-        """An epoch -> its batches; one graph, for it takes seconds to make."""
+        """An epoch -> its batches; one graph, because tracing takes seconds."""
         signature = [tf.TensorSpec([], tf.int64)]
         make = tf.function(self._make_batches, input_signature=signature, autograph=False)
         return make.get_concrete_function()
@@ -182,7 +180,7 @@ class Epochs:
         return self._fill(batch[0] if len(batch) == 1 else batch, shard)
 
     def _finish(self, data, shard, length, is_shard):
-        """The data set as `fit` takes it: deterministic, prefetched, of known length if counted."""
+        """The data set for `fit`: deterministic, prefetched, of known length if counted."""
         policies = tf.data.experimental.AutoShardPolicy
         options = tf.data.Options()
         options.deterministic = True
@@ -202,7 +200,7 @@ class Epochs:
         return tf.stack([epoch, 0])
 
     def _begin_epoch(self, first):
-        """[epoch, batch] of an iteration that begins; the next one is the epoch after it."""
+        """[epoch, batch] of a new iteration; the next iteration is the epoch after it."""
         place = self._position.read_value()
         if first is not None:
             message = tf.strings.format(

@@ -1,4 +1,4 @@
-"""Text files, plain or packed by gzip: which there are, what is refused, and their lines."""
+"""Text files, plain or gzip: finds them, checks them, and reads their lines."""
 
 import codecs
 import collections
@@ -12,9 +12,9 @@ import zlib
 import tensorflow as tf
 
 BLOCK = 1 << 20  # bytes that are read at a time
-PIECE = 1 << 16  # bytes of a packed file, or of what it holds, where many files take turns
+PIECE = 1 << 16  # bytes of a gzip file, or of its content, while many files take turns
 GZIP, GZIP_FORMAT = b"\x1f\x8b", zlib.MAX_WBITS | 16
-PACKERS = {  # how files begin that they packed, and what unpacks those
+PACKERS = {  # first bytes of a file -> its format, and the command that unpacks it
     rb"\x1f\x8b": ("gzip twice", "gunzip < FILE > NEW.gz"),
     rb"BZh[1-9]1AY&SY": ("bzip2", "bunzip2 FILE"),
     rb"\xfd7zXZ\x00": ("xz", "unxz FILE"),
@@ -26,21 +26,19 @@ PATTERN = re.compile(r"[*?\[]")
 
 
 class TextFiles:
-    """Text files in UTF-8, each of which may be packed by gzip.
+    """Text files in UTF-8, plain or gzip.
 
-    A file that begins as gzip's do is unpacked while it is read. That it is whole is found out
-    here, by unpacking it once, all files at the same time: TensorFlow's reader takes one that was
-    cut off for a shorter one. (5 s for a GB of text on one core, once in a process.)
+    A gzip file is unpacked while it is read. Here it is first unpacked once, all files in parallel,
+    to check that it is complete, because TensorFlow's reader silently accepts a truncated file.
+    (5 s for a GB of text on one core, once in a process.)
 
     Args:
-        paths: a file or several, or patterns such as `"corpus/*.txt"`, whose files are taken in
-            the order of their names. Each file is taken once, also where several of them name it.
+        paths: a file or several, or patterns such as `"corpus/*.txt"`, whose files are read in the
+            order of their names. Each file is read once, even if several names or patterns match.
 
     Raises:
-        FileNotFoundError: one is missing, or no file: a folder, a pipe that is empty once read; no
-            file has a name of the pattern.
-        ValueError: the beginning of one tells that it holds no lines of UTF-8; one is packed by
-            gzip and damaged.
+        FileNotFoundError: a path is missing, or is a folder or a pipe; no file matches a pattern.
+        ValueError: the beginning of a file is not lines of UTF-8; a gzip file is damaged.
     """
 
     def __init__(self, paths):
@@ -69,25 +67,25 @@ class TextFiles:
 class LineReader:
     """The lines of a file, as bytes with their line ends, some at a time.
 
-    The file is closed in between, for there may be thousands.
+    The file is closed between the reads, because there may be thousands of files.
 
     Args:
-        name: of the file.
-        packed: whether by gzip.
+        name: name of the file.
+        packed: whether it is a gzip file.
     """
 
     def __init__(self, name, packed):
         self.name = name
         self._offset = 0
         self._unpacked = _Unpacked(name) if packed else None
-        self._waiting, self._begun = collections.deque(), []  # lines, and pieces of the next one
+        self._waiting, self._begun = collections.deque(), []  # lines; pieces of the next line
 
     def __iter__(self):
         while lines := self.take(256):
             yield from lines
 
     def take(self, count):
-        """The next `count` lines, fewer at the end of the file, none after it."""
+        """The next `count` lines, fewer at the end of the file, then none."""
         with tf.io.gfile.GFile(self.name, "rb") as file:
             file.seek(self._offset)
             if self._unpacked is None:
@@ -115,19 +113,19 @@ class LineReader:
 
 
 class _Unpacked:
-    """What gzip packed into a file, which may have several members, one after the other."""
+    """The content of a gzip file, which may have several members."""
 
     def __init__(self, name):
         self._name, self._packed = name, b""
         self._unpack = zlib.decompressobj(GZIP_FORMAT)
-        self._empty, self._hidden = True, False  # this member so far; what TensorFlow does not see
+        self._empty, self._hidden = True, False  # this member is empty; TensorFlow skips the rest
 
     def read(self, file, size):
         """The next bytes, from 1 to `size`; none at the end.
 
         Args:
-            file: the open file, at the place where the call before left it.
-            size: most bytes.
+            file: the open file, at the position after the call before.
+            size: maximum number of bytes.
         """
         while True:
             packed = self._packed or file.read(PIECE)
@@ -161,7 +159,7 @@ class _Unpacked:
 
 
 def _matching(path):
-    """The files that a name, or a pattern, stands for."""
+    """The files of a name or a pattern."""
     if not PATTERN.search(path) or tf.io.gfile.exists(path):
         return [path]
     names = sorted(tf.io.gfile.glob(path))
@@ -171,7 +169,7 @@ def _matching(path):
 
 
 def _check(name):
-    """Refuses what is no file of UTF-8; returns whether gzip packed it."""
+    """Refuses everything except a UTF-8 file; returns whether it is a gzip file."""
     if not tf.io.gfile.exists(name):
         raise FileNotFoundError(f"No text file at {name!r}.")
     if tf.io.gfile.isdir(name):
@@ -209,9 +207,9 @@ def _unpack_once(name, length, changed):
 
 
 def _check_encoding(path, beginning):
-    """Refuses a file that is packed, or UTF-16, which may well be valid UTF-8 with NULs between.
+    """Refuses a packed file, or UTF-16, which may also be valid UTF-8 with NULs.
 
-    A NUL here and there is a matter of its line: see `is_text`.
+    A few NULs make only their lines bad: see `is_text`.
     """
     for magic, (packer, command) in PACKERS.items():
         if re.match(magic, beginning):
@@ -220,7 +218,7 @@ def _check_encoding(path, beginning):
             )
     marked = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     count = beginning.count(0)
-    if marked or count > len(beginning) / 100:  # UTF-16 has one in every blank and line end
+    if marked or count > len(beginning) / 100:  # UTF-16 has a NUL in every blank and line end
         what = "its byte order mark" if marked else f"{count} NULs in {len(beginning)} bytes"
         raise ValueError(
             f"{path} looks like UTF-16; expected UTF-8. Received: {what}. Rewrite it: "
@@ -232,13 +230,13 @@ def _check_encoding(path, beginning):
 def _check_line_ends(path, beginning):
     """Refuses a file whose lines do not end with line feeds.
 
-    `tf.data.TextLineDataset` leaves every carriage return out, and so joins what stood on both
-    sides of one that is no part of CRLF.
+    `tf.data.TextLineDataset` removes every carriage return, and so joins the texts on both sides of
+    one that is not part of CRLF.
     """
     found = re.search(rb"\r[^\r\n]", beginning)
     if found:
         raise ValueError(
             f"{path} has a carriage return inside a line, at byte {found.start()}; expected lines "
             "that end with \\n or \\r\\n. If its lines end with \\r alone (classic Mac), rewrite "
-            "it: tr '\\r' '\\n' < FILE > NEW. Otherwise put a blank in the place of the stray ones."
+            "it: tr '\\r' '\\n' < FILE > NEW. Otherwise replace it by a blank."
         )

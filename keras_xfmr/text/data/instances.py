@@ -1,7 +1,7 @@
-"""Where the instances of BERT's pretraining begin and end in a chunk of tokenized documents.
+"""Begins and ends of the instances of BERT's pretraining in a chunk of tokenized documents.
 
-The tokens of a chunk stand in one flat vector, document after document. A sequence of an instance
-is a range of it, so making instances is arithmetic on positions, for all documents at once.
+The tokens of a chunk are in one flat vector, document after document. A sequence of an instance is
+a range of it, so making instances is arithmetic on positions, for all documents at once.
 
 G documents, S segments, N instances
 """
@@ -17,24 +17,25 @@ class Chunk(NamedTuple):
     """Tokenized documents, none of them empty, one after the other."""
 
     tokens: tf.Tensor  # all tokens
-    offsets: tf.Tensor  # [S + 1]: where a segment's tokens begin; at the end, their number
+    offsets: tf.Tensor  # [S + 1]: the first token of each segment; then the number of tokens
     first: tf.Tensor  # [G]: a document's first segment
     last: tf.Tensor  # [G]: the segment after its last one
-    document: tf.Tensor  # [G]: its number; parts of one document have one number
+    document: tf.Tensor  # [G]: its number; parts of one document have the same number
 
     def reach(self, segment, size, last):
-        """The segment after those that, from `segment` on, have `size` tokens or more."""
+        """The end of the fewest segments from `segment` on with `size` tokens or more."""
         wanted = tf.gather(self.offsets, segment) + tf.maximum(size, 1)
         return tf.minimum(tf.searchsorted(self.offsets, wanted), last)
 
     def fill(self, segment, size):
-        """The segment after those that, from `segment` on, have at most `size` tokens, or one."""
+        """The end of the most segments from `segment` on with at most `size` tokens; at least one
+        segment."""
         most = tf.gather(self.offsets, segment) + size
         end = tf.searchsorted(self.offsets, most, side="right") - 1
         return tf.clip_by_value(end, segment + 1, self.last)
 
     def another(self, draw):
-        """`[G]`: for each document one of the others."""
+        """`[G]`: another document for each document."""
         order = tf.argsort(self.document, stable=True)
         ordered = tf.gather(self.document, order)
         low = tf.searchsorted(ordered, self.document)
@@ -45,8 +46,8 @@ class Chunk(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """Of each instance: the tokens `a_begin .. a_end - 1`, `b_begin .. b_end - 1`, and the label;
-    `counts` is 0 where the label means nothing."""
+    """For each instance: the tokens `a_begin .. a_end - 1`, `b_begin .. b_end - 1`, and the label;
+    `counts` is 0 if the label has no meaning."""
 
     a_begin: tf.Tensor
     a_end: tf.Tensor
@@ -57,7 +58,7 @@ class Ranges(NamedTuple):
 
 
 def pick(draw, count):
-    """From uniform numbers in [0, 1) to integers 0 .. count - 1; 0 where there is none."""
+    """Uniform numbers in [0, 1) to integers 0 .. count - 1; 0 if `count` is 0."""
     index = tf.cast(draw * tf.cast(count, tf.float32), tf.int32)
     return tf.clip_by_value(index, 0, tf.maximum(count - 1, 0))
 
@@ -65,8 +66,8 @@ def pick(draw, count):
 def next_sentence(chunk, segment, target, draws):
     """Does B follow A, or is it from another document? (Devlin et al. 2019, section 3.1)
 
-    A is the first 1 .. n - 1 of the n segments in hand. With probability 0.5, and always if n = 1,
-    B is a stretch of another document, label 1, and the segments after A are put back; otherwise
+    A is the first 1 .. n - 1 of n gathered segments. With probability 0.5, and always if n = 1, B
+    is a part of another document, label 1, and the segments after A are used again later; otherwise
     B is the rest, label 0.
     """
     split, coin, lender, begin = draws
@@ -88,9 +89,9 @@ def next_sentence(chunk, segment, target, draws):
 def sentence_order(chunk, segment, target, draws):
     """Were A and B swapped? (Lan et al. 2020, section 3.1)
 
-    A and B are the first 1 .. n - 1 of the n segments in hand and the rest, swapped with
-    probability 0.5, label 1. A segment alone is cut in two between any of its tokens; if it has
-    but one, B is empty and the label does not count.
+    A is the first 1 .. n - 1 of n gathered segments, B is the rest; they are swapped with
+    probability 0.5, label 1. A single segment is split between two of its tokens; if it has only
+    one token, B is empty and the label does not count.
     """
     split, coin, cut, _ = draws
     end = chunk.reach(segment, target, chunk.last)
@@ -107,7 +108,7 @@ def sentence_order(chunk, segment, target, draws):
 
 
 def one_sequence(chunk, segment, target, draws):
-    """A alone: as many whole segments as fit (Liu et al. 2019, section 4.2, "doc-sentences")."""
+    """Only A: as many whole segments as fit (Liu et al. 2019, section 4.2, "doc-sentences")."""
     end = chunk.fill(segment, target)
     begin, stop = tf.gather(chunk.offsets, segment), tf.gather(chunk.offsets, end)
     none = tf.zeros_like(begin)
@@ -119,14 +120,14 @@ def make_instances(chunk, step, seed, *, size, short_rate):
 
     Every iteration makes one instance of each document that has segments left. Segments are
     gathered until they have `size` tokens or, with probability `short_rate`, a number drawn from
-    2 .. `size`. (google-research/bert draws that number once for a document; drawn for each
-    instance, `short_rate` is their share.)
+    2 .. `size`. (google-research/bert draws that number once for a document. Here it is drawn for
+    each instance, so `short_rate` is the share of short instances.)
 
     Args:
         chunk: a `Chunk`.
         step: `next_sentence`, `sentence_order` or `one_sequence`.
         seed: two integers.
-        size: most tokens of an instance, special ones not counted.
+        size: maximum number of tokens of an instance, without special tokens.
         short_rate: share of the short instances.
     """
 
@@ -152,10 +153,10 @@ def make_instances(chunk, step, seed, *, size, short_rate):
 
 
 def truncate(ranges, size, seed):
-    """Cuts pairs down to `size` tokens: one by one from the longer sequence, from B if both are
-    equally long, at its front or its back with equal odds.
+    """Shortens pairs to `size` tokens: one by one from the longer sequence, from B if both are
+    equally long, at its front or its back with probability 0.5.
 
-    How many go from each follows from the lengths; how many of them at the front is binomial.
+    The lengths decide how many tokens each loses; the number at the front is binomial.
     """
     a, b = ranges.a_end - ranges.a_begin, ranges.b_end - ranges.b_begin
     surplus = tf.maximum(a + b - size, 0)
@@ -182,7 +183,7 @@ def pack(tokens, ranges, length, *, start_id, end_id, pad_id):
 
     Returns:
         int32 `[N, length]` token ids, segment ids, and a mask that is 1 for all but padding; bool
-        `[N, length]`, True where a token of A or B stands.
+        `[N, length]`, True at tokens of A and B.
     """
     column = tf.range(length)
     a, b = (

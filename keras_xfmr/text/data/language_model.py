@@ -1,4 +1,4 @@
-"""From text files to batches for language modelling, streaming.
+"""Text files to batches for language modelling, streaming.
 
 B batch, T block length
 """
@@ -10,52 +10,52 @@ from keras_xfmr.text.data.block_dataset import BlockDataset
 from keras_xfmr.text.data.blocks import NOTHING
 from keras_xfmr.text.tokenizers.base import Tokenizer
 
-PARTS = 8  # of a document, after which it is another one where rows go on
+PARTS = 8  # parts after which a new document begins, if rows continue in the next batch
 
 
 class LanguageModelDataset(BlockDataset):
     """A `tf.data` pipeline from text files to batches for predicting the next token.
 
     Documents -> tokens -> one stream, start, document, end, start, document, end, ... -> blocks of
-    T tokens -> shuffle -> batches of static shapes, prefetched. Where the start and the end token
-    are one, as in GPT-2, that stands once between two documents. Everything is a function of
+    T tokens -> shuffle -> batches of static shapes, prefetched. If the start and the end token are
+    one, as in GPT-2, it occurs once between two documents. Everything is a function of
     `(seed, epoch)` alone. Memory does not grow with the files.
 
     An element is `(inputs, labels)`, int32:
 
     - inputs: `token_ids` `[B, T]`; with `document_ids=True` also `document_ids` `[B, T]`, 1, 2, ...
       inside a row and 0 for padding. A document begins with its start token;
-    - labels `[B, T]`: the token after each one, for the last the first of the next block, and -1
-      where there is nothing to predict: padding, and the start token after an end token.
+    - labels `[B, T]`: the next token, for the last token of a block the first of the next block; -1
+      for padding, and for the start token after an end token.
 
     In an epoch each token of the documents, and each end token, is a label once. The last block is
-    filled with `pad_id`, and the last batch with rows of it.
+    filled with `pad_id`, and the last batch with rows of `pad_id`.
 
-    With `contiguous=True`, for models that keep a state, row r of a batch goes on in row r of the
-    next. Each document goes to the row that has the fewest tokens waiting, and the order is that of
-    the files. Rows that end before others are filled. A document of more than 256 KiB is divided
+    With `contiguous=True`, for models that keep a state, row r of a batch continues in row r of the
+    next. Each document goes to the row with the fewest waiting tokens, in the order of the files.
+    Rows that end before others are filled with padding. A document of more than 256 KiB is split
     into several.
 
-    A document's text is its lines, without white space at their ends, joined by `separator`; blank
-    lines and headings are left out.
+    The text of a document is its lines, without white space at their ends, joined by `separator`;
+    blank lines and headings are left out.
 
     Args:
         files: text files, as `Documents` reads them.
         tokenizer: a `keras_xfmr.text.Tokenizer`.
         block_length: T.
         batch_size: B, the rows of all workers together.
-        document_ids: whether there are `document_ids`.
-        contiguous: whether rows go on in the next batch.
-        separator: what stands between the lines of a document. A vocabulary of characters has
-            seldom a line feed; there, `" "`.
-        shuffle_buffer: blocks to shuffle among, at most 10^8; 0 keeps the order of the files. None
-            for 10,000, and 0 where `contiguous`.
+        document_ids: whether inputs have `document_ids`.
+        contiguous: whether rows continue in the next batch.
+        separator: text between the lines of a document. Use `" "` for a vocabulary of characters,
+            which rarely has a line feed.
+        shuffle_buffer: number of blocks in the shuffle buffer, at most 10^8; 0 keeps the order of
+            the files. None means 10,000, and 0 if `contiguous`.
         seed: an integer in 0 .. 2^31 - 1.
-        **reading: `heading`, `line_documents`, `on_bad_line`, as `Documents` takes them.
+        **reading: `heading`, `line_documents`, `on_bad_line`, as in `Documents`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, files that `Documents` refuses.
+        ValueError: invalid arguments, files that `Documents` refuses.
         tf.errors.InvalidArgumentError: from the iterator, a line that is bad.
 
     Example::

@@ -1,4 +1,4 @@
-"""Masked language modelling: which tokens are hidden, and what stands in their place.
+"""Masked language modelling: chooses tokens and replaces them.
 
 B batch, T length, P max_predictions, V vocab_size
 """
@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.common.types import ArrayLike, Ids, Tensor
 
-MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
+MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest does not change
 
 
 @tf.autograph.experimental.do_not_convert
@@ -24,32 +24,31 @@ def mask_tokens(
     continues: Tensor | None = None,
     pad_id: int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Hides a share of the tokens of each row (Devlin et al. 2019, section 3.1 and appendix A.1).
+    """Masks a share of the tokens of each row (Devlin et al. 2019, section 3.1 and appendix A.1).
 
     Of the n candidates of a row, min(max_predictions, max(1, round(mask_rate n))) are chosen at
     random. A chosen token becomes the mask token with probability 0.8, one of `replacements` with
-    0.1, and stays as it is with 0.1. google-research/bert counts the special tokens into n; here
-    they are no candidates.
+    0.1, and does not change with 0.1. google-research/bert counts the special tokens in n; here
+    they are not candidates.
 
-    With `continues`, words are chosen instead of tokens, whole or not at all: in random order, each
-    that still fits into the number above, so a row of long words may have fewer predictions or,
-    where none fits, none.
+    With `continues`, whole words are chosen instead of tokens: in random order, each word that
+    still fits into the number above. So a row of long words may have fewer predictions, or none.
 
     Args:
         token_ids: int32 `[B, T]`.
-        candidates: bool `[B, T]`, True where a token may be chosen: no special token, no padding.
-        seed: two integers; the result is a function of them and the other arguments alone.
+        candidates: bool `[B, T]`, True if a token may be chosen: no special token, no padding.
+        seed: two integers; the result depends only on them and the other arguments.
         mask_id: id of the mask token.
-        replacements: int32 vector of the ids that a random one is drawn from.
-        max_predictions: P, places for predictions in a row.
+        replacements: int32 vector of ids, from which random tokens are drawn.
+        max_predictions: P, the maximum number of predictions in a row.
         mask_rate: share of the candidates, in (0, 1].
-        continues: bool `[B, T]`, True where a token goes on with the word before it; a candidate
-            after a token that is none always begins a word.
-        pad_id: the label where there is no prediction.
+        continues: bool `[B, T]`, True if a token continues the word before it; a candidate after a
+            token that is not a candidate always begins a word.
+        pad_id: the label of unused places.
 
     Returns:
-        Token ids `[B, T]` with the chosen ones hidden; their positions `[B, P]`, rising, then 0;
-        the ids that stood there, `[B, P]`, then `pad_id`. All int32.
+        Token ids `[B, T]` with masks; their positions `[B, P]`, rising, then 0; the original ids
+        `[B, P]`, then `pad_id`. All int32.
 
     Raises:
         ValueError: `mask_rate` or `max_predictions` out of range.
@@ -89,7 +88,7 @@ def mask_tokens(
 
 
 def _choose(candidates, continues, rate, most, seed):
-    """Bool `[B, T]`: the tokens to predict. A token is a word of its own without `continues`."""
+    """Bool `[B, T]`: the tokens to predict. Without `continues` each token is a word."""
     count = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=1)
     share = tf.cast(tf.round(rate * tf.cast(count, tf.float32)), tf.int32)
     budget = tf.minimum(tf.minimum(most, count), tf.maximum(1, share))  # [B]
@@ -102,18 +101,18 @@ def _choose(candidates, continues, rate, most, seed):
     slots = tf.range(tf.shape(candidates)[1])
     is_word = slots < tf.reduce_sum(starts, axis=1, keepdims=True)
     scores = tf.random.stateless_uniform(tf.shape(candidates), seed)
-    order = tf.argsort(tf.where(is_word, scores, 2.0))  # words at random, then the empty places
+    order = tf.argsort(tf.where(is_word, scores, 2.0))  # words in random order, then empty places
     if continues is None:
         taken = slots < budget[:, None]
     else:
         sizes = _word_sizes(word, candidates)
         taken = _take_while_they_fit(tf.gather(sizes, order, batch_dims=1), budget)
-    taken = tf.gather(taken, tf.argsort(order), batch_dims=1)  # by word again
+    taken = tf.gather(taken, tf.argsort(order), batch_dims=1)  # in the order of the words
     return candidates & tf.gather(taken, word, batch_dims=1)
 
 
 def _word_sizes(word, candidates):
-    """Candidates of each word, int32 `[B, T]`."""
+    """Number of candidates of each word, int32 `[B, T]`."""
     rows, length = tf.unstack(tf.shape(word))
     flat = tf.reshape(word + length * tf.range(rows)[:, None], [-1])
     ones = tf.reshape(tf.cast(candidates, tf.int32), [-1])
@@ -122,7 +121,7 @@ def _word_sizes(word, candidates):
 
 
 def _take_while_they_fit(sizes, budget):
-    """Bool `[B, T]`: which items, looked at from the left, fit into what is left of the budget."""
+    """Bool `[B, T]`: from left to right, the items that fit into the rest of the budget."""
     steps = tf.transpose(sizes)  # [T, B]
     most = tf.reduce_max(tf.reduce_sum(tf.cast(sizes > 0, tf.int32), axis=1))
 

@@ -8,54 +8,53 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.text.ragged import owners, stretches
 
-OPEN = 2  # batches that are filled at the same time
+OPEN = 2  # batches that are filled in parallel
 MASK, NUMBERS, STARTS = "attention_mask", "document_ids", "document_starts"
 
 
 def pack_documents(
     data: tf.data.Dataset, rows: int, length: int, *, documents: int | None = None, pad_id: int = 0
 ) -> tf.data.Dataset:
-    """Packs the rows of a data set, each one document, into fewer rows of one length.
+    """Packs the rows of a data set, each a document, into fewer rows of one length.
 
         [CLS] a b [SEP] [PAD] [PAD]         token_ids     [CLS] a b [SEP] [CLS] c [SEP] [PAD]
         [CLS] c [SEP] [PAD] [PAD] [PAD]     document_ids    1   1 1   1     2   2   2     0
 
-    Each document goes to the first row of the two open batches in which it has room; where there
-    is none, the first of these batches is done (first fit, Johnson et al. 1974, with a bounded
-    number of rows). Nothing is lost, cut or divided. The order is that of `data`, except that a
-    short document may come up to a batch earlier than a long one before it.
+    Each document goes to the first row with enough room in the two open batches. If no row has
+    room, the first of these batches is done (first fit, Johnson et al. 1974, with a bounded number
+    of rows). Nothing is lost, truncated or split. The order is that of `data`, except that a short
+    document may move up to a batch before a long one.
 
     A model with `packed=True` (`models.Bert`) and a `Classifier` over it read such batches.
 
     Args:
         data: a `tf.data.Dataset` of batches: a dictionary of inputs, or `(inputs, labels)`, or
-            `(inputs, labels, weights)`. Inputs are integers `[b, t]`, as the packers of
-            `keras_xfmr.text` return them, `token_ids` among them; `attention_mask` shows the first
-            positions of each row (by default those that are not `pad_id`). Labels and weights,
-            tensors or nests of them, have one entry a row. Batches may have any sizes.
-        rows: B, rows of a batch that is made.
-        length: T, at least that of the longest document: the `max_length` of the packer.
-        documents: N, places for documents in a batch; a batch with as many is full. By default one
-            for four positions.
-        pad_id: `token_ids` behind the documents of a row.
+            `(inputs, labels, weights)`. Inputs are integers `[b, t]`, the outputs of the packers of
+            `keras_xfmr.text`, with `token_ids`. `attention_mask` is 1 at the first positions of
+            each row (by default at those that are not `pad_id`). Labels and weights, tensors or
+            nests of them, have one entry a row. Batches may have any size.
+        rows: B, rows of a packed batch.
+        length: T, at least the longest document: the `max_length` of the packer.
+        documents: N, the maximum number of documents in a batch. By default one for four positions.
+        pad_id: value of `token_ids` after the documents of a row.
 
     Returns:
-        A `tf.data.Dataset` of elements as those of `data`, of static shapes: the inputs, int32
+        A `tf.data.Dataset` with elements of the form of `data`, of static shapes: the inputs, int32
         `[B, T]`; `attention_mask`; `document_ids` `[B, T]`, 1, 2, ... in each row and 0 for
         padding; `document_starts` `[N, 2]`, row and first position of each document, then (0, 0);
-        labels and weights `[N, ...]` in the same order. Behind the last document a label that is
-        one integer is -1, which `MaskedCrossEntropy(pad_id=-1)` leaves out; other labels are 0, and
+        labels and weights `[N, ...]` in the same order. Unused places have the label -1 if a label
+        is one integer, which `MaskedCrossEntropy(pad_id=-1)` leaves out; other labels are 0, and
         need weights, which are 0 there.
 
-        The number of batches is not known, and depends on the order of `data`. Where that differs
-        from epoch to epoch, let `fit` read a stream: `data.repeat()` before the packing, and
-        `steps_per_epoch`. Otherwise count them once, and pass on the number by
+        The number of batches is unknown, and depends on the order of `data`. If the order changes
+        in each epoch, let `fit` read a stream: `data.repeat()` before the packing, and
+        `steps_per_epoch`. Otherwise count the batches once, and set the number with
         `tf.data.experimental.assert_cardinality`.
 
     Raises:
         ValueError: elements of another form; sizes below 1.
         tf.errors.InvalidArgumentError: from the iterator, a document longer than T, or without
-            tokens, or with tokens behind padding.
+            tokens, or with tokens after padding.
 
     Example::
 
@@ -86,7 +85,7 @@ def pack_documents(
 
 
 def _names(parts):
-    """The inputs besides the mask, sorted; ValueError where elements have another form."""
+    """The inputs except the mask, sorted; ValueError if elements have another form."""
     inputs = parts[0] if isinstance(parts, tuple) and 0 < len(parts) < 4 else None
     fit = isinstance(inputs, dict) and "token_ids" in inputs
     if fit:
@@ -104,19 +103,19 @@ def _names(parts):
 
 
 def _no_rows(spec):
-    """A tensor of the data set's kind, without rows."""
+    """A tensor with the type and shape of the data set's elements, but no rows."""
     return tf.zeros([0, *(size or 0 for size in spec.shape[1:])], spec.dtype)
 
 
 class _Packing:
-    """Deals documents out to the open rows, and makes batches of those that are done.
+    """Distributes documents to the open rows, and makes batches of the rows that are done.
 
-    Documents are tokens `[m, K]` of all of them, one after the other; their sizes `[n]`; and what
-    they have besides, labels and weights `[n, ...]`.
+    Documents are their tokens `[m, K]`, concatenated; their sizes `[n]`; and their labels and
+    weights `[n, ...]`.
 
     Args:
-        names: the inputs, K.
-        rows, length, documents, pad_id: as `pack_documents` takes them.
+        names: the K inputs.
+        rows, length, documents, pad_id: as in `pack_documents`.
     """
 
     def __init__(self, names, rows, length, documents, pad_id):
@@ -142,7 +141,7 @@ class _Packing:
         return tf.boolean_mask(columns, shown), sizes, beside
 
     def state(self, nothing):
-        """No documents, in empty rows: documents, their rows, and what the rows and batches have.
+        """The empty state: documents, their rows, the room of open rows, documents of each batch.
 
         Rows are counted from the first open one.
         """
@@ -150,7 +149,7 @@ class _Packing:
         return nothing, nothing[1], room, tf.zeros([OPEN], tf.int64)
 
     def deal(self, state, chunk):
-        """Adds a chunk of documents to the rows, and takes off the batches that are done."""
+        """Adds a chunk of documents to the rows, and removes the batches that are done."""
         (held, held_rows, room, counts), (new, end) = state, chunk
         new_rows, done, room, counts = self._places(new[1], room, counts)
         places = tf.concat([held_rows, new_rows], axis=0)
@@ -180,7 +179,7 @@ class _Packing:
         return (held, rest[0] - done, room, counts), batches
 
     def _places(self, sizes, room, counts):
-        """The rows `[n]` of documents, the rows that are done, and what the open ones have."""
+        """The rows `[n]` of documents, the number of done rows, and the state of the open rows."""
         number, rows = tf.size(sizes), self._rows
         index = tf.range(OPEN * rows, dtype=tf.int64)
         fresh = tf.fill([rows], tf.cast(self._length, tf.int64))
@@ -189,7 +188,7 @@ class _Packing:
             fits = (room >= sizes[i]) & tf.repeat(counts < self._documents, rows)
             row = tf.reduce_min(tf.where(fits, index, OPEN * rows))
             full = tf.equal(row, OPEN * rows)
-            # The first batch is done, and an empty one follows the others.
+            # The first batch is done, and an empty one is added.
             done += tf.where(full, tf.constant(rows, tf.int64), 0)
             room = tf.where(full, tf.concat([room[rows:], fresh], axis=0), room)
             counts = tf.where(full, tf.concat([counts[1:], [0]], axis=0), counts)
@@ -206,7 +205,7 @@ class _Packing:
         return places.stack(), done, room, counts
 
     def _batches(self, tokens, places, sizes, beside, done):
-        """Batches `[n // B, ...]` of documents that stand row by row in `done` rows."""
+        """Batches `[n // B, ...]` of documents that fill `done` rows, row by row."""
         ones = tf.ones_like(places)
         of_rows, row_sizes = (
             tf.math.unsorted_segment_sum(x, places, done) for x in (ones, sizes)

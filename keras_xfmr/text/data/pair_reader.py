@@ -1,4 +1,4 @@
-"""The rows of files of sentence pairs: read, taken apart, checked and counted.
+"""Reads, parses, checks and counts the rows of files of sentence pairs.
 
 N rows of a chunk
 """
@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_xfmr.text.data.files import TextFiles
 from keras_xfmr.text.data.streaming import NO_TEXT, is_blank, is_text, rows_where, strip_lines
 
-CHUNK = 512  # rows that are parsed and tokenized by one call
+CHUNK = 512  # rows that one call parses and tokenizes
 REASONS = ("blank", "fields", "utf8", "empty", "too_long")
 FIRST_ROWS = 100
 END_OF_FILE = "\x00end of file\x00"
@@ -22,14 +22,14 @@ END_OF_FILE = "\x00end of file\x00"
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Rows that have something wrong with them.
+    """A kind of bad rows.
 
     Args:
-        reason: under which they are counted.
-        rows: which they are, bool `[N]`.
-        complaint: what is said of one, or a function from the index of its file to that; None where
-            it is no offence.
-        in_target: whether the fault is the target's, which may stand in a file of its own.
+        reason: the name under which they are counted.
+        rows: bool `[N]`, the rows with the fault.
+        complaint: the message, or a function from the index of a file to it; None if the rows are
+            only counted.
+        in_target: whether the fault is in the target, which may be in another file.
     """
 
     reason: str
@@ -39,10 +39,10 @@ class Fault:
 
 
 class PairReader:
-    """What `PairDataset` reads: the lines of a TSV, or of two files side by side, and their faults.
+    """The reader of `PairDataset`: lines of a TSV, or of two parallel files, and their faults.
 
     Args:
-        source, target, columns, skip_header, on_bad_row: as `PairDataset` has them.
+        source, target, columns, skip_header, on_bad_row: as in `PairDataset`.
     """
 
     def __init__(self, source, target, columns, skip_header, on_bad_row):
@@ -81,8 +81,8 @@ class PairReader:
     def lines(self):
         """(file index, line number, line, other line) of every line of every file.
 
-        Lines are numbered and joined a chunk at a time: a function called for each line would cost
-        more than all the rest.
+        Lines are numbered and joined in chunks: a call for each line would take longer than all
+        other steps.
         """
 
         def read(index):
@@ -105,7 +105,7 @@ class PairReader:
         )
 
     def parsed(self, lines):
-        """Chunks of good rows: source `[N]`, target `[N]`, and where each came from."""
+        """Chunks of good rows: source `[N]`, target `[N]`, and their files and line numbers."""
         return lines.batch(CHUNK).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _parse(self, files, numbers, lines, others):
@@ -146,11 +146,11 @@ class PairReader:
     # ---- bad rows
 
     def reject(self, faults, where):
-        """Which rows stay, bool `[N]`; the others are counted, or the first of them raises.
+        """Bool `[N]`: the good rows. Counts the others, or raises an error for the first of them.
 
         Args:
-            faults: `Fault`s; a row is counted under the first that it has.
-            where: the index of each row's file and its line number.
+            faults: `Fault`s; a row is counted under its first fault.
+            where: the file index and the line number of each row.
         """
         keep = tf.ones_like(where[1], tf.bool)
         counts = dict.fromkeys(REASONS, tf.constant(0, tf.int64))
@@ -188,7 +188,8 @@ class PairReader:
         return tf.strings.join([name, ":", tf.strings.as_string(number), ": ", words, advice])
 
     def _count_fields(self, reader):
-        """Fields that most of a file's first rows have, blank ones aside, and all others must."""
+        """The number of fields of most of the first rows of a file, without blank ones; all rows
+        must have it."""
         counts = collections.Counter()
         for number, line in enumerate(reader):
             line = line if number else line.removeprefix(codecs.BOM_UTF8)
@@ -217,6 +218,6 @@ def _are_columns(columns):
 
 
 def _before_the_end(lines, others):
-    """A chunk of two files without the rows after the end of both."""
+    """A chunk of two files, without the rows after the end of both."""
     inside = tf.not_equal(lines, END_OF_FILE) | tf.not_equal(others, END_OF_FILE)
     return tf.boolean_mask(lines, inside), tf.boolean_mask(others, inside)

@@ -21,44 +21,45 @@ class PairDataset(Epochs):
     """A `tf.data` pipeline from files of sentence pairs to batches for a `Transformer`.
 
     Lines -> shuffle -> parse, check and tokenize -> length buckets -> padded batches of static
-    shapes, prefetched. Nothing is held but the shuffle buffer, so memory does not grow with the
+    shapes, prefetched. Only the shuffle buffer is in memory, so memory does not grow with the
     files. The order is a function of `(seed, epoch)` alone.
 
     An element is `({"source_ids": [B, S], "target_ids": [B, T]}, labels [B, T])`: the source ends
     with the end token; target ids begin with the start token, labels end with the end token. Every
-    batch of a bucket has the same shape; the last one is filled up with rows of padding, which
-    `MaskedCrossEntropy` leaves out. Keras weighs all batches alike in the `loss` of an epoch, those
-    with few real rows too; `training.MaskedPerplexity` is the mean over all tokens, and what early
-    stopping and the choice of a checkpoint should look at.
+    batch of a bucket has the same shape; the last one is filled with rows of padding, which
+    `MaskedCrossEntropy` leaves out. In the `loss` of an epoch Keras gives all batches the same
+    weight, also those with few real rows. `training.MaskedPerplexity` is the mean over all tokens:
+    use it for early stopping and to choose a checkpoint.
 
     Args:
         source: a TSV file (or several) with `columns`, or, with `target`, the source sentences.
-            Files may be packed by gzip, and named by patterns, as `Documents` takes them.
-        source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each, of no more ids than
-            the model's tables have rows; `keras_xfmr.text.check_ids` makes sure of a model that was
-            not built from their `vocab_size`. A `Transformer` needs two that pad with the same id.
+            gzip files and patterns work, as in `Documents`.
+        source_tokenizer, target_tokenizer: a `keras_xfmr.text.Tokenizer` each, with at most as many
+            ids as the model's tables have rows; `keras_xfmr.text.check_ids` checks this for a model
+            that was not built with their `vocab_size`. A `Transformer` needs the same `pad_id` in
+            both.
         target: file (or several) with the target sentences, line by line beside `source`. The
             files of patterns are paired in the order of their names.
         batch_size: rows of a batch, of all workers together.
         buckets: shapes of the batches, rising: lengths, or pairs (source length, target length). A
-            pair of sentences goes to the first bucket that holds both its id sequences; the last
-            one is the longest. Each costs one compilation.
+            pair of sentences goes to the first bucket that has room for both id sequences; the last
+            one is the longest. Each bucket is one compilation.
         columns: indices of the source and target column of a TSV.
-        skip_header: whether each file begins with a line that is no pair.
-        shuffle_buffer: rows to shuffle among, at most 10^8; 0 keeps the order of the files. Each
-            place takes 25 bytes, also where there are fewer rows.
-        seed: of the shuffle, an integer in 0 .. 2^31 - 1.
+        skip_header: whether the first line of each file is a header.
+        shuffle_buffer: number of rows in the shuffle buffer, at most 10^8; 0 keeps the order of the
+            files. Each place takes 25 bytes, even if there are fewer rows.
+        seed: seed of the shuffle, an integer in 0 .. 2^31 - 1.
         on_bad_row: `"raise"` stops with file, line and reason; `"skip"` leaves the row out and
-            counts it in `skipped`. Bad: another number of fields than most of the first rows of its
-            file, not UTF-8 or with a NUL character, one side empty or only white space, longer than
-            the last bucket. A line that is blank altogether is always skipped and counted; a byte
-            order mark and CRLF are taken off. A carriage return inside a line is refused where a
-            file's first MiB has one; later ones are dropped by TensorFlow's reader.
+            counts it in `skipped`. A row is bad if it has another number of fields than most of the
+            first rows of its file, is not UTF-8, has a NUL character, has an empty or blank side,
+            or is longer than the last bucket. A blank line is always skipped and counted; a byte
+            order mark and CRLF are removed. A carriage return inside a line is refused in the first
+            MiB of a file; TensorFlow's reader removes later ones.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, files that have nothing, are in UTF-16, packed by
-            something else than gzip, damaged, or have lines ended by `\\r`.
+        ValueError: invalid arguments, files that are empty, in UTF-16, compressed in another format
+            than gzip, damaged, or with `\\r` as line ends.
         tf.errors.InvalidArgumentError: from the iterator, a bad row.
 
     Example::
@@ -93,11 +94,11 @@ class PairDataset(Epochs):
         self._shuffle_buffer = shuffle_buffer
         self._seed = seed
 
-    # ---- what a run knows about its data
+    # ---- counts
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Rows left out of the last iteration, by reason."""
+        """Number of rows left out of the last iteration, by reason."""
         return self._reader.skipped
 
     # ---- the pipeline
@@ -117,13 +118,13 @@ class PairDataset(Epochs):
         return untuned(tf.data.Dataset.range(1).flat_map(good_rows)).unbatch()
 
     def sentences(self, side: int) -> tf.data.Dataset:
-        """The raw sentences of a side (0 source, 1 target), to learn a vocabulary from."""
+        """The raw sentences of a side (0 source, 1 target), for learning a vocabulary."""
         return self.pairs().map(lambda *pair: pair[side])
 
     def _make_batches(self, epoch):
         lines = self._reader.lines()
         if self._shuffle_buffer:
-            # Local to this data set's graph: otherwise a global seed would enter the order.
+            # Local to this data set's graph: otherwise a global seed would change the order.
             tf.random.set_seed(1)
             seed = tf.constant(_far_apart(self._seed), tf.int64) + epoch
             lines = lines.shuffle(self._shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
@@ -144,7 +145,7 @@ class PairDataset(Epochs):
         )
         keep = self._reader.reject([Fault("too_long", tf.logical_not(fits), complaint)], where)
         bucket = self._bucket(source_ids.row_lengths(), target_ids.row_lengths())
-        # Dense rows, all as long as the last bucket: ragged ones are slow to take apart.
+        # Dense rows, all as long as the last bucket: ragged rows are slow to split.
         source_ids, target_ids = (
             ids.to_tensor(tokenizer.pad_id, shape=[None, length])
             for ids, tokenizer, length in zip(
@@ -155,17 +156,17 @@ class PairDataset(Epochs):
 
     @staticmethod
     def _fits(source_length, target_length, bucket):
-        """Whether id sequences fit a bucket; the target's is one longer than inputs and labels."""
+        """Whether id sequences fit a bucket; the target has one id more than inputs and labels."""
         source, target = (tf.cast(length, source_length.dtype) for length in bucket)
         return tf.logical_and(source_length <= source, target_length <= target + 1)
 
     def _bucket(self, source_length, target_length):
-        """Index of the first bucket that holds both lengths, 0 .. len(buckets) - 1."""
+        """Index of the first bucket with room for both lengths, 0 .. len(buckets) - 1."""
         fits = tf.stack([self._fits(source_length, target_length, b) for b in self.buckets])
         return tf.argmax(tf.cast(fits, tf.int32), axis=0)
 
     def _fill(self, batch, shard):
-        """Cuts the padding down to the bucket's lengths."""
+        """Shortens the padding to the lengths of the bucket."""
         source_ids, target_ids, bucket = batch
         self._rows.assign_add(shard.count(source_ids))
         source_length, target_length = tf.unstack(tf.constant(self.buckets)[bucket[0]])
@@ -180,8 +181,8 @@ class PairDataset(Epochs):
 
 
 def _far_apart(seed):
-    """The seed of the first epoch; each epoch has the next, and must not be that of another run."""
-    spread = (seed * 0x9E3779B97F4A7C15) % 2**64  # odd, so that no two seeds fall together
+    """The seed of the first epoch. Each epoch has the next one; it must differ from other runs."""
+    spread = (seed * 0x9E3779B97F4A7C15) % 2**64  # odd, so that all seeds differ
     return spread - 2**64 if spread >= 2**63 else spread
 
 

@@ -1,4 +1,4 @@
-"""From text files to batches for BERT's pretraining, streaming.
+"""Text files to batches for BERT's pretraining, streaming.
 
 B batch, T max_length, P max_predictions, V vocab_size
 """
@@ -28,8 +28,8 @@ from keras_xfmr.text.data.streaming import rows_where
 from keras_xfmr.text.ragged import owners
 from keras_xfmr.text.tokenizers.base import Tokenizer
 
-CHUNK = 128  # documents whose instances are made by one call
-ROWS = ("token_ids", "segment_ids", "attention_mask")  # what a row has before it is masked
+CHUNK = 128  # documents in one call that makes instances
+ROWS = ("token_ids", "segment_ids", "attention_mask")  # the parts of a row before masking
 STEPS = {"nsp": next_sentence, "sop": sentence_order, None: one_sequence}
 
 
@@ -38,34 +38,34 @@ class PretrainingDataset(Epochs):
     sentence prediction (Devlin et al. 2019, section 3.1 and appendix A.2).
 
     Documents -> shuffle -> tokenize, make instances and mask them, 128 documents at a time on all
-    cores -> batches of static shapes, prefetched. Pairs and masks are made again in each epoch;
-    everything is a function of `(seed, epoch)` alone. Memory does not grow with the files.
+    cores -> batches of static shapes, prefetched. Each epoch has new pairs and masks; everything is
+    a function of `(seed, epoch)` alone. Memory does not grow with the files.
 
-    An element is `(inputs, labels, weights)`, of which Keras multiplies the weights with the
-    losses and the `weighted_metrics`:
+    An element is `(inputs, labels, weights)`; Keras multiplies the losses and the
+    `weighted_metrics` by the weights:
 
     - inputs, int32: `token_ids`, `segment_ids`, `attention_mask` `[B, T]`, and `masked_positions`
       `[B, P]`, rising, then 0;
     - labels, int32: `mlm` `[B, P]`, the ids at these positions, then `pad_id`; `nsp` `[B]`, unless
       `objective` is None;
-    - weights, float32: `mlm` `[B, P]`, 1 where there is a prediction; `nsp` `[B]`, 1 where the
-      label means something. The last batch is filled with rows of padding, all weights 0.
+    - weights, float32: `mlm` `[B, P]`, 1 for predictions; `nsp` `[B]`, 1 if the label has a
+      meaning. The last batch is filled with rows of padding, all weights 0.
 
-    Segments are gathered as in google-research/bert (`next_sentence`, `sentence_order` and
-    `one_sequence` in `keras_xfmr.text.data.instances` state the rules), with these differences: the
-    short length is drawn for each instance, so `short_rate` is their share; a segment longer than
-    an instance is cut into several, so that nothing of it is lost; B comes from one of the
-    documents that are made into instances together; 10 % of the chosen tokens become a random id
-    that is not special; `mask_rate` is a share of the tokens of the text.
+    Segments are gathered as in google-research/bert (see `next_sentence`, `sentence_order` and
+    `one_sequence` in `keras_xfmr.text.data.instances`), with these differences: the short length is
+    drawn for each instance, so `short_rate` is the share of short instances; a segment longer than
+    an instance is split into several, so that nothing is lost; B comes from one of the 128
+    documents of the same call; 10 % of the chosen tokens become a random id that is not special;
+    `mask_rate` is a share of the tokens of the text.
 
-    Instances are made again in each epoch, so their number varies a little. After `count()` every
-    epoch has the first one's number of batches, as `fit` expects: a longer one is cut, a shorter
-    one goes on with batches of the next.
+    Each epoch makes new instances, so their number varies a little. After `count()` every epoch has
+    the number of batches of the first one, as `fit` expects: a longer one is cut, a shorter one
+    continues with batches of the next.
 
     Args:
-        files: text files, as `Documents` reads them.
-        tokenizer: a `keras_xfmr.text.Tokenizer` with a `mask_id`. Its `start_id` stands for [CLS],
-            its `end_id` for [SEP].
+        files: text files, as in `Documents`.
+        tokenizer: a `keras_xfmr.text.Tokenizer` with a `mask_id`. Its `start_id` is [CLS], its
+            `end_id` is [SEP].
         max_length: T, at least 5.
         batch_size: B, the rows of all workers together.
         max_predictions: P; `mask_rate * max_length` rounded up by default, 20 for 128.
@@ -74,22 +74,21 @@ class PretrainingDataset(Epochs):
         objective: `"nsp"`, next sentence prediction (0: B follows A, 1: B is from another
             document); `"sop"`, sentence order prediction (1: A and B are swapped), its label under
             the name `nsp` too; None, one sequence of whole segments and no such label.
-        document_ids: whether several instances share a row where they fit, as `pack_documents`
-            packs them; inputs then have `document_ids` `[B, T]`, 1, 2, ... and 0 for padding, for a
-            model with `packed=True`. `objective` must be None. P predictions are those of a row.
+        document_ids: whether several instances share a row, as in `pack_documents`; inputs then
+            have `document_ids` `[B, T]`, 1, 2, ... and 0 for padding, for a model with
+            `packed=True`. `objective` must be None. P is the number of predictions of a row.
         short_rate: share of instances with a random length, in [0, 1].
-        shuffle_buffer: documents (parts, of long ones) to shuffle among, at most 10^8; 0 keeps the
-            order of the files.
+        shuffle_buffer: number of documents (parts of long ones) in the shuffle buffer, at most
+            10^8; 0 keeps the order of the files.
         seed: an integer in 0 .. 2^31 - 1.
-        **reading: `heading`, `sentence_split`, `line_documents`, `on_bad_line`, as `Documents`
-            takes them.
+        **reading: `heading`, `sentence_split`, `line_documents`, `on_bad_line`, as in `Documents`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: arguments that do not fit, files that `Documents` refuses, a tokenizer without
-            a mask token.
-        tf.errors.InvalidArgumentError: from the iterator, a line that is bad, or no second
-            document for `"nsp"`.
+        ValueError: invalid arguments, files that `Documents` refuses, a tokenizer without a mask
+            token.
+        tf.errors.InvalidArgumentError: from the iterator, a bad line, or no second document for
+            `"nsp"`.
 
     Example::
 
@@ -153,12 +152,12 @@ class PretrainingDataset(Epochs):
         with tf.device("CPU"):
             self._empty = tf.Variable(0, dtype=tf.int64, trainable=False)
 
-    # ---- what a run knows about its data
+    # ---- counts
 
     @property
     def skipped(self) -> dict[str, int]:
-        """What the last iteration left out: blank, heading and bad lines, segments without a
-        token."""
+        """Counts of what the last iteration left out: blank, heading and bad lines, segments
+        without a token."""
         return {**self._documents.skipped, "empty": int(self._empty.numpy())}
 
     # ---- the pipeline
@@ -178,7 +177,7 @@ class PretrainingDataset(Epochs):
         seed = tf.random.fold_in(tf.constant([self._seed, 0], tf.int64), epoch)
         parts = self._documents.parts()
         if self._shuffle_buffer:
-            # Local to this data set's graph: otherwise a global seed would enter the order.
+            # Local to this data set's graph: otherwise a global seed would change the order.
             tf.random.set_seed(1)
             # Not the first half of the seed, which is the same in each epoch.
             order = tf.random.split(seed, 1)[0, 0]
@@ -201,13 +200,13 @@ class PretrainingDataset(Epochs):
         )
 
     def _mask_packed(self, rows, seed):
-        """A batch of packed instances, masked; rows without any, at the end of an epoch, go."""
+        """A batch of packed instances, masked; removes empty rows at the end of an epoch."""
         begun = rows["document_ids"][:, 0] > 0
         rows = {name: tf.boolean_mask(rows[name], begun) for name in (*ROWS, "document_ids")}
         return {**rows, **self._mask(rows["token_ids"], rows["attention_mask"] > 0, seed)}
 
     def _mask(self, token_ids, is_text, seed):
-        """The inputs that a masked row has other than before, and the labels."""
+        """The inputs that masking changes or adds, and the labels."""
         continues = None
         if self._continuations is not None:
             continues = tf.gather(tf.constant(self._continuations), token_ids)
@@ -225,7 +224,7 @@ class PretrainingDataset(Epochs):
         return {"token_ids": token_ids, "masked_positions": positions, "mlm": labels}
 
     def _instances(self, segments, lengths, document, seed):
-        """A chunk of documents to instances, masked unless they are packed afterwards."""
+        """A chunk of documents to instances, masked unless they are packed later."""
         where, cut, mask, order = tf.unstack(tf.random.split(seed, 4))
         chunk = self._tokenize(segments, lengths, document)
         ranges = make_instances(
@@ -246,7 +245,7 @@ class PretrainingDataset(Epochs):
         return {**rows, "nsp": ranges.label, "counts": ranges.counts}
 
     def _tokenize(self, segments, lengths, document):
-        """The `Chunk` of these documents; segments longer than an instance are cut."""
+        """The `Chunk` of these documents; segments longer than an instance are split."""
         tokens = self._tokenizer.tokenize(segments)
         sizes = tf.cast(tokens.row_lengths(), tf.int32)
         self._empty.assign_add(tf.reduce_sum(tf.cast(tf.equal(sizes, 0), tf.int64)))
@@ -293,8 +292,9 @@ ONE_DOCUMENT = (
 
 
 def _without_a_small_one(chunks):
-    """Chunks of documents as (all segments, segments of each document, numbers of the documents);
-    a last one that is not full is joined to the one before it, which has documents to lend."""
+    """Chunks of documents as (all segments, segments of each document, numbers of the documents).
+    A last chunk that is not full is joined with the one before it, so that each document has
+    others in its chunk."""
     chunks = chunks.map(lambda texts, document: (texts.values, texts.row_lengths(), document))
     none = tuple(tf.constant([], kind) for kind in (tf.string, tf.int64, tf.int64))
 

@@ -1,4 +1,4 @@
-"""Which rows of a batch a worker takes.
+"""The rows of a batch for each worker.
 
 B rows of a batch of all workers, `...` other axes
 """
@@ -17,7 +17,7 @@ class Shard:
     Args:
         begin: the first row.
         size: number of rows.
-        replicas: number of parts, one for each replica of the worker, that the rows come in.
+        replicas: number of parts of the rows, one for each replica of the worker.
     """
 
     begin: int
@@ -26,16 +26,16 @@ class Shard:
 
     @classmethod
     def of(cls, shard, batch_size):
-        """What `dataset(shard=...)` means for batches of `batch_size` rows.
+        """The `Shard` of `dataset(shard=...)` for batches of `batch_size` rows.
 
         Args:
             shard: None for all rows; a pair (index of the worker, number of workers); or a
-                `tf.distribute.InputContext`. A worker with several replicas takes from a context
-                one element for each of them, so there the rows come in that many parts.
+                `tf.distribute.InputContext`. With a context, a worker of several replicas reads one
+                element for each of them, so the rows are split into that many parts.
             batch_size: B, a multiple of the number of workers and of replicas.
 
         Raises:
-            ValueError: anything else.
+            ValueError: other values.
         """
         if shard is None:
             return cls(0, batch_size)
@@ -53,7 +53,7 @@ class Shard:
         if batch_size % parts:
             workers = f"{count} workers" + (f" of {replicas} replicas" if replicas > 1 else "")
             raise ValueError(
-                "`batch_size` counts the rows of all workers, and each must have as many. Expected "
+                "`batch_size` counts the rows of all workers, and each has an equal part. Expected "
                 f"a multiple of {parts} for {workers}, such as {-(-batch_size // parts) * parts}. "
                 f"Received: batch_size={batch_size}."
             )
@@ -68,12 +68,12 @@ class Shard:
         return tf.ensure_shape(values, [self.size, *values.shape[1:]])
 
     def count(self, values):
-        """How many of the rows `[b, ...]` are the shard's, int64."""
+        """The number of rows of `[b, ...]` in the shard, int64."""
         rows = tf.shape(values, tf.int64)[0] - self.begin
         return tf.clip_by_value(rows, 0, self.size)
 
     def for_replicas(self, data):
-        """A data set of the shard's batches, as one of the batches of each replica in turn."""
+        """The data set of the shard's batches, split into batches of the replicas in turn."""
         if self.replicas == 1:
             return data
         rows = self.size // self.replicas

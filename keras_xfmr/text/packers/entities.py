@@ -1,4 +1,4 @@
-"""Tags of words to entities: which words belong together.
+"""Joins the tags of words to entities.
 
 B batch, W words, E entities, C classes
 """
@@ -15,12 +15,11 @@ BEGINS, ENDS = "BSUW", "ELSUW"
 class EntityFinder:
     """Joins the tags of words to entities.
 
-    A tag is `O`, or a letter and a type: `B-PER`. A word begins an entity where its letter does (B;
-    S, U and W, an entity of one word), or where the word before has another type, has the tag `O`
-    or ends an entity (E, L, S, U, W). So IOB1, IOB2, BILOU and BIOES are all read, and an I-
-    without its B- begins an entity, as conlleval counts. A tag without a letter is read as I-, and
-    `PER-B` as `B-PER`. A word without a tag, in which a tokenizer finds nothing, is passed over: an
-    entity may go on behind it.
+    A tag is `O`, or a letter and a type: `B-PER`. A word begins an entity if its letter does (B; S,
+    U and W, an entity of one word), or if the word before has another type, has the tag `O` or ends
+    an entity (E, L, S, U, W). So IOB1, IOB2, BILOU and BIOES all work, and an I- without its B-
+    begins an entity, as in conlleval. A tag without a letter is read as I-, and `PER-B` as `B-PER`.
+    A word without a tag (without any token) is skipped: an entity may continue after it.
 
     Args:
         labels: names of the C classes, in their order.
@@ -47,14 +46,14 @@ class EntityFinder:
         """The first `max_entities` entities of each row.
 
         Args:
-            tags: int32 `[B, W]`, classes, or -1 for a word without a tag and behind the last word.
+            tags: int32 `[B, W]`, classes, or -1 for a word without a tag and after the last word.
             max_entities: E.
 
         Returns:
-            int32 `[B, E]` each: the place of the type in `types`, and the first and the last word;
-            -1 behind the last entity of a row.
+            int32 `[B, E]` each: the index of the type in `types`, and the first and the last word;
+            -1 after the last entity of a row.
         """
-        words = _places(tags >= 0, tf.shape(tags)[1])  # those with a tag, one after the other
+        words = _places(tags >= 0, tf.shape(tags)[1])  # the words with a tag
         tags = _at(tags, words)
         kind = tf.where(tags >= 0, tf.gather(self._kinds, tf.maximum(tags, 0)), -1)
         inside = kind >= 0
@@ -78,14 +77,14 @@ def _letter_and_type(label):
 
 
 def _at(values, places):
-    """`values[b, places[b, e]]`, -1 where a place is -1: int32 `[B, E]`."""
-    values = tf.pad(values, [[0, 0], [0, 1]])  # a row without words has a first place, too
+    """`values[b, places[b, e]]`, -1 if a place is -1: int32 `[B, E]`."""
+    values = tf.pad(values, [[0, 0], [0, 1]])  # so that a row without words has a first place
     found = tf.gather(values, tf.maximum(places, 0), batch_dims=1)
     return tf.where(places >= 0, found, -1)
 
 
 def _places(marked, most):
-    """Where a row is true, the first `most` places, then -1: int32 `[B, most]`."""
+    """The first `most` places where a row is true, then -1: int32 `[B, most]`."""
     width = tf.shape(marked)[1]
     places = tf.sort(tf.where(marked, tf.range(width), width))
     places = tf.pad(places, [[0, 0], [0, most]], constant_values=0)[:, :most]

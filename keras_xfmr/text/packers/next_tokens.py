@@ -9,7 +9,7 @@ from keras_xfmr.common.types import Ids, Tensor
 
 
 def next_token_labels(token_ids: Ids, attention_mask: Tensor, *, ignore_id: int = -1) -> tf.Tensor:
-    """The token behind each position, what a causal language model predicts there.
+    """The next token of each position: the labels of a causal language model.
 
     Args:
         token_ids: integers `[B, T]`.

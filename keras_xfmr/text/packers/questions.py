@@ -1,4 +1,4 @@
-"""Questions and the texts that answer them, as BERT reads them.
+"""Packs questions and contexts for BERT.
 
 B batch, R windows, T length, Q pieces of a question, C pieces of a context
 """
@@ -17,34 +17,34 @@ from keras_xfmr.text.words import BLANKS, as_utf8
 
 
 class QuestionPacker(tf.Module):
-    """Questions beside contexts of any length, in overlapping windows, in graph.
+    """Packs questions with contexts of any length, in overlapping windows, in graph.
 
         token_ids       [CLS] who ? [SEP] ann runs [SEP]
         token_ids       [CLS] who ? [SEP] runs far [SEP]
 
-    A context of C pieces is read in windows of M = max_length - 3 - Q pieces, each of which begins
-    `stride` pieces after the one before (Devlin et al. 2019, section 4.2, as in its code): there
-    are 1 + ceil((C - M) / stride) of them, and nothing of a context is lost unless `pack` is given
+    A context of C pieces is split into windows of M = max_length - 3 - Q pieces; each begins
+    `stride` pieces after the one before (Devlin et al. 2019, section 4.2, as in its code). There
+    are 1 + ceil((C - M) / stride) windows, and no piece of a context is lost unless `pack` has
     `max_windows`.
 
     Args:
-        tokenizer: a `BertTokenizer` or `SentencePieceTokenizer`, which know where their pieces
-            stand in a text.
+        tokenizer: a `BertTokenizer` or `SentencePieceTokenizer`; both return the positions of their
+            pieces in a text.
         max_length: pieces of the longest window, special tokens included.
         stride: pieces between the beginnings of two windows.
         max_question_length: a longer question loses its end.
-        pad_to_max_length: whether every batch is `max_length` long. Otherwise as long as its
-            longest row.
-        pad_to_multiple_of: None, or a divisor of `max_length`: a batch is as long as the next
-            multiple of it. A GPU computes half precision faster in multiples of 8, and a compiled
-            step has fewer shapes.
-        type_vocab_size: kinds of segments of the model; with 1, both texts have segment 0.
-        on_bad_answer: what happens to a row whose answer does not stand at `answer_start`:
-            `"raise"` stops there; `"skip"` leaves the row out and counts it in `skipped`.
+        pad_to_max_length: whether every batch has the length `max_length`. Otherwise its longest
+            row decides.
+        pad_to_multiple_of: None, or a divisor of `max_length`: the length of a batch is rounded up
+            to a multiple of it. A GPU computes half precision faster in multiples of 8, and a
+            compiled step has fewer shapes.
+        type_vocab_size: number of segment types of the model; with 1, both texts have segment 0.
+        on_bad_answer: for a row whose answer is not at `answer_start`: `"raise"` raises an error;
+            `"skip"` leaves the row out and counts it in `skipped`.
 
     Raises:
         ValueError: a tokenizer without offsets, an unknown `on_bad_answer`, a `max_length` that is
-            no multiple, or a stride that would leave out pieces.
+            not a multiple, or a stride that would leave out pieces.
 
     Example:
 
@@ -75,8 +75,8 @@ class QuestionPacker(tf.Module):
         check_choice("on_bad_answer", on_bad_answer, ("raise", "skip"))
         if not hasattr(tokenizer, "tokenize_with_offsets"):
             raise ValueError(
-                "Expected a BertTokenizer or SentencePieceTokenizer, which know where their "
-                f"pieces stand in a text. Received: {type(tokenizer).__name__}."
+                "Expected a BertTokenizer or SentencePieceTokenizer, which return the positions "
+                f"of their pieces. Received: {type(tokenizer).__name__}."
             )
         check_int("max_length", max_length)
         check_int("max_question_length", max_question_length, 1)
@@ -104,7 +104,7 @@ class QuestionPacker(tf.Module):
 
     @property
     def skipped(self) -> int:
-        """Number of rows that were left out since the packer was made, in all passes over them."""
+        """Number of rows left out since the packer was created, in all epochs."""
         return 0 if self._skipped is None else int(self._skipped.numpy())
 
     @tf.autograph.experimental.do_not_convert
@@ -120,21 +120,21 @@ class QuestionPacker(tf.Module):
 
         Args:
             question, context: strings `[B]`.
-            answer: strings `[B]` that stand in the contexts; empty where a context has no answer.
+            answer: strings `[B]`, parts of the contexts; empty if a context has no answer.
             answer_start: integers `[B]`, the character of the context at which the answer begins,
-                as SQuAD counts. Not read where the answer is empty.
+                as in SQuAD. Ignored for empty answers.
 
         Returns:
             A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[R, T]`, R >= B,
-            the windows of one context after the other; `row`, int32 `[R]`, which of the B each
-            belongs to; with an answer also `start` and `end`, int32 `[R]`, the positions of its
-            first and last piece, and 0, that of `[CLS]`, in windows that it does not lie in, whole.
-            Rows that are left out have no windows.
+            the windows of one context after the other; `row`, int32 `[R]`, the index of the row
+            (of B) of each window; with an answer also `start` and `end`, int32 `[R]`, the positions
+            of its first and last piece, and 0, the position of `[CLS]`, in windows without the
+            whole answer. Rows that are left out have no windows.
 
         Raises:
             ValueError: one of `answer` and `answer_start` without the other.
-            tf.errors.InvalidArgumentError: an answer does not stand where `answer_start` says, and
-                is not to be left out.
+            tf.errors.InvalidArgumentError: an answer is not at `answer_start`, and `on_bad_answer`
+                is `"raise"`.
         """
         if (answer is None) != (answer_start is None):
             raise ValueError("Pass `answer` and `answer_start` together, or neither.")
@@ -154,20 +154,21 @@ class QuestionPacker(tf.Module):
     def pack(
         self, question: Texts, context: Texts, *, max_windows: int | None = None
     ) -> dict[str, Tensor]:
-        """The windows, and what leads from a position in them back into the context.
+        """The windows, with what `answers` needs to find the text of a position.
 
         Args:
             question, context: strings `[B]`.
-            max_windows: the most windows of a context, whose end is then left out. None: as many
-                as it needs.
+            max_windows: maximum number of windows of a context; the rest of it is left out. None:
+                no limit.
 
         Returns:
-            What `__call__` returns without an answer; `context_start`, int32 `[R]`, the position
-            of a window's first piece of context; `first_piece`, int32 `[R]`, which piece of the
-            context that is; `in_context`, bool `[R, T]`, where an answer may lie; `windows`, int64
-            `[B]`; `starts` and `ends`, ragged int64 `[B, (C)]`, where the pieces stand in the
-            context, in bytes; `truncated`, bool `[B]`, whether the question was cut;
-            `context_truncated`, bool `[B]`, whether the end of the context is in no window.
+            The outputs of `__call__` without an answer; `context_start`, int32 `[R]`, the position
+            of the first piece of context in a window; `first_piece`, int32 `[R]`, the index of that
+            piece in the context; `in_context`, bool `[R, T]`, True at pieces of the context;
+            `windows`, int64 `[B]`, the number of windows; `starts` and `ends`, ragged int64
+            `[B, (C)]`, the positions of the pieces in the context, in bytes; `truncated`, bool
+            `[B]`, whether the question was cut; `context_truncated`, bool `[B]`, whether the end of
+            the context is in no window.
         """
         questions = self.tokenizer.tokenize(question)
         asked = tf.minimum(questions.row_lengths(), self.max_question_length)
@@ -200,20 +201,19 @@ class QuestionPacker(tf.Module):
         last: Tensor,
         scores: Tensor,
     ) -> dict[str, Tensor]:
-        """The answers that a model found, cut from their contexts as they stand there.
+        """The text of the answers that a model found, copied from their contexts.
 
         Args:
-            packed: what `pack` made of the contexts.
+            packed: the result of `pack` for these contexts.
             context: strings `[B]`.
-            first, last: integers `[R]`, the positions of each window's best span, as
-                `models.best_spans` finds them. A window without context has none.
-            scores: `[R]`, by which the windows of one context compete.
+            first, last: integers `[R]`, the positions of the best span of each window, from
+                `models.best_spans`. Ignored for a window without context.
+            scores: `[R]`; the window with the highest score gives the answer of a context.
 
         Returns:
-            A dictionary of `answer`, strings `[B]`, empty where a context is; `start` and `end`,
-            int32 `[B]`, the characters of the context between which it stands (a byte that is no
-            UTF-8 counts as the character U+FFFD); `window`, int64
-            `[B]`, the row of the inputs that it was found in.
+            A dictionary of `answer`, strings `[B]`, empty for an empty context; `start` and `end`,
+            int32 `[B]`, its position in characters of the context (a byte that is not UTF-8 counts
+            as the character U+FFFD); `window`, int64 `[B]`, the row of the inputs with the answer.
 
         Example:
 
@@ -228,7 +228,7 @@ class QuestionPacker(tf.Module):
         """
         context, scores = as_utf8(context), tf.convert_to_tensor(scores)
         scores = tf.RaggedTensor.from_row_lengths(scores, packed["windows"])
-        scores = tf.pad(  # by a column: there is none in a batch of no contexts
+        scores = tf.pad(  # by a column, because a batch without contexts has none
             scores.to_tensor(least := scores.dtype.min), [[0, 0], [0, 1]], constant_values=least
         )
         window = tf.cumsum(packed["windows"], exclusive=True) + tf.argmax(scores, axis=1)
@@ -252,7 +252,7 @@ class QuestionPacker(tf.Module):
         }
 
     def _standing(self, question, context, answer, answer_start):
-        """The rows whose answer stands at its place, int32 `[K]`, and what was given of them."""
+        """The rows whose answer is at `answer_start`, int32 `[K]`, and their arguments."""
         answer_start = tf.where(answer == "", tf.zeros_like(answer_start), answer_start)
         size = tf.cast(_characters(context), tf.int64)
         place = tf.cast(tf.clip_by_value(answer_start, 0, size), tf.int32)  # substr fails elsewhere
@@ -277,7 +277,7 @@ class QuestionPacker(tf.Module):
         )
         begin = tf.cast(tf.strings.length(before), tf.int64)
         behind = begin + tf.cast(tf.strings.length(answer), tf.int64)
-        # Its pieces end behind its first byte and start before its last.
+        # Its pieces end after its first byte and start before its last byte.
         first = _count(packed["ends"] <= begin[:, None])
         last = _count(packed["starts"] < behind[:, None]) - 1
         shift, row = packed["context_start"] - packed["first_piece"], packed["row"]
@@ -289,10 +289,10 @@ class QuestionPacker(tf.Module):
 
 
 def context_mask(inputs):
-    """Where the second text stands, without the `[SEP]` at its end.
+    """Marks the second text, without the `[SEP]` at its end.
 
-    That is segment 1. In a row that has one segment, it stands behind the first `[SEP]`, which is
-    the token at the row's end.
+    The second text is segment 1. In a row with one segment, it begins after the first `[SEP]`, the
+    same token as at the end of the row.
 
     Args:
         inputs: a model's `token_ids`, `segment_ids` and `attention_mask`, `[R, T]`.
@@ -311,7 +311,7 @@ def context_mask(inputs):
 
 
 def _at(offsets, index):
-    """`offsets[b, index[b]]`, 0 where there is no such piece."""
+    """`offsets[b, index[b]]`, 0 if there is no such piece."""
     padded = tf.pad(offsets.to_tensor(), [[0, 0], [0, 1]])
     return tf.where(index >= 0, tf.gather(padded, tf.maximum(index, 0), batch_dims=1), 0)
 

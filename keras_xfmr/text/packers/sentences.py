@@ -1,6 +1,6 @@
 """Sentences and words to the three inputs of BERT: ids, segments and attention mask.
 
-B batch, T length, W words, P masks, M ids of a row that are no special tokens
+B batch, T length, W words, P masks, M ids of a row without special tokens
 """
 
 import tensorflow as tf
@@ -16,40 +16,42 @@ from keras_xfmr.text.tokenizers.bert import BERT_TOKENS
 from keras_xfmr.text.words import SPLITS, cut_words
 
 MASK = BERT_TOKENS["mask_id"]
-INPUTS = ("token_ids", "segment_ids", "attention_mask")  # what a model reads of a packed row
+INPUTS = ("token_ids", "segment_ids", "attention_mask")  # the inputs of a model in a packed row
 
 
 class SentencePacker(tf.Module):
-    """One or two sentences as BERT reads them (Devlin et al. 2019), in graph.
+    """Packs one or two sentences into the inputs of BERT (Devlin et al. 2019), in graph.
 
         token_ids       [CLS] my dog [SEP] he barks [SEP] [PAD]
         segment_ids       0   0  0     0   1   1      1     0
         attention_mask    1   1  1     1   1   1      1     0
 
-    Rows that are too long are cut as BERT's `truncate_seq_pair` does it: ids go from the end of the
-    longer sentence, one by one, of the second where both are equally long. With a budget of
+    Rows that are too long are cut like in BERT's `truncate_seq_pair`: ids are removed one by one
+    from the end of the longer sentence, from the second if both are equally long. With
     M = max_length - 3 the sentences of length a and b keep
 
         a' = min(a, max(M - b, ceil(M / 2)))    b' = min(b, M - a')
 
     Args:
         tokenizer: a `Tokenizer`; its start token is `[CLS]`, its end token `[SEP]`.
-        max_length: ids of the longest row, special tokens included; at least 3. By default what a
-            published folder said, `tokenizer.max_length`.
-        pad_to_max_length: whether every batch is `max_length` long (a static shape: one
-            compilation). Otherwise as long as its longest row.
-        pad_to_multiple_of: None, or a divisor of `max_length`: a batch is as long as the next
-            multiple of it. A GPU computes half precision faster in multiples of 8, and a compiled
-            step has fewer shapes.
-        type_vocab_size: kinds of segments of the model; with 1, both sentences have segment 0.
-        report_truncation: whether to return `truncated`, too: which rows were cut.
-        split: how `split_words` divides a text into the words that a tagger labels: `"bert"`, the
-            default, at white space, with punctuation (and ideographs, where the tokenizer does so)
-            alone; `"whitespace"`; `"characters"`, each character but white space. A service of the
-            model divides texts in the same way, so label the same words in training.
+        max_length: ids of the longest row, special tokens included; at least 3. By default
+            `tokenizer.max_length`, from a published folder.
+        pad_to_max_length: whether every batch has the length `max_length` (a static shape: one
+            compilation). Otherwise its longest row decides.
+        pad_to_multiple_of: None, or a divisor of `max_length`: the length of a batch is rounded up
+            to a multiple of it. A GPU computes half precision faster in multiples of 8, and a
+            compiled step has fewer shapes.
+        type_vocab_size: number of segment types of the model; with 1, both sentences have
+            segment 0.
+        report_truncation: whether to also return `truncated`: which rows were cut.
+        split: how `split_words` splits a text into the words that a tagger labels: `"bert"`, the
+            default, at white space, with each punctuation character (and each ideograph, if the
+            tokenizer does so) as a word; `"whitespace"`; `"characters"`, each character except
+            white space. A service of the model splits texts in the same way, so label the same
+            words in training.
 
     Raises:
-        ValueError: `max_length` is too small, not known, or no multiple of `pad_to_multiple_of`;
+        ValueError: `max_length` is too small, unknown, or not a multiple of `pad_to_multiple_of`;
             `split` is unknown.
 
     Example:
@@ -98,7 +100,7 @@ class SentencePacker(tf.Module):
 
         Returns:
             A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[B, T]`, and
-            where asked `truncated`, bool `[B]`.
+            with `report_truncation` `truncated`, bool `[B]`.
         """
         first = self.tokenizer.tokenize(check_strings(first, "first", rank=1))
         if second is not None:
@@ -110,11 +112,11 @@ class SentencePacker(tf.Module):
         """Packs the ids of sentences.
 
         Args:
-            first: ragged ids `[B, (T)]`, as `Tokenizer.tokenize` makes them.
-            second: None, or ragged ids of as many rows.
+            first: ragged ids `[B, (T)]`, as from `Tokenizer.tokenize`.
+            second: None, or ragged ids with the same number of rows.
 
         Returns:
-            What `__call__` returns.
+            The outputs of `__call__`.
         """
         if second is None:
             return self._pack_one(first)
@@ -130,14 +132,14 @@ class SentencePacker(tf.Module):
         return self._inputs(rows, keep + 2, truncated)
 
     def split_words(self, texts: Texts) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """The words of raw texts, as `split` says, and where they stand.
+        """Splits raw texts into words as `split` says, with their positions.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            The words as they are spelled in the text, ragged strings `[B, (W)]`; where they start
-            and end, ragged int32 `[B, (W)]`, in Unicode characters of the text, the end exclusive.
+            The words in their original spelling, ragged strings `[B, (W)]`; their starts and ends,
+            ragged int32 `[B, (W)]`, in Unicode characters of the text, the end exclusive.
 
         Example:
 
@@ -159,9 +161,9 @@ class SentencePacker(tf.Module):
             words: strings, ragged `[B, (W)]`, or dense `[B, W]` with empty strings as padding.
 
         Returns:
-            What `__call__` returns, and `word_positions`, int32 `[B, W]`: where in the row the
-            first piece of a word stands; -1 where there is none, for the word was cut away or has
-            nothing in it that the tokenizer keeps, and -2 behind the last word of a ragged row.
+            The outputs of `__call__`, and `word_positions`, int32 `[B, W]`: the position of the
+            first piece of each word in the row; -1 if the word was cut off or the tokenizer has no
+            piece for it; -2 after the last word of a ragged row.
 
         Example:
 
@@ -187,19 +189,19 @@ class SentencePacker(tf.Module):
     def pack_word_windows(self, words: Texts, stride: int | None = None) -> dict[str, Tensor]:
         """Packs words of texts of any length, in overlapping windows.
 
-        A word belongs to the window in which it has the most pieces on either side, to the first
-        of two that are equal in this.
+        A word belongs to the window with the most context on both sides of it, to the first window
+        if two are equal.
 
         Args:
-            words: ragged strings `[B, (W)]`, as `split_words` returns them.
+            words: ragged strings `[B, (W)]`, as from `split_words`.
             stride: pieces between the beginnings of two windows, at most max_length - 2; by
                 default half of that.
 
         Returns:
             A dictionary of `token_ids`, `segment_ids` and `attention_mask`, int32 `[R, T]`, R >= B,
             the windows of one text after the other; `word_windows` and `word_positions`, ragged
-            int32 `[B, (W)]`, the window of each word and where in it the word's first piece
-            stands; -1 for both where the tokenizer keeps nothing of the word.
+            int32 `[B, (W)]`, the window of each word and the position of its first piece in that
+            window; -1 for both if the tokenizer has no piece for the word.
 
         Raises:
             ValueError: a `stride` that would leave out pieces.
@@ -231,18 +233,18 @@ class SentencePacker(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def pack_masked(self, texts: Texts) -> dict[str, Tensor]:
-        """Packs texts in which each `[MASK]` stands for a piece that a `BertPretrainer` guesses.
+        """Packs texts in which each `[MASK]` is a piece that a `BertPretrainer` predicts.
 
-        Elsewhere `[MASK]` in a text is text. What stands between two of them is tokenized by
-        itself.
+        Other methods read a literal `[MASK]` as ordinary text. The text between two masks is
+        tokenized separately.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            What `__call__` returns, and `masked_positions`, int32 `[B, P]`: where the masks stand
-            in the row, rising, then 0, which is `[CLS]`. P is at least 1; a mask that was cut away
-            has no place.
+            The outputs of `__call__`, and `masked_positions`, int32 `[B, P]`: the positions of the
+            masks in the row, rising, then 0, the position of `[CLS]`. P is at least 1; a mask that
+            was cut off has no position.
 
         Raises:
             ValueError: the tokenizer has no mask token.
@@ -265,7 +267,7 @@ class SentencePacker(tf.Module):
         pieces = self.tokenizer.tokenize(parts.values)
         pieces = join(pieces, tf.fill([pieces.nrows()], mask_id))
         ids = merge(parts, pieces)
-        packed = self._pack_one(take_first(ids, ids.row_lengths() - 1))  # none after the last part
+        packed = self._pack_one(take_first(ids, ids.row_lengths() - 1))  # no mask at the end
         masked = tf.equal(packed["token_ids"], mask_id)
         length = tf.shape(masked)[1]
         most = tf.reduce_max(tf.math.count_nonzero(masked, axis=1, dtype=tf.int32))
@@ -278,8 +280,8 @@ class SentencePacker(tf.Module):
         return self._inputs([take_first(ids, keep)], keep + 2, keep < ids.row_lengths())
 
     def _inputs(self, rows, first_length, truncated):
-        """The inputs from the ids of one or two sentences; the first segment is `first_length`
-        long, `[CLS]` and `[SEP]` included."""
+        """The inputs from the ids of one or two sentences; `first_length` is the length of the
+        first segment, `[CLS]` and `[SEP]` included."""
         start, end = (
             tf.fill([rows[0].nrows()], token)
             for token in (self.tokenizer.start_id, self.tokenizer.end_id)
@@ -287,7 +289,7 @@ class SentencePacker(tf.Module):
         ids = join(start, *(part for row in rows for part in (row, end)))
         width = self.max_length if self.pad_to_max_length else None
         token_ids = ids.to_tensor(self.tokenizer.pad_id, shape=[None, width])
-        # A batch of no rows has a width too, so that a model finds a first position in it.
+        # A batch without rows has a width too, so that a model finds a first position in it.
         length = tf.maximum(tf.shape(token_ids)[1], 1 + len(rows))
         length = rounded_up(length, self.pad_to_multiple_of)
         further = [[0, 0], [0, length - tf.shape(token_ids)[1]]]
@@ -307,10 +309,10 @@ class SentencePacker(tf.Module):
 def spread_word_labels(
     labels: Ids, word_positions: Tensor, length: Index, *, ignore_id: int
 ) -> tf.Tensor:
-    """Labels of words to labels of pieces: a word's first piece has its label.
+    """Labels of words to labels of pieces: the first piece of a word gets its label.
 
     Args:
-        labels: integers, ragged `[B, (W)]` or dense `[B, W]`, one a word.
+        labels: integers, ragged `[B, (W)]` or dense `[B, W]`, one for each word.
         word_positions: int32 `[B, W]` from `SentencePacker.pack_words`.
         length: T of the packed rows.
         ignore_id: label of all other positions, which the loss leaves out.
@@ -319,7 +321,7 @@ def spread_word_labels(
         int32 `[B, T]`.
 
     Raises:
-        tf.errors.InvalidArgumentError: labels and words are not equally many.
+        tf.errors.InvalidArgumentError: the numbers of labels and words differ.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""How wide the rows of a batch are."""
+"""The width of the rows of a batch."""
 
 import tensorflow as tf
 
@@ -6,10 +6,10 @@ from keras_xfmr.common.checks import check_int
 
 
 def check_multiple(multiple, name, longest):
-    """`pad_to_multiple_of`, None or a divisor of the longest row's length.
+    """Checks `pad_to_multiple_of`, None or a divisor of the longest row's length.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: other values.
     """
     if multiple is None:
         return None
@@ -24,5 +24,5 @@ def check_multiple(multiple, name, longest):
 
 
 def rounded_up(width, multiple):
-    """An int32 width, or the next multiple."""
+    """An int32 width, rounded up to a multiple."""
     return width if multiple is None else tf.maximum(-(-width // multiple), 1) * multiple

@@ -1,4 +1,4 @@
-"""Overlapping windows over rows of ids that are longer than a model reads at once.
+"""Overlapping windows over rows of ids that are too long for a model.
 
 B batch, R windows, C ids of a row, W words of all rows
 """
@@ -17,9 +17,9 @@ class Windows(typing.NamedTuple):
     Attributes:
         ids: ragged `[R, (T)]`.
         row: int32 `[R]`, the row of each window.
-        first: int64 `[R]`, where in its row a window begins.
-        count: int64 `[B]`, windows of each row.
-        cut: bool `[B]`, whether ids of the row are in no window.
+        first: int64 `[R]`, the begin of each window in its row.
+        count: int64 `[B]`, number of windows of each row.
+        cut: bool `[B]`, whether some ids of the row are in no window.
     """
 
     ids: tf.RaggedTensor
@@ -30,16 +30,16 @@ class Windows(typing.NamedTuple):
 
 
 def cut_windows(ids, room, stride, most=None):
-    """Windows of M = `room` ids, each of which begins `stride` ids after the one before.
+    """Windows of M = `room` ids; each begins `stride` ids after the one before.
 
     A row of C ids has 1 + ceil((C - M) / stride) windows (Devlin et al. 2019, section 4.2, as in
-    its code), and `most` at most.
+    its code), at most `most`.
 
     Args:
         ids: ragged `[B, (C)]`.
         room: M, an integer, or int64 `[B]`, one for each row.
         stride: at most M.
-        most: the most windows of a row; the ids behind them are left out. None: no limit.
+        most: maximum number of windows of a row; the rest of the ids is left out. None: no limit.
 
     Returns:
         `Windows`.
@@ -65,19 +65,19 @@ def check_stride(stride, room):
 
 
 def windows_of_words(windows, row, place, room, stride):
-    """The window of each word, and where in that window it stands.
+    """The window of each word, and its position in that window.
 
-    A word belongs to the window in which it has the most ids on either side, to the first of two
-    that are equal in this.
+    A word belongs to the window with the most context on both sides of it, to the first window if
+    two are equal.
 
     Args:
-        windows: `Windows`, all of those that a row needs.
+        windows: `Windows`, without a limit `most`.
         row: int32 `[W]`, the row of each word.
-        place: int64 `[W]`, where in its row a word begins.
-        room, stride: of `cut_windows`.
+        place: int64 `[W]`, the begin of each word in its row.
+        room, stride: as in `cut_windows`.
 
     Returns:
-        int64 `[W]` each: the window, an index of `windows.ids`, and the place in it.
+        int64 `[W]` each: the window, an index of `windows.ids`, and the position in it.
     """
     margin = (room - stride + 1) // 2
     last = tf.gather(windows.count, row) - 1

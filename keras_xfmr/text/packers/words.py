@@ -17,33 +17,33 @@ from keras_xfmr.text.words import SPLITS, cut_words
 
 
 class WordPacker(tf.Module):
-    """Texts or words as `models.Elmo` reads them (Peters et al. 2018), in graph.
+    """Packs texts or words into the inputs of `models.Elmo` (Peters et al. 2018), in graph.
 
         words            my   dog  barks  (padding)
-        character_ids  [C]   [C]    [C]    zeros       as `words_to_characters` has them
+        character_ids  [C]   [C]    [C]    zeros       from `words_to_characters`
         attention_mask   1    1      1     0
 
-    Rows have no sentence markers: the model puts them around. A row of more than `max_words` words
-    is cut behind them. A row without words is padding only; T is at least 1.
+    Rows have no sentence markers: the model adds them. A row is cut after `max_words` words. A row
+    without words has only padding; T is at least 1.
 
     Args:
         max_words: words of the longest row, at least 1; also the attribute `max_length`.
-        max_characters: C, at least 3, that of the model.
+        max_characters: C, at least 3, the same as in the model.
         tokenizer: None for characters, or a `WordTokenizer` for a model with a vocabulary; rows
-            then have `token_ids` in the place of `character_ids`.
-        split: how texts are divided into words: `"bert"`, at white space, with punctuation and CJK
-            ideographs alone; `"whitespace"`; `"characters"`, each character but white space. By
-            default the tokenizer's, or `"bert"`. Raw texts may be divided by `"bert"` for a
-            vocabulary of a corpus whose lines are divided already.
-        report_truncation: whether to return `truncated`, too: which rows were cut.
-        pad_to_max_length: whether every batch is `max_words` long (a static shape: one
-            compilation). Otherwise as long as its longest row.
-        pad_to_multiple_of: None, or a divisor of `max_words`: a batch is as long as the next
-            multiple of it. A GPU computes half precision faster in multiples of 8, and a compiled
-            step has fewer shapes.
+            then have `token_ids` instead of `character_ids`.
+        split: how texts are split into words: `"bert"`, at white space, with each punctuation
+            character and CJK ideograph as a word; `"whitespace"`; `"characters"`, each character
+            except white space. By default the tokenizer's, or `"bert"`. If the corpus of the
+            vocabulary was already split at punctuation, `"bert"` does the same to raw texts.
+        report_truncation: whether to also return `truncated`: which rows were cut.
+        pad_to_max_length: whether every batch has the length `max_words` (a static shape: one
+            compilation). Otherwise its longest row decides.
+        pad_to_multiple_of: None, or a divisor of `max_words`: the length of a batch is rounded up
+            to a multiple of it. A GPU computes half precision faster in multiples of 8, and a
+            compiled step has fewer shapes.
 
     Raises:
-        ValueError: sizes that are too small or no multiples, a tokenizer of another kind, or an
+        ValueError: sizes that are too small or not multiples, a tokenizer of another class, or an
             unknown `split`.
 
     Example:
@@ -91,21 +91,21 @@ class WordPacker(tf.Module):
 
         Returns:
             A dictionary of int32: `character_ids` `[B, T, C]`, or `token_ids` `[B, T]` with a
-            tokenizer; `attention_mask` `[B, T]`, 1 = a word, 0 = padding; where asked
+            tokenizer; `attention_mask` `[B, T]`, 1 = a word, 0 = padding; with `report_truncation`
             `truncated`, bool `[B]`.
         """
         words, _, _ = self.split_words(texts)
         return self._pack(words)
 
     def split_words(self, texts: Texts) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """The words of raw texts, as `split` says, and where they stand.
+        """Splits raw texts into words as `split` says, with their positions.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            The words as they are spelled in the text, ragged strings `[B, (W)]`; where they start
-            and end, ragged int32 `[B, (W)]`, in Unicode characters of the text, the end exclusive.
+            The words in their original spelling, ragged strings `[B, (W)]`; their starts and ends,
+            ragged int32 `[B, (W)]`, in Unicode characters of the text, the end exclusive.
 
         Example:
 
@@ -124,9 +124,8 @@ class WordPacker(tf.Module):
                 the ends of rows.
 
         Returns:
-            What `__call__` returns, and `word_positions`, int32 `[B, W]`: where in the row a word
-            stands, which is w for word w; -1 where it was cut away, and -2 behind the last word,
-            for `spread_word_labels`.
+            The outputs of `__call__`, and `word_positions`, int32 `[B, W]`, for
+            `spread_word_labels`: w for word w; -1 if it was cut off; -2 after the last word.
 
         Example:
 
@@ -151,11 +150,11 @@ class WordPacker(tf.Module):
     def pack_word_windows(self, words: Texts, stride: int | None = None) -> dict[str, Tensor]:
         """Packs words of texts of any length, in overlapping windows of `max_words` words.
 
-        A word belongs to the window in which it has the most words on either side, to the first of
-        two that are equal in this.
+        A word belongs to the window with the most context on both sides of it, to the first window
+        if two are equal.
 
         Args:
-            words: ragged strings `[B, (W)]`, as `split_words` returns them.
+            words: ragged strings `[B, (W)]`, as from `split_words`.
             stride: words between the beginnings of two windows, at most `max_words`; by default
                 half of that.
 
@@ -163,7 +162,7 @@ class WordPacker(tf.Module):
             A dictionary of `character_ids` `[R, T, C]`, or `token_ids` `[R, T]`, and
             `attention_mask` `[R, T]`, R >= B, the windows of one text after the other;
             `word_windows` and `word_positions`, ragged int32 `[B, (W)]`, the window of each word
-            and where in it the word stands.
+            and its position in that window.
 
         Raises:
             ValueError: a `stride` that would leave out words.
@@ -196,7 +195,7 @@ class WordPacker(tf.Module):
         words = take_first(words, kept)
         width = self.max_length
         if not self.pad_to_max_length:
-            # A batch of no words has a width too, so that a model finds a first position in it.
+            # A batch without words has a width too, so that a model finds a first position in it.
             width = tf.maximum(tf.reduce_max(tf.cast(kept, tf.int32)), 1)
             width = rounded_up(width, self.pad_to_multiple_of)
         mask = tf.sequence_mask(kept, width, tf.int32)

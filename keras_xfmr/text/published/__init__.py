@@ -1,1 +1,1 @@
-"""Which tokenizer a published folder has."""
+"""Finds and loads the tokenizer of a published folder."""

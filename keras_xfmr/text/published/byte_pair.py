@@ -1,4 +1,4 @@
-"""Byte-pair encodings of published folders: GPT-2, RoBERTa and their kin, and KoGPT2."""
+"""Byte-pair encodings of published folders: GPT-2, RoBERTa and similar ones, and KoGPT2."""
 
 from keras_xfmr.text.tokenizers.added_tokens import added_beside
 from keras_xfmr.text.tokenizers.byte_pair import END_OF_TEXT, BytePairTokenizer
@@ -13,25 +13,25 @@ from keras_xfmr.text.tokenizers.character_byte_pair import CharacterBytePairToke
 FILES = ("vocab.json", "merges.txt")
 # Classes of transformers that read these two files as GPT-2's does.
 READ_ALIKE = ("GPT2", "Roberta", "Bart", "Longformer", "LED", "PreTrained")
-# Our argument: the roles in tokenizer_config.json and special_tokens_map.json, the first that is
-# named.
+# Our argument -> its names in tokenizer_config.json and special_tokens_map.json; the first one
+# that a file has counts.
 ROLES = {
     "end_token": ("eos_token", "sep_token"),
     "start_token": ("bos_token", "cls_token"),
     "pad_token": ("pad_token",),
     "mask_token": ("mask_token",),
 }
-# Our argument: the token of folders that name none, where the vocabulary has it.
+# Our argument -> the default token, if the vocabulary has it.
 ROBERTA = {"end_token": "</s>", "start_token": "<s>", "pad_token": "<pad>"}
 KOGPT2 = {"end_token": "</s>", "pad_token": "<pad>"}  # its end token is its start token
 
 
 def is_byte_pair(folder, fast):
-    """Whether a folder has a byte-pair encoding, of whatever kind.
+    """Whether a folder has a byte-pair encoding of any kind.
 
     Args:
-        folder: may hold `vocab.json` and `merges.txt`.
-        fast: what its `tokenizer.json` holds, `{}` where there is none.
+        folder: may have `vocab.json` and `merges.txt`.
+        fast: the content of its `tokenizer.json`, `{}` without one.
     """
     if fast:
         model = fast.get("model")
@@ -43,11 +43,11 @@ def load_byte_pair(folder, fast, config, special):
     """The `BytePairTokenizer` of a folder, or its `CharacterBytePairTokenizer`.
 
     Args:
-        folder, fast: as `is_byte_pair` has them.
-        config, special: what `tokenizer_config.json` and `special_tokens_map.json` hold.
+        folder, fast: as in `is_byte_pair`.
+        config, special: the contents of `tokenizer_config.json` and `special_tokens_map.json`.
 
     Raises:
-        ValueError: a file is damaged, or asks for what these tokenizers do not do.
+        ValueError: a file is damaged, or needs a step that these tokenizers do not have.
     """
     named = {**special, **config}
     words = fast.get("pre_tokenizer")
@@ -58,7 +58,7 @@ def load_byte_pair(folder, fast, config, special):
     if config.get("add_prefix_space"):
         raise ValueError(
             "Expected add_prefix_space=false in tokenizer_config.json. Received: "
-            f"{config['add_prefix_space']!r}. Take it out, and put the blank before the texts."
+            f"{config['add_prefix_space']!r}. Remove it, and put the blank before the texts."
         )
     if fast:
         content, added = byte_pairs_of(fast), fast.get("added_tokens")
@@ -78,7 +78,7 @@ def load_byte_pair(folder, fast, config, special):
 
 
 def _special_tokens(vocabulary, named, others):
-    """Arguments of the tokenizer; GPT-2's oldest folders name no special token at all."""
+    """Arguments of the tokenizer; GPT-2's oldest folders have no names of special tokens."""
     found = {}
     for argument, roles in ROLES.items():
         tokens = [named[role] for role in roles if named.get(role) is not None]

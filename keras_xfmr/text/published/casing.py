@@ -1,4 +1,4 @@
-"""What a vocabulary can spell: capital letters, accents, Hangul syllables."""
+"""Which letters a vocabulary has: capital letters, accents, Hangul syllables."""
 
 import collections
 import re
@@ -9,8 +9,8 @@ from absl import logging
 
 from keras_xfmr.text.words import CJK
 
-# A vocabulary that spells capitals or accents has them in a tenth of its words and more; one that
-# does not may still hold some odd token.
+# A vocabulary with capitals or accents has them in a tenth of its words and more; another one may
+# still have them in a few unusual tokens.
 SHARE = 0.05
 JAMO = re.compile("[\u1100-\u11ff]")
 IDEOGRAPHS = re.compile(
@@ -26,18 +26,18 @@ Spelling = collections.namedtuple("Spelling", "cased, capitals, beyond, accents,
 
 
 def spelling(vocabulary):
-    """Counts what the words of a vocabulary are spelled with.
+    """Counts the kinds of letters in the words of a vocabulary.
 
-    Tokens of several characters with punctuation among them, such as `[CLS]` and `<S>`, are no
-    words: BERT's first cut takes them apart, so that no text can reach them.
+    Tokens of several characters with punctuation, such as `[CLS]` and `<S>`, are not words: BERT
+    splits text at punctuation, so no text can have them.
 
     Args:
         vocabulary: tokens, continued ones with `##`.
 
     Returns:
         Numbers of words: `cased`, with letters that have a case; `capitals`, those of them that
-        lower-casing changes; `beyond`, with letters beyond ASCII that are no ideographs; `accents`,
-        those of them that stripping accents changes, which takes Hangul syllables apart too;
+        lower case changes; `beyond`, with letters beyond ASCII other than ideographs; `accents`,
+        those of them that the removal of accents changes, which also splits Hangul syllables;
         `jamo`, with conjoining letters of Hangul.
 
     Example:
@@ -64,17 +64,16 @@ def spelling(vocabulary):
 
 
 def decide(vocabulary, where, lowercase=None, strip_accents=None):
-    """The settings of a tokenizer of which nothing but the vocabulary is known, logged as a warning
-    because they are a guess.
+    """Guesses the settings of a tokenizer from its vocabulary, and logs them as a warning.
 
     Args:
         vocabulary: tokens.
         where: its file, for the log.
-        lowercase: None, or what it must be.
-        strip_accents: None, or what it must be.
+        lowercase: None, or the value to use.
+        strip_accents: None, or the value to use.
 
     Returns:
-        `lowercase` and `strip_accents` as a `BertTokenizer` has them.
+        `lowercase` and `strip_accents` of `BertTokenizer`.
     """
     found, given = spelling(vocabulary), (lowercase, strip_accents)
     if lowercase is None:
@@ -82,7 +81,7 @@ def decide(vocabulary, where, lowercase=None, strip_accents=None):
     if strip_accents is None and lowercase and _spells_accents(found):
         strip_accents = False
     if strip_accents is None and not lowercase and found.accents < SHARE * found.jamo:
-        strip_accents = True  # or no Korean text would fall into these letters
+        strip_accents = True  # otherwise Korean text would not be split into these letters
     if None in given:
         logging.warning(
             "%s stands alone. Taken as lowercase=%s, strip_accents=%s: of %d words with letters "
@@ -95,13 +94,13 @@ def decide(vocabulary, where, lowercase=None, strip_accents=None):
 
 
 def warn_of_lost_words(vocabulary, where, *, lowercase, strip_accents, given):
-    """Logs a warning where the settings of a folder keep words of its vocabulary out of reach.
+    """Logs a warning if no text can have some words of the vocabulary, because of the settings.
 
     Args:
         vocabulary: tokens.
         where: the folder.
-        lowercase, strip_accents: as a `BertTokenizer` has them.
-        given: names of those that the caller chose, of which there is no warning.
+        lowercase, strip_accents: arguments of `BertTokenizer`.
+        given: names of the settings that the caller chose, for which there is no warning.
     """
     strips = lowercase if strip_accents is None else strip_accents
     if not lowercase and not strips:

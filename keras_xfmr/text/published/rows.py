@@ -1,8 +1,8 @@
-"""What a folder says about the rows of its model: their longest, and texts in small letters."""
+"""Settings of a folder about the inputs of its model: the maximum length, and lower case."""
 
 from keras_xfmr.common.files import CONFIG_BYTES, read_json
 
-# Of sentence-transformers; the first that is there counts.
+# Files of sentence-transformers; the first one that exists counts.
 KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 SENTENCE_SETTINGS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)
 # transformers writes 10**30 for a tokenizer that has no limit.
@@ -10,17 +10,17 @@ NO_LIMIT = 2**31
 
 
 def longest_row(folder, config):
-    """The longest row that a model reads, special tokens included, or None.
+    """The maximum length of the rows of a model, special tokens included, or None.
 
-    `max_seq_length` of sentence-transformers, else `model_max_length`; no more than the positions
-    in the model's `config.json`.
+    `max_seq_length` of sentence-transformers, else `model_max_length`; at most the number of
+    positions in the model's `config.json`.
 
     Args:
-        folder: holds the files.
-        config: what `tokenizer_config.json` holds.
+        folder: the folder with the files.
+        config: the content of `tokenizer_config.json`.
 
     Raises:
-        ValueError: a length that is no whole number from 1.
+        ValueError: a length that is not an integer from 1.
     """
     model = _read(folder, ("config.json",))
     said = {
@@ -38,7 +38,7 @@ def longest_row(folder, config):
 
 
 def lowers_texts(folder):
-    """Whether sentence-transformers puts texts into small letters before the tokenizer.
+    """Whether sentence-transformers makes texts lower case before the tokenizer.
 
     Raises:
         ValueError: `do_lower_case` is neither true nor false.

@@ -8,11 +8,11 @@ from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.tokenizers.sentence_piece_model import NORMAL, read_model
 
 FILES = ("spiece.model", "sentencepiece.model", "tokenizer_*.model", "*.model")
-# What a model of XLM-R begins with, and its tokens in the order of their ids: those of fairseq,
-# the other pieces, the mask.
+# The first pieces of a model of XLM-R. Its tokens in the order of their ids: those of fairseq, the
+# other pieces, the mask.
 XLM_R_PIECES = ["<unk>", "<s>", "</s>"]
 XLM_R_BEGIN, XLM_R_MASK = ["<s>", "<pad>", "</s>", "<unk>"], "<mask>"
-# Classes of transformers whose special tokens say what they are: of no other named class.
+# Classes of transformers for which the names of the special tokens decide; not for other classes.
 AS_NAMED = (
     "XLMRobertaTokenizer", "BertTokenizer", "PreTrainedTokenizer", "TokenizersBackend", "None",
 )  # fmt: skip
@@ -54,8 +54,8 @@ def is_xlm_r(config, special, model):
     """Whether special tokens are XLM-R's, by the class of transformers or by their names.
 
     Args:
-        config, special, model: what `tokenizer_config.json`, `special_tokens_map.json` and
-            `config.json` hold.
+        config, special, model: the contents of `tokenizer_config.json`, `special_tokens_map.json`
+            and `config.json`.
     """
     kind = str(config.get("tokenizer_class", model.get("tokenizer_class"))).removesuffix("Fast")
     if kind not in AS_NAMED or kind == AS_NAMED[0]:
@@ -67,14 +67,14 @@ def is_xlm_r(config, special, model):
 
 
 def load_unigram(fast, xlm_r):
-    """The tokenizer of a `tokenizer.json` with a unigram model, which has the ids.
+    """The tokenizer of a `tokenizer.json` with a unigram model, with the ids of that file.
 
     Args:
-        fast: what it holds.
+        fast: the content of the file.
         xlm_r: whether special tokens are XLM-R's, else BERT's.
 
     Raises:
-        ValueError: it is damaged, or cuts texts in another way.
+        ValueError: it is damaged, or splits texts in another way.
     """
     names = XLM_R_ROLES if xlm_r else BERT_TOKENS
     tokens, proto = unigram_of(fast, set(names.values()))
@@ -104,17 +104,17 @@ def load_sentence_piece(path, config, special, xlm_r):
     ids of fairseq.
 
     Args:
-        path: the model. A `vocab.txt` beside it gives the ids of BERT's tokens.
-        config, special: what `tokenizer_config.json` and `special_tokens_map.json` hold.
+        path: the model. A `vocab.txt` beside it sets the ids of BERT's tokens.
+        config, special: the contents of `tokenizer_config.json` and `special_tokens_map.json`.
         xlm_r: whether special tokens are XLM-R's.
 
     Raises:
-        ValueError: a file is damaged, or asks for what the tokenizer does not do.
+        ValueError: a file is damaged, or needs a step that the tokenizer does not have.
     """
     if config.get("do_lower_case") and not xlm_r:  # a setting that XLM-R's tokenizer does not read
         raise ValueError(
             "A SentencePiece model normalizes by its own rules. Received: `do_lower_case` in "
-            "tokenizer_config.json; lower the text before the tokenizer, and take it out there."
+            "tokenizer_config.json; lower the text before the tokenizer, and remove it there."
         )
     proto = read_bytes(path)
     pieces = read_model(proto).pieces

@@ -1,4 +1,4 @@
-"""Tokenizers of published models, read from the folders they are published in."""
+"""Loads the tokenizers of published models from their folders."""
 
 import pathlib
 
@@ -23,13 +23,13 @@ from keras_xfmr.text.tokenizers.bert import (
     BertTokenizer,
 )
 
-# Our argument: the name in tokenizer.json's normalizer.
+# Our argument -> the name in tokenizer.json's normalizer.
 NORMALIZER = {
     "lowercase": "lowercase",
     "strip_accents": "strip_accents",
     "split_cjk": "handle_chinese_chars",
 }
-# Classes of transformers that read a tokenizer.json as it stands, and those that are BERT's.
+# Classes of transformers that read a tokenizer.json unchanged, and those of BERT.
 AS_IT_STANDS = ("PreTrainedTokenizer", "TokenizersBackend")
 READ_ALIKE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", *AS_IT_STANDS)
 TOKENIZER_CONFIG, SPECIAL_MAP = "tokenizer_config.json", "special_tokens_map.json"
@@ -44,70 +44,69 @@ def load_pretrained_tokenizer(
     strip_accents: bool | None = None,
     split_cjk: bool | None = None,
 ) -> Tokenizer:
-    """The tokenizer of a model that was published as a Hugging Face folder: BERT, GPT-2, RoBERTa,
+    """Loads the tokenizer of a Hugging Face folder of a published model: BERT, GPT-2, RoBERTa,
     KoGPT2.
 
-    The first of these that the folder has:
+    It reads the first of these that the folder has:
 
-    1. `keras_xfmr_tokenizer.json` that `Tokenizer.save` wrote: what `load_tokenizer` makes of it.
-    2. A SentencePiece model (`spiece.model`, `tokenizer_*.model`, `*.model`), as KoBERT has it:
-       a `SentencePieceTokenizer`. A `vocab.txt` beside it gives the ids, else the model does.
+    1. `keras_xfmr_tokenizer.json` of `Tokenizer.save`, with `load_tokenizer`.
+    2. A SentencePiece model (`spiece.model`, `tokenizer_*.model`, `*.model`), such as KoBERT's:
+       a `SentencePieceTokenizer`. A `vocab.txt` beside it sets the ids, else the model does.
        A BERT may have the model of XLM-R (`sentencepiece.bpe.model`, with the special tokens `<s>`,
-       `</s>`, `<pad>`, `<unk>`, `<mask>`), as paraphrase-multilingual-MiniLM-L12-v2 does: the ids
-       are then those of XLM-R. A pair of texts is packed as BERT's, with one `</s>` between them.
-       Without such a file a unigram model in `tokenizer.json` is read in its place.
+       `</s>`, `<pad>`, `<unk>`, `<mask>`), such as paraphrase-multilingual-MiniLM-L12-v2: the ids
+       are then those of XLM-R. A pair of texts is packed as in BERT, with one `</s>` between them.
+       Without such a file a unigram model in `tokenizer.json` is read.
     3. `tokenizer.json` of the `tokenizers` package with a byte-level BPE model, or `vocab.json` and
-       `merges.txt` without it: a `BytePairTokenizer`, whose `from_file` says what is read. The
-       special tokens are those that `tokenizer_config.json` and `special_tokens_map.json` name
-       (`eos_token`, else `sep_token`; `bos_token`, else `cls_token`; `pad_token`, `mask_token`);
-       where there are none, `<|endoftext|>`, or RoBERTa's. A BPE model over characters, with a
-       pre-tokenizer `Metaspace`, gives a `CharacterBytePairTokenizer`; where it names no special
-       tokens they are KoGPT2's: `</s>` at the end and the start, and `<pad>`.
+       `merges.txt` without it: a `BytePairTokenizer` (see its `from_file`). The special tokens are
+       those of `tokenizer_config.json` and `special_tokens_map.json` (`eos_token`, else
+       `sep_token`; `bos_token`, else `cls_token`; `pad_token`, `mask_token`); without these,
+       `<|endoftext|>`, or RoBERTa's. A BPE model over characters, with a pre-tokenizer `Metaspace`,
+       gives a `CharacterBytePairTokenizer`; without named special tokens they are KoGPT2's: `</s>`
+       at the end and the start, and `<pad>`.
     4. `tokenizer.json` with a WordPiece model, or
     5. `vocab.txt`: a `BertTokenizer`.
 
     For 4 and 5 the settings of `tokenizer_config.json` count (`do_lower_case`, `strip_accents`,
-    `tokenize_chinese_chars`), and where it is silent the defaults of Hugging Face's
-    `BertTokenizer`: uncased. The normalizer of `tokenizer.json` counts where there is no such file,
-    or where its `tokenizer_class` is none of BERT's (`PreTrainedTokenizerFast`); transformers reads
-    the latter so, and without the file some of its versions take any BERT for uncased. The special
-    tokens are found by BERT's names (`bert_special_ids`); a file that gives one of them another
-    name is refused.
+    `tokenize_chinese_chars`); for missing settings the defaults of Hugging Face's `BertTokenizer`:
+    uncased. The normalizer of `tokenizer.json` counts if there is no `tokenizer_config.json`, or if
+    its `tokenizer_class` is not BERT's (`PreTrainedTokenizerFast`). transformers does the same for
+    such a class; without the file some of its versions read any BERT as uncased. The special tokens
+    are found by BERT's names (`bert_special_ids`); a file with another name for one of them is
+    refused.
 
-    A `vocab.txt` that has neither file beside it, such as Google's, is decided by what its words
-    are spelled with, and the decision is logged with its reason:
+    For a `vocab.txt` without these files, such as Google's, the letters of its words decide. The
+    decision is logged with its reason:
 
-    - cased, where a twentieth of the words whose letters have a case, or more, have capitals. A
-      single token does not decide, and `<S>` is none that a text can reach;
-    - uncased otherwise. Accents stay where a twentieth of the words with letters beyond ASCII, or
-      more, have accents or Hangul syllables: stripping would take every syllable apart into
-      letters, and all Korean would be unknown. A cased vocabulary that has these letters and no
-      syllables strips.
+    - cased, if at least a twentieth of the words whose letters have a case have capitals. A single
+      token does not decide, and `<S>` does not count, because no text can have it;
+    - uncased otherwise. Accents are kept if at least a twentieth of the words with letters beyond
+      ASCII have accents or Hangul syllables: otherwise every syllable would be split into letters,
+      and all Korean would be unknown. A cased vocabulary with single letters of Hangul and no
+      syllables removes accents.
 
-    Where a folder's settings keep so many words of its vocabulary from being found, they count, as
-    in transformers, and a warning names the argument that helps.
+    If the settings of a folder make so many words of its vocabulary unreachable, they count
+    nevertheless, as in transformers, and a warning names the argument to change.
 
-    Of sentence-transformers `sentence_bert_config.json` counts: with `do_lower_case`, or the step
-    `Lowercase` in `tokenizer.json` that later versions make of it, texts are put into small letters
-    and keep their accents, and `max_seq_length` becomes `max_length` of the
-    tokenizer, the default length of a `SentencePacker`. Without it that is `model_max_length` of
-    `tokenizer_config.json`, or None. Its first version had the files in a folder `0_Transformer` or
-    `0_BERT`, which is found.
+    `sentence_bert_config.json` of sentence-transformers counts too: with `do_lower_case` (in later
+    versions the step `Lowercase` in `tokenizer.json`) texts become lower case and keep their
+    accents. `max_seq_length` becomes `max_length` of the tokenizer, the default length of a
+    `SentencePacker`; without it that is `model_max_length` of `tokenizer_config.json`, or None.
+    Files in a subfolder `0_Transformer` or `0_BERT`, as in the first version, are found.
 
-    Where others differ: the Python tokenizers that come with some KoBERT folders clean the text
-    before SentencePiece sees it; here the model alone does, as in the original. Of two ways to cut
-    a word that are equally probable, the `sentencepiece` package may choose the other one.
+    Differences to others: the Python tokenizers of some KoBERT folders clean the text before
+    SentencePiece; here only the model does, as in the original. If two segmentations of a word are
+    equally probable, the `sentencepiece` package may choose the other one.
 
     Args:
-        folder: holds the files.
-        lowercase: True or False, in the place of what the folder says, which None takes.
-        strip_accents: likewise. None there may also mean: where `lowercase` is set.
-        split_cjk: likewise, whether CJK ideographs stand alone.
+        folder: the folder with the files.
+        lowercase: True or False overrides the folder; None reads it from the folder.
+        strip_accents: likewise; the folder may leave it open: then the value of `lowercase`.
+        split_cjk: likewise, whether each CJK ideograph is a word.
 
     Raises:
-        FileNotFoundError: no such folder (nothing is downloaded), or none of them in it.
-        ValueError: a file is damaged, or asks for what the tokenizer does not do; a setting is
-            given to a kind of tokenizer that has no such step, such as SentencePiece.
+        FileNotFoundError: no such folder (nothing is downloaded), or it has none of these files.
+        ValueError: a file is damaged, or needs a step that the tokenizer does not have; a setting
+            is given for a tokenizer without this step, such as SentencePiece.
 
     Example::
 
@@ -123,7 +122,7 @@ def load_pretrained_tokenizer(
         )
     if not place.is_dir():
         raise FileNotFoundError(
-            f"Expected a folder on this disk. Received: {str(place)!r}, which is none. Nothing is "
+            f"Expected a folder on this disk. Received: {str(place)!r}, not a folder. Nothing is "
             f"downloaded: fetch a published model first, e.g. by `hf download {place} --local-dir "
             "FOLDER` (of huggingface_hub), and give that FOLDER."
         )
@@ -139,7 +138,7 @@ def load_pretrained_tokenizer(
 
 
 def _load(folder, given):
-    """The tokenizer of a folder that others wrote."""
+    """The tokenizer of a folder in the format of other libraries."""
     fast = _optional_json(folder / "tokenizer.json")
     config, special = (_optional_json(folder / name) for name in (TOKENIZER_CONFIG, SPECIAL_MAP))
     model = model_file(folder)
@@ -151,7 +150,7 @@ def _load(folder, given):
         raise ValueError(
             "This tokenizer normalizes by its own rules. Received: `do_lower_case` in the "
             f"sentence_*_config.json of {str(folder)!r}, or Lowercase in its tokenizer.json; lower "
-            "the text before the tokenizer, and take it out there."
+            "the text before the tokenizer, and remove it there."
         )
     if byte_pair:
         return _with_settings(load_byte_pair(folder, fast, config, special), given)
@@ -205,7 +204,7 @@ def _with_settings(tokenizer, given):
     if unknown:
         raise ValueError(
             f"A {type(tokenizer).__name__} has no step {', '.join(unknown)}. Received: {given}. "
-            "Change the texts before the tokenizer, and leave the setting out here."
+            "Change the texts before the tokenizer, and do not pass the setting."
         )
     if not given:
         return tokenizer
@@ -213,7 +212,8 @@ def _with_settings(tokenizer, given):
 
 
 def _check_special_tokens(config, where):
-    """Refuses a special token with another name than BERT's, by which it is found."""
+    """Refuses special tokens with other names than BERT's, because the names are used to find
+    them."""
     for role, token in PUBLISHED_ROLES.items():
         given = config.get(role)
         given = given.get("content") if isinstance(given, dict) else given
@@ -229,7 +229,7 @@ def _optional_json(path):
 
 
 def _fast_vocabulary(fast):
-    """The tokens of a `tokenizer.json`, the special ones that were added to it included."""
+    """The tokens of a `tokenizer.json`, with the added special ones."""
     model, added = _part(fast, "model"), fast.get("added_tokens") or []
     expected = {
         "type": "WordPiece",
@@ -268,7 +268,7 @@ def _class_name(config):
 
 
 def _settings(config, has_config, fast):
-    """Arguments of `BertTokenizer` from `tokenizer_config.json`, which may be there and silent, and
+    """Arguments of `BertTokenizer` from `tokenizer_config.json`, which may lack some of them, and
     `tokenizer.json`."""
     expected = {"do_basic_tokenize": True, "word_tokenizer_type": None}
     _check(config, {**expected, "subword_tokenizer_type": None}, "tokenizer_config.json")
@@ -295,7 +295,7 @@ def _settings(config, has_config, fast):
 
 def _without_lowercase(fast):
     """A `tokenizer.json` without the step that sentence-transformers puts before BERT's normalizer
-    for its `do_lower_case`, and whether there was one."""
+    for its `do_lower_case`, and whether it had that step."""
     steps = fast.get("normalizer")
     steps = steps.get("normalizers") if isinstance(steps, dict) else None
     if not isinstance(steps, list) or len(steps) != 2 or steps[0] != {"type": "Lowercase"}:
@@ -311,7 +311,7 @@ def _part(fast, name):
 
 
 def _check(part, expected, where):
-    """Refuses settings that differ from the only ones that BERT's tokenizer has."""
+    """Refuses settings other than the fixed ones of BERT's tokenizer."""
     for name, value in expected.items():
         found = part.get(name, value)
         if found != value:

@@ -1,4 +1,4 @@
-"""A unigram model of a `tokenizer.json` as a SentencePiece model."""
+"""Converts a unigram model of a `tokenizer.json` to a SentencePiece model."""
 
 import base64
 import binascii
@@ -12,14 +12,14 @@ from keras_xfmr.text.tokenizers.sentence_piece_model import (
     UNKNOWN_PIECE,
 )
 
-STEPS = ("Precompiled", "Strip", "Replace")  # those that a SentencePiece model has, too
+STEPS = ("Precompiled", "Strip", "Replace")  # steps that a SentencePiece model has too
 
 
 def is_unigram(fast):
     """Whether a `tokenizer.json` has a unigram model.
 
     Args:
-        fast: what it holds, `{}` where there is none.
+        fast: its content, `{}` without one.
     """
     model = fast.get("model")
     return isinstance(model, dict) and model.get("type") == "Unigram"
@@ -29,11 +29,11 @@ def unigram_of(fast, special):
     """The pieces in the order of their ids, and the bytes of a SentencePiece model of them.
 
     Args:
-        fast: what a `tokenizer.json` holds.
-        special: pieces that no text becomes.
+        fast: the content of a `tokenizer.json`.
+        special: pieces that text cannot produce.
 
     Raises:
-        ValueError: it is damaged, or cuts texts in another way than SentencePiece.
+        ValueError: it is damaged, or splits texts in another way than SentencePiece.
     """
     model = fast["model"]
     pieces, unknown = model.get("vocab"), model.get("unk_id")
@@ -70,7 +70,7 @@ def _is_piece(piece):
 
 
 def _characters(fast):
-    """The table by which characters are normalized."""
+    """The table that normalizes characters."""
     steps = _flat(fast.get("normalizer"), "normalizers")
     others = [step.get("type") for step in steps if step.get("type") not in STEPS]
     tables = [step for step in steps if step.get("type") == "Precompiled"]
@@ -87,7 +87,7 @@ def _characters(fast):
 
 
 def _flat(step, name):
-    """A step, or those that a sequence has."""
+    """A list of a step, or of the steps of a sequence."""
     steps = [] if step is None else [step]
     if isinstance(step, dict) and step.get("type") == "Sequence":
         steps = step.get(name)

@@ -1,24 +1,24 @@
-"""Tokens that were added to a published vocabulary: special ones, at any place."""
+"""Special tokens that were added to a published vocabulary, at any id."""
 
 from keras_xfmr.common.files import read_json
 
 
 def added_token(content, *, special, **ids):
-    """An added token as `tokenizer.json` and `tokenizer_config.json` have it: found as spelled."""
+    """An entry of `tokenizer.json` and `tokenizer_config.json`: a token that is found exactly."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {**ids, "content": content, **flags, "special": special}
 
 
 def in_order(ids, added, ordinary=()):
-    """The tokens in the order of their ids, the special ones that were added included.
+    """The tokens in the order of their ids, with the added special ones.
 
     Args:
         ids: token -> id.
         added: objects of `content`, `id` and `special`.
-        ordinary: tokens that need not be called special.
+        ordinary: added tokens that may be without the mark `special`.
 
     Raises:
-        ValueError: a token is added that is not special; ids that are not 0 .. V - 1, each once.
+        ValueError: an added token is not special; ids are not 0 .. V - 1, each once.
     """
     ids = {**ids}
     for token in added:
@@ -44,8 +44,8 @@ def added_beside(folder, config, special):
     """Tokens that were added to a vocabulary, as `tokenizer.json` would list them.
 
     Args:
-        folder: may hold `added_tokens.json`.
-        config, special: what `tokenizer_config.json` and `special_tokens_map.json` hold.
+        folder: may have an `added_tokens.json`.
+        config, special: the contents of `tokenizer_config.json` and `special_tokens_map.json`.
     """
     further = [part.get("additional_special_tokens") or [] for part in (config, special)]
     if not all(isinstance(tokens, list) for tokens in further):

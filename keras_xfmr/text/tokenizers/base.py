@@ -1,4 +1,4 @@
-"""Tokenizers that run inside a TensorFlow graph and travel inside a SavedModel.
+"""Tokenizers that run inside a TensorFlow graph and are saved inside a SavedModel.
 
 B batch, T length
 """
@@ -25,24 +25,24 @@ from keras_xfmr.text.words import split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
 PAD, UNKNOWN, START, END = range(4)
-# Not tokenizer.json, by which others read a tokenizer of theirs in the same folder.
+# Not tokenizer.json, because other libraries read their own tokenizer from that name.
 DESCRIPTION = "keras_xfmr_tokenizer.json"
-PUBLISHED = "tokenizer.json"  # which Hugging Face's `AutoTokenizer` reads before any other file
+PUBLISHED = "tokenizer.json"  # Hugging Face's `AutoTokenizer` reads it before any other file
 SETTINGS = "tokenizer_config.json"  # of that class
-WORD_LIMIT = 100  # characters of the longest word that is cut into pieces
+WORD_LIMIT = 100  # characters of the longest word that is split into pieces
 
 
 class Tokenizer(tf.Module, abc.ABC):
-    """From strings to ids and back, in graph.
+    """Strings to ids and back, in graph.
 
-    A subclass defines `tokenize`, `detokenize_pieces` and `vocab_size`; one with a vocabulary also
+    A subclass defines `tokenize`, `detokenize_pieces` and `vocab_size`; with a vocabulary also
     `vocabulary_file`, `vocabulary_bytes` and `from_vocabulary_bytes`. `pad_id`, `unknown_id`,
-    `start_id` and `end_id` are 0 to 3 unless a subclass says otherwise, and may be equal; `mask_id`
-    is None where the vocabulary has no mask token, `unknown_id` where nothing is unknown.
+    `start_id` and `end_id` are 0 to 3 unless a subclass sets others, and may be equal. `mask_id` is
+    None if the vocabulary has no mask token, `unknown_id` is None if no text is unknown.
 
     Attributes:
-        max_length: the longest row that the published model was made for, special tokens included,
-            or None; the default of a `SentencePacker`. `save` keeps it.
+        max_length: length of the longest row of the published model, special tokens included, or
+            None; the default of a `SentencePacker`. `save` keeps it.
 
     Example:
 
@@ -71,21 +71,21 @@ class Tokenizer(tf.Module, abc.ABC):
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """Ids of padding, start, end and, where there is one, mask: no token of a text. Behind them
-        those of special tokens that were added.
+        """Ids of padding, start, end and mask (if it exists), then those of added special tokens.
 
-        Masked language modelling leaves them as they are. The unknown token is not among them: it
-        stands for a word, and BERT (Devlin et al. 2019) masks it like any other.
+        No text has these tokens, and masked language modelling does not mask them. The unknown
+        token is not among them: it represents a word, and BERT (Devlin et al. 2019) masks it like
+        any other.
         """
         ids = (self.pad_id, self.start_id, self.end_id)
         mask = () if self.mask_id is None else (self.mask_id,)
         return (*ids, *mask, *self.added_special_ids)
 
     def continuations(self) -> np.ndarray:
-        """Which ids go on with a word that another id began: NumPy bool `[V]`.
+        """NumPy bool `[V]`: True for ids that continue the word of the id before.
 
-        Whole-word masking joins them with what stands before them. None, unless a subclass knows
-        of words.
+        Whole-word masking joins them with the ids before. All False, unless a subclass overrides
+        it.
         """
         return np.zeros(self.vocab_size, bool)
 
@@ -104,10 +104,10 @@ class Tokenizer(tf.Module, abc.ABC):
 
     @tf.autograph.experimental.do_not_convert
     def encode(self, texts: Texts, *, start: bool = False, end: bool = True) -> tf.RaggedTensor:
-        """Strings `[B]` to ragged ids `[B, (T)]`, with the start and end token where asked.
+        """Strings `[B]` to ragged ids `[B, (T)]`; `start` and `end` add these tokens.
 
         Raises:
-            ValueError: no strings `[B]`, such as one string alone.
+            ValueError: `texts` are not strings `[B]`, such as a single string.
         """
         ids = self.tokenize(as_strings(texts))
         parts = [ids]
@@ -118,27 +118,27 @@ class Tokenizer(tf.Module, abc.ABC):
         return join(*parts)
 
     def with_added_tokens(self, tokens: Sequence[str], *, special: bool = False) -> Self:
-        """A tokenizer that finds these tokens in a text, too; this one stays as it is.
+        """Returns a new tokenizer that also finds these tokens in a text.
 
-        A text is searched for them as they are spelled, before anything is normalized or cut: the
-        leftmost first, and of these the longest. Tokens that are not in the vocabulary stand behind
-        it, in the order of the list; others keep their ids. `models` have a table that is as large
-        as the vocabulary was: make it larger before they see the new ids.
+        The search is exact, before the text is normalized or split: the leftmost token first, and
+        at one place the longest. Tokens outside the vocabulary are appended to it, in the order of
+        the list; others keep their ids. The table of a model has the old size: enlarge it
+        (`models.resize_token_embeddings`) before the model reads the new ids.
 
-        Any text that spells them has their ids. So do not add as special what a user must not say,
-        or take it out of the users' texts.
+        Any text can contain these tokens, also a user's. If users must not write a special token,
+        do not add it here, or remove it from their texts.
 
         Args:
             tokens: a list of strings, without blanks at their ends.
-            special: whether `detokenize` leaves them out, and masked language modelling as they
-                are.
+            special: True: `detokenize` leaves them out, and masked language modelling does not
+                mask them.
 
         Returns:
-            A tokenizer of the same kind, which `save` and `load_tokenizer` keep as it is.
+            A tokenizer of the same class. `save` and `load_tokenizer` keep the added tokens.
 
         Raises:
-            ValueError: tokens that cannot be found, or have a role already, such as padding.
-            TypeError: a kind of tokenizer that finds no tokens in a text.
+            ValueError: a token cannot be found in a text, or has a role, such as padding.
+            TypeError: this class of tokenizer cannot find tokens in a text.
 
         Example:
 
@@ -158,7 +158,7 @@ class Tokenizer(tf.Module, abc.ABC):
 
         Args:
             tokens: `added_tokens`.
-            special: `added_special_tokens`, those of them that `detokenize` leaves out.
+            special: `added_special_tokens`, a part of `tokens` that `detokenize` leaves out.
             vocabulary: in the order of the ids.
         """
         tokens, special = list(tokens), list(special)
@@ -174,30 +174,30 @@ class Tokenizer(tf.Module, abc.ABC):
         self._added = {name: list(part) for name, part in parts.items() if part}
 
     def _with_tokens(self, tokens, config):
-        """The tokenizer of another configuration, with further tokens behind its vocabulary."""
+        """The tokenizer of another configuration, with more tokens at the end of its vocabulary."""
         raise TypeError(
             f"A {type(self).__name__} finds no added tokens in a text. Put them into its "
-            "vocabulary, or divide the texts before it."
+            "vocabulary, or split the texts before you call it."
         )
 
     @tf.autograph.experimental.do_not_convert
     def detokenize(self, ids: Ids, *, keep_special: bool = False) -> tf.Tensor:
-        """Ids to strings; special tokens and what follows the first end token are left out.
+        """Ids to strings, without special tokens and without all ids after the first end token.
 
-        Where the end token is also the start token or the padding, those that a row begins with
-        are the latter. Ids outside the vocabulary become the unknown token, and are left out where
-        there is none.
+        If the end token is also the start token or the padding, it counts as those at the beginning
+        of a row. Ids outside the vocabulary become the unknown token, or are left out if there is
+        no unknown token.
 
         Args:
-            ids: `[B, T]`, dense or ragged, or with other axes in front of T, as `[B, n, T]` of a
-                beam search has them.
-            keep_special: whether special tokens that `with_added_tokens` added are spelled out.
+            ids: `[B, T]`, dense or ragged, or with more axes before T, such as `[B, n, T]` of a
+                beam search.
+            keep_special: whether the text includes special tokens that `with_added_tokens` added.
 
         Returns:
             Strings of the shape of `ids` without T.
 
         Raises:
-            ValueError: one id alone.
+            ValueError: `ids` is a single id.
         """
         if isinstance(ids, tf.RaggedTensor):
             ids = ids.to_tensor(self.pad_id)
@@ -213,8 +213,8 @@ class Tokenizer(tf.Module, abc.ABC):
         keep = ~special & tf.equal(tf.cumsum(tf.cast(end, tf.int32), axis=1), 0)
         if self.added_special_ids and not keep_special:
             keep &= tf.reduce_all(tf.not_equal(ids[..., None], self.added_special_ids), axis=-1)
-        # A model's table may have more rows than the vocabulary; an op that is given such an id
-        # fails, or ends the process.
+        # A model's table may have more rows than the vocabulary; an op fails on such an id, or
+        # ends the process.
         known = tf.logical_and(ids >= 0, ids < self.vocab_size)
         if self.unknown_id is None:
             keep &= known
@@ -225,47 +225,47 @@ class Tokenizer(tf.Module, abc.ABC):
     # ---- files
 
     def vocabulary_bytes(self) -> bytes:
-        """What the vocabulary file holds, where there is one."""
+        """The content of the vocabulary file, if the class has one."""
         raise NotImplementedError
 
     @classmethod
     def from_vocabulary_bytes(cls, content: bytes, config: Config) -> Self:
-        """The tokenizer whose vocabulary file holds `content`, None where there is no such file."""
+        """The tokenizer whose vocabulary file has this `content` (None: there is no such file)."""
         return cls(**config)
 
     def get_config(self) -> Config:
-        """Plain values that, with the vocabulary, make the tokenizer again."""
+        """Plain values that, with the vocabulary, rebuild the tokenizer."""
         return {}
 
     def save(self, folder: Path) -> None:
         """Writes `keras_xfmr_tokenizer.json` and the vocabulary file.
 
-        Files of these names are replaced. What an earlier call wrote for other libraries is
-        removed; other files stay.
+        Replaces files of these names, and removes files that an earlier call wrote for other
+        libraries; other files stay.
 
         Args:
-            folder: made if missing.
+            folder: created if missing.
 
         Raises:
-            TypeError: a subclass that could not be made again from what is written, such as one
-                whose constructor takes more than its `get_config` has.
+            TypeError: the files could not rebuild a subclass, such as one whose constructor takes
+                more arguments than its `get_config` returns.
         """
         self._save(folder, {}, self.max_length)
 
     def _save(self, folder, others, max_length):
         """As `save`, with files for Hugging Face's `AutoTokenizer`.
 
-        The description holds the hashes of all files. By these a later call knows which ones of
-        Hugging Face's names it may replace or remove.
+        The description has the hashes of all files. A later call uses them to find the files for
+        Hugging Face that it may replace or remove.
 
         Args:
-            folder: made if missing.
+            folder: created if missing.
             others: name -> bytes.
-            max_length: of the longest row, or None.
+            max_length: length of the longest row, or None.
 
         Raises:
-            FileExistsError: there are files of these names, and the folder has a `tokenizer.json`
-                that this library did not write.
+            FileExistsError: the call would write files with the names of Hugging Face's, and the
+                folder has a `tokenizer.json` that this library did not write.
         """
         folder = pathlib.Path(folder)
         files = dict(others)
@@ -285,7 +285,7 @@ class Tokenizer(tf.Module, abc.ABC):
         if public and PUBLISHED not in own and (folder / PUBLISHED).exists():
             raise FileExistsError(
                 f"{str(folder / PUBLISHED)!r} is another tokenizer, which Hugging Face's libraries "
-                "would read in the place of this one. Take it away, or save to another folder."
+                "would read instead of this one. Remove it, or save to another folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
         for name in own - set(files):
@@ -300,7 +300,7 @@ class Tokenizer(tf.Module, abc.ABC):
 
 
 def _written_for_others(folder):
-    """Which of Hugging Face's files `Tokenizer._save` wrote there and nobody changed since."""
+    """The files for Hugging Face that `Tokenizer._save` wrote and that are unchanged."""
     try:
         hashes = read_json(folder / DESCRIPTION).get("files")
     except (FileNotFoundError, ValueError):
@@ -315,10 +315,10 @@ def _written_for_others(folder):
 
 
 def load_tokenizer(folder: Path) -> "Tokenizer":
-    """The tokenizer that `Tokenizer.save` wrote to `folder`.
+    """Loads the tokenizer that `Tokenizer.save` wrote to `folder`.
 
     Args:
-        folder: holds `keras_xfmr_tokenizer.json` and the vocabulary file.
+        folder: has `keras_xfmr_tokenizer.json` and the vocabulary file.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -359,7 +359,7 @@ def list_tokens(vocabulary):
     """A vocabulary as a list of strings.
 
     Raises:
-        TypeError: a path, whose letters would be taken for tokens.
+        TypeError: a path, because its letters would become the tokens.
     """
     if isinstance(vocabulary, (str, bytes, os.PathLike)):
         raise TypeError(
@@ -385,7 +385,7 @@ def check_tokens(vocabulary):
 
 
 def extended(vocabulary, tokens):
-    """A vocabulary with those of the tokens behind it that it does not have."""
+    """A vocabulary with the missing tokens appended."""
     known = set(vocabulary)
     return [*vocabulary, *(token for token in tokens if token not in known)]
 
@@ -417,7 +417,7 @@ class VocabularyTokenizer(Tokenizer):
 
     @classmethod
     def _special_ids_of(cls, vocabulary):
-        """Arguments of `Tokenizer` that say where the special tokens stand."""
+        """Arguments of `Tokenizer` with the ids of the special tokens."""
         if tuple(vocabulary[:4]) != SPECIAL_TOKENS:
             raise ValueError(
                 f"A vocabulary must begin with {SPECIAL_TOKENS}. Received: {vocabulary[:4]}."
@@ -447,22 +447,22 @@ class VocabularyTokenizer(Tokenizer):
 
 
 class WordPieceTokenizer(VocabularyTokenizer):
-    """Words cut greedily into the longest pieces of a vocabulary (Schuster and Nakajima 2012).
+    """Splits words greedily into the longest pieces of a vocabulary (Schuster and Nakajima 2012).
 
-    Text is split at white space, around punctuation and around CJK ideographs (`split_words`);
-    pieces inside a word begin with `##`; a word of more than 100 characters is unknown. Joining
-    pieces again puts a space between words and also around punctuation; where the spacing of the
-    output matters, take `SentencePieceTokenizer`.
+    Text is split at white space, around punctuation and around CJK ideographs (`split_words`).
+    Pieces inside a word begin with `##`. A word of more than 100 characters is unknown.
+    `detokenize` puts a space between words, also around punctuation. If the spacing of the output
+    matters, use `SentencePieceTokenizer`.
 
     Args:
         vocabulary: tokens in the order of their ids, the four special tokens first.
-        lowercase: whether to lower and to strip accents.
-        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is cut,
-            and `added_special_tokens`, those of them that `detokenize` leaves out, as
+        lowercase: whether to make letters lower case and to remove accents.
+        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is
+            split, and `added_special_tokens`, a part of them that `detokenize` leaves out, as
             `with_added_tokens` sets them.
 
     Raises:
-        ValueError: the special tokens are not the first, or a token comes twice.
+        ValueError: the special tokens are not the first, or a token occurs twice.
 
     Example:
 
@@ -495,7 +495,7 @@ class WordPieceTokenizer(VocabularyTokenizer):
 
     @staticmethod
     def split(texts: Texts, *, lowercase: bool = False) -> tf.RaggedTensor:
-        """Strings `[B]` to ragged words, of which `tokenize` makes pieces."""
+        """Strings `[B]` to ragged words, which `tokenize` splits into pieces."""
         return split_words(texts, lowercase=lowercase, compose=True)
 
     @tf.autograph.experimental.do_not_convert
@@ -512,29 +512,29 @@ class WordPieceTokenizer(VocabularyTokenizer):
         return found
 
     def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
-        # Where accents are stripped the pieces are decomposed, Hangul syllables into letters.
+        # If accents are removed the pieces are decomposed, Hangul syllables into letters.
         return tf_text.normalize_utf8(self._pieces.detokenize(ids), "NFC")
 
 
 def without_long_words(words):
-    """What the WordPiece op finds unknown in the place of words that are too long for BERT."""
-    # The op counts bytes; only what is longer than its own limit is unknown to it for sure.
+    """Replaces words that are too long for BERT, so that the WordPiece op finds them unknown."""
+    # The op counts bytes; a word is surely unknown only if it is longer than the op's own limit.
     too_long = tf.strings.length(words.flat_values, unit="UTF8_CHAR") > WORD_LIMIT
     unknown = tf.constant(" " * (4 * WORD_LIMIT + 1))
     return words.with_flat_values(tf.where(too_long, unknown, words.flat_values))
 
 
 class CharacterTokenizer(VocabularyTokenizer):
-    """One id a Unicode character; characters outside the vocabulary are unknown.
+    """One id for each Unicode character; characters outside the vocabulary are unknown.
 
     Args:
         vocabulary: characters in the order of their ids, the four special tokens first.
-        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is cut,
-            and `added_special_tokens`, those of them that `detokenize` leaves out, as
+        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is
+            split, and `added_special_tokens`, a part of them that `detokenize` leaves out, as
             `with_added_tokens` sets them.
 
     Raises:
-        ValueError: the special tokens are not the first, or a token comes twice.
+        ValueError: the special tokens are not the first, or a token occurs twice.
 
     Example:
 
@@ -566,12 +566,12 @@ class CharacterTokenizer(VocabularyTokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One id a byte of UTF-8, after the four special ones: a vocabulary of 260, nothing unknown.
+    """One id for each byte of UTF-8, after the four special ids: 260 ids, and no unknown text.
 
     Args:
-        added_tokens: tokens behind the bytes, which are found in a text before it is cut.
-        added_special_tokens: those of them that `detokenize` leaves out.
-        **special_ids: of `Tokenizer`.
+        added_tokens: tokens after the bytes, which are found in a text before it is split.
+        added_special_tokens: a part of them that `detokenize` leaves out.
+        **special_ids: arguments of `Tokenizer`.
 
     Example:
 
@@ -589,7 +589,7 @@ class ByteTokenizer(Tokenizer):
         super().__init__(**special_ids)
         self._special = dict(special_ids)
         self._tokens = list(dict.fromkeys(added_tokens))
-        names = [None] * (len(SPECIAL_TOKENS) + 256)  # which no text is
+        names = [None] * (len(SPECIAL_TOKENS) + 256)  # no text is equal to None
         self._find(self._tokens, added_special_tokens, [*names, *self._tokens])
 
     @property
@@ -615,6 +615,6 @@ class ByteTokenizer(Tokenizer):
     def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
         table = [*(bytes([value]) for value in range(256)), *self._tokens]
         values = ids.flat_values - len(SPECIAL_TOKENS)
-        values = tf.gather(tf.constant(table), tf.where(values < 0, 0xFF, values))  # no UTF-8
+        values = tf.gather(tf.constant(table), tf.where(values < 0, 0xFF, values))  # never in UTF-8
         joined = tf.strings.reduce_join(ids.with_flat_values(values), axis=1)
         return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")

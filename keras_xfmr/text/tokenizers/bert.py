@@ -26,7 +26,7 @@ BERT_TOKENS = {
     "end_id": "[SEP]",
     "mask_id": "[MASK]",
 }
-# Our argument: the name in a published tokenizer_config.json.
+# Our argument -> the name in a published tokenizer_config.json.
 PUBLISHED_SETTINGS = {
     "lowercase": "do_lower_case",
     "strip_accents": "strip_accents",
@@ -35,14 +35,14 @@ PUBLISHED_SETTINGS = {
 
 
 def bert_special_ids(vocabulary):
-    """Where BERT's special tokens stand in a vocabulary, found by their names.
+    """The ids of BERT's special tokens in a vocabulary, found by their names.
 
     Args:
         vocabulary: tokens in the order of their ids.
 
     Returns:
         Arguments of a `Tokenizer`: `pad_id`, `unknown_id`, `start_id`, `end_id`, and `mask_id`,
-        which is None where there is no `[MASK]`.
+        which is None without `[MASK]`.
 
     Raises:
         ValueError: one of the first four is missing.
@@ -66,28 +66,28 @@ def bert_special_ids(vocabulary):
 class BertTokenizer(WordPieceTokenizer):
     """The tokenizer of BERT (Devlin et al. 2019), in graph, for vocabularies of published models.
 
-    `split_words` normalizes and cuts the text, WordPiece cuts the words; a word of more than 100
-    characters is `[UNK]`. The special tokens are found by their names, at any position: `[CLS]` is
-    `start_id`, `[SEP]` is `end_id`.
+    `split_words` normalizes the text and splits it into words, WordPiece splits the words into
+    pieces. A word of more than 100 characters is `[UNK]`. The special tokens are found in the
+    vocabulary by their names, at any id: `[CLS]` is `start_id`, `[SEP]` is `end_id`.
 
-    Where others differ: text that spells a special token, such as "[MASK]", is text here, since it
-    may come from anyone; Hugging Face's tokenizers make the special id of it unless told
-    otherwise (`encode_special_tokens`).
+    Difference to others: a literal special token in a text, such as "[MASK]", is ordinary text
+    here, because users may write it. Hugging Face's tokenizers return the special id, unless
+    `encode_special_tokens` is set.
 
     Args:
         vocabulary: tokens in the order of their ids.
         lowercase: whether the model is uncased.
-        strip_accents: whether to strip accents; None does so where `lowercase` is set. It takes
-            Hangul syllables apart, so a vocabulary that has them needs False.
+        strip_accents: whether to remove accents; None means the value of `lowercase`. It splits
+            Hangul syllables into letters, so a vocabulary with syllables needs False.
             `load_pretrained_tokenizer` decides by the vocabulary.
-        split_cjk: whether CJK ideographs stand alone (`tokenize_chinese_chars`).
-        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is cut,
-            and `added_special_tokens`, those of them that `detokenize` leaves out, as
+        split_cjk: whether each CJK ideograph is a word (`tokenize_chinese_chars`).
+        **added: `added_tokens`, tokens of the vocabulary that are found in a text before it is
+            split, and `added_special_tokens`, a part of them that `detokenize` leaves out, as
             `with_added_tokens` sets them.
 
     Raises:
-        ValueError: a special token but `[MASK]` is missing; tokens are empty, named twice or
-            longer than 256 bytes.
+        ValueError: a special token other than `[MASK]` is missing; tokens are empty, occur twice
+            or are longer than 256 bytes.
 
     Example:
 
@@ -117,7 +117,7 @@ class BertTokenizer(WordPieceTokenizer):
 
     @classmethod
     def from_file(cls, path: Path, **config) -> Self:
-        """The tokenizer of a `vocab.txt`, one token a line in the order of their ids.
+        """Loads a `vocab.txt`, one token a line in the order of the ids.
 
         Args:
             path: the file.
@@ -125,7 +125,7 @@ class BertTokenizer(WordPieceTokenizer):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is not UTF-8, has empty lines or tokens named twice, or is too large.
+            ValueError: it is not UTF-8, has empty lines or a token twice, or is too large.
 
         Example::
 
@@ -148,13 +148,13 @@ class BertTokenizer(WordPieceTokenizer):
         """As `Tokenizer.save`; also `tokenizer_config.json`, for Hugging Face's `AutoTokenizer`.
 
         Args:
-            folder: made if missing.
-            max_length: the positions of a model, to which its `truncation=True` then cuts; by
-                default the tokenizer's own `max_length`.
+            folder: created if missing.
+            max_length: the number of positions of the model, the limit of `AutoTokenizer` with
+                `truncation=True`; by default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: the folder has a `tokenizer.json` that this library did not write.
-                `AutoTokenizer` would read it in the place of what is written.
+                `AutoTokenizer` would read that file instead.
         """
         max_length = self.max_length if max_length is None else max_length
         config = {
@@ -178,15 +178,15 @@ class BertTokenizer(WordPieceTokenizer):
     def tokenize_with_offsets(
         self, texts: Texts
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """Ids, and where in the texts each one stands.
+        """Ids, and the position of each one in the texts.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
-            text: two int64 ragged tensors `[B, (T)]`. What normalization changes is counted as it
-            stands in the text: `café` is 5 bytes of UTF-8, whatever the vocabulary makes of it.
+            The ids of `tokenize`; the starts and the ends of the pieces, in bytes of the text: two
+            int64 ragged tensors `[B, (T)]`. They count the text before normalization: `café` is 5
+            bytes of UTF-8, also if its pieces have no accent.
 
         Example:
 
@@ -203,7 +203,7 @@ class BertTokenizer(WordPieceTokenizer):
         word = owners(ids.values.row_lengths())
         size = tf.gather(starts.values.row_lengths(), word)
         begin = tf.gather(starts.values.row_starts(), word)
-        # What is longer than a piece can be stands for a word that was too long.
+        # A string longer than any piece replaces a word that was too long.
         last = tf.where(behind.flat_values > 4 * WORD_LIMIT, size, behind.flat_values) - 1
         ids = merge(ids, ids.values)
         return (

@@ -28,13 +28,13 @@ from keras_xfmr.text.tokenizers.byte_pair_files import (
 END_OF_TEXT = "<|endoftext|>"
 BLANK = ALPHABET[ord(" ")]
 
-# RE2's \s is that of ASCII.
+# RE2's \s has only ASCII white space.
 SPACE = (
     r"\x09-\x0d\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 )
-# GPT-2's expression ends with `\s+(?!\S)|\s+`: a run of white space leaves its last character to
-# what follows. RE2 cannot look ahead, so the text is cut twice: first into stretches without white
-# space, each with the one character before it, and what is left between them.
+# GPT-2's expression ends with `\s+(?!\S)|\s+`: the last character of a run of white space belongs
+# to the next word. RE2 has no look-ahead, so the text is split twice: first into parts without
+# white space, each with the one character before it, and into the white space between them.
 STRETCH = f"[{SPACE}]?[^{SPACE}]+"
 WORD = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+"
@@ -46,38 +46,38 @@ ALL = "(?s:.+)"
 class BytePairTokenizer(PairTokenizer):
     """The byte-level byte-pair encoding of GPT-2 (Radford et al. 2019), in graph.
 
-    Text is cut into words by GPT-2's expression, `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
+    Text is split into words by GPT-2's expression, `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|
     ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`. The bytes of a word are merged, the pair of lowest rank
-    first. Every byte is in the vocabulary, so nothing is unknown and nothing is lost. Files spell a
-    byte with a printable character: a blank is `Ġ`.
+    first. Every byte is in the vocabulary, so no text is unknown and nothing is lost. Files write a
+    byte as a printable character: a blank is `Ġ`.
 
-    Memory is proportional to the bytes of a batch, and no word is remembered. Words of any length
-    have the ids that `tokenizers` gives; the loop takes a step for each different merge of a word,
-    so that a word of 100,000 random letters takes thousands of steps, and half a minute.
+    Memory is proportional to the bytes of a batch; there is no cache of words. Words of any length
+    have the same ids as with `tokenizers`. The loop takes a step for each different merge of a
+    word: a word of 100,000 random letters takes thousands of steps, half a minute.
 
-    Where others differ: text that spells a special token, such as "<|endoftext|>", is text here,
-    since it may come from anyone; Hugging Face's tokenizers make the special id of it unless told
-    otherwise (`encode_special_tokens`). A merge that would make a special token of text is left
-    out. Bytes that are not UTF-8 are words of their own. Letters newer than Unicode 15.0 count as
-    symbols (TensorFlow 2.21).
+    Difference to others: a literal special token in a text, such as "<|endoftext|>", is ordinary
+    text here, because users may write it. Hugging Face's tokenizers return the special id, unless
+    `encode_special_tokens` is set. A merge that would turn text into a special token is left out.
+    Bytes that are not UTF-8 are separate words. Letters newer than Unicode 15.0 count as symbols
+    (TensorFlow 2.21).
 
-    `start_id`, `end_id` and `pad_id` may be one id, as in GPT-2; `unknown_id` is None. Ids that no
-    text can have, special or not, become no text.
+    `start_id`, `end_id` and `pad_id` may be one id, as in GPT-2; `unknown_id` is None. `detokenize`
+    leaves out ids that no text can have, special or not.
 
     Args:
-        vocabulary: tokens in the order of their ids, as files spell them.
+        vocabulary: tokens in the order of their ids, spelled as in files.
         merges: pairs of tokens in the order of their ranks.
         end_token: its id is `end_id`.
         start_token, pad_token: None for the end token.
         mask_token: None, or the name of the mask token.
-        added_tokens: tokens of the vocabulary that are found in a text before it is cut, the
-            leftmost first, and of these the longest, as `with_added_tokens` sets them. They are
-            spelled as texts spell them.
-        added_special_tokens: those of them that `detokenize` leaves out.
+        added_tokens: tokens of the vocabulary that are found in a text before it is split, the
+            leftmost first, and at one place the longest, as `with_added_tokens` sets them. They
+            are spelled as in texts.
+        added_special_tokens: a part of them that `detokenize` leaves out.
 
     Raises:
-        ValueError: one of the 256 bytes is missing; tokens are empty or named twice; a merge is
-            named twice, or names or makes a token that is not in the vocabulary; a special token
+        ValueError: one of the 256 bytes is missing; tokens are empty or occur twice; a merge
+            occurs twice, or has or makes a token that is not in the vocabulary; a special token
             is missing, or is a byte.
 
     Example:
@@ -127,7 +127,7 @@ class BytePairTokenizer(PairTokenizer):
             self._sizes = tf.constant([len(content) for content in spelled], tf.int64)
 
     def _bytes_of(self, token):
-        """What `detokenize` makes of a token."""
+        """The bytes that `detokenize` returns for a token."""
         content = bytes(map(BYTES.get, token)) if token in self._ordinary else b""
         if token not in self._found.tokens:
             return content
@@ -140,14 +140,14 @@ class BytePairTokenizer(PairTokenizer):
 
     @classmethod
     def from_file(cls, path: Path, merges: Path | None = None, **special_tokens) -> Self:
-        """The tokenizer of a `vocab.json` and a `merges.txt`, or of a `tokenizer.json`.
+        """Loads a `vocab.json` and a `merges.txt`, or a `tokenizer.json`.
 
-        Of a `tokenizer.json` are read: `model`, which must be `BPE` over bytes and without
+        A `tokenizer.json` has these parts: `model`, which must be `BPE` over bytes without
         `dropout`, `continuing_subword_prefix`, `end_of_word_suffix`, `byte_fallback` and
         `ignore_merges`; `pre_tokenizer`, which must be `ByteLevel` without `add_prefix_space` and
-        with `use_regex`; `normalizer`, which must be missing; `added_tokens`, of which those that
-        are not special are found in a text. `decoder`, `post_processor`, `truncation` and
-        `padding` are not read: special tokens are what `encode` is told to add.
+        with `use_regex`; `normalizer`, which must be missing; `added_tokens`: those that are not
+        special are found in a text. `decoder`, `post_processor`, `truncation` and `padding` are
+        ignored: the arguments of `encode` add special tokens.
 
         Args:
             path: `vocab.json`, or a `tokenizer.json` where `merges` is None.
@@ -156,8 +156,8 @@ class BytePairTokenizer(PairTokenizer):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a file is damaged or too large, or asks for what GPT-2's tokenizer does not
-                do.
+            ValueError: a file is damaged or too large, or needs a step that GPT-2's tokenizer does
+                not have.
 
         Example::
 
@@ -178,15 +178,15 @@ class BytePairTokenizer(PairTokenizer):
     def tokenize_with_offsets(
         self, texts: Texts
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """Ids, and where in the texts each one stands.
+        """Ids, and the position of each one in the texts.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
-            text: two int64 ragged tensors `[B, (T)]`. A piece has all its bytes, the blank before a
-            word and a part of a character too; the pieces of a text follow each other without gaps.
+            The ids of `tokenize`; the starts and the ends of the pieces, in bytes of the text: two
+            int64 ragged tensors `[B, (T)]`. A piece has all its bytes, also the blank before a word
+            or a part of a character; there are no gaps between the pieces of a text.
 
         Example::
 
@@ -204,8 +204,8 @@ class BytePairTokenizer(PairTokenizer):
 
     def _encode_between(self, texts):
         with tf.device("CPU"):
-            # The operation that cuts ends a text at NUL. It is written with two characters, both of
-            # which GPT-2's expression takes for symbols, as it takes NUL.
+            # The operation that splits ends a text at NUL. So NUL becomes two characters; both are
+            # symbols in GPT-2's expression, as NUL is.
             texts = tf.strings.regex_replace(texts, r"\x01", "\x01\x03")
             texts = tf.strings.regex_replace(texts, r"\x00", "\x01\x02")
             stretched = tf_text.regex_split(texts, STRETCH, ALL)
@@ -220,7 +220,7 @@ class BytePairTokenizer(PairTokenizer):
         words = tf_text.regex_split(texts, WORD, ALL).values
         sizes = tf.strings.length(words)
         codes = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
-        first = tf.equal(codes, 1)  # of two that stand for one
+        first = tf.equal(codes, 1)  # of two that replace one
         second = tf.concat([tf.zeros_like(first[:1]), first[:-1]], axis=0)
         codes = tf.where(first, tf.concat([codes[1:], codes[:1]], axis=0) - 2, codes)
         place = tf.where(~second)[:, 0]

@@ -1,4 +1,4 @@
-"""What tokenizers of byte-pair encodings share, whatever their first symbols are.
+"""Common base of byte-pair tokenizers over bytes and over characters.
 
 V vocabulary
 """
@@ -23,21 +23,21 @@ class PairTokenizer(Tokenizer):
     `vocabulary_bytes` and `from_vocabulary_bytes`.
 
     Args:
-        vocabulary: tokens in the order of their ids, as files spell them.
+        vocabulary: tokens in the order of their ids, spelled as in files.
         merges: pairs of tokens in the order of their ranks.
-        symbols: the tokens that a text consists of before anything is merged.
-        unknown_token: None, or what other symbols become.
-        added_tokens: tokens of the vocabulary that are found in a text before anything else.
-        added_special_tokens: those of them that `detokenize` leaves out.
+        symbols: the tokens of a text before the first merge.
+        unknown_token: None, or the token for other symbols.
+        added_tokens: tokens of the vocabulary that are found in a text before any other step.
+        added_special_tokens: a part of them that `detokenize` leaves out.
         **special_tokens: `end_token`, and `start_token`, `pad_token`, `mask_token` or None.
 
     Raises:
-        ValueError: tokens are empty or named twice; a merge is named twice, or names or makes a
-            token that is not in the vocabulary; a special token is missing, or is a symbol.
+        ValueError: tokens are empty or occur twice; a merge occurs twice, or has or makes a token
+            that is not in the vocabulary; a special token is missing, or is a symbol.
     """
 
     vocabulary_file = "tokenizer.json"
-    unit: str  # what a symbol is
+    unit: str  # name of a symbol in errors
     word_begin: str  # the character that a blank before a word becomes
 
     def __init__(
@@ -74,7 +74,7 @@ class PairTokenizer(Tokenizer):
         used = [pair for pair in merges if ids["".join(pair)] not in special_ids]
         pairs = [(ids[left], ids[right]) for left, right in used]
         products = ["".join(pair) for pair in used]
-        self._ordinary = set(symbols).union(products)  # what a text can become
+        self._ordinary = set(symbols).union(products)  # tokens that a text can have
         self._find(added_tokens, added_special_tokens, vocabulary)
         self._merge = Merges(pairs, [ids[token] for token in products], self.vocab_size)
         self._encoder = in_graph(self._encode, tf.TensorSpec([None], tf.string))
@@ -96,7 +96,7 @@ class PairTokenizer(Tokenizer):
         return len(self._vocabulary)
 
     def get_vocabulary(self) -> list[str]:
-        """The tokens in the order of their ids, as files spell them."""
+        """The tokens in the order of their ids, spelled as in files."""
         return list(self._vocabulary)
 
     def continuations(self) -> np.ndarray:
@@ -120,12 +120,12 @@ class PairTokenizer(Tokenizer):
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
         """As `Tokenizer.save`: the vocabulary is in a `tokenizer.json`, which Hugging Face's
-        libraries read too; also `tokenizer_config.json`, which names the special tokens to them.
+        libraries read too. Also writes `tokenizer_config.json` for them, with the special tokens.
 
         Args:
-            folder: made if missing.
-            max_length: the positions of a model, to which `truncation=True` then cuts there; by
-                default the tokenizer's own `max_length`.
+            folder: created if missing.
+            max_length: the number of positions of the model, the limit of these libraries with
+                `truncation=True`; by default the tokenizer's own `max_length`.
 
         Raises:
             FileExistsError: the folder has a `tokenizer.json` that this library did not write.
@@ -148,7 +148,7 @@ class PairTokenizer(Tokenizer):
 
 
 def _checked_ids(vocabulary, merges):
-    """Token -> id, if the vocabulary and the merges belong together."""
+    """Token -> id; checks that the vocabulary and the merges fit each other."""
     "".join(vocabulary).encode("utf8")  # its error is a ValueError
     ids = {token: index for index, token in enumerate(vocabulary)}
     if len(ids) != len(vocabulary):

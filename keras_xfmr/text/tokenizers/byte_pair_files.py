@@ -7,7 +7,7 @@ from keras_xfmr.text.tokenizers.added_tokens import added_token, in_order
 
 
 def _alphabet():
-    """GPT-2's character for each byte: itself where it is printable, else one beyond Latin-1."""
+    """GPT-2's character for each byte: itself if it is printable, else one beyond Latin-1."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
@@ -15,7 +15,7 @@ def _alphabet():
 
 ALPHABET = _alphabet()
 BYTES = {character: byte for byte, character in enumerate(ALPHABET)}
-# What a `tokenizer.json` must say where it says anything.
+# The values that a `tokenizer.json` must have for these keys, if it has the keys.
 MODEL = {
     "type": ("BPE",),
     "dropout": (None, 0, 0.0),
@@ -49,7 +49,7 @@ def read_vocabulary_and_merges(vocabulary, merges, added=()):
 
 
 def json_of(content):
-    """What the bytes of a `tokenizer.json` hold."""
+    """The content of a `tokenizer.json`, from its bytes."""
     try:
         return json.loads(content.decode("utf8"))
     except (ValueError, RecursionError) as error:
@@ -57,7 +57,7 @@ def json_of(content):
 
 
 def byte_pairs_of(fast):
-    """What `read_vocabulary_and_merges` returns, of what a `tokenizer.json` holds.
+    """As `read_vocabulary_and_merges`, from the content of a `tokenizer.json`.
 
     Raises:
         ValueError: it is damaged, or is another kind of tokenizer.
@@ -72,26 +72,26 @@ def byte_pairs_of(fast):
 
 
 def contents(added):
-    """The tokens of a list of added ones that may be damaged."""
+    """The tokens of a list of added tokens; the list may be damaged."""
     return [token.get("content") for token in added if isinstance(token, dict)]
 
 
 def found_in(fast, roles=()):
-    """The added tokens of a byte-level `tokenizer.json` that are found in a text: those that are
-    not special and have no role."""
+    """The added tokens of a byte-level `tokenizer.json` that are found in a text: all that are not
+    special and have no role."""
     plain = [token for token in fast.get("added_tokens") or [] if not token.get("special")]
     return plainly_found([token for token in plain if token["content"] not in roles])
 
 
 def plainly_found(added, normalizes=False):
-    """The contents of added tokens that are found in a text as they are spelled.
+    """The contents of added tokens that are found exactly.
 
     Args:
         added: objects of `content` and flags.
-        normalizes: whether texts are normalized, so that `normalized` changes something.
+        normalizes: whether texts are normalized, so that the flag `normalized` has an effect.
 
     Raises:
-        ValueError: one is found in another way.
+        ValueError: a token is found in another way.
     """
     for token in added:
         flags = ["single_word", "lstrip", "rstrip", *(["normalized"] if normalizes else [])]
@@ -105,7 +105,7 @@ def plainly_found(added, normalizes=False):
 
 
 def vocabulary_and_merges_of(fast):
-    """Tokens and pairs as `read_vocabulary_and_merges` returns them, of any `tokenizer.json`."""
+    """Tokens and pairs as in `read_vocabulary_and_merges`, from any `tokenizer.json`."""
     model, added = check_part(fast, "model", MODEL), fast.get("added_tokens") or []
     ids, merges = model.get("vocab"), model.get("merges")
     if not isinstance(ids, dict) or not isinstance(merges, list) or not isinstance(added, list):
@@ -117,15 +117,15 @@ def vocabulary_and_merges_of(fast):
 def as_tokenizer_json(
     vocabulary, merges, special, *, found=(), words=GPT2_WORDS, normalizer=None, **model
 ):
-    """What a `tokenizer.json` holds for a byte-pair encoding; by default for one over bytes.
+    """The content of a `tokenizer.json` for a byte-pair encoding; by default for one over bytes.
 
     Args:
         vocabulary: tokens in the order of their ids.
         merges: pairs in the order of their ranks.
         special: tokens that no text has.
-        found: tokens that are found in a text before it is cut into words.
-        words: how texts are cut into words and joined again.
-        normalizer: None, or what changes the texts before.
+        found: tokens that are found in a text before it is split into words.
+        words: how texts are split into words and joined again.
+        normalizer: None, or a step that changes the texts before that.
         **model: entries of the model that differ from those over bytes.
     """
     blanks = any(" " in left + right for left, right in merges)  # which old readers cannot read
@@ -158,10 +158,10 @@ def as_tokenizer_json(
 
 
 def _merges_of(content):
-    """The pairs of a `merges.txt`, a pair a line behind a line `#version: 0.2`."""
+    """The pairs of a `merges.txt`: a line `#version: 0.2`, then a pair a line."""
     if content.count(b"\n") > MAX_LINES:
         raise ValueError(f"Expected at most {MAX_LINES} merges. Received: more.")
-    # Not `splitlines`, which also divides at characters that tokens may have.
+    # Not `splitlines`, which also splits at characters that tokens may have.
     lines = content.decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     skip = int(not lines[0] or lines[0].startswith("#version"))
     return [_pair(line, rank) for rank, line in enumerate(lines[skip:])]
@@ -175,12 +175,12 @@ def _pair(merge, rank):
 
 
 def check_part(fast, name, expected):
-    """The part `name` of a `tokenizer.json`, if it has what is expected of it.
+    """The part `name` of a `tokenizer.json`, after a check of its values.
 
     Args:
-        fast: what the file holds.
+        fast: the content of the file.
         name: its key.
-        expected: key -> the values that may stand there, the first where there is no such key.
+        expected: key -> the allowed values; the first one is the default.
     """
     if not isinstance(fast, dict):
         raise ValueError("tokenizer.json is damaged: expected an object at its top.")
@@ -194,8 +194,8 @@ def check_part(fast, name, expected):
         if found not in values:
             raise ValueError(
                 f"Expected {key}={values[-1]!r} in the {name} of tokenizer.json. Received: "
-                f"{found!r:.200}. Read are byte-pair encodings over bytes, as GPT-2 has them, and "
-                "those over characters with a pre-tokenizer 'Metaspace', as KoGPT2 has them; a "
-                "SentencePiece model (`*.model`) in the folder is read too."
+                f"{found!r:.200}. Supported are byte-pair encodings over bytes, such as GPT-2's, "
+                "and those over characters with a pre-tokenizer 'Metaspace', such as KoGPT2's; a "
+                "SentencePiece model (`*.model`) in the folder works too."
             )
     return part

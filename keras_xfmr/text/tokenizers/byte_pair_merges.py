@@ -1,6 +1,6 @@
 """The merges of byte-pair encoding (Sennrich et al. 2016) over many words at once, in graph.
 
-S bytes of all words, A symbols that are still at work, M merges, V vocabulary
+S bytes of all words, A symbols that may still be merged, M merges, V vocabulary
 """
 
 import numpy as np
@@ -8,16 +8,16 @@ import tensorflow as tf
 
 
 class Merges:
-    """Merges pairs of symbols, in each word the pair of lowest rank first, the leftmost of equals.
+    """Merges pairs of symbols, in each word the pair of lowest rank first, from left to right.
 
-    No word is remembered: memory is a few numbers for each byte of the words, and the pairs are
-    found in a sorted array. One step merges the best pair of every word, wherever in the word it
-    stands, so that the loop takes as many steps as a word needs different merges. Where a merge of
-    lower rank uses the product, which files seldom have, a step merges the leftmost pair alone.
+    There is no cache of words: memory is a few numbers for each byte of the words, and the pairs
+    are looked up in a sorted array. One step merges the best pair of every word at all its places,
+    so the number of steps is the number of different merges of a word. If a merge of lower rank
+    uses the product (rare in files), a step merges only the leftmost pair.
 
     Args:
         pairs: `[M, 2]` ids of the left and the right symbol, in the order of their ranks.
-        products: `[M]` ids of what they become.
+        products: `[M]` ids of the merged symbols.
         vocab_size: V.
     """
 
@@ -31,19 +31,19 @@ class Merges:
         for side in (0, 1):
             np.minimum.at(first_use, pairs[:, side], np.arange(self._never))
         alone = first_use[products] < np.arange(self._never)
-        with tf.device("CPU"):  # where the strings are
-            # The last entry stands for pairs that are never merged.
+        with tf.device("CPU"):  # strings are on the CPU
+            # The last entry is for pairs that are never merged.
             self._keys = tf.constant(np.append(keys[order], np.iinfo(np.int64).max))
             self._ranks = tf.constant(np.append(order, self._never).astype(np.int32))
             self._products = tf.constant(np.append(products, 0), tf.int32)
             self._alone = tf.constant(np.append(alone, False)) if alone.any() else None
 
     def __call__(self, symbols, begins, words):
-        """The ids that words become, and where their bytes begin.
+        """The ids of words, and the positions of their first bytes.
 
         Args:
-            symbols, begins, words: int32 `[A]`: the words' bytes as ids, the rising number of each,
-                below S, and the rising number of its word.
+            symbols, begins, words: int32 `[A]`: the bytes of the words as ids, the index of each
+                byte (rising, below S), and the index of its word (rising).
 
         Returns:
             int32 `[n]`: ids and, for each of them, the `begins` of its first byte.
@@ -78,7 +78,7 @@ class Merges:
         symbols, begins, words, ranks, merged = (
             tf.gather(values, kept) for values in (symbols, begins, words, ranks, merged)
         )
-        # The pairs of a new symbol, with the one behind it and the one before it.
+        # The pairs of a new symbol, with the one after it and the one before it.
         changed = tf.where(merged | tf.concat([merged[1:], merged[:1] & False], axis=0))[:, 0]
         behind = tf.minimum(changed + 1, tf.size(symbols, tf.int64) - 1)
         same = tf.equal(tf.gather(words, changed), tf.gather(words, behind)) & (behind > changed)
@@ -93,7 +93,7 @@ class Merges:
         return tf.where(found, tf.gather(self._ranks, place), self._never)
 
     def _without_overlaps(self, chosen, ranks, words):
-        """Of pairs that follow each other, as in `aaa`, every second one; bool `[A]`."""
+        """Keeps every second one of overlapping pairs, as in `aaa`; bool `[A]`."""
         place = tf.range(tf.size(chosen))
         first = chosen & ~tf.concat([tf.zeros_like(chosen[:1]), chosen[:-1]], axis=0)
         starts = tf.concat([[0], tf.cast(tf.where(first)[:, 0], tf.int32)], axis=0)

@@ -35,48 +35,48 @@ from keras_xfmr.text.tokenizers.metaspace import (
 )
 from keras_xfmr.text.words import as_utf8
 
-NEVER = np.iinfo(np.int32).max  # never a character
+NEVER = np.iinfo(np.int32).max  # not a character
 
 
 class CharacterBytePairTokenizer(PairTokenizer):
-    """The byte-pair encoding of characters of SentencePiece's kind, in graph: KoGPT2's tokenizer.
+    """SentencePiece-style byte-pair encoding over characters, in graph: KoGPT2's tokenizer.
 
-    It is what the `tokenizers` package makes of a `BPE` model with a `Metaspace` pre-tokenizer. The
-    text is searched for added tokens, such as emoticons. What is between them is normalized, blanks
-    become `▁`, and one is put before it; each `▁` begins a word. The characters of a word are
-    merged, the pair of lowest rank first (Sennrich et al. 2016). A character that is not in the
-    vocabulary is unknown, or left out where there is no `unknown_token`.
+    It returns the ids of a `BPE` model with a `Metaspace` pre-tokenizer of the `tokenizers`
+    package. First, added tokens such as emoticons are found in the text. The text between them is
+    normalized, blanks become `▁`, and one `▁` is put before it; each `▁` begins a word. The
+    characters of a word are merged, the pair of lowest rank first (Sennrich et al. 2016). A
+    character outside the vocabulary is unknown, or left out without an `unknown_token`.
 
-    Memory is proportional to the bytes of a batch, and no word is remembered.
+    Memory is proportional to the bytes of a batch; there is no cache of words.
 
-    Where others differ: text that spells a special token, such as "</s>", is text here, since it
-    may come from anyone; Hugging Face's tokenizers make the special id of it unless told otherwise
-    (`encode_special_tokens`). A merge that would make a special token of text is left out. `NFKC`
-    changes 170 characters newer than Unicode 11 that `tokenizers` 0.23 leaves as they are.
+    Difference to others: a literal special token in a text, such as "</s>", is ordinary text here,
+    because users may write it. Hugging Face's tokenizers return the special id, unless
+    `encode_special_tokens` is set. A merge that would turn text into a special token is left out.
+    `NFKC` changes 170 characters newer than Unicode 11 that `tokenizers` 0.23 does not change.
 
-    Where a `▁` is put before text, a text with a blank there has the same ids, and comes back
-    without it.
+    Where a `▁` is put before text, a text that begins with a blank has the same ids, and
+    `detokenize` returns it without the blank.
 
     Args:
-        vocabulary: tokens in the order of their ids, as files spell them.
+        vocabulary: tokens in the order of their ids, spelled as in files.
         merges: pairs of tokens in the order of their ranks.
         end_token: its id is `end_id`.
         start_token, pad_token: None for the end token.
         mask_token: None, or the name of the mask token.
-        unknown_token: None, or the token of characters that are not in the vocabulary.
-        fuse_unknown: whether unknown characters that follow each other in a word are one token.
+        unknown_token: None, or the token for characters outside the vocabulary.
+        fuse_unknown: whether neighbouring unknown characters in a word are one token.
         normalization: None, `"NFC"` or `"NFKC"`.
-        prepend_scheme: where a `▁` is put that a text does not have: `"always"`, before each text
-            and behind each added token; `"first"`, before the text only; or `"never"`.
+        prepend_scheme: where to insert a `▁` that the text does not have: `"always"`, before each
+            text and after each added token; `"first"`, before the text only; or `"never"`.
         split: whether each `▁` begins a word; False merges over words.
         added_tokens: tokens of the vocabulary that are found in a text before it is normalized,
-            the leftmost first, and of these the longest.
-        added_special_tokens: those of them that `detokenize` leaves out.
+            the leftmost first, and at one place the longest.
+        added_special_tokens: a part of them that `detokenize` leaves out.
 
     Raises:
-        ValueError: tokens are empty or named twice; a merge is named twice, or names or makes a
-            token that is not in the vocabulary; a special or added token is missing; a special
-            token is a character, or an added token.
+        ValueError: tokens are empty or occur twice; a merge occurs twice, or has or makes a token
+            that is not in the vocabulary; a special or added token is missing; a special token is
+            a character, or an added token.
 
     Example:
 
@@ -148,32 +148,32 @@ class CharacterBytePairTokenizer(PairTokenizer):
         for table in (spelled, first):
             if self.unknown_id is not None:
                 table[self.unknown_id] = "\N{REPLACEMENT CHARACTER}"
-        with tf.device("CPU"):  # where the strings are
+        with tf.device("CPU"):  # strings are on the CPU
             self._spelled, self._spelled_first = tf.constant(spelled), tf.constant(first)
-            # The last entry stands for characters that are not in the vocabulary.
+            # The last entry is for characters that are not in the vocabulary.
             self._characters = tf.constant([*map(ord, characters), NEVER], tf.int32)
             self._character_ids = tf.constant([*map(ids.get, characters), -1], tf.int32)
 
     @classmethod
     def from_file(cls, path: Path, **arguments) -> Self:
-        """The tokenizer of a `tokenizer.json`.
+        """Loads a `tokenizer.json`.
 
-        Read are: `model`, which must be `BPE` without `dropout`, `continuing_subword_prefix`,
-        `end_of_word_suffix`, `byte_fallback` and `ignore_merges`; `pre_tokenizer`, which must be
-        `Metaspace` with `▁`; `normalizer`, which must be missing, `NFC` or `NFKC`; and
-        `added_tokens`. Of these, names between brackets, such as `<usr>`, `<|sep|>` and `[MASK]`,
-        and those that `arguments` give a role, are never found in a text; others, such as `:)`, are
-        `added_tokens` here, whether the file calls them special or not. `decoder`,
-        `post_processor`, `truncation` and `padding` are not read: special tokens are what `encode`
-        is told to add.
+        The file has these parts: `model`, which must be `BPE` without `dropout`,
+        `continuing_subword_prefix`, `end_of_word_suffix`, `byte_fallback` and `ignore_merges`;
+        `pre_tokenizer`, which must be `Metaspace` with `▁`; `normalizer`, which must be missing,
+        `NFC` or `NFKC`; and `added_tokens`. Of these, names between brackets, such as `<usr>`,
+        `<|sep|>` and `[MASK]`, and tokens to which `arguments` give a role, are never found in a
+        text; others, such as `:)`, become our `added_tokens`, special in the file or not.
+        `decoder`, `post_processor`, `truncation` and `padding` are ignored: the arguments of
+        `encode` add special tokens.
 
         Args:
             path: a `tokenizer.json`.
-            **arguments: the constructor's, in the place of what the file says.
+            **arguments: arguments of the constructor, which override the file.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is damaged or too large, or asks for what is not done here.
+            ValueError: it is damaged or too large, or needs a step that this class does not have.
 
         Example::
 
@@ -187,7 +187,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
 
     @classmethod
     def from_json(cls, fast: Config, **arguments) -> Self:
-        """As `from_file`, of what a file holds."""
+        """As `from_file`, from the content of a file."""
         vocabulary, merges, settings = character_pairs_of(fast)
         roles = {token for name, token in arguments.items() if name.endswith("_token")}
         settings["added_tokens"] = [t for t in settings["added_tokens"] if t not in roles]
@@ -200,17 +200,17 @@ class CharacterBytePairTokenizer(PairTokenizer):
     def tokenize_with_offsets(
         self, texts: Texts
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """Ids, and where in the texts each one stands.
+        """Ids, and the position of each one in the texts.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
-            text: two int64 ragged tensors `[B, (T)]`. The blank before a word belongs to its first
-            piece; a `▁` that the text does not have takes no bytes. Where normalization makes
-            several characters of one, or one of several, a piece with any of them has all bytes
-            they were made of. A byte that is not UTF-8 counts as the three bytes of U+FFFD.
+            The ids of `tokenize`; the starts and the ends of the pieces, in bytes of the text: two
+            int64 ragged tensors `[B, (T)]`. The blank before a word belongs to its first piece; an
+            inserted `▁` has no bytes. If normalization turns one character into several, or several
+            into one, each piece with any of them has all their source bytes. A byte that is not
+            UTF-8 counts as the three bytes of U+FFFD.
 
         Example::
 
@@ -228,7 +228,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
         with tf.device("CPU"):
             texts = as_utf8(texts)
             if with_offsets:
-                # `find_source_offsets` ends the process where there is no text (2.21).
+                # `find_source_offsets` ends the process on a batch without text (2.21).
                 texts = tf.concat([texts, [""]], axis=0)
             pieces, added_ids = self._found.cut(texts)
             added = added_ids >= 0
@@ -255,7 +255,7 @@ class CharacterBytePairTokenizer(PairTokenizer):
             return rows, rows.with_values(starts), rows.with_values(ends)
 
     def _merged(self, codes, added_ids):
-        """The ids of the pieces, and their first and last characters: `[n]`, below C.
+        """The ids of the pieces, and the indices of their first and last characters, `[n]`.
 
         Args:
             codes: the characters of the pieces, ragged `[P, (c)]`.

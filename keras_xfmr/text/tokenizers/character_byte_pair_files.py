@@ -18,21 +18,21 @@ WORDS = {
     "prepend_scheme": SCHEMES,
     "split": (True, False),
 }
-# What a BertNormalizer may do; one that does nothing of it may stand in a file.
+# The steps of a BertNormalizer. A file may have one with all steps off.
 STEPS = ("clean_text", "handle_chinese_chars", "lowercase", "strip_accents")
-# What is between such brackets is a sign to the model; a user's text must not give it.
+# A name between such brackets is a control token; a user's text must not produce it.
 BRACKETED = re.compile(r"(?s)<.*\w.*>|\[.*\w.*\]")
 
 
 def character_pairs_of(fast):
-    """What a `tokenizer.json` has of a character byte-pair encoding.
+    """Reads a character byte-pair encoding from a `tokenizer.json`.
 
     Args:
-        fast: what the file holds.
+        fast: the content of the file.
 
     Returns:
         Tokens in the order of their ids, pairs in the order of their ranks, and the other
-        arguments of `CharacterBytePairTokenizer` that the file decides.
+        arguments of `CharacterBytePairTokenizer` that the file sets.
 
     Raises:
         ValueError: it is damaged, or is another kind of tokenizer.
@@ -79,12 +79,12 @@ def _forms(normalizer):
         return []
     raise ValueError(
         f"Expected no normalizer in tokenizer.json, or NFC or NFKC. Received: {normalizer!r:.200}. "
-        "Change the texts before the tokenizer, and take it out of the file."
+        "Change the texts before the tokenizer, and remove it from the file."
     )
 
 
 def _found(added, unknown, normalizes):
-    """The added tokens that are found in a text: no names between brackets."""
+    """The added tokens that are found in a text: all except names between brackets."""
     return plainly_found(
         [
             token
@@ -96,7 +96,7 @@ def _found(added, unknown, normalizes):
 
 
 def as_character_json(vocabulary, merges, special, config):
-    """What a `tokenizer.json` holds for a `CharacterBytePairTokenizer`.
+    """The content of a `tokenizer.json` for a `CharacterBytePairTokenizer`.
 
     Args:
         vocabulary: tokens in the order of their ids.

@@ -1,4 +1,4 @@
-"""Tokens that are found in a text before a tokenizer cuts what stands between them.
+"""Finds tokens in a text; a tokenizer then splits the text between them.
 
 B batch, P pieces of texts between such tokens, T length
 """
@@ -9,16 +9,16 @@ import tensorflow as tf
 
 from keras_xfmr.text.ragged import join, merge, owners
 
-MARK = "\1\2"  # in texts in which each \1 has a \3 behind it
+MARK = "\1\2"  # unique, because each \1 of the text gets a \3 after it
 
 
 class FoundTokens:
-    """Finds tokens in texts as they are spelled, the leftmost first, and of these the longest.
+    """Finds tokens in texts exactly, the leftmost first, and at one place the longest.
 
     Args:
         tokens: strings.
         ids: token -> id.
-        banned: ids of special tokens, which text does not become unless it is told to.
+        banned: ids of special tokens, which text must not become.
 
     Raises:
         ValueError: a token is not in `ids`, is banned, or has a character below a blank.
@@ -36,16 +36,16 @@ class FoundTokens:
                     "Expected `added_tokens` to be tokens of the vocabulary that are not special. "
                     f"Received: {token!r}."
                 )
-        # The longest first: of two alternatives that match, an expression takes the first.
+        # The longest first: an expression takes the first alternative that matches.
         self.tokens = tuple(sorted(set(tokens), key=lambda token: (-len(token), token)))
         self._pattern = f"({'|'.join(map(re.escape, self.tokens))})"
-        with tf.device("CPU"):  # where the strings are
+        with tf.device("CPU"):  # strings are on the CPU
             self._strings = tf.constant(self.tokens, tf.string)
             self._ids = tf.constant([*(ids[token] for token in self.tokens), -1], tf.int32)
 
     def cut(self, texts):
-        """The texts cut at the tokens, ragged `[B, (p)]`, and the id of each piece: int32 `[P]`, -1
-        for text."""
+        """The texts split at the tokens, ragged `[B, (p)]`, and the id of each piece: int32 `[P]`,
+        -1 for text."""
         if not self.tokens:
             pieces = tf.RaggedTensor.from_uniform_row_length(texts, 1)
             return pieces, tf.fill(tf.shape(texts), -1)
@@ -58,7 +58,7 @@ class FoundTokens:
         return pieces, tf.gather(self._ids, tf.minimum(numbers[count:], count))
 
     def tokenize(self, texts, tokenize):
-        """Ids of texts `[B]`, by a function that makes ragged ids of the texts between."""
+        """Ids of texts `[B]`; the function `tokenize` returns ragged ids of the texts between."""
         if not self.tokens:
             return tokenize(texts)
         pieces, ids = self.cut(texts)
@@ -66,8 +66,8 @@ class FoundTokens:
         return merge(pieces, join(tokenize(tf.where(ids < 0, pieces.values, "")), own))
 
     def tokenize_with_offsets(self, texts, tokenize):
-        """As `tokenize`, by a function that also returns where each id starts and ends, in bytes of
-        its text."""
+        """As `tokenize`, with a function that also returns the start and the end of each id, in
+        bytes of its text."""
         if not self.tokens:
             return tokenize(texts)
         pieces, ids = self.cut(texts)
@@ -87,10 +87,10 @@ class FoundTokens:
 
 
 def checked_tokens(tokens):
-    """A list of the tokens that somebody wants to add.
+    """A list of the tokens to add.
 
     Raises:
-        ValueError: no list, or one that names a token twice or holds what no text can be cut at.
+        ValueError: not a list; a token occurs twice, or cannot be found in a text.
     """
     if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f"Expected a list of tokens, such as ['<user>']. Received: {tokens!r}.")
@@ -107,7 +107,7 @@ def checked_tokens(tokens):
 
 
 def _where_found(ids, values):
-    """Ragged `[P, (0 or 1)]`: the value of the pieces that are a token."""
+    """Ragged `[P, (0 or 1)]`: the values of the pieces that are a token."""
     found = ids >= 0
     return tf.RaggedTensor.from_row_lengths(
         tf.boolean_mask(values, found), tf.cast(found, tf.int64), validate=False

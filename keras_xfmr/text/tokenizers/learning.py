@@ -1,7 +1,7 @@
 """Vocabularies learned from text, by the trainers of keras-nlp, SentencePiece and `tokenizers`.
 
-Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. Those
-for BERT go on with the mask token, id 4; those of bytes have one token for all roles, id 0. They
+Every vocabulary begins with padding, unknown, start and end, in this order: ids 0, 1, 2, 3. For
+BERT the mask token follows, id 4. Vocabularies of bytes have one token for all roles, id 0. They
 are learned from a `sampling.Sample` of the text.
 """
 
@@ -29,7 +29,7 @@ from keras_xfmr.text.tokenizers.sentence_piece import SentencePieceTokenizer
 from keras_xfmr.text.tokenizers.sentence_piece_training import largest_model, parts
 from keras_xfmr.text.tokenizers.words import WordTokenizer
 
-WORD_LINES = 512  # that are cut into words by one call, each at most as long as `parts` leaves it
+WORD_LINES = 512  # lines that one call splits into words, each at most as long as in `parts`
 
 
 def learn_sentence_piece(
@@ -44,30 +44,29 @@ def learn_sentence_piece(
 ) -> SentencePieceTokenizer:
     """A `SentencePieceTokenizer` learned from text (Kudo and Richardson 2018).
 
-    With `byte_fallback`, 256 of the pieces are the bytes of UTF-8: a character that is no piece
-    becomes its bytes and not the unknown token, so that a model can copy names, emoji and rare
-    ideographs that the text does not have. In ids that stop inside of a character, such bytes read
-    as U+FFFD.
+    With `byte_fallback`, 256 of the pieces are the bytes of UTF-8: a character without a piece
+    becomes its bytes instead of the unknown token, so that a model can copy names, emoji and rare
+    ideographs that the text does not have. If ids end inside a character, its bytes become U+FFFD.
 
     Args:
-        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or gzip, or a
             `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
             file, or the first million of a data set.
-        vocab_size: size of the vocabulary. When the text is too small for it, the largest size
-            that it allows is taken instead.
+        vocab_size: size of the vocabulary. If the text is too small for it, the largest possible
+            size is used.
         model_type: `"unigram"`, `"bpe"`, `"word"` or `"char"`.
         lowercase: whether to fold case.
-        byte_fallback: whether the pieces include the 256 bytes. None for `"unigram"` and `"bpe"`
-            with a `vocab_size` of at least 1,000 that has room for them beside the characters of
-            the text.
-        sample: number of lines to draw from the whole text with equal odds, where its beginnings
-            do not stand for it. That reads all of it once, and holds the lines drawn.
-        seed: of that drawing, which gives the same lines each time.
+        byte_fallback: whether the pieces include the 256 bytes. None means True for `"unigram"`
+            and `"bpe"` if `vocab_size` is at least 1,000 and has room for the bytes and the
+            characters of the text.
+        sample: number of lines to draw at random from the whole text, for files whose beginnings
+            are not typical. This reads the whole text once, and keeps the drawn lines in memory.
+        seed: seed of `sample`; the same seed draws the same lines.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, a `vocab_size` that is not an integer or too small.
 
     Example::
 
@@ -88,18 +87,18 @@ def learn_bert_sentence_piece(
     sample: int | None = None,
     seed: int = 0,
 ) -> SentencePieceTokenizer:
-    """A `SentencePieceTokenizer` learned from text for BERT, as KoBERT has one.
+    """A `SentencePieceTokenizer` for BERT, such as KoBERT's, learned from text.
 
     The special tokens have BERT's names, `[PAD] [UNK] [CLS] [SEP] [MASK]`, ids 0 to 4.
 
     Args:
-        texts, vocab_size, model_type, lowercase, byte_fallback, sample, seed: as
-            `learn_sentence_piece` has them.
+        texts, vocab_size, model_type, lowercase, byte_fallback, sample, seed: as in
+            `learn_sentence_piece`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, a `vocab_size` that is not an integer or too small.
 
     Example::
 
@@ -125,17 +124,17 @@ def learn_word_piece(
     """A `WordPieceTokenizer` learned from text (Schuster and Nakajima 2012).
 
     Args:
-        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or gzip, or a
             `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
             file, or the first million of a data set.
-        vocab_size: the size to aim at; the trainer may stop a little away from it.
-        lowercase: whether to lower and strip accents, in the tokenizer too.
-        sample, seed: as `learn_sentence_piece` takes them.
+        vocab_size: approximate size of the vocabulary.
+        lowercase: whether to make letters lower case and remove accents, in the tokenizer too.
+        sample, seed: as in `learn_sentence_piece`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, a `vocab_size` that is not an integer or too small.
 
     Example::
 
@@ -156,29 +155,28 @@ def learn_bert_word_piece(
 ) -> BertTokenizer:
     """A `BertTokenizer` learned from text; `[PAD] [UNK] [CLS] [SEP] [MASK]` have the ids 0 to 4.
 
-    The trainer of keras-nlp looks at every part of every word. Languages of long words with many
-    endings take it far longer than English, Korean most of all when accents are stripped, for then
-    syllables fall into letters: minutes for a few thousand sentences. There
-    `learn_bert_sentence_piece` is the better choice.
+    The trainer of keras-nlp counts every part of every word. It is much slower for languages with
+    long words than for English. Korean takes minutes for a few thousand sentences if accents are
+    removed, because syllables are then split into letters. Use `learn_bert_sentence_piece` there.
 
     Args:
-        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or gzip, or a
             `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
             file, or the first million of a data set.
-        vocab_size: the size to aim at; the trainer may stop a little away from it.
-        sample, seed: as `learn_sentence_piece` takes them.
+        vocab_size: approximate size of the vocabulary.
+        sample, seed: as in `learn_sentence_piece`.
         **config: arguments of `BertTokenizer`: `lowercase`, `strip_accents`, `split_cjk`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, a `vocab_size` that is not an integer or too small.
 
     Example::
 
         tokenizer = learn_bert_word_piece(["corpus.txt"], vocab_size=8000, lowercase=False)
     """
-    # Its defaults, and its errors before hours of work.
+    # Takes its defaults, and raises its errors before hours of work.
     config = BertTokenizer(BERT_TOKENS.values(), **config).get_config()
     lines = functools.partial(Sample, texts, sample, seed)
     vocabulary = _pieces(lines, vocab_size, BERT_TOKENS.values(), BertTokenizer, **config)
@@ -186,10 +184,10 @@ def learn_bert_word_piece(
 
 
 def _pieces(lines, vocab_size, special_tokens, tokenizer_class, **config):
-    """Word pieces of the words that a tokenizer of this class will see.
+    """Word pieces of the words that a tokenizer of this class will read.
 
-    The trainer's own words are normalized in another order, and take Hangul that is later
-    decomposed for whole syllables.
+    The trainer would normalize words in another order, and would count whole syllables of Hangul
+    that the tokenizer later decomposes.
     """
     import keras_nlp
 
@@ -206,7 +204,7 @@ def _pieces(lines, vocab_size, special_tokens, tokenizer_class, **config):
             split=False,
             reserved_tokens=list(special_tokens),
         )
-    except StopIteration as error:  # text, but no word in it
+    except StopIteration as error:  # the text has no word
         raise sample.nothing() from error
 
 
@@ -224,18 +222,18 @@ def learn_byte_pair(
     same text gives the same vocabulary.
 
     Args:
-        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or gzip, or a
             `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
             file, or the first million of a data set.
-        vocab_size: size of the vocabulary, at least 257; smaller where the text allows no more.
-        min_count: pairs that the text has fewer times are not merged.
-        sample, seed: as `learn_sentence_piece` takes them.
+        vocab_size: size of the vocabulary, at least 257; smaller if the text is too small for it.
+        min_count: pairs that occur fewer times in the text are not merged.
+        sample, seed: as in `learn_sentence_piece`.
 
     Raises:
         ImportError: `tokenizers` is not installed.
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, a `vocab_size` that is no integer or too small.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, a `vocab_size` that is not an integer or too small.
 
     Example::
 
@@ -268,19 +266,19 @@ def learn_byte_pair(
 def learn_characters(
     texts: Files | tf.data.Dataset, *, min_count: int = 1, sample: int | None = None, seed: int = 0
 ) -> CharacterTokenizer:
-    """A `CharacterTokenizer` of all characters that stand at least `min_count` times in the text.
+    """A `CharacterTokenizer` of all characters that occur at least `min_count` times in the text.
 
     Args:
-        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or gzip, or a
             `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
             file, or the first million of a data set.
         min_count: rarer characters become the unknown token.
-        sample, seed: as `learn_sentence_piece` takes them.
+        sample, seed: as in `learn_sentence_piece`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, or no character that stands so often.
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, or no character that occurs so often.
 
     Example::
 
@@ -293,7 +291,7 @@ def learn_characters(
     kept = [character for character, count in counts.items() if count >= min_count]
     if not kept:
         raise ValueError(
-            f"Expected a character that stands at least {min_count} times among the "
+            f"Expected a character that occurs at least {min_count} times among the "
             f"{len(counts)} of the text; lower it. Received: min_count={min_count}."
         )
     return CharacterTokenizer([*SPECIAL_TOKENS, *sorted(kept)])
@@ -309,21 +307,21 @@ def learn_words(
 ) -> WordTokenizer:
     """A `WordTokenizer` of the most frequent words, with the most frequent one first.
 
-    Words that are equally frequent stand in the order of their code points. A word that is spelled
-    like a special token is left out.
+    Equally frequent words are in the order of their code points. A word with the spelling of a
+    special token is left out.
 
     Args:
-        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or packed by gzip, or a
+        texts: text files, by names or patterns (`"corpus/*.txt"`), plain or gzip, or a
             `tf.data.Dataset` of strings. At most a million lines are read: an equal share of each
             file, or the first million of a data set.
-        vocab_size: size of the vocabulary, at least 5; smaller where the text has fewer words.
-        split: how texts are divided into words, as `WordTokenizer` takes it.
-        sample, seed: as `learn_sentence_piece` takes them.
+        vocab_size: size of the vocabulary, at least 5; smaller if the text has fewer words.
+        split: how texts are split into words, as in `WordTokenizer`.
+        sample, seed: as in `learn_sentence_piece`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: no text, a line or a file that is not UTF-8, a damaged file of gzip or one with
-            lines ended by `\\r`, a `vocab_size` that is no integer or too small, an unknown
+        ValueError: no text, a line or a file that is not UTF-8, a damaged gzip file, a file with
+            `\\r` as line ends, a `vocab_size` that is not an integer or too small, an unknown
             `split`.
 
     Example::
@@ -344,9 +342,9 @@ def learn_words(
         counts.update(cut(tf.constant(some)).numpy().tolist())
     for token in SPECIAL_TOKENS:
         counts.pop(token.encode(), None)
-    if not counts:  # text, but no word in it
+    if not counts:  # the text has no word
         raise lines.nothing()
-    # The bytes of UTF-8 are ordered as the code points are.
+    # The order of bytes of UTF-8 is the order of code points.
     words = heapq.nsmallest(
         vocab_size - len(SPECIAL_TOKENS), counts, key=lambda word: (-counts[word], word)
     )

@@ -1,4 +1,4 @@
-"""Pieces of texts as characters with `▁` for blanks, and where in the texts they stand.
+"""Pieces of texts as characters with `▁` for blanks, and their positions in the texts.
 
 B batch, P pieces of texts, C characters
 """
@@ -14,7 +14,7 @@ FORMS = (None, "NFC", "NFKC")
 
 
 def normalized(texts, form, with_offsets):
-    """The texts in a Unicode normalization form, and None or what `find_source_offsets` needs."""
+    """The texts in a Unicode normalization form, and the map for `find_source_offsets` or None."""
     if form is None:
         return texts, None
     if with_offsets:
@@ -23,7 +23,7 @@ def normalized(texts, form, with_offsets):
 
 
 def prefixes(pieces, codes, scheme):
-    """The `▁` that pieces of text have not, and need before them.
+    """The `▁` to insert before the pieces of texts.
 
     Args:
         pieces: of the texts, ragged strings `[B, (p)]`.
@@ -48,13 +48,14 @@ def byte_lengths(strings):
 
 
 def places(pieces, added, bounds, prefix):
-    """Where the source of each character starts and ends: int64 `[C]`, bytes of all pieces.
+    """Start and end of the source of each character: int64 `[C]`, bytes of all pieces.
 
     Args:
         pieces: strings `[P]`.
-        added: bool `[P]`; of these pieces the one character stands for all.
-        bounds: ragged `[P, (c + 1)]`, between which source bytes of a piece its characters stand.
-        prefix: ragged `[P, (0 or 1)]`, characters that are before these.
+        added: bool `[P]`; one character represents the whole of such a piece.
+        bounds: ragged `[P, (c + 1)]`, the source bytes of a piece at which its characters begin,
+            and its end.
+        prefix: ragged `[P, (0 or 1)]`, characters inserted before these.
     """
     sizes = byte_lengths(pieces)
     begin = tf.cumsum(sizes, exclusive=True)
@@ -63,7 +64,7 @@ def places(pieces, added, bounds, prefix):
     values = tf.where(whole, tf.gather(sizes, piece), bounds.values) + tf.gather(begin, piece)
     starts = stretches(values, bounds.row_starts(), bounds.row_lengths() - 1)
     ends = tf.gather(values, tf.where(tf.equal(piece[1:], piece[:-1]))[:, 0] + 1)
-    # Of characters that one character became, only the first has its bytes.
+    # If one character became several, only the first of them has its bytes.
     real = ends > starts.values
     own = tf.gather(tf.where(real)[:, 0], tf.cumsum(tf.cast(real, tf.int32)) - 1)
     starts, ends = (starts.with_values(tf.gather(v, own)) for v in (starts.values, ends))

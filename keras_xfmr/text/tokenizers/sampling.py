@@ -11,23 +11,23 @@ from keras_xfmr.common.checks import check_int, check_seed
 from keras_xfmr.text.data.files import TextFiles
 from keras_xfmr.text.data.streaming import NO_TEXT, untuned
 
-# Enough to learn a vocabulary from; the rest of a large corpus would only take memory.
+# Enough for a vocabulary; the rest of a large corpus would only take memory.
 SAMPLE_LINES = 1_000_000
 LINES = 4096  # lines that are read and checked together
 
 
 class Sample:
-    """Gives the lines to learn from, in lists of bytes, as often as it is called.
+    """Each call returns the lines to learn from, in lists of bytes.
 
     Args:
         texts: names of files, or patterns of them, or a data set of strings.
-        size: number of lines to draw from the whole text, all with equal odds; they are held. None
+        size: number of lines to draw at random from the whole text; they are kept in memory. None
             for the first `SAMPLE_LINES`, an equal share of each file, read at each call.
-        seed: of that drawing.
+        seed: seed of the drawing.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: there is no text in it, or something else than text.
+        ValueError: there is no text, or something other than text.
     """
 
     def __init__(self, texts, size=None, seed=0):
@@ -39,13 +39,13 @@ class Sample:
             self._what, texts = repr(texts), TextFiles(texts)
         elif texts.element_spec != tf.TensorSpec([], tf.string):
             raise ValueError(
-                "Expected a data set of single strings; `unbatch` or `map` it to such. Received: "
+                "Expected a data set of single strings; use its `unbatch` or `map`. Received: "
                 f"elements {texts.element_spec}."
             )
         self._texts = texts
         if size is not None:
             self._drawn = _draw(_numbered(texts), size, random.Random(seed))
-        # All of it is looked at first: a trainer would hide the error in one of its own.
+        # The whole text is checked first: a trainer would replace the error by its own.
         if not any([any(line.strip() for line in lines) for lines in self()]):
             raise self.nothing()
 
@@ -118,7 +118,7 @@ def _bad_line(place, number):
 
 
 def _is_text(content):
-    """Whether bytes are UTF-8 without NUL characters; as `streaming.is_text`, but at once."""
+    """Whether bytes are UTF-8 without NUL characters; `streaming.is_text` in Python."""
     try:
         content.decode("utf8")
     except UnicodeDecodeError:
@@ -127,18 +127,18 @@ def _is_text(content):
 
 
 def _numbered(texts):
-    """(where it is from, number of its first line, lines) of every stretch of a text."""
+    """(source, number of the first line, lines) of every part of a text."""
     if isinstance(texts, tf.data.Dataset):
         for index, lines in enumerate(untuned(texts.batch(LINES)).as_numpy_iterator()):
             yield "the data set", 1 + index * LINES, lines.tolist()
         return
-    # The next lines of each file in turn, so that a long one does not keep others out of a sample.
+    # The files take turns, so that a long one does not keep others out of a sample.
     size = max(min(LINES, SAMPLE_LINES // (len(texts) or 1)), 1)
     waiting = collections.deque((reader, 1) for reader in texts.readers())
     while waiting:
         reader, number = waiting.popleft()
         if lines := reader.take(size):
-            # A file that was joined from several has byte order marks in its middle too.
+            # A file joined from several has byte order marks in its middle too.
             unmarked = [line.removeprefix(codecs.BOM_UTF8) for line in lines]
             yield reader.name, number, [line.rstrip(b"\r\n") for line in unmarked]
             waiting.append((reader, number + len(lines)))

@@ -38,32 +38,32 @@ from keras_xfmr.text.tokenizers.sentence_piece_model import (
 )
 from keras_xfmr.text.tokenizers.tokenizer_json import as_tokenizer_json, special_tokens
 
-# The class that Hugging Face's libraries look for in vain, where they cannot read the model: they
-# would make a tokenizer of five tokens, and say nothing.
+# A class name that Hugging Face's libraries do not have, for models that they cannot read: they
+# raise an error, instead of silently making a tokenizer of five tokens.
 NOT_THEIRS = "keras_xfmr.SentencePieceTokenizer"
 
 
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model (Kudo and Richardson 2018): white space is a symbol, nothing is lost.
 
-    Text never becomes a special token: where a model would read `[MASK]` in a text as its own
-    symbol, it is unknown here. Of two ways to cut a word that are equally probable,
-    tensorflow-text's operation may choose another than the `sentencepiece` package does; runs of
-    dots are such words.
+    Text never becomes a special token: if the model has `[MASK]` as a symbol, a literal `[MASK]` in
+    a text is unknown here. If two segmentations of a word are equally probable, tensorflow-text's
+    operation may choose another one than the `sentencepiece` package (for example, for runs of
+    dots).
 
     Args:
         proto: the bytes of a `.model` file.
-        vocabulary: tokens in the order of their ids, for models that number the pieces otherwise
-            than the file does; None for the file's own numbers. A token that is no piece is never
-            the answer, a piece that is no token is unknown.
-        pad_id, unknown_id, start_id, end_id: 0 to 3 in models that `learn_sentence_piece` makes;
-            published models have their own.
+        vocabulary: tokens in the order of their ids, for models whose ids differ from those of the
+            file; None for the ids of the file. A token that is not a piece never occurs, a piece
+            that is not a token is unknown.
+        pad_id, unknown_id, start_id, end_id: 0 to 3 in models of `learn_sentence_piece`; published
+            models have their own.
         mask_id: None, or the id of the mask token.
-        added_special_tokens: pieces that a text is searched for, as `with_added_tokens` adds them,
-            and that `detokenize` leaves out.
+        added_special_tokens: pieces that are found in a text, as `with_added_tokens` adds them, and
+            that `detokenize` leaves out.
 
     Raises:
-        ValueError: no SentencePiece model, or a special id outside it.
+        ValueError: not a SentencePiece model, or a special id outside it.
 
     Example::
 
@@ -117,15 +117,15 @@ class SentencePieceTokenizer(Tokenizer):
         for token in tokens:
             if found.get(token, self.unknown_id) in (self.unknown_id, *self.special_ids):
                 raise ValueError(
-                    "Expected `added_special_tokens` to be pieces that a text is searched for. "
+                    "Expected `added_special_tokens` to be pieces that are found in a text. "
                     f"Received: {token!r}."
                 )
         self.added_special_ids = tuple(found[token] for token in tokens)
         self._config |= {"added_special_tokens": tokens} if tokens else {}
 
     def _make_functions(self, size):
-        # A loaded SavedModel shares resources by their node's name: without a name of its own, a
-        # second model would silently answer with the first one's vocabulary.
+        # A loaded SavedModel shares resources by the names of their nodes: without a unique name, a
+        # second model would silently use the vocabulary of the first one.
         name = f"sentencepiece_{hashlib.sha256(self._proto).hexdigest()[:16]}"
         make = functools.partial(
             tf_text.SentencepieceTokenizer, self._proto, out_type=tf.int32, name=name
@@ -136,8 +136,8 @@ class SentencePieceTokenizer(Tokenizer):
                 raise ValueError(f"{found} of {size} pieces could be read.")
         except (tf.errors.OpError, ValueError) as error:
             raise ValueError(f"Not a SentencePiece model ({len(self._proto)} bytes).") from error
-        # The op that holds the model is made inside the functions that read it. Outside of any it
-        # belongs to the cache of eager execution, which `keras.utils.set_random_seed` empties.
+        # The op with the model is created inside the functions that read it. Outside of a function
+        # it belongs to the cache of eager execution, which `keras.utils.set_random_seed` clears.
         texts, rows = tf.TensorSpec([None], tf.string), tf.RaggedTensorSpec([None, None], tf.int32)
         self._encoder = in_graph(lambda texts: make().tokenize(texts), texts)
         self._encoder_with_offsets = in_graph(
@@ -173,15 +173,15 @@ class SentencePieceTokenizer(Tokenizer):
     def tokenize_with_offsets(
         self, texts: Texts
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """Ids, and where in the texts each one stands.
+        """Ids, and the position of each one in the texts.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            What `tokenize` returns; where the pieces start, and where they end, in bytes of the
-            text: two int64 ragged tensors `[B, (T)]`. The white space before a word belongs to its
-            first piece. Of a character that became several pieces, the last one has it all.
+            The ids of `tokenize`; the starts and the ends of the pieces, in bytes of the text: two
+            int64 ragged tensors `[B, (T)]`. The white space before a word belongs to its first
+            piece. If a character became several pieces, the last one has all its bytes.
 
         Example::
 
@@ -191,18 +191,18 @@ class SentencePieceTokenizer(Tokenizer):
         return self._own_ids(ids), starts, ends
 
     def _with_tokens(self, tokens, config):
-        """As `Tokenizer`, by pieces of the model, which SentencePiece itself finds in a text."""
+        """As in `Tokenizer`; the tokens become pieces, which SentencePiece finds in a text."""
         if self._kind == WORD:
-            raise ValueError("A model of words finds no added tokens: put blanks around them.")
+            raise ValueError("A 'word' model finds no added tokens: put blanks around them.")
         kinds = {piece.text: piece.kind for piece in self._pieces}
         for token in tokens:
             if kinds.get(token, USER_DEFINED) != USER_DEFINED:
                 raise ValueError(
-                    f"Expected tokens that are no pieces of the model yet. Received: {token!r}."
+                    f"Expected tokens that the model does not have as pieces. Received: {token!r}."
                 )
             if WORD_BEGIN in token or token.split() != [token]:
                 raise ValueError(
-                    "Expected tokens without white space, which SentencePiece finds in no text. "
+                    "Expected tokens without white space, which SentencePiece cannot find. "
                     f"Received: {token!r}."
                 )
         config.pop("added_tokens")  # they are pieces
@@ -226,20 +226,20 @@ class SentencePieceTokenizer(Tokenizer):
         return self._decoder(ids)
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
-        """As `Tokenizer.save`; for a model of BERT also `tokenizer.json`, and its configuration,
-        for Hugging Face's `AutoTokenizer`.
+        """As `Tokenizer.save`; for BERT's special tokens also `tokenizer.json` and its
+        configuration, for Hugging Face's `AutoTokenizer`.
 
-        That reads unigram and BPE models. With another, or one that the vocabulary leaves pieces
-        out of, it is made to say that it cannot.
+        `AutoTokenizer` reads unigram and BPE models. For other models, and for a vocabulary that
+        leaves pieces out, the files make it raise an error.
 
         Args:
-            folder: made if missing.
-            max_length: the positions of a model, to which its `truncation=True` then cuts; by
-                default the tokenizer's own `max_length`.
+            folder: created if missing.
+            max_length: the number of positions of the model, the limit of `AutoTokenizer` with
+                `truncation=True`; by default the tokenizer's own `max_length`.
 
         Raises:
-            FileExistsError: a model of BERT, and the folder has a `tokenizer.json` that this
-                library did not write.
+            FileExistsError: the special tokens are BERT's, and the folder has a `tokenizer.json`
+                that this library did not write.
         """
         max_length = self.max_length if max_length is None else max_length
         names = special_tokens(self)
@@ -266,7 +266,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def _renumber(pieces, vocabulary, unknown_id):
-    """Ids of a vocabulary from those of a model, and back: NumPy int32, one of each."""
+    """Tables from ids of a model to ids of a vocabulary, and back: two NumPy int32 arrays."""
     ids = {token: index for index, token in enumerate(vocabulary)}
     there = [ids.get(piece.text, unknown_id) for piece in pieces]
     numbers = {piece.text: index for index, piece in enumerate(pieces)}

@@ -1,4 +1,4 @@
-"""SentencePiece's model files, read without the messages that they are written by."""
+"""Reads SentencePiece's model files without the definitions of their messages."""
 
 import struct
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from keras_xfmr.common.protobuf import fields
 
 WORD_BEGIN = "\u2581"  # SentencePiece's white space
 NORMAL, UNKNOWN_PIECE, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-MOST_PIECES = 2**19  # the largest published vocabularies have half of it
+MOST_PIECES = 2**19  # the largest published vocabularies have half as many
 UNIGRAM, BPE, WORD = 1, 2, 3  # kinds of models
 
 
 class Piece(NamedTuple):
-    """A line of a SentencePiece model: its text, its type, `NORMAL` to `BYTE`, and its score."""
+    """A piece of a SentencePiece model: its text, its type (`NORMAL` to `BYTE`), and its score."""
 
     text: str
     kind: int
@@ -22,30 +22,29 @@ class Piece(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What is read of a model file."""
+    """The parts of a model file that are read."""
 
     pieces: list
     kind: int  # `UNIGRAM`, `BPE`, or others
-    characters: bytes  # the table by which characters are normalized
+    characters: bytes  # the table that normalizes characters
     begins_words: bool  # whether a blank is put before a text
-    trims: bool  # whether blanks at the ends go, and of several in a row all but one
+    trims: bool  # whether blanks at the ends and repeated blanks are removed
 
 
 def read_model(proto):
     """A SentencePiece model.
 
-    Reads the fields it needs from the protocol buffer, since neither TensorFlow nor tensorflow-text
-    brings the messages along.
+    Reads the needed fields from the protocol buffer, because neither TensorFlow nor tensorflow-text
+    has the definitions of the messages.
 
     Args:
         proto: the bytes of a `.model` file.
 
     Raises:
-        ValueError: the bytes are no such message, it has more than `MOST_PIECES`, or a table of
-            characters in which TensorFlow's reader, which looks at none of it, would read beyond
-            its end.
+        ValueError: the bytes are not such a message, it has more than `MOST_PIECES`, or its table
+            of characters would make TensorFlow's reader, which checks nothing, read beyond the end.
     """
-    # A message that comes in parts is all of them together.
+    # A message may come in several parts, which are merged.
     pieces, trainer, normalizer = [], {}, {}
     try:
         for field, value in fields(proto):
@@ -57,7 +56,7 @@ def read_model(proto):
                 pieces.append(Piece(text, parts.get(3, NORMAL), parts.get(2, 0.0)))
             elif field == 2:
                 trainer.update(fields(value))
-            elif field in (3, 5):  # for encoding, and for decoding
+            elif field in (3, 5):  # normalizers for encoding and for decoding
                 rules = list(fields(value))
                 for table in (part for number, part in rules if number == 2):
                     _check_characters(table)
@@ -76,7 +75,7 @@ def read_model(proto):
 
 
 def with_pieces(proto, tokens):
-    """A model with further pieces behind its own, which are found in a text as they are spelled.
+    """A model with more pieces after its own, which are found in a text exactly.
 
     Args:
         proto: the bytes of a `.model` file.
@@ -99,12 +98,12 @@ def _varint(value):
 
 
 def _check_characters(table):
-    """Raises ValueError where a search in a table of characters would leave it.
+    """Raises ValueError if a search in a table of characters would read outside it.
 
-    The table is the size of a trie in bytes, the trie, and the texts that stand for what it finds,
-    each with a zero at its end. The trie is a double array (Aoe 1989) in the form of Darts-clone:
-    from a unit at p, the byte b leads to the unit at p ^ offset ^ b, if that has the label b; and a
-    unit with a leaf has its value, the place of a text, at p ^ offset.
+    The table is the size of a trie in bytes, the trie, and the replacement texts, each with a zero
+    at its end. The trie is a double array (Aoe 1989) in the form of Darts-clone: from a unit at p,
+    the byte b leads to the unit at p ^ offset ^ b, if that has the label b; and a unit with a leaf
+    has its value, the position of a text, at p ^ offset.
     """
     if not table:
         return
@@ -115,8 +114,8 @@ def _check_characters(table):
     units = np.frombuffer(table, "<u4", size // 4, offset=4)
     offset = (units >> 10) << ((units & 0x200) >> 6)
     targets = np.arange(len(units), dtype=np.uint32) ^ offset
-    followed = units < 2**31  # others are values, which no label is equal to,
-    followed[0] = True  # but the root has none
+    followed = units < 2**31  # others are values, and no label is equal to them,
+    followed[0] = True  # except the root, which has no label
     outside = followed & (targets | 0xFF >= len(units))
     leaves = targets[followed & (units & 0x100 > 0) & ~outside]
     if outside.any() or (units[leaves] & 0x7FFFFFFF >= len(texts)).any():

@@ -1,4 +1,4 @@
-"""SentencePiece models trained on text, by the trainer of the `sentencepiece` package."""
+"""Trains SentencePiece models with the `sentencepiece` package."""
 
 import io
 import itertools
@@ -8,12 +8,12 @@ import unicodedata
 from keras_xfmr.common.checks import check_choice, check_int
 from keras_xfmr.text.tokenizers.sentence_piece_model import WORD_BEGIN
 
-LONGEST = 4192  # bytes of a line, beyond which SentencePiece's trainer would leave it out
+LONGEST = 4192  # bytes of a line; SentencePiece's trainer leaves out longer lines
 MODEL_TYPES = ("unigram", "bpe", "word", "char")
-BYTE_PIECES = 256  # that `byte_fallback` takes
-BYTES_FROM = 1000  # pieces, of which they are a bearable part
+BYTE_PIECES = 256  # pieces of `byte_fallback`
+BYTES_FROM = 1000  # size of a vocabulary from which on `byte_fallback` is the default
 INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of control characters and blanks
-UNKNOWN_SIGN = "\u2585"  # the trainer's own sign; it leaves out lines that have it
+UNKNOWN_SIGN = "\u2585"  # the trainer leaves out lines with this sign of its own
 
 
 def largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **names):
@@ -21,8 +21,8 @@ def largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **nam
 
     Args:
         lines: returns a `Sample`.
-        vocab_size, model_type, lowercase, byte_fallback: as `learn_sentence_piece` has them.
-        **names: of the special tokens, as SentencePiece's trainer takes them.
+        vocab_size, model_type, lowercase, byte_fallback: as in `learn_sentence_piece`.
+        **names: names of the special tokens, as arguments of SentencePiece's trainer.
     """
     import sentencepiece
 
@@ -32,13 +32,13 @@ def largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **nam
     check_choice("model_type", model_type, MODEL_TYPES)
     if byte_fallback and model_type == "word":
         raise ValueError(
-            "A model of words does not put bytes together again: take another `model_type`. "
+            "A 'word' model cannot join bytes to characters: use another `model_type`. "
             f"Received: byte_fallback={byte_fallback}, model_type='word'."
         )
     if hasattr(sentencepiece, "set_min_log_level"):
         sentencepiece.set_min_log_level(1)  # the trainer prints hundreds of lines of its progress
     sample = lines()
-    # Of text in which it finds nothing visible, a trainer before 0.2.2 ends the process.
+    # On text without a visible character, a trainer before 0.2.2 ends the process.
     if not any(map(_is_visible, itertools.chain.from_iterable(sample()))):
         raise sample.nothing()
     settings = {
@@ -63,7 +63,7 @@ def largest_model(lines, vocab_size, model_type, lowercase, byte_fallback, **nam
 
 
 class NoRoom(Exception):
-    """A vocabulary is smaller than the number of pieces in the message, which must be in it."""
+    """A vocabulary is smaller than the number of required pieces, which is the message."""
 
 
 def _trained(sample, vocab_size, settings):
@@ -71,7 +71,7 @@ def _trained(sample, vocab_size, settings):
 
     Args:
         sample: a `Sample`.
-        vocab_size: its size, if there is text for it.
+        vocab_size: the largest size.
         settings: of SentencePiece's trainer.
 
     Raises:
@@ -106,7 +106,7 @@ def _trained(sample, vocab_size, settings):
 
 
 def _is_visible(line):
-    """Whether a trainer finds a character in a line, UTF-8; it leaves out those with its signs."""
+    """Whether a trainer finds a character in a UTF-8 line; it leaves out lines with its signs."""
     line = line.decode("utf8")
     seen = (character for character in line if character != WORD_BEGIN)
     return UNKNOWN_SIGN not in line and any(
@@ -115,7 +115,7 @@ def _is_visible(line):
 
 
 def parts(lines):
-    """Lines of at most `LONGEST` bytes: longer ones are cut at a blank, or between characters."""
+    """Lines of at most `LONGEST` bytes: longer ones are split at a blank, or between characters."""
     for line in lines:
         start = 0
         while len(line) - start > LONGEST:

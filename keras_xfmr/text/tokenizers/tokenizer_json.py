@@ -1,4 +1,4 @@
-"""A SentencePiece model in the words of the `tokenizers` package, for Hugging Face's libraries."""
+"""A SentencePiece model as a `tokenizer.json`, for Hugging Face's libraries."""
 
 import base64
 
@@ -13,23 +13,23 @@ from keras_xfmr.text.tokenizers.sentence_piece_model import (
     WORD_BEGIN,
 )
 
-NEVER = -1e9  # the score of what SentencePiece does not look for in a text
+NEVER = -1e9  # the score of pieces that SentencePiece does not find in a text
 
 
 def as_tokenizer_json(model, tokenizer):
-    """What a `tokenizer.json` holds for a `SentencePieceTokenizer` with BERT's special tokens.
+    """The content of a `tokenizer.json` for a `SentencePieceTokenizer` with BERT's special tokens.
 
-    In the libraries that read it, a special token that is spelled in a text becomes that token, and
-    so does the name of a byte (`<0x41>`) of which a character is no piece. Before added tokens they
-    put no lone `▁`.
-    Where two ways to cut a word are equally probable, they may choose the other one.
+    Differences in the libraries that read it: a literal special token in a text becomes that token,
+    and so does the name of a byte (`<0x41>`) if its character is not a piece. They put no single
+    `▁` before added tokens. If two segmentations of a word are equally probable, they may choose
+    the other one.
 
     Args:
-        model: what `read_model` read.
+        model: the result of `read_model`.
         tokenizer: its vocabulary and special ids.
 
     Returns:
-        Plain values, or None where the format cannot say it: a model of words or characters,
+        Plain values, or None if the format cannot express it: a model of words or characters,
         special tokens with other names than BERT's, or a vocabulary that leaves pieces out.
     """
     tokens = tokenizer.get_vocabulary()
@@ -72,7 +72,7 @@ def _has_bytes(model):
 
 
 def _decoder(model, words):
-    """How pieces become text: bytes that follow each other are put together first."""
+    """How pieces become text: neighbouring bytes are joined first."""
     if not _has_bytes(model):
         return words
     return {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, words]}
@@ -86,7 +86,7 @@ def _unigram(model, tokens, unknown_id):
 
 
 def _byte_pairs(model, tokens, unknown_id):
-    """The pairs that join to a piece, those of the highest score first."""
+    """The pairs that form a piece, those of the highest score first."""
     ids = {token: index for index, token in enumerate(tokens)}
     normal = [piece for piece in model.pieces if piece.kind == NORMAL]
     known, merges = {piece.text for piece in normal}, []
@@ -103,7 +103,7 @@ def _byte_pairs(model, tokens, unknown_id):
 
 
 def special_tokens(tokenizer):
-    """Names of BERT's special tokens at the tokenizer's ids, or None where one is another."""
+    """Names of BERT's special tokens at the tokenizer's ids, or None if one has another name."""
     tokens = tokenizer.get_vocabulary()
     ids = {role: getattr(tokenizer, role) for role in BERT_TOKENS}
     found = {role: tokens[i] for role, i in ids.items() if i is not None}

@@ -15,21 +15,20 @@ from keras_xfmr.text.words import SPLITS, cut_words
 
 
 class WordTokenizer(VocabularyTokenizer):
-    """One id a word; words outside the vocabulary are unknown.
+    """One id for each word; words outside the vocabulary are unknown.
 
-    Words are looked up as they are spelled in the text. A special token's name in a text, such as
-    `[PAD]`, is an ordinary word, which is unknown. `detokenize` puts a blank between words, also
-    around punctuation.
+    Words are looked up in their original spelling. The name of a special token in a text, such as
+    `[PAD]`, is an unknown word. `detokenize` puts a blank between words, also around punctuation.
 
     Args:
         vocabulary: words in the order of their ids, the four special tokens first. A log-uniform
-            sampler expects frequent words first, as `learn_words` orders them.
-        split: how a text is divided into words: `"bert"`, the default, at white space, with
-            punctuation and CJK ideographs alone; `"whitespace"`; `"characters"`, each character
-            but white space.
+            sampler expects frequent words first, the order of `learn_words`.
+        split: how a text is split into words: `"bert"`, the default, at white space, with each
+            punctuation character and CJK ideograph as a word; `"whitespace"`; `"characters"`, each
+            character except white space.
 
     Raises:
-        ValueError: the special tokens are not the first, a word comes twice, or `split` is
+        ValueError: the special tokens are not the first, a word occurs twice, or `split` is
             unknown.
 
     Example:
@@ -55,21 +54,21 @@ class WordTokenizer(VocabularyTokenizer):
     def _with_tokens(self, tokens, config):
         raise TypeError(
             "A WordTokenizer has one id for each word that `split_words` finds. Put the words into "
-            f"its vocabulary, in the place of added tokens. Received: {tokens}."
+            f"its vocabulary instead of adding tokens. Received: {tokens}."
         )
 
     def split_words(self, texts: Texts) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-        """The words of raw texts, as `split` says, and where they stand.
+        """Splits raw texts into words as `split` says, with their positions.
 
         Args:
             texts: strings `[B]`.
 
         Returns:
-            The words as they are spelled in the text, ragged strings `[B, (T)]`; where they start
-            and end, ragged int32 `[B, (T)]`, in Unicode characters of the text, the end exclusive.
+            The words in their original spelling, ragged strings `[B, (T)]`; their starts and ends,
+            ragged int32 `[B, (T)]`, in Unicode characters of the text, the end exclusive.
 
         Raises:
-            ValueError: no strings `[B]`.
+            ValueError: `texts` are not strings `[B]`.
 
         Example:
 
@@ -85,7 +84,7 @@ class WordTokenizer(VocabularyTokenizer):
         """The ids of words.
 
         Args:
-            words: strings of any shape, dense or ragged, a word each.
+            words: strings of any shape, dense or ragged, each a word.
 
         Returns:
             int32 of the same shape.

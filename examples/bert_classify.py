@@ -1,4 +1,4 @@
-"""Fine-tunes a BERT to classify texts, beside a bag-of-words baseline, and serves it.
+"""Fine-tunes a BERT to classify texts, compares it with a baseline, and exports it for serving.
 
 Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
 
@@ -7,15 +7,16 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
     python examples/bert_classify.py --train=... --test=... --baseline
 
 The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
-`document` and `label`), --text_pair that of a second text, where there is one. DIR is a Hugging
-Face BERT folder (KoBERT, MiniLM) or the --output of bert_pretrain.py; without it the model is
-trained from scratch with a learned vocabulary (for Korean and its kin take
---vocabulary=sentence_piece, which is learned in a minute). --packed puts several texts into a row:
-a step then has about as many texts in fewer rows. --baseline adds the accuracy of a logistic
-regression over character n-grams: what a model has to beat. Written to --output: index.html, which
-shows the rest, attention.html, learning_curve.png, model.keras, hub/, weights and tokenizer as a
-folder for --pretrained, and saved_model/, which takes raw text and returns labels with scores,
-tested in a process that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+`document` and `label`), --text_pair the column of a second text. DIR is a Hugging Face BERT folder
+(KoBERT, MiniLM) or the --output of bert_pretrain.py. Without it the model is trained from scratch
+with a learned vocabulary (for Korean use --vocabulary=sentence_piece, which is learned in a
+minute). --packed puts several texts into a row: a step then has as many texts in fewer rows.
+--baseline adds the accuracy of a logistic regression over character n-grams.
+
+Writes to --output: index.html (shows the results), attention.html, learning_curve.png, model.keras,
+hub/ (weights and tokenizer, a folder for --pretrained), and saved_model/, which takes text and
+returns labels with scores, tested in a process that imports only TensorFlow. Results:
+benchmarks/RESULTS.md.
 """
 
 import functools
@@ -33,15 +34,15 @@ from keras_xfmr import models, text, training
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(classifying)
-flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
+flags.DEFINE_string("pretrained", None, "A published BERT, or the --output of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
     "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
 )
-flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
-flags.DEFINE_bool("packed", False, "Several texts a row; --batch_size counts texts, about.")
-flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 5e-4, pretrained: 1e-4.")
-flags.DEFINE_string("output", "runs/classify", "Folder for everything that is written.")
+flags.DEFINE_integer("vocab_size", 8000, "From scratch: size of the vocabulary.")
+flags.DEFINE_bool("packed", False, "Several texts in a row; about --batch_size texts a step.")
+flags.DEFINE_float("learning_rate", None, "Peak rate. From scratch: 5e-4, pretrained: 1e-4.")
+flags.DEFINE_string("output", "runs/classify", "Folder for all output files.")
 
 
 def compile_model(model, steps):
@@ -56,7 +57,7 @@ def compile_model(model, steps):
 
 
 def packing(packer, texts):
-    """A function that packs the rows of a data set; about --batch_size texts are a batch."""
+    """A function that packs the rows of a data set; a batch has about --batch_size texts."""
     mask = packer(*map(list, zip(*texts[:4096])))["attention_mask"]
     share = float(tf.reduce_mean(tf.cast(mask, tf.float32)))
     rows = max(1, round(share * FLAGS.batch_size))
@@ -74,7 +75,7 @@ def main(argv):
     command_line.flags_alone(argv)
     if FLAGS.packed and FLAGS.distribute != "none":
         raise app.UsageError(
-            "--packed rows are not divided among replicas. Received: "
+            "--packed works on one device only. Received: "
             f"--distribute={FLAGS.distribute}."
         )
     logging.set_verbosity(logging.WARNING)

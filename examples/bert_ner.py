@@ -1,22 +1,23 @@
-"""Fine-tunes a BERT to find named entities, beside a look-up of words, and serves it.
+"""Fine-tunes a BERT to find named entities, compares it with a look-up, and exports it for serving.
 
 Paper: Devlin et al. 2019, "BERT", section 5.3, https://arxiv.org/abs/1810.04805
 
     python examples/bert_ner.py --train=train.conll --dev=dev.conll --test=test.conll
     python examples/bert_ner.py --train=... --test=... --pretrained=DIR
 
-The files are CoNLL's: a word and its tag a line, the tag in the last column, an empty line between
-sentences, in one of the schemes that conll.py reads (IOB2, IOB1, BILOU, BIOES, types alone). KLUE's
-have a character a line: --split=characters. DIR is a Hugging Face BERT folder (MiniLM, KoBERT) or
-the --output of bert_pretrain.py; without it the model is trained from scratch with a learned
-vocabulary.
+The files have the format of CoNLL: a word and its tag a line, the tag in the last column, an empty
+line between sentences, in one of the schemes that conll.py reads (IOB2, IOB1, BILOU, BIOES, types
+alone). KLUE's files have a character a line: --split=characters. DIR is a Hugging Face BERT folder
+(MiniLM, KoBERT) or the --output of bert_pretrain.py. Without it the model is trained from scratch
+with a learned vocabulary.
 
-Entities are counted by seqeval, the whole entity or nothing: strictly (an I- without its B- is
-none) and as conlleval does it (there it begins one), beside what naming each word by its most
-frequent tag would reach. Written to --output: index.html, which shows the rest, attention.html,
-learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained, and
-saved_model/, which takes raw text and returns words with tags, and entities, asked in a process
-that imports only TensorFlow. Results: benchmarks/RESULTS.md.
+seqeval counts whole entities: strictly (an I- without its B- is no entity) and as in conlleval (it
+begins an entity). The look-up gives each word its most frequent tag in training.
+
+Writes to --output: index.html (shows the results), attention.html, learning_curve.png, model.keras,
+hub/ (weights and tokenizer, a folder for --pretrained), and saved_model/, which takes text and
+returns words with tags, and entities, tested in a process that imports only TensorFlow. Results:
+benchmarks/RESULTS.md.
 """
 
 import command_line
@@ -31,14 +32,14 @@ from keras_xfmr import models, text, viz
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(tagging)
-flags.DEFINE_string("pretrained", None, "Folder of a published BERT or of bert_pretrain.py.")
+flags.DEFINE_string("pretrained", None, "A published BERT, or the --output of bert_pretrain.py.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
     "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
 )
-flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
-flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 1e-3, pretrained: 2e-4.")
-flags.DEFINE_string("output", "runs/ner", "Folder for everything that is written.")
+flags.DEFINE_integer("vocab_size", 8000, "From scratch: size of the vocabulary.")
+flags.DEFINE_float("learning_rate", None, "Peak rate. From scratch: 1e-3, pretrained: 2e-4.")
+flags.DEFINE_string("output", "runs/ner", "Folder for all output files.")
 
 
 def main(argv):
@@ -59,7 +60,7 @@ def main(argv):
         vocab_size=FLAGS.vocab_size,
         max_length=FLAGS.max_length,
     )
-    # Every batch has one length: one compilation.
+    # All batches have one length: one compilation.
     packer = text.SentencePacker(
         tokenizer, FLAGS.max_length, pad_to_max_length=True, split=FLAGS.split
     )

@@ -1,4 +1,4 @@
-"""Pretrains a BERT on raw text: masked words and next sentences, as one loss.
+"""Pretrains a BERT on raw text: masked words and next sentences, with one loss.
 
 Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
 
@@ -6,16 +6,16 @@ Paper: Devlin et al. 2019, "BERT", https://arxiv.org/abs/1810.04805
     python examples/bert_pretrain.py --files=wiki.valid.txt --validation_files=wiki.test.txt \\
         --heading=wikitext
 
-A vocabulary is learned from the files; instances are made while the model trains and masked again
-in each epoch. The log has the loss and the accuracy of either task, of --validation_files too, the
-picture their curves; beside them stands what always naming the most frequent word would reach.
-Documents are divided by blank lines, or by headings as WikiText has them; with --line_documents
-each line is one (reviews, tweets). Lines that belong to no document take --objective=none, and
---packed, which puts several of them into a row. Everything is written to --output: index.html,
-which shows the rest, attention.html, vocabulary, checkpoints, TensorBoard logs, learning_curve.png,
-model.keras and hub/, a folder of weights and tokenizer for `Bert.from_pretrained` and for
-`transformers`. A run that was killed goes on where it stopped.
-Results: benchmarks/RESULTS.md.
+A vocabulary is learned from the files. Instances are made while the model trains, with new masks in
+each epoch. The log has the loss and the accuracy of both tasks, also for --validation_files, and
+the accuracy of always predicting the most frequent word. Blank lines separate documents, or
+headings as in WikiText; with --line_documents each line is a document (reviews, tweets). For
+unrelated lines use --objective=none, and --packed, which puts several of them into a row.
+
+Writes to --output: index.html (shows the results), attention.html, the vocabulary, checkpoints,
+TensorBoard logs, learning_curve.png, model.keras and hub/, a folder of weights and tokenizer for
+`Bert.from_pretrained` and for `transformers`. The same command continues a killed run. Results:
+benchmarks/RESULTS.md.
 """
 
 import collections
@@ -35,25 +35,25 @@ from keras_xfmr import models, text, training, viz
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
-flags.DEFINE_list("validation_files", [], "Text files that are measured and not trained on.")
-flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
+flags.DEFINE_list("validation_files", [], "Held-out text files.")
+flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Headings that begin a document.")
 flags.DEFINE_bool("line_documents", False, "Each line is a document.")
 flags.DEFINE_enum("objective", "nsp", ["nsp", "sop", "none"], "The task beside masked words.")
-flags.DEFINE_bool("packed", False, "Several instances a row; takes --objective=none.")
+flags.DEFINE_bool("packed", False, "Several instances in a row; needs --objective=none.")
 flags.DEFINE_enum("vocabulary", "word_piece", ["word_piece", "sentence_piece"], "Kind of pieces.")
-flags.DEFINE_integer("vocab_size", 8000, "Pieces.")
+flags.DEFINE_integer("vocab_size", 8000, "Size of the vocabulary.")
 flags.DEFINE_bool("lowercase", True, "Lower case and no accents (word pieces).")
 flags.DEFINE_bool("whole_word", False, "Mask all pieces of a word together.")
 flags.DEFINE_string("preset", "tiny", "Sizes of the model: see `Bert.from_preset`.")
 flags.DEFINE_integer("max_length", 128, "Pieces of an instance.")
 flags.DEFINE_integer("batch_size", 32, "Instances of a step.")
 flags.DEFINE_integer("epochs", 10, "Passes over the files.")
-flags.DEFINE_integer("measured_batches", 100, "Batches that losses are measured on, at most.")
-flags.DEFINE_float("learning_rate", 1e-3, "Highest rate; 1e-4 for a base model.")
-flags.DEFINE_float("dropout", 0.1, "Rate. Small models, which do not overfit, learn more at 0.")
-flags.DEFINE_integer("seed", 1, "Of weights, masks and data order.")
+flags.DEFINE_integer("measured_batches", 100, "Maximum number of batches to measure on.")
+flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate; 1e-4 for a base model.")
+flags.DEFINE_float("dropout", 0.1, "Dropout rate; small models learn more with 0.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, masks and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
-flags.DEFINE_string("output", "runs/bert", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/bert", "Folder for all output files.")
 
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
@@ -102,10 +102,10 @@ def make_tokenizer(output, sentences):
 
 
 def look(dataset, batches):
-    """Tokens of a batch, and what always answering the most frequent label reaches.
+    """Tokens of a batch, and the accuracy of always predicting the most frequent label.
 
     Returns:
-        Tokens without padding, the share of masked words, and that of pairs, or None.
+        Tokens without padding, the accuracy for masked words, and that for pairs, or None.
     """
     words, pairs, tokens = collections.Counter(), collections.Counter(), 0
     for inputs, labels, weights in dataset.take(batches).as_numpy_iterator():
@@ -142,7 +142,7 @@ def main(argv):
     heading = None if FLAGS.heading == "none" else FLAGS.heading
     if FLAGS.packed and FLAGS.objective != "none":
         raise app.UsageError(
-            "--packed rows have no label of their own: take --objective=none. Received: "
+            "--packed rows have no label: use --objective=none. Received: "
             f"--objective={FLAGS.objective}."
         )
     objective = None if FLAGS.objective == "none" else FLAGS.objective
@@ -166,7 +166,7 @@ def main(argv):
     validation = None
     if FLAGS.validation_files:
         unseen = instances(FLAGS.validation_files)
-        measured = min(unseen.count(), FLAGS.measured_batches)  # counted, each epoch has as many
+        measured = min(unseen.count(), FLAGS.measured_batches)  # `count` fixes the number
         validation = unseen.dataset().take(measured)
     batches = data.count()
     steps = batches * FLAGS.epochs
@@ -211,7 +211,7 @@ def main(argv):
     tokenizer.save(output / "hub", max_length=FLAGS.max_length)
     telling.stage("measuring without dropout")
     if validation is None:
-        data.seek(FLAGS.epochs)  # masks that no epoch had; the text is that of the training
+        data.seek(FLAGS.epochs)  # new masks on the training text
         validation = data.dataset().take(min(batches, FLAGS.measured_batches))
         print("no --validation_files: measured on the training text, masked again")
     measures = model.evaluate(validation, return_dict=True, verbose=0)
@@ -230,7 +230,7 @@ def main(argv):
 
 
 def predictions(model, tokenizer, inputs, labels):
-    """Prints and returns what the model puts in the place of some masks."""
+    """Prints and returns the model's predictions for some masks."""
     logits = model.predict_on_batch(inputs)["mlm"]
 
     def word(token_id):

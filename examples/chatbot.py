@@ -1,11 +1,11 @@
-"""Trains a Transformer to answer: question -> reply, in Korean.
+"""Trains a Transformer to answer questions in Korean.
 
 Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762. Data: the Q and A columns of
-ChatbotData.csv, https://github.com/songys/Chatbot_data (MIT); any CSV with such columns will do.
+ChatbotData.csv, https://github.com/songys/Chatbot_data (MIT); any CSV with these columns works.
 
     python examples/chatbot.py --data=ChatbotData.csv
 
-Prints the held-out perplexity and ten replies, good or bad, and writes what translate.py writes.
+Prints the held-out perplexity and ten replies, good or bad. Writes the same files as translate.py.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -26,8 +26,8 @@ from keras_xfmr import text
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.DEFINE_string("data", None, "CSV with the columns Q and A.", required=True)
-flags.DEFINE_string("output", "runs/chatbot", "Folder for everything that is written.")
-flags.DEFINE_integer("held_out", 500, "Questions to measure on, never trained on.", lower_bound=1)
+flags.DEFINE_string("output", "runs/chatbot", "Folder for all output files.")
+flags.DEFINE_integer("held_out", 500, "Number of held-out questions.", lower_bound=1)
 flags.DEFINE_integer("vocab_size", 4000, "Subwords, one vocabulary for both sides.")
 flags.DEFINE_integer("epochs", 10, "Passes over the data.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Pairs of a step.")
@@ -35,15 +35,15 @@ flags.DEFINE_integer("d_model", 192, "Size of a token's vector.")
 flags.DEFINE_integer("num_layers", 2, "Blocks on each side.")
 flags.DEFINE_integer("num_heads", 4, "Attention heads.")
 flags.DEFINE_float("dropout", 0.2, "Dropout rate; the corpus is small.")
-flags.DEFINE_float("learning_rate", 1e-3, "Highest rate.")
-flags.DEFINE_integer("seed", 1, "Of weights, dropout, split and data order.")
+flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, dropout, split and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
-LENGTH = 24  # ids of a question or reply; a handful of the corpus is longer and left out
+LENGTH = 24  # ids of a question or reply; a few longer ones are left out
 
 
 def read(path):
-    """The (question, reply) pairs of the CSV, white space made single."""
+    """The (question, reply) pairs of the CSV, with single blanks."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         if not {"Q", "A"} <= set(rows.fieldnames or ()):
@@ -51,19 +51,19 @@ def read(path):
         try:
             for row in rows:
                 pair = tuple(" ".join((row[column] or "").split()) for column in "QA")
-                # What the header has no name for stands under None; what is missing is None.
+                # Fields without a name in the header have the key None; a missing field is None.
                 if None in row or None in row.values() or not all(pair):
                     raise ValueError(
                         f"{path}:{rows.line_num}: expected a question and a reply in a row of "
                         f"{len(rows.fieldnames)} fields, as the header has them. Received: "
-                        f"{dict(row)}. Mend the row or take it out; a text with a comma in it "
-                        "stands between quotation marks."
+                        f"{dict(row)}. Mend the row or remove it; a text with a comma needs "
+                        "quotation marks."
                     )
                 yield pair
         except csv.Error as error:
             raise ValueError(
-                f"{path}:{rows.reader.line_num}: {error}. Is there a quotation mark that nothing "
-                "closes, here or before?"
+                f"{path}:{rows.reader.line_num}: {error}. Is there an unclosed quotation mark, "
+                "here or before?"
             ) from error
 
 
@@ -73,7 +73,7 @@ def main(argv):
     clock = seq2seq.Clock()
     output = distributing.output_folder(FLAGS.output, argv[0], seq2seq.WRITES)
     keras.utils.set_random_seed(FLAGS.seed)
-    if resuming.resumes(output):  # its files and vocabulary stay as they are
+    if resuming.resumes(output):  # keeps its files and vocabulary
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizer, _ = seq2seq.load_tokenizers(output, shared=True)
     else:

@@ -1,4 +1,4 @@
-"""What the examples that classify texts share: their data, a baseline, a service of the model."""
+"""Shared by the examples that classify texts: data, a baseline, the export of the model."""
 
 import csv
 import io
@@ -16,22 +16,22 @@ from keras_xfmr import serving, text, viz
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("train", None, "TSV with a header.", required=True)
-flags.DEFINE_string("test", None, "TSV with the same columns, never trained on.", required=True)
+flags.DEFINE_string("test", None, "TSV with the same columns, for testing.", required=True)
 flags.DEFINE_string("text", "document", "Name of the column with the text.")
 flags.DEFINE_string("text_pair", None, "Name of the column with a second text, if there is one.")
 flags.DEFINE_string("label", "label", "Name of the column with the class.")
-flags.DEFINE_integer("limit", None, "Texts to train on, for a try.")
-flags.DEFINE_integer("max_length", 48, "Pieces of a text, or words; longer ones are cut, counted.")
+flags.DEFINE_integer("limit", None, "Maximum number of training texts, for a quick try.")
+flags.DEFINE_integer("max_length", 48, "Maximum pieces (ELMo: words) of a text; the rest is cut.")
 flags.DEFINE_integer("batch_size", 64, "Texts of a step.")
 flags.DEFINE_integer("epochs", 3, "Passes over the data.")
-flags.DEFINE_float("dropout", 0.1, "Rate, of attention weights too.")
-flags.DEFINE_bool("baseline", False, "Also a logistic regression.")
-flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_float("dropout", 0.1, "Dropout rate, also of attention weights.")
+flags.DEFINE_bool("baseline", False, "Also measure a logistic regression.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 
 def read(path):
-    """The texts, one or two a row, and the labels of a TSV; rows that lack one are left out."""
+    """The texts, one or two a row, and the labels of a TSV, without incomplete rows."""
     lines = io.StringIO(command_line.read_text(path), newline="")
     rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     columns = [FLAGS.text, *([FLAGS.text_pair] if FLAGS.text_pair else []), FLAGS.label]
@@ -46,7 +46,7 @@ def read(path):
     except csv.Error as error:
         raise app.UsageError(
             f"{path}:{rows.reader.line_num}: {error}. Texts are cut at --max_length pieces "
-            "anyway: shorten this one, or take the row out."
+            "anyway: shorten this one, or remove the row."
         ) from error
     kept = [row for row in found if all(row)]
     print(f"{path}: {len(kept)} texts, {len(found) - len(kept)} left out without a text or label")
@@ -54,7 +54,7 @@ def read(path):
 
 
 def load():
-    """Texts and numbers of their classes, to train on and to test on; the names of the classes."""
+    """Training and test data (texts, numbers of their classes), and the names of the classes."""
     (texts, names), (test_texts, test_names) = read(FLAGS.train), read(FLAGS.test)
     if FLAGS.limit:
         chosen = np.random.default_rng(FLAGS.seed).permutation(len(texts))[: FLAGS.limit]
@@ -90,12 +90,12 @@ def baseline(train, test):
 
 
 def make_packer(tokenizer, texts, segments=2):
-    """The packer of one length, so that there is one compilation; prints what it cuts.
+    """A packer with one length, for one compilation; prints how many texts it cuts.
 
     Args:
-        tokenizer: as `text.SentencePacker` takes it.
+        tokenizer: as in `text.SentencePacker`.
         texts: rows of one or two texts.
-        segments: kinds of segments that the model knows.
+        segments: number of segment types of the model.
     """
     columns = 2 if FLAGS.text_pair else 1
     tell_cut(tokenizer.tokenize, texts, FLAGS.max_length - 1 - columns)
@@ -110,7 +110,7 @@ def tell_cut(divide, texts, room):
     Args:
         divide: from a column of texts to their pieces, ragged.
         texts: one or two a row.
-        room: for how many pieces a row has room.
+        room: maximum number of pieces of a row.
     """
     cut = 0
     for start in range(0, len(texts), 4096):  # for memory
@@ -121,12 +121,12 @@ def tell_cut(divide, texts, room):
 
 
 def batches(pack, data, shuffle, endless=False):
-    """Batches of one shape; the last one of an epoch of training is left out.
+    """Batches of one shape, without the last, smaller batch of a training epoch.
 
     Args:
-        pack: from a column of texts, or two, and the classes to a model's inputs and labels.
+        pack: from one or two columns of texts, and the classes, to a model's inputs and labels.
         data: texts, one or two a row, and their classes.
-        endless: whether epochs follow each other without an end.
+        endless: whether to repeat the data forever.
     """
     rows = tf.data.Dataset.from_tensor_slices(data)
     if shuffle:
@@ -142,12 +142,12 @@ def batches(pack, data, shuffle, endless=False):
 
 
 def fit(model, pack, train, test, output, pack_rows=None):
-    """Trains a compiled model; its measures on the test texts.
+    """Trains a compiled model; returns its measures on the test texts.
 
     Args:
         pack: see `batches`.
-        pack_rows: from batches to batches of packed rows, whose number differs from epoch to epoch:
-            these go on from one to the next. None for rows of one text, as those of the test are.
+        pack_rows: from batches to batches of packed rows. Their number differs from epoch to epoch,
+            so the data is endless. None for rows of one text, which the test always has.
     """
     data, steps = batches(pack, train, shuffle=True, endless=bool(pack_rows)), None
     if pack_rows:
@@ -166,10 +166,10 @@ def fit(model, pack, train, test, output, pack_rows=None):
 
 
 def serve(model, packer, texts, output, measures):
-    """Writes the service, asks it the first texts in a fresh process, and shows all in index.html.
+    """Exports the model, tests it on the first texts in a fresh process, and writes index.html.
 
     Args:
-        measures: name -> what was measured.
+        measures: name -> measured value.
     """
     telling.stage("exporting the service, and asking it in a fresh process")
     inputs = dict(zip(("text", "text_pair"), zip(*texts[:5])))

@@ -1,6 +1,6 @@
-"""Dates written out in many languages, by Babel's CLDR data: real text that needs no download.
+"""Dates in many languages, from Babel's CLDR data: real text without a download.
 
-A pair is a date in any language and style, with the language it is wanted in, and that date in
+The source is a date in any language and style, with the target language; the target is the date in
 that language: `<de> 2024년 3월 5일 화요일` -> `5. März 2024`.
 """
 
@@ -32,10 +32,10 @@ def writer(language, style):
 
 @functools.cache
 def readings():
-    """date -> the strings that mean this date and no other, over all languages and styles.
+    """date -> its unambiguous strings, over all languages and styles.
 
-    `3/4/24` is the third of April in some languages and the fourth of March in others; such a
-    string has no one answer and is left out.
+    `3/4/24` is the third of April in some languages and the fourth of March in others; such strings
+    are left out.
     """
     meanings = collections.defaultdict(set)
     writers = [writer(language, style) for language in LANGUAGES for style in STYLES]
@@ -54,7 +54,7 @@ def make_pairs(train_size, held_size, seed=0):
 
     Args:
         train_size, held_size: how many pairs of each.
-        seed: of the split and of the draws.
+        seed: seed of the split and of the draws.
 
     Returns:
         Two lists of (source, target).

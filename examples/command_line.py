@@ -1,4 +1,4 @@
-"""What every example and benchmark asks of its command line, and of the files that it names.
+"""Checks of the command line and of its files, for all examples and benchmarks.
 
 The first import of this file imports TensorFlow, without the notes that it prints.
 """
@@ -18,10 +18,10 @@ NOTES = re.compile(
 
 
 def import_quietly():
-    """Imports TensorFlow, and leaves out what its libraries write about the machine.
+    """Imports TensorFlow, without the notes of its libraries about the machine.
 
-    They write to the file of the standard error, below Python. Other lines are passed on. Notes
-    and warnings that come later, such as those of XLA, are switched off by an environment variable,
+    These write to the file descriptor of the standard error, below Python. Other lines are passed
+    on. Later notes and warnings, such as those of XLA, are switched off by an environment variable,
     unless it is set; errors are not.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -32,7 +32,7 @@ def import_quietly():
             import tensorflow as tf
             import tensorflow_text  # noqa: F401
 
-            if "SLURM_STEP_NODELIST" not in os.environ:  # its resolver has to look first
+            if "SLURM_STEP_NODELIST" not in os.environ:  # Slurm's resolver must run first
                 tf.config.list_physical_devices()
         finally:
             os.dup2(standard_error, 2)
@@ -46,7 +46,7 @@ import_quietly()
 
 
 def flags_alone(argv):
-    """Raises UsageError where something was given that is no flag, and would be left out.
+    """Raises UsageError for arguments that are not flags, which would be ignored.
 
     Such as the second file of `--files a.txt b.txt`, or the value of `--jit_compile False`.
     """
@@ -55,19 +55,19 @@ def flags_alone(argv):
 
 
 def output_folder(path, script, writes):
-    """The folder for everything that a run writes, made if it is not there.
+    """The folder for all output files, created if missing.
 
-    A run replaces what an earlier run of the same example wrote. Such a folder is known by a file,
-    `MARK`, that every run leaves in it.
+    A run replaces the output of an earlier run of the same example. Every run writes a file `MARK`,
+    which identifies such a folder.
 
     Args:
-        path: of the folder.
-        script: the example, as `argv[0]` names it.
+        path: path of the folder.
+        script: `argv[0]` of the example.
         writes: names of the files and folders that a run writes there.
 
     Raises:
-        app.UsageError: no path; or this example never wrote to the folder, and it holds files or
-            folders of these names.
+        app.UsageError: no path; or the folder has files or folders of these names, but no `MARK` of
+            this example.
     """
     if not path:
         raise app.UsageError("--output must name a folder. Received: nothing.")
@@ -77,8 +77,8 @@ def output_folder(path, script, writes):
     others = sorted(name for name in writes if (folder / name).exists())
     if others and script not in written_by:
         raise app.UsageError(
-            f"{path} holds {', '.join(others)}, which this example did not write and which would "
-            "be written over. Give another --output, or move them away."
+            f"{path} holds {', '.join(others)}, which this example did not write and would "
+            "overwrite. Give another --output, or move them away."
         )
     folder.mkdir(parents=True, exist_ok=True)
     if script not in written_by:
@@ -87,7 +87,7 @@ def output_folder(path, script, writes):
 
 
 def read_text(path):
-    """What a text file holds, without a byte order mark."""
+    """The content of a text file, without a byte order mark."""
     content = pathlib.Path(path).read_bytes()
     try:
         return content.decode("utf-8-sig")

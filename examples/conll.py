@@ -1,13 +1,12 @@
-"""Reads files of named entities, a word and its tag a line, in the schemes that are published.
+"""Reads files of named entities, a word and its tag a line, in the published tagging schemes.
 
-Each file is converted to IOB2: an entity begins with B-TYPE and goes on with I-TYPE, all else is O.
-The scheme of a file is found from its tags alone:
+Each file is converted to IOB2: an entity begins with B-TYPE and continues with I-TYPE, all other
+words have O. The tags of a file decide its scheme:
 
-- IOB2; IOB1, in which B- only parts an entity from one of its type right before it;
-- BILOU, BIOES and BMEWO: U, S or W is an entity of one word, L or E the last word of one, I or M is
-  between them;
-- types without prefixes, such as PER, where O is a tag too: words of one type in a row are one
-  entity.
+- IOB2; IOB1, which uses B- only if an entity of the same type is right before;
+- BILOU, BIOES and BMEWO: U, S or W is an entity of one word, L or E its last word, I or M a word in
+  its middle;
+- types without prefixes, such as PER, and O: neighbouring words of one type are one entity.
 """
 
 import collections
@@ -21,25 +20,25 @@ Row = collections.namedtuple("Row", "line, word, prefix, type")
 
 INSIDE, LAST, SINGLE = "IM", "LE", "USW"
 PREFIXED = re.compile(rf"([B{INSIDE}{LAST}{SINGLE}])-(\S+)")
-# B_PER, PER-B and PER_B would pass for types.
+# B_PER, PER-B and PER_B would be read as types.
 ELSEWHERE = re.compile(rf"[B{INSIDE}{LAST}{SINGLE}]_.+|.+[-_][B{INSIDE}{LAST}{SINGLE}]")
 
 
 def read(path, split="bert"):
     """The sentences of a file as lists of words and of tags in IOB2.
 
-    A line holds a word in its first column and its tag in the last one. Columns are parted by tabs,
-    or by blanks where the line has no tab. An empty line, `-DOCSTART-` and a comment end a
-    sentence. A line that begins with `#` is a word where it has as many columns as other lines
-    have, and its last one is a tag: `#<tab>O`, `#hashtag<tab>B-product`. Else it is a comment:
-    `# id 7`, `## id<tab>a <sentence:TYPE>`.
+    A line has a word in its first column and its tag in the last one. Columns are separated by
+    tabs, or by blanks if the line has no tab. An empty line, `-DOCSTART-` and a comment end a
+    sentence. A line that begins with `#` is a word if it has as many columns as other lines and its
+    last column is a tag: `#<tab>O`, `#hashtag<tab>B-product`. Otherwise it is a comment: `# id 7`,
+    `## id<tab>a <sentence:TYPE>`.
 
-    A file may have a character a line, blanks too (KLUE's have). Blanks are left out: there
-    `split` must be "characters". An entity that begins at a blank begins at the character behind.
+    A file may have a character a line, also for blanks (KLUE). Blanks are left out, and `split`
+    must be "characters". An entity that begins at a blank begins at the next character.
 
     Args:
         path: the file.
-        split: how the words will be cut, of `SentencePacker`.
+        split: how words are split, as in `SentencePacker`.
 
     Raises:
         UsageError: a line cannot be read, with its number; the file has no entities.
@@ -53,7 +52,7 @@ def read(path, split="bert"):
         if blank and split != "characters":
             raise _error(
                 path, blank.line, "a blank is a word, so the file has a character a line. Give "
-                "--split=characters, which cuts texts alike."
+                "--split=characters, which splits texts in the same way."
             )  # fmt: skip
         keep = [split != "characters" or bool(word.strip()) for word in words]
         words = [word for word, kept in zip(words, keep) if kept]
@@ -74,11 +73,11 @@ def types(sentences):
 
 
 def leave_out(tags, keep):
-    """Tags in IOB2 without some of them; what began at one of those begins at the next.
+    """Removes tags in IOB2; an entity that began at a removed tag begins at the next one.
 
     Args:
-        tags: of the words.
-        keep: whether each one stays.
+        tags: tags of the words.
+        keep: whether to keep each one.
     """
     result, begins = [], False
     for tag, kept in zip(tags, keep):
@@ -95,7 +94,7 @@ def _error(path, line, message):
 
 def _rows(path):
     """The sentences as lists of `Row`."""
-    # Not `splitlines`: a word may hold any other white space of Unicode.
+    # Not `splitlines`: a word may have any other white space of Unicode.
     lines = io.StringIO(command_line.read_text(path), newline=None)
     lines = [_columns(line.rstrip("\n")) for line in lines]
     plain = [c for c in lines if c and c[0][0] != "#" and c[0] != "-DOCSTART-"]
@@ -117,7 +116,7 @@ def _rows(path):
 
 
 def _columns(line):
-    """The columns of a line, none of an empty one; a blank that is a word is a column."""
+    """The columns of a line, none for an empty line; a blank that is a word is a column."""
     tag = line.strip(" \t")
     if not tag:
         return []
@@ -145,7 +144,7 @@ def _row(path, number, columns):
 
 
 def _check_first_column(path, lines, sentences):
-    """Raises UsageError where the first column counts the words, as in CoNLL-U."""
+    """Raises UsageError if the first column counts the words, as in CoNLL-U."""
     wide = [rows for rows in sentences if rows and len(lines[rows[0].line - 1]) > 2]
     counted = [rows for rows in wide if len(rows) > 1]
     if counted and all(
@@ -154,7 +153,7 @@ def _check_first_column(path, lines, sentences):
         first = counted[0][0].line
         raise _error(
             path, first, "the first column counts the words. Received: "
-            f"{' '.join(lines[first - 1])!r}. Leave words and tags alone, such as by `cut -f2,3`."
+            f"{' '.join(lines[first - 1])!r}. Keep only words and tags, such as by `cut -f2,3`."
         )  # fmt: skip
 
 
@@ -180,7 +179,7 @@ def _scheme(path, sentences):
 
 
 def _iob(path, sentences):
-    """IOB2 where each I- goes on with an entity; IOB1 where each B- parts two of one type."""
+    """IOB2 if each I- continues an entity; IOB1 if each B- separates two entities of one type."""
     pairs = [pair for rows in sentences for pair in zip([None, *rows], rows)]
     begins = [row for before, row in pairs if not before or before.type != row.type]
     inside = next((row for row in begins if row.prefix == "I"), None)
@@ -212,7 +211,7 @@ def _iob2(path, rows, scheme):
 
 
 def _check_bounds(path, before, row, behind):
-    """Raises UsageError where an entity of BILOU, BIOES or BMEWO has no beginning or no end."""
+    """Raises UsageError if an entity of BILOU, BIOES or BMEWO has no beginning or no end."""
     opened = before is not None and before.type == row.type and before.prefix in "B" + INSIDE
     closes = behind is not None and behind.type == row.type and behind.prefix in INSIDE + LAST
     if row.prefix in INSIDE + LAST and not opened:

@@ -1,4 +1,4 @@
-"""What a run of embed_corpus.py reads and writes: files, a model, a folder that knows its job."""
+"""Inputs and outputs of embed_corpus.py: files, a model, and a folder for one job."""
 
 import collections
 import hashlib
@@ -37,7 +37,7 @@ def find_model(folder):
 
 
 def describe(files, settings):
-    """What the rows depend on. The index of a SavedModel's variables has their checksums."""
+    """Everything that the rows depend on. The index of a SavedModel's variables has checksums."""
     digest = hashlib.sha256()
     for name in ("saved_model.pb", "variables/variables.index"):
         if tf.io.gfile.exists(f"{settings.model}/{name}"):
@@ -57,7 +57,7 @@ def digest(job):
 
 
 def before(output, job):
-    """The counters of the job if the folder says that it is done, else None.
+    """The counters of the job if it is done, else None.
 
     Raises:
         app.UsageError: the folder has files of another job.
@@ -94,7 +94,7 @@ def beam_options(runner, given):
             f"Received: {error}"
         ) from error
     direct = runner.lower() in ("direct", "directrunner")
-    if direct:  # Beam's own alias would look for Prism first, a program that it downloads
+    if direct:  # Beam's own alias would first try Prism, a program that it downloads
         known = PipelineOptions([]).get_all_options()
         named = PipelineOptions(given).get_all_options(retain_unknown_options=True)
         if unknown := sorted(set(named) - set(known)):
@@ -103,15 +103,15 @@ def beam_options(runner, given):
 
 
 def totals(counters):
-    """Name -> number, of the counters of a Beam job. Some runners have None where it is 0."""
+    """Name -> number of the counters of a Beam job. Some runners have None instead of 0."""
     return collections.Counter({one.key.metric.name: one.result or 0 for one in counters})
 
 
 def end_without_worker(failed):
-    """Ends this process where one of the direct runner's has died, for which Beam would wait.
+    """Ends this process if a process of the direct runner has died, because Beam would wait.
 
-    Such as one that had too little memory. It is a `threading.excepthook`: Beam's thread that began
-    the process raises, and nobody looks at it.
+    A process may die because memory is short. This is a `threading.excepthook`: the thread of Beam
+    that started the process raises an error, which Beam ignores.
     """
     threading.__excepthook__(failed)
     if "Worker subprocess exited" in str(failed.exc_value):

@@ -1,14 +1,14 @@
 """Runs an example on several devices (--distribute=mirrored) or workers (--distribute=workers).
 
-The whole example runs in the scope of a `tf.distribute` strategy. With workers each one runs the
-same command, and does the same; the first one, the chief, prints and writes to --output, the others
-write to a folder that they remove. --output has to lie where all workers see it. `TF_CONFIG` in the
-environment, or else the variables of Slurm, say which worker a process is; examples/distribute/ has
-a cluster of two on this machine, a file for Slurm and one for Kubeflow.
+The whole example runs in the scope of a `tf.distribute` strategy. All workers run the same command.
+The first one, the chief, prints and writes to --output; the others write to a temporary folder. All
+workers must see the folder --output. `TF_CONFIG` in the environment, or else the variables of
+Slurm, set the worker of a process. examples/distribute/ has a cluster of two workers on this
+machine, a file for Slurm and one for Kubeflow.
 
---batch_size counts the rows of all replicas together: without dropout N of them learn what one
-would. (Examples that shuffle by `tf.data`, which classify texts or tag words, do so in another
-order: Keras reads a batch before the first epoch in the scope of a strategy.)
+--batch_size counts the rows of all replicas together: without dropout N replicas learn the same as
+one. (Examples that shuffle by `tf.data`, which classify texts or tag words, have another order:
+Keras reads a batch before the first epoch in the scope of a strategy.)
 """
 
 import contextlib
@@ -27,12 +27,12 @@ flags.DEFINE_enum(
     "distribute", "none", ["none", "mirrored", "workers"],
     "Train on one device, on all devices of this machine, or with the other workers of a cluster.",
 )  # fmt: skip
-flags.DEFINE_integer("replicas", 2, "mirrored without GPUs: devices that the CPU is divided into.")
-flags.DEFINE_float("timeout", 1800, "workers: seconds after which a worker that waits gives up.")
+flags.DEFINE_integer("replicas", 2, "mirrored without GPUs: number of logical CPU devices.")
+flags.DEFINE_float("timeout", 1800, "workers: seconds that a worker waits for the others.")
 
 
 def run(main):
-    """`app.run` of an example's `main`, in the scope of the strategy that the flags name."""
+    """`app.run` of an example's `main`, in the scope of the strategy of the flags."""
     app.run(lambda argv: _distributed(main, argv))
 
 
@@ -52,10 +52,10 @@ def _distributed(main, argv):
 
 
 def make_strategy():
-    """The strategy that the flags name.
+    """The strategy of the flags.
 
     Raises:
-        app.UsageError: workers, and nothing in the environment tells of a cluster.
+        app.UsageError: workers without a cluster in the environment.
     """
     if FLAGS.distribute == "mirrored":
         if tf.config.list_physical_devices("GPU"):
@@ -77,10 +77,10 @@ def make_strategy():
 
 
 def by_rows(data):
-    """The data set, of whose batches `tf.distribute` gives each worker its rows.
+    """The data set with a policy that gives each worker its rows of every batch.
 
-    By its own choice it gives each worker every other element from before the shuffle, and the
-    batches are no longer those of one process.
+    By default `tf.distribute` gives each worker every other element from before the shuffle, and
+    the batches differ from those of one process.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -88,10 +88,10 @@ def by_rows(data):
 
 
 def slurm_cluster():
-    """The workers of a step of Slurm, each of which sees its own GPUs of a node, where there are.
+    """The workers of a step of Slurm. Each sees its own GPUs of the node, if there are any.
 
-    The resolver asks nvidia-smi how many there are, and sets `CUDA_VISIBLE_DEVICES`. TensorFlow
-    reads that when it looks for GPUs first, which must not be before.
+    The resolver counts them with nvidia-smi, and sets `CUDA_VISIBLE_DEVICES`. TensorFlow reads this
+    variable when it first looks for GPUs, which must be later.
     """
     make = tf.distribute.cluster_resolver.SlurmClusterResolver
     if os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):  # the user hides them
@@ -107,8 +107,8 @@ def slurm_cluster():
 
 
 def output_folder(path, script, writes):
-    """The folder of `command_line.output_folder` for the chief; for another worker one of its own,
-    which ends with the process."""
+    """The folder of `command_line.output_folder` for the chief; for another worker a temporary
+    folder."""
     if training.is_chief():
         return command_line.output_folder(path, script, writes)
     aside = tempfile.TemporaryDirectory(prefix=f"{pathlib.Path(script).stem}-worker-")
@@ -118,8 +118,8 @@ def output_folder(path, script, writes):
 
 
 def shared_folder(folder):
-    """The folder of the chief, where `output_folder` has made one of a worker's own."""
+    """The folder of the chief, for the folder that `output_folder` returned."""
     return _OWN[folder][1] if folder in _OWN else folder
 
 
-_OWN = {}  # folder of a worker -> what removes it, folder of the chief
+_OWN = {}  # folder of a worker -> the object that removes it, folder of the chief

@@ -1,4 +1,4 @@
-"""Classifies texts by a head over an ELMo, which learns how much of each layer it takes.
+"""Classifies texts with a head over an ELMo; the head learns the weight of each layer.
 
 Paper: Peters et al. 2018, "Deep contextualized word representations", section 3.2.
 
@@ -9,15 +9,16 @@ Paper: Peters et al. 2018, "Deep contextualized word representations", section 3
 
 The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
 `document` and `label`). --pretrained is the --output of elmo_lm.py or a folder of bilm-tf; without
-it the ELMo is drawn at random. The class is that of the mean over the words of gamma * sum_j s_j
-h_j, the mix of the layers' vectors h_j. The ELMo is frozen, and only s, gamma and the layer of
-classes are learned, or with --train_encoder trained, too. --plain leaves the LSTMs out: what the
-same head reaches over the words' vectors alone. --baseline adds the accuracy of a logistic
-regression over character n-grams. Printed: the accuracy, and s and gamma; s says what a layer
-counts for only where the layers' vectors are about equally long. Written to --output: index.html,
-which shows the rest, learning_curve.png, mix.png, model.keras, and saved_model/, which takes raw
-text and returns labels with scores, tested in a process that imports only TensorFlow. Results:
-benchmarks/RESULTS.md.
+it the ELMo has random weights. The head reads the mean over the words of gamma * sum_j s_j h_j, the
+mix of the layers' vectors h_j. The ELMo is frozen: only s, gamma and the layer of classes are
+trained; with --train_encoder the ELMo too. --plain leaves out the LSTMs: the same head reads only
+the words' own vectors. --baseline adds the accuracy of a logistic regression over character
+n-grams. Prints the accuracy, s and gamma; s shows the importance of a layer only if the vectors of
+all layers have about the same length.
+
+Writes to --output: index.html (shows the results), learning_curve.png, mix.png, model.keras, and
+saved_model/, which takes text and returns labels with scores, tested in a process that imports only
+TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import classifying
@@ -35,9 +36,9 @@ flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(classifying)
 flags.adopt_module_key_flags(mixing)
 flags.DEFINE_enum(
-    "split", None, ["bert", "whitespace"], "How texts are cut; by default as the pretrained's."
+    "split", None, ["bert", "whitespace"], "How texts are split; by default as in --pretrained."
 )
-flags.DEFINE_string("output", "runs/elmo_classify", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/elmo_classify", "Folder for all output files.")
 
 
 def compile_model(model, steps):

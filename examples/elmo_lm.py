@@ -1,4 +1,4 @@
-"""Trains an ELMo on raw text, and shows whether its vectors tell the meanings of a word apart.
+"""Trains an ELMo on raw text, and tests whether its vectors distinguish the meanings of a word.
 
 Paper: Peters et al. 2018, "Deep contextualized word representations".
 
@@ -7,16 +7,18 @@ Paper: Peters et al. 2018, "Deep contextualized word representations".
     python examples/elmo_lm.py --files=reviews.txt --validation_files=held_out.txt \\
         --senses=examples/word_senses_ko.tsv
 
-Each line is a sentence. The words that are predicted are learned from the files; the words that are
-read are their characters (--words=characters) or ids of the same vocabulary (--words=ids, several
-times as fast). With --stateful the LSTMs begin each block with the state behind the last. Printed:
-the perplexity of both directions on held-out text, once more with the state that the blocks leave,
-and for each layer how near the vectors of a word are within a meaning and between meanings, of the
-sentences in --senses (word, sense, sentence). Layer 0 does not know the sentence. Written to
---output: index.html, which shows the rest, vocabulary, checkpoints, TensorBoard logs,
+Each line is a sentence. The vocabulary to predict is learned from the files. The input of a word is
+its characters (--words=characters) or its id in the same vocabulary (--words=ids, several times as
+fast). With --stateful the LSTMs begin each block with the state at the end of the block before.
+
+Prints the perplexity of both directions on held-out text, with and without the state of the block
+before. For each layer, it prints the cosines of the vectors of a word within a meaning and between
+meanings, in the sentences of --senses (word, sense, sentence). Layer 0 does not depend on the
+sentence.
+
+Writes to --output: index.html (shows the results), the vocabulary, checkpoints, TensorBoard logs,
 learning_curve.png, senses.png, senses_map.png, model.keras (both language models), elmo.keras (the
-encoder), and hub/, a folder for `Elmo.from_pretrained`. A run that was killed goes on where it
-stopped.
+encoder), and hub/, a folder for `Elmo.from_pretrained`. The same command continues a killed run.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -39,27 +41,27 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.DEFINE_list("files", None, "Text files, UTF-8, a sentence a line.", required=True)
 flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
-flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Lines that are left out.")
-flags.DEFINE_enum("split", "bert", ["bert", "whitespace"], "How lines are divided into words.")
-flags.DEFINE_enum("words", "characters", ["characters", "ids"], "How a word is read.")
-flags.DEFINE_integer("vocab_size", 10_000, "Words that are predicted.")
+flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Kind of heading lines to skip.")
+flags.DEFINE_enum("split", "bert", ["bert", "whitespace"], "How lines are split into words.")
+flags.DEFINE_enum("words", "characters", ["characters", "ids"], "The input of a word.")
+flags.DEFINE_integer("vocab_size", 10_000, "Number of words to predict.")
 flags.DEFINE_string("preset", "nano", "Sizes of the model: see `Elmo.from_preset`.")
-flags.DEFINE_integer("max_characters", 32, "Of a word, two of which are its markers.")
+flags.DEFINE_integer("max_characters", 32, "Maximum characters of a word, with its two markers.")
 flags.DEFINE_integer("block_length", 32, "Words of a block.")
 flags.DEFINE_integer("batch_size", 32, "Blocks of a step.")
 flags.DEFINE_integer("epochs", 8, "Passes over the files.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 2e-3, "Highest rate.")
-flags.DEFINE_float("dropout", 0.3, "Rate; small corpora are learned by heart without.")
-flags.DEFINE_integer("num_sampled", None, "Words of a sampled softmax in training.")
+flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate.")
+flags.DEFINE_float("dropout", 0.3, "Dropout rate; without it the model memorizes a small corpus.")
+flags.DEFINE_integer("num_sampled", None, "Number of sampled words of the softmax in training.")
 flags.DEFINE_bool(
-    "stateful", False, "Rows go on in the next block, and the state with them; on one device."
+    "stateful", False, "Keep the LSTM state from block to block; on one device only."
 )
 flags.DEFINE_string(
     "senses", str(pathlib.Path(__file__).with_name("word_senses_en.tsv")), "TSV, see above."
 )
-flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
-flags.DEFINE_string("output", "runs/elmo", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/elmo", "Folder for all output files.")
 
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "senses.png",
@@ -116,7 +118,7 @@ def compile_model(model, steps):
 
 
 def unknown_share(data, tokenizer):
-    """Of the words that are predicted, those outside the vocabulary, which count as one word."""
+    """The share of predicted words outside the vocabulary, which count as one word."""
     labels = np.concatenate([y["forward"] for _, y in data.dataset().as_numpy_iterator()])
     return np.mean(labels[labels >= 0] == tokenizer.unknown_id)
 
@@ -129,7 +131,7 @@ def tell_perplexity(model, data, name):
 
 
 def with_state(model, tokenizer):
-    """The same weights: without a state where the model has one, with a state where it has none."""
+    """The same weights in a stateful model if this one is stateless, and the other way round."""
     rows = None if model.state_rows else FLAGS.batch_size
     other = language_model(model.encoder, tokenizer, rows)
     other.softmax.set_weights(model.softmax.get_weights())
@@ -138,7 +140,7 @@ def with_state(model, tokenizer):
 
 
 def word_vectors(encoder, tokenizer):
-    """From sentences and a word in them to the word's vectors, a list of `[N, D]`."""
+    """A function from sentences and a word in them to its vectors, a list of `[N, D]`."""
     packer = text.WordPacker(
         64, max_characters=FLAGS.max_characters, split="whitespace",
         tokenizer=None if FLAGS.words == "characters" else tokenizer,
@@ -188,7 +190,7 @@ def main(argv):
     encoder.save(output / "elmo.keras")
     encoder.save_pretrained(output / "hub")
     telling.stage("measuring, and comparing the vectors of words")
-    alone = FLAGS.distribute == "none"  # a state is that of one replica
+    alone = FLAGS.distribute == "none"  # a state belongs to one replica
     measures = {}
     for one in (model, with_state(model, tokenizer)) if alone else (model,):
         name = "with the state before" if one.state_rows else "blocks alone"

@@ -1,4 +1,4 @@
-"""Finds named entities by a head over an ELMo, which learns how much of each layer it takes.
+"""Finds named entities with a head over an ELMo; the head learns the weight of each layer.
 
 Paper: Peters et al. 2018, "Deep contextualized word representations", sections 3.2 and 4.
 
@@ -7,19 +7,20 @@ Paper: Peters et al. 2018, "Deep contextualized word representations", sections 
     python examples/elmo_ner.py --train=train.conll --dev=dev.conll --test=test.conll \\
         --pretrained=runs/elmo
 
-The files are CoNLL's, in one of the schemes that conll.py reads. --pretrained is the --output of
-elmo_lm.py, whose --split is taken, or a folder of bilm-tf; without it the ELMo is drawn at random.
-The tag of a word is that of gamma * sum_j s_j h_j, the mix of the layers' vectors h_j. The ELMo is
-frozen, and only s, gamma and the layer of tags are learned, or with --train_encoder trained, too.
---plain leaves the LSTMs out: what the same head reaches over the words' vectors alone, which do not
-know the sentence.
+The files have the format of CoNLL, in one of the schemes that conll.py reads. --pretrained is the
+--output of elmo_lm.py, whose --split is used, or a folder of bilm-tf; without it the ELMo has
+random weights. The head reads gamma * sum_j s_j h_j, the mix of the layers' vectors h_j. The ELMo
+is frozen: only s, gamma and the layer of tags are trained; with --train_encoder the ELMo too.
+--plain leaves out the LSTMs: the same head reads only the words' own vectors, which do not depend
+on the sentence.
 
-Entities are counted by seqeval, as in bert_ner.py, beside what naming each word by its most
-frequent tag would reach. Printed also: s and gamma; s says what a layer counts for only where the
-layers' vectors are about equally long. Written to --output: index.html, which shows the rest,
-learning_curve.png, mix.png, model.keras, and saved_model/, which takes raw text and returns words
-with tags, and entities, asked in a process that imports only TensorFlow. Results:
-benchmarks/RESULTS.md.
+seqeval counts entities as in bert_ner.py; the baseline gives each word its most frequent tag.
+Prints also s and gamma; s shows the importance of a layer only if the vectors of all layers have
+about the same length.
+
+Writes to --output: index.html (shows the results), learning_curve.png, mix.png, model.keras, and
+saved_model/, which takes text and returns words with tags, and entities, tested in a process that
+imports only TensorFlow. Results: benchmarks/RESULTS.md.
 """
 
 import command_line
@@ -35,8 +36,8 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(tagging)
 flags.adopt_module_key_flags(mixing)
-FLAGS.set_default("split", None)  # as the pretrained's
-flags.DEFINE_string("output", "runs/elmo_ner", "Folder for everything that is written.")
+FLAGS.set_default("split", None)  # as in --pretrained
+flags.DEFINE_string("output", "runs/elmo_ner", "Folder for all output files.")
 
 
 def main(argv):

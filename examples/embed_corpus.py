@@ -1,4 +1,4 @@
-"""Vectors, or labels, of every line of a corpus, by an exported model, on Apache Beam or in a loop.
+"""Vectors or labels of every line of a corpus, from an exported model, on Beam or in a loop.
 
 Beam: Akidau et al. 2015, "The Dataflow Model", https://doi.org/10.14778/2824032.2824076
 
@@ -7,43 +7,42 @@ Beam: Akidau et al. 2015, "The Dataflow Model", https://doi.org/10.14778/2824032
     python examples/embed_corpus.py --model=... --files=... --threads=1 \\
         --direct_num_workers=2 --direct_running_mode=multi_processing
 
---model is a folder that `serving.export_encoder` writes, whose `serving_default` reads `text`: an
-embedder, a classifier, a regression, a tagger. Nothing here imports keras_xfmr; a worker needs
-tensorflow and tensorflow_text. All but --runner=loop needs `pip install "keras_xfmr[beam]"`. Flags
-that are not named below are Beam's, as --name=value, such as --runner=FlinkRunner. The default is
-Beam's direct runner in Python, FnApiRunner.
+--model is an export of `serving.export_encoder` whose `serving_default` reads `text`: an embedder,
+a classifier, a regression, a tagger. This file does not import keras_xfmr; a worker needs
+tensorflow and tensorflow_text. All runners except --runner=loop need `pip install
+"keras_xfmr[beam]"`. Other flags than those below are Beam's, as --name=value, such as
+--runner=FlinkRunner. The default is Beam's direct runner in Python, FnApiRunner.
 
-A corpus is divided into blocks of --block_lines lines; a block is what a worker does at once, its
-lines in batches of similar lengths. A file that gzip packed is read by one worker. Written to
---output:
+A corpus is split into blocks of --block_lines lines. A worker processes a block at a time, its
+lines in batches of similar lengths. One worker reads a whole gzip file. Output in --output:
 
     rows/FILE-BLOCK.jsonl  {"file", "line", "offset", "vector" or "label" and "score", "truncated"}
-    bad/FILE-BLOCK.jsonl   {"file", "line", "offset", "reason", "bytes"} (the first, as base64)
+    bad/FILE-BLOCK.jsonl   {"file", "line", "offset", "reason", "bytes"} (the first ones, in base64)
     job.json               the corpus and the model; another job is refused
-    done.json              counters; it is there when all is done
+    done.json              counters; written at the end of the job
 
 A line is bad if it is not UTF-8, has a NUL or a carriage return inside, is longer than
---longest_line bytes, or the model refuses it or returns a number that is not finite. So is the rest
-of a packed file from where it is damaged, as one line. Blank lines are counted and have no row. A
-line that the model reads only in part has a row, whose "truncated" is true. `line` counts from 1,
-and `offset` is the byte where it begins (of a packed file, after unpacking).
+--longest_line bytes, or if the model refuses it or returns a number that is not finite. The rest of
+a damaged gzip file is one bad line. Blank lines are counted and have no row. A line that the model
+cuts has a row with "truncated": true. `line` counts from 1; `offset` is the first byte of the line
+(in a gzip file, after unpacking).
 
-Each block has one row file. It is written aside and renamed when it is whole, after its file of bad
-lines; which block has which lines depends on the corpus alone. So a worker that does a block again
-(Beam does not promise to call a `DoFn` once) replaces a file by its equal, a killed job leaves no
-part of a file under a final name, and the same command goes on with the blocks that are missing.
-Processes that a killed job leaves behind finish their share, which does no harm. One job at a time
-may have an --output. `ls rows | wc -l` shows the progress on any runner.
+Each block has one row file. It is written to a temporary file and renamed when it is complete,
+after the file of bad lines. The lines of a block depend only on the corpus. So a worker that
+repeats a block (Beam may call a `DoFn` more than once) writes the same file again, a killed job
+leaves no partial files, and the same command continues with the missing blocks. Processes that
+survive a killed job finish their blocks, which does no harm. Only one job at a time may use an
+--output. `ls rows | wc -l` shows the progress on any runner.
 
-Beam's `WriteToText` names its files when the whole job is done, so that a killed job has nothing,
-and the TensorFlow handler of `RunInference` loads by `keras.models.load_model`, which reads no
-SavedModel in Keras 3. Here a `DoFn` does a block from its lines to its files. It has its model by
-`apache_beam.utils.shared`, once a process.
+Beam's `WriteToText` writes its final files only at the end of the job, so a killed job would lose
+everything. The TensorFlow handler of `RunInference` uses `keras.models.load_model`, which cannot
+read a SavedModel in Keras 3. Here one `DoFn` turns the lines of a block into its files. Its model
+is loaded once for each process, by `apache_beam.utils.shared`.
 
-Time: 40,000 lines of NSMC, an embedder of 1 M weights, 2 cores that others used too, one thread a
-process: the loop 1,160 sentences/s, Beam with one process 1,180, with two 940, of which 10 s are
-their start: 1,180 to 1,360 between the first block and the last. A process takes 1 GB. The rows of
-the loop and of Beam are the same bytes with the same number of threads.
+Time: 40,000 lines of NSMC, an embedder of 1 M weights, 2 cores that others used too, one thread for
+each process: the loop 1,160 sentences/s, Beam with one process 1,180, with two 940. These include
+the start of 10 s: between the first block and the last it is 1,180 to 1,360. A process takes 1 GB.
+The rows of the loop and of Beam are the same bytes with the same number of threads.
 """
 
 import base64
@@ -68,16 +67,16 @@ from absl import app, flags, logging
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "SavedModel that reads `text`, or the folder of its versions.",
                     required=True)  # fmt: skip
-flags.DEFINE_list("files", None, "Text files, a text a line; patterns; also packed by gzip.",
+flags.DEFINE_list("files", None, "Text files, a text a line: names or patterns, plain or gzip.",
                   required=True)  # fmt: skip
-flags.DEFINE_string("runner", "direct", "`loop`, without Beam; `direct`; or a runner of Beam.")
-flags.DEFINE_list("outputs", [], "What a row has of the model; by default not `scores`, `valid`.")
+flags.DEFINE_string("runner", "direct", "`loop` (without Beam), `direct`, or a runner of Beam.")
+flags.DEFINE_list("outputs", [], "Model outputs in a row; default: all but `scores`, `valid`.")
 flags.DEFINE_integer("batch_size", 64, "Lines that the model reads at once.", lower_bound=1)
 flags.DEFINE_integer("block_lines", 4096, "Lines of a block.", lower_bound=1)
-flags.DEFINE_integer("longest_line", 2**20, "Bytes of the longest line.", lower_bound=1)
-flags.DEFINE_integer("threads", 0, "Of TensorFlow in a process; 0: as many as cores.",
+flags.DEFINE_integer("longest_line", 2**20, "Maximum bytes of a line.", lower_bound=1)
+flags.DEFINE_integer("threads", 0, "TensorFlow threads of a process; 0: one for each core.",
                      lower_bound=0)  # fmt: skip
-flags.DEFINE_string("output", "runs/embed", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/embed", "Folder for all output files.")
 
 CHUNK = 2**20  # bytes that are read at once
 BLOCK_BYTES = 2**24  # of a block of long lines
@@ -88,12 +87,12 @@ SHOWN = 200  # bytes of a bad line that are kept
 
 
 def lines_of(file, longest, offset=0):
-    """(offset, bytes) of each line, without its end; None for the bytes of one that is too long.
+    """(offset, bytes) of each line, without its end; None instead of the bytes of a too long line.
 
-    A damaged file ends with a line whose bytes are a string, the reason.
+    A damaged file ends with a line that has a string, the reason, instead of bytes.
     """
     rest, dropped = b"", 0
-    read = getattr(file, "read1", file.read)  # of gzip: what is unpacked before it fails
+    read = getattr(file, "read1", file.read)  # gzip: also the bytes before the damage
     while True:
         try:
             chunk = read(CHUNK)
@@ -106,14 +105,14 @@ def lines_of(file, longest, offset=0):
         for line in ended:
             yield offset, None if dropped or len(line) > longest else line
             offset, dropped = offset + dropped + len(line) + 1, 0
-        if len(rest) > longest:  # no line takes more memory, whatever a file holds
+        if len(rest) > longest:  # limits the memory for a line
             rest, dropped = b"", dropped + len(rest)
     if rest or dropped:
         yield offset, None if dropped or len(rest) > longest else rest
 
 
 def blocks_of(file, settings, block=0, line=1, offset=0):
-    """(number, first line, its lines as of `lines_of`) of each block, from one that begins here."""
+    """(number, first line, lines from `lines_of`) of each block, from the given block on."""
     held, size = [], 0
     for at, content in lines_of(file, settings.longest_line, offset):
         held.append((at, content))
@@ -127,7 +126,7 @@ def blocks_of(file, settings, block=0, line=1, offset=0):
 
 @contextlib.contextmanager
 def opened(path, offset=0):
-    """The file, unpacked, from a byte on."""
+    """The open file, unpacked, from an offset on."""
     with tf.io.gfile.GFile(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0 if packed else offset)
@@ -135,10 +134,10 @@ def opened(path, offset=0):
 
 
 def divide(file, settings):
-    """The work that a file is: (file's number, path, block, line, offset, how many blocks)."""
+    """The work of a file: (number of the file, path, block, line, offset, number of blocks)."""
     index, path = file
     with opened(path) as content:
-        if isinstance(content, gzip.GzipFile):  # its middle cannot be opened
+        if isinstance(content, gzip.GzipFile):  # it cannot be read from its middle
             yield index, path, 0, 1, 0, None
             return
         for block, line, held in blocks_of(content, settings):
@@ -146,7 +145,7 @@ def divide(file, settings):
 
 
 def parse(path, line, held):
-    """The texts of a block, [(where, bytes)], its bad lines, and how many lines are blank."""
+    """The texts of a block, [(position, bytes)], its bad lines, and the number of blank lines."""
     texts, bad, blank = [], [], 0
     for number, (offset, content) in enumerate(held, line):
         where = {"file": path, "line": number, "offset": offset}
@@ -163,12 +162,12 @@ def parse(path, line, held):
 
 
 def why_bad(content):
-    """Why a line is no text; None if it is one."""
+    """The fault of a bad line; None for text."""
     if content is None:
         return "longer than --longest_line"
     if isinstance(content, str):
         return content
-    if inside := re.search(rb"\r[^\r]", content):  # whose lines may end with it
+    if inside := re.search(rb"\r[^\r]", content):  # allowed only at the end of a line
         return f"carriage return at byte {inside.start()}"
     if b"\0" in content:
         return f"NUL at byte {content.index(0)}"
@@ -190,7 +189,7 @@ class Service:
     """A SavedModel that reads texts: `settings.model`.
 
     Raises:
-        ValueError: it reads something else, or has no such outputs.
+        ValueError: it has other inputs, or no such outputs.
     """
 
     def __init__(self, settings):
@@ -214,7 +213,7 @@ class Service:
             )
 
     def __call__(self, texts):
-        """A dictionary for each text, or, as a string, why there is none."""
+        """A dictionary for each text, or a string with the reason why there is none."""
         found = [None] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # for little padding
         for start in range(0, len(order), self._batch_size):
@@ -228,10 +227,10 @@ class Service:
             values = self._serve(text=tf.constant(texts))
             values = {name: values[name].numpy().tolist() for name in self._outputs}
         except tf.errors.InvalidArgumentError as error:
-            if len(texts) > 1:  # one of them is at fault, not its neighbours
+            if len(texts) > 1:  # one of them causes the error, so each is tried alone
                 return [answer for text in texts for answer in self._ask([text])]
             lines = [line for line in error.message.split("\n") if "{{node" not in line]
-            reason = (lines or [error.message])[-1]  # those before are of the graph
+            reason = (lines or [error.message])[-1]  # the lines before are about the graph
             return [f"the model refuses it: {reason}"]
         return [_row(dict(zip(values, row))) for row in zip(*values.values())]
 
@@ -244,7 +243,7 @@ def _row(row):
 
 
 def _plain(value):
-    """As JSON has it; nine digits are a whole float32."""
+    """A value for JSON; nine digits are an exact float32."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, float):
@@ -258,7 +257,7 @@ def _plain(value):
 
 
 def embed(work, settings, serve):
-    """Does what is missing of `divide`'s work; yields counters, name -> number, of each block."""
+    """Processes the missing blocks of `divide`'s work; yields counters (name -> number) of each."""
     index, path, block, line, offset, most = work
     with opened(path, offset) as file:
         blocks = blocks_of(file, settings, block, line, offset)
@@ -280,7 +279,7 @@ def embed(work, settings, serve):
 
 
 def write_block(name, texts, bad, settings, serve):
-    """Writes a block's files: bad lines, to which those without an answer belong, and rows."""
+    """Writes the files of a block: bad lines, including those without an answer, and rows."""
     rows, bad = [], list(bad)
     for (where, text), answer in zip(texts, serve([text for _, text in texts])):
         if isinstance(answer, str):
@@ -290,32 +289,32 @@ def write_block(name, texts, bad, settings, serve):
     if bad:
         bad.sort(key=lambda one: one["line"])
         write_whole(settings, f"bad/{name}", bad)
-    write_whole(settings, f"rows/{name}", rows)  # last: it says that the block is done
+    write_whole(settings, f"rows/{name}", rows)  # last: it marks the block as done
 
 
 def write_whole(settings, name, rows):
-    """Writes lines of JSON aside, and renames the file when it is whole."""
+    """Writes lines of JSON to a temporary file, and renames it when it is complete."""
     aside = f"{settings.aside}/{uuid.uuid4().hex}"
     with tf.io.gfile.GFile(aside, "wb") as file:
-        file.write(b"")  # makes the file: a block may have no rows
+        file.write(b"")  # creates the file: a block may have no rows
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     tf.io.gfile.rename(aside, f"{settings.output}/{name}", overwrite=True)
 
 
 def count_lines(path):
-    """Of a file, which may not be there."""
+    """The number of lines of a file, which may be missing."""
     if not tf.io.gfile.exists(path):
         return 0
     with tf.io.gfile.GFile(path, "rb") as file:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(CHUNK), b""))
 
 
-# ---- who does the blocks
+# ---- runners
 
 
 def run_loop(files, settings):
-    """Counters of all blocks, done one after the other."""
+    """Processes all blocks in sequence; returns the counters."""
     serve, total = Service(settings), collections.Counter()
     for file in files:
         for work in divide(file, settings):
@@ -384,10 +383,10 @@ def main(argv):
     if done:
         print(f"{output} was done by an earlier run.")
         return corpus_job.report(collections.Counter(done), 0, output)
-    # Processes that a killed run left behind, of another job, find no such folder.
+    # Processes of another, killed job do not find this folder.
     settings.aside = f"{output}/aside-{corpus_job.digest(job)}"
     tf.io.gfile.makedirs(settings.aside)
-    write_whole(settings, "job.json", [job])  # first: a killed run is known by it
+    write_whole(settings, "job.json", [job])  # first: it identifies a killed run
     for name in ("rows", "bad"):
         tf.io.gfile.makedirs(f"{output}/{name}")
     files, begun = list(enumerate(names)), time.monotonic()

@@ -1,4 +1,4 @@
-"""What the examples that fine-tune share: a model to begin with, training, files."""
+"""Shared by the examples that fine-tune: the initial model, training, files."""
 
 import functools
 import pathlib
@@ -9,10 +9,10 @@ from absl import app
 
 from keras_xfmr import text, training
 
-# What these examples write into their output folders.
+# The files of these examples in their output folders.
 WRITES = ("learning_curve.png", "model.keras", "hub", "saved_model", *index_page.NAMES)
 
-# What a head calls its encoder -> kind of pieces -> what learns a vocabulary.
+# The head's name of its encoder -> kind of pieces -> function that learns a vocabulary.
 LEARN = {
     "bert": {
         "word_piece": functools.partial(text.learn_bert_word_piece, lowercase=True),
@@ -44,13 +44,13 @@ def prepare(
     Args:
         kind: class of the model, a head over a published encoder.
         labels: names of the classes.
-        texts: what a vocabulary is learned from, from scratch.
+        texts: the texts for the vocabulary, from scratch.
         pretrained: None, a Hugging Face folder, or the --output of bert_pretrain.py or gpt_lm.py.
-        dropout: rate, of attention weights too.
+        dropout: rate, also of attention weights.
         vocabulary: kind of pieces, from scratch, one of `LEARN`.
         preset, vocab_size: sizes, from scratch.
-        max_length: of the rows that the model will read; from scratch its positions.
-        **options: further arguments of the model.
+        max_length: length of the rows; from scratch also the number of positions.
+        **options: other arguments of the model.
     """
     arguments = {
         "num_classes": len(labels),
@@ -61,7 +61,7 @@ def prepare(
     }
     if pretrained:
         folder = own = pathlib.Path(pretrained)
-        if (folder / "hub").is_dir():  # of an example
+        if (folder / "hub").is_dir():  # the output of an example
             folder = folder / "hub"
         own = own / "tokenizer" if (own / "tokenizer").is_dir() else folder
         tokenizer = text.load_pretrained_tokenizer(own)
@@ -90,7 +90,7 @@ def prepare(
 
 
 def check_length(model, max_length):
-    """Raises UsageError where rows would be longer than the positions of a published model."""
+    """Raises UsageError if rows are longer than the positions of a published model."""
     longest = model.encoder.position_embedding.max_length
     if max_length > longest:
         raise app.UsageError(
@@ -107,7 +107,7 @@ def save(model, tokenizer, output):
 
 
 def count_steps(texts, batch_size, epochs):
-    """Steps of a training whose last batches, if they are not full, are left out."""
+    """Number of training steps, without the last batch of an epoch if it is not full."""
     if len(texts) < batch_size:
         raise app.UsageError(
             f"{len(texts)} texts to train on are fewer than one batch: lower "
@@ -117,6 +117,6 @@ def count_steps(texts, batch_size, epochs):
 
 
 def optimizer(rate, steps):
-    """BERT's: a warm-up over a tenth of the steps, a linear decay to 0, the global norm clipped."""
+    """BERT's: warm-up over a tenth of the steps, linear decay to 0, clipped global norm."""
     schedule = training.LinearWarmupDecay(rate, steps // 10, steps)
     return training.AdamW(schedule, weight_decay=0.01, epsilon=1e-6, global_clipnorm=1.0)

@@ -1,4 +1,4 @@
-"""Asks a SavedModel in a process that imports only TensorFlow, as a service would be."""
+"""Runs a SavedModel in a process that imports only TensorFlow, like a server."""
 
 import json
 import os
@@ -18,10 +18,10 @@ print(json.dumps(rows, default=bytes.decode))
 
 
 def ask(folder, signature="serving_default", **texts):
-    """The answers, name -> rows, of a signature to texts by the names of its inputs."""
+    """The outputs (name -> rows) of a signature for texts, given by the names of its inputs."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, folder, signature],
-        input=json.dumps(texts),  # a command line has a longest argument
+        input=json.dumps(texts),  # a command-line argument has a maximum length
         capture_output=True,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

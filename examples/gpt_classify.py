@@ -1,4 +1,4 @@
-"""Fine-tunes a GPT to classify texts, with its language model beside, and serves it.
+"""Fine-tunes a GPT to classify texts, with its language model as a second task, and exports it.
 
 Paper: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training".
 
@@ -8,15 +8,15 @@ Paper: Radford et al. 2018, "Improving Language Understanding by Generative Pre-
         --pretrained=runs/gpt
 
 The files are TSVs with a header; --text and --label name the columns (NSMC, e9t/nsmc, has
-`document` and `label`), --text_pair that of a second text, where there is one. --pretrained is the
---output of gpt_lm.py or a Hugging Face GPT-2 folder; without it the model is trained from scratch
-with a learned vocabulary. A text is read as start, text, end; its class is that of the vector of
-the end token. The loss is that of the class and --lm_weight times that of the next tokens, which
-the paper's section 3.2 has as lambda. --baseline adds the accuracy of a logistic regression over
-character n-grams. Written to --output: index.html, which shows the rest, attention.html,
-learning_curve.png, model.keras, hub/, weights and tokenizer as a folder for --pretrained and
-`transformers`, and saved_model/, which takes raw text and returns labels with scores, tested in a
-process that imports only TensorFlow.
+`document` and `label`), --text_pair the column of a second text. --pretrained is the --output of
+gpt_lm.py or a Hugging Face GPT-2 folder; without it the model is trained from scratch with a
+learned vocabulary. The input is start, text, end; the vector of the end token gives the class. The
+loss is the loss of the class plus --lm_weight times the loss of the next tokens (lambda in section
+3.2 of the paper). --baseline adds the accuracy of a logistic regression over character n-grams.
+
+Writes to --output: index.html (shows the results), attention.html, learning_curve.png, model.keras,
+hub/ (weights and tokenizer, a folder for --pretrained and `transformers`), and saved_model/, which
+takes text and returns labels with scores, tested in a process that imports only TensorFlow.
 Results: benchmarks/RESULTS.md.
 """
 
@@ -37,14 +37,14 @@ flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
     "vocabulary", "byte_pair", ["byte_pair", "sentence_piece"], "From scratch: kind of pieces."
 )
-flags.DEFINE_integer("vocab_size", 8000, "From scratch: pieces.")
-flags.DEFINE_float("learning_rate", None, "Highest rate. From scratch: 5e-4, pretrained: 1e-4.")
+flags.DEFINE_integer("vocab_size", 8000, "From scratch: size of the vocabulary.")
+flags.DEFINE_float("learning_rate", None, "Peak rate. From scratch: 5e-4, pretrained: 1e-4.")
 flags.DEFINE_float("lm_weight", 0.5, "Weight of the language model's loss.", lower_bound=0.0)
-flags.DEFINE_string("output", "runs/gpt_classify", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/gpt_classify", "Folder for all output files.")
 
 
 def compile_model(model, steps):
-    """With a warm-up and a linear decay, and one loss that is the sum of both."""
+    """With a warm-up and a linear decay; the loss is the sum of both losses."""
     rate = FLAGS.learning_rate or (1e-4 if FLAGS.pretrained else 5e-4)
     model.compile(
         fine_tuning.optimizer(rate, steps),
@@ -62,7 +62,7 @@ def compile_model(model, steps):
 
 
 def packing(packer):
-    """From texts and classes to the model's inputs and the labels of both outputs."""
+    """A function from texts and classes to the model's inputs and the labels of both outputs."""
 
     def pack(texts, classes):
         packed = packer(*texts)

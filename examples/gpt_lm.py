@@ -1,4 +1,4 @@
-"""Trains a GPT on raw text, beside a Kneser-Ney 5-gram of the same vocabulary, and lets it write.
+"""Trains a GPT on raw text, compares it with a Kneser-Ney 5-gram, and generates text.
 
 Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 
@@ -7,15 +7,17 @@ Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners
     python examples/gpt_lm.py --files=reviews.txt --validation_files=held_out.txt \\
         --line_documents --vocabulary=sentence_piece
 
-A vocabulary is learned from the files; documents are packed into blocks with the end token between
-them. Documents are divided by blank lines, or by headings as WikiText has them; with
---line_documents each line is one (reviews, tweets). Printed: the perplexity of a token and the bits
-of a byte of the held-out text, which vocabularies share, for the model and for the 5-gram, and
-continuations of prompts. Written to --output: index.html, which shows the rest, attention.html,
-vocabulary, checkpoints, TensorBoard logs, learning_curve.png, model.keras, hub/, a folder of
-weights for `Gpt.from_pretrained` and for `transformers`, and saved_model/ for TensorFlow Serving,
-which continues the prompts in a process of its own. A run that was killed goes on where it stopped.
-Results: benchmarks/RESULTS.md.
+A vocabulary is learned from the files. Documents are packed into blocks with the end token between
+them. Blank lines separate documents, or headings as in WikiText; with --line_documents each line is
+a document (reviews, tweets). Prints, for the model and for the 5-gram of the same vocabulary, the
+perplexity per token and the bits per byte of the held-out text (bits per byte do not depend on the
+vocabulary), and continuations of prompts.
+
+Writes to --output: index.html (shows the results), attention.html, the vocabulary, checkpoints,
+TensorBoard logs, learning_curve.png, model.keras, hub/, a folder of weights for
+`Gpt.from_pretrained` and for `transformers`, and saved_model/ for TensorFlow Serving, tested with
+the prompts in another process. The same command continues a killed run. Results:
+benchmarks/RESULTS.md.
 """
 
 import math
@@ -37,33 +39,33 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
 flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
-flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "What else divides documents.")
+flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Headings that begin a document.")
 flags.DEFINE_bool("line_documents", False, "Each line is a document.")
 flags.DEFINE_enum(
-    "vocabulary", "byte_pair", ["byte_pair", "sentence_piece"], "Kind of pieces: bytes joined as "
-    "GPT-2 does it, or SentencePiece's, which fit Korean and its kin better."
+    "vocabulary", "byte_pair", ["byte_pair", "sentence_piece"], "Kind of pieces: byte pairs as in "
+    "GPT-2, or SentencePiece, which is better for Korean and similar languages."
 )  # fmt: skip
-flags.DEFINE_integer("vocab_size", 4000, "Pieces.")
+flags.DEFINE_integer("vocab_size", 4000, "Size of the vocabulary.")
 flags.DEFINE_string("preset", "nano", "Sizes of the model: see `Gpt.from_preset`.")
 flags.DEFINE_integer(
-    "d_model", None, "Width in the place of the preset's, a multiple of 64: heads of 64, and four "
-    "times as wide inside the feed-forward networks.", lower_bound=64,
+    "d_model", None, "Overrides the preset's width, a multiple of 64: heads have size 64, and the "
+    "feed-forward networks are four times as wide.", lower_bound=64,
 )  # fmt: skip
-flags.DEFINE_integer("num_layers", None, "Blocks in the place of the preset's.", lower_bound=1)
+flags.DEFINE_integer("num_layers", None, "Overrides the preset's number of blocks.", lower_bound=1)
 flags.DEFINE_integer("block_length", 128, "Tokens of a block.")
 flags.DEFINE_integer("batch_size", 16, "Blocks of a step.")
 flags.DEFINE_integer("epochs", 10, "Passes over the files.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 1e-3, "Highest rate.")
-flags.DEFINE_float("dropout", 0.2, "Rate; small corpora are learned by heart without.")
-flags.DEFINE_integer("order", 5, "Of the n-gram model; 0 leaves it out.")
-flags.DEFINE_multi_string("prompt", [], "What to go on with; by default held-out beginnings.")
-flags.DEFINE_float("temperature", 0.8, "Of the samples.")
-flags.DEFINE_float("top_p", 0.95, "Of the samples.")
-flags.DEFINE_integer("seed", 1, "Of weights, dropout, data order and samples.")
+flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
+flags.DEFINE_float("dropout", 0.2, "Dropout rate; without it the model memorizes a small corpus.")
+flags.DEFINE_integer("order", 5, "Order of the n-gram model; 0: no such model.")
+flags.DEFINE_multi_string("prompt", [], "Text to continue; by default from the held-out files.")
+flags.DEFINE_float("temperature", 0.8, "Sampling temperature.")
+flags.DEFINE_float("top_p", 0.95, "Nucleus probability of sampling.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, dropout, data order and samples.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
-flags.DEFINE_string("output", "runs/gpt", "Folder for everything that is written.")
+flags.DEFINE_string("output", "runs/gpt", "Folder for all output files.")
 
-CONTINUATION = 40  # tokens behind a prompt
+CONTINUATION = 40  # tokens after a prompt
 WRITES = (
     "flags.json", "tokenizer", "backup", "tensorboard", "learning_curve.png", "model.keras", "hub",
     "saved_model", *index_page.NAMES,
@@ -108,13 +110,13 @@ def documents(data, tokenizer):
         document.append(token)
         if token == tokenizer.end_id and len(document) > 1:
             found.append(document)
-            # Where the start and the end are one, it begins the next document, too.
+            # If the start and the end token are one, it also begins the next document.
             document = [token] if tokenizer.start_id == tokenizer.end_id else []
     return [*found, document] if len(document) > 1 else found
 
 
 def measures(nats, tokens, size):
-    """The perplexity of a token and the bits of a byte, in words."""
+    """The perplexity per token and the bits per byte, as text."""
     bits = nats / math.log(2) / size
     return f"perplexity {math.exp(nats / tokens):.1f} a token, {bits:.3f} bits a byte"
 
@@ -130,7 +132,7 @@ def compile_model(model, steps):
 
 
 def sizes():
-    """What the flags say in the place of the preset."""
+    """The sizes of the flags, which override the preset."""
     found = {} if FLAGS.num_layers is None else {"num_layers": FLAGS.num_layers}
     if FLAGS.d_model is not None:
         width = FLAGS.d_model
@@ -139,7 +141,7 @@ def sizes():
 
 
 def write_on(model, tokenizer, beginnings):
-    """Prints and returns how the model goes on with texts, sampled."""
+    """Prints and returns sampled continuations of texts."""
     prompts = [[tokenizer.start_id, *row] for row in tokenizer.tokenize(beginnings).to_list()]
     found = model.generate(
         prompts, max_length=CONTINUATION, truncate=True, search="sample", seed=FLAGS.seed,
@@ -153,7 +155,7 @@ def write_on(model, tokenizer, beginnings):
 
 
 def export_and_ask(model, tokenizer, output, beginnings):
-    """Exports the SavedModel; prints and returns the answers of another process, without chance."""
+    """Exports the SavedModel; prints and returns greedy continuations from another process."""
     folder = serving.export_language_model(
         model, tokenizer, output / "saved_model", max_length=CONTINUATION, check_texts=beginnings
     )
@@ -222,7 +224,7 @@ def main(argv):
     model.save(output / "model.keras")
     model.save_pretrained(output / "hub")
     telling.stage("measuring, and going on with some beginnings")
-    # The metric is the mean over tokens, the loss that over batches.
+    # The metric is the mean over tokens, the loss is the mean over batches.
     found = model.evaluate(held.dataset(), return_dict=True, verbose=0)["perplexity"]
     tokens = sum(len(document) - 1 for document in texts)
     said = measures(math.log(found) * tokens, tokens, size)

@@ -1,6 +1,6 @@
-"""The page that an example leaves in its output folder: what it was told, what came out of it.
+"""Writes index.html, the page of an output folder: the command, the results and the files.
 
-All its links are relative, so the folder can be moved or sent, and it loads nothing from elsewhere.
+All links are relative, so the folder can be moved or sent. The page loads nothing from elsewhere.
 """
 
 import html
@@ -12,7 +12,7 @@ import typing
 
 from absl import flags
 
-NAMES = "index.html", "attention.html"  # what an example writes for this page
+NAMES = "index.html", "attention.html"  # the files of this page
 PICTURES = {
     "learning_curve.png": "Learning curve",
     "cross_attention.png": "What the last decoder block reads of the source",
@@ -57,15 +57,15 @@ class Service(typing.NamedTuple):
 
 
 def write(output, measures, columns=(), rows=(), service=None, then=""):
-    """Writes index.html into the output folder, of what lies there.
+    """Writes index.html for the files of the output folder.
 
     Args:
         output: the folder.
-        measures: name -> what was measured.
-        columns: over the samples, such as "text" and "label".
-        rows: the samples, as many texts each.
-        service: a `Service` that saved_model/ was asked, or None.
-        then: a command that goes on with what lies there.
+        measures: name -> measured value.
+        columns: headings of the samples, such as "text" and "label".
+        rows: the samples, one text for each column.
+        service: the `Service` request that tested saved_model/, or None.
+        then: the next command to use the output.
 
     Returns:
         The path.
@@ -138,14 +138,14 @@ def _command(script):
     given = []
     for flag in _flags():
         if flag.value != flag.default:
-            several = isinstance(flag, flags.MultiFlag)  # one a line
+            several = isinstance(flag, flags.MultiFlag)  # one for each value
             given += flag.serialize().split("\n") if several else [flag.serialize()]
     parts = [f"python examples/{script}.py", *map(shlex.quote, filter(None, given))]
     return " \\\n    ".join(parts)
 
 
 def _serve(output, script, service):
-    """TensorFlow Serving in a container, and what asks it."""
+    """The commands that start TensorFlow Serving in a container and send a request."""
     folder = shlex.quote(f"{(output / 'saved_model').resolve()}:/models/{script}")
     request = json.dumps(
         {"signature_name": service.signature, "inputs": service.inputs}, ensure_ascii=False

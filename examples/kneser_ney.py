@@ -1,4 +1,4 @@
-"""An interpolated Kneser-Ney n-gram model: what a neural language model has to beat.
+"""An interpolated Kneser-Ney n-gram model, the baseline of a neural language model.
 
 Paper: Kneser and Ney 1995; interpolated as in Chen and Goodman 1998, section 3 (equation 4.34 of
 the report TR-10-98).
@@ -13,9 +13,9 @@ import numpy as np
 class KneserNey:
     """p_n(w | h) = max(c(h w) - d, 0) / c(h) + d N1+(h .) / c(h) * p_{n-1}(w | h').
 
-    Below the highest order, c counts the different tokens that stand before. The lowest order is
-    interpolated with 1 / V. The discount of an order is n1 / (n1 + 2 n2), of the n-grams that
-    occur once and twice.
+    Below the highest order, c is the number of different tokens before an n-gram. The lowest order
+    is interpolated with 1 / V. The discount of an order is n1 / (n1 + 2 n2), where n1 and n2 are
+    the numbers of n-grams that occur once and twice.
 
     Args:
         texts: sequences of ids.
@@ -29,7 +29,7 @@ class KneserNey:
         for text in texts:
             text = tuple(map(int, text))
             for n in range(1, order + 1):
-                # At its beginning a text has no longer context: those grams are whole.
+                # At its beginning a text has no longer context, so these n-grams are complete.
                 ends = range(n, len(text) + 1)
                 grams[n].update(text[end - n : end] for end in ends)
         self._levels = []
@@ -37,7 +37,7 @@ class KneserNey:
             counts = grams[n]
             if n < order:
                 before = collections.Counter(gram[1:] for gram in grams[n + 1])
-                # What nothing stands before, at the beginning of a text, keeps its count.
+                # An n-gram at the beginning of a text has no token before it and keeps its count.
                 counts = {gram: before.get(gram) or count for gram, count in counts.items()}
             once = sum(count == 1 for count in counts.values())
             twice = sum(count == 2 for count in counts.values())
@@ -49,7 +49,7 @@ class KneserNey:
             self._levels.append((counts, totals, kinds, discount))
 
     def log_probabilities(self, text):
-        """ln p of each token of a text but the first, given those before it."""
+        """ln p of each token of a text except the first, given the tokens before it."""
         text = tuple(map(int, text))
         return np.array([self._log_p(text[:place], text[place]) for place in range(1, len(text))])
 

@@ -1,4 +1,4 @@
-"""What the examples that put a head over an ELMo share: the encoder, and its mix of layers."""
+"""Shared by the examples with a head over an ELMo: the encoder, and its mix of layers."""
 
 import pathlib
 
@@ -11,24 +11,24 @@ from keras_xfmr import models, text, viz
 FLAGS = flags.FLAGS
 flags.DEFINE_string("pretrained", None, "The --output of elmo_lm.py, or a folder of bilm-tf.")
 flags.DEFINE_string("preset", "nano", "From scratch: sizes of the model, which reads characters.")
-flags.DEFINE_bool("train_encoder", False, "Train the ELMo, too; else its weights stay.")
-flags.DEFINE_bool("plain", False, "The words' vectors alone, without LSTMs.")
+flags.DEFINE_bool("train_encoder", False, "Also train the ELMo; otherwise it is frozen.")
+flags.DEFINE_bool("plain", False, "Only the vectors of the words, without LSTMs.")
 flags.DEFINE_float(
-    "learning_rate", None, "Highest rate. By default 1e-2, with --train_encoder 1e-3."
+    "learning_rate", None, "Peak learning rate. By default 1e-2, with --train_encoder 1e-3."
 )
 
-# What these examples write into their output folders.
+# The files of these examples in their output folders.
 WRITES = ("learning_curve.png", "mix.png", "model.keras", "saved_model", *index_page.NAMES)
 
 
 def prepare(split, max_length, dropout):
-    """The encoder and its packer, of one length, so that there is one compilation.
+    """The encoder and its packer, with one length, for one compilation.
 
     Args:
-        split: how texts are cut into words, or None: as the pretrained model's, else "bert".
+        split: how texts are split into words, or None: as in the pretrained model, else "bert".
         max_length: words of a row.
-        dropout: rate of an encoder that is trained. A frozen one gives a sentence the same vectors
-            in each epoch.
+        dropout: rate of an encoder that is trained. A frozen one returns the same vectors of a
+            sentence in each epoch.
     """
     options, tokenizer = {"dropout_rate": dropout if FLAGS.train_encoder else 0.0}, None
     if FLAGS.pretrained:
@@ -37,7 +37,7 @@ def prepare(split, max_length, dropout):
         encoder = models.Elmo.from_preset(FLAGS.preset, **options)
     if FLAGS.plain:
         encoder = without_lstms(encoder)
-    encoder.trainable = FLAGS.train_encoder  # before a head is made of it
+    encoder.trainable = FLAGS.train_encoder  # before a head is created
     packer = text.WordPacker(
         max_length,
         max_characters=encoder.get_config()["max_characters"],
@@ -52,7 +52,7 @@ def prepare(split, max_length, dropout):
 
 
 def load(folder, split, options):
-    """A pretrained encoder, the tokenizer that is with it, or None, and how it cuts texts."""
+    """A pretrained encoder, its tokenizer or None, and how it splits texts."""
     tokenizer = None
     if (folder / "tokenizer").is_dir():
         tokenizer = text.load_tokenizer(folder / "tokenizer")
@@ -72,14 +72,14 @@ def load(folder, split, options):
 
 
 def without_lstms(encoder):
-    """An `Elmo` whose one layer is that of the words' own vectors."""
+    """An `Elmo` with one layer, the words' own vectors."""
     plain = models.Elmo.from_config({**encoder.get_config(), "num_layers": 0})
     plain.token_embedding.set_weights(encoder.token_embedding.get_weights())
     return plain
 
 
 def tell(model, output):
-    """Prints how much of each layer a head took, and draws it."""
+    """Prints and draws the weight of each layer in a head."""
     shares = model.scalar_mix.layer_weights()
     gamma = float(keras.ops.convert_to_numpy(model.scalar_mix.gamma))
     each = ", ".join(f"layer {i} {share:.3f}" for i, share in enumerate(shares))

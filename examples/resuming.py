@@ -1,4 +1,4 @@
-"""What the examples that resume share: a backup that stays until the whole job is done."""
+"""Shared by the examples that resume: a backup that stays until the whole job is done."""
 
 import json
 import sys
@@ -12,13 +12,13 @@ FREE = ("output", "jit_compile", "beam_size")  # flags that may differ when a ru
 
 
 def resumes(output):
-    """Whether a killed run of this command left a backup in `output`; notes the flags of a new one.
+    """Whether a killed run of this command left a backup in `output`; saves the flags of a new run.
 
-    False for all workers but the chief, who make again what a run makes at its beginning.
+    False for all workers except the chief; they repeat the first steps of a run.
 
     Raises:
-        app.UsageError: the backup is of a run with other flags, whose data and vocabulary would
-            silently stand in the place of those that were asked for.
+        app.UsageError: the backup is of a run with other flags. Its data and vocabulary would
+            silently replace those of this command.
     """
     if not training.is_chief():
         return False
@@ -40,8 +40,8 @@ def resumes(output):
 
 
 def backup(output, data=None, save_freq="epoch"):
-    """The callback for `fit`. It leaves its backup when training ends, for much can happen to a
-    run before its model is saved and exported."""
+    """The callback for `fit`. It keeps its backup when training ends, because a run can fail before
+    its model is saved and exported."""
     folder = distributing.shared_folder(output) / "backup"
     return training.BackupAndRestore(
         folder, data=data, save_freq=save_freq, delete_checkpoint=False
@@ -49,6 +49,6 @@ def backup(output, data=None, save_freq="epoch"):
 
 
 def finish(output):
-    """Removes the backup at the end of the job, so that the same command begins a new one."""
+    """Removes the backup at the end of the job, so that the same command begins a new run."""
     if training.is_chief():
         backup(output).remove_backups()

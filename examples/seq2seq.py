@@ -1,4 +1,4 @@
-"""What translate.py and chatbot.py share: split, train, answer, draw, export, ask again.
+"""Shared by translate.py and chatbot.py: split, train, answer, draw, export, test.
 
 A corpus here is a TSV of source<TAB>target in the output folder: `train.tsv` and `held_out.tsv`.
 """
@@ -20,35 +20,35 @@ import keras_xfmr
 from keras_xfmr import models, text, training, viz
 
 SIDES = ("source", "target")
-# What a job of these examples writes into its output folder.
+# The files of these examples in their output folders.
 WRITES = (
     "train.tsv", "held_out.tsv", "train.part", "held_out.part", "flags.json", "source_tokenizer",
     "target_tokenizer", "backup", "tensorboard", "learning_curve.png", "cross_attention.png",
     "model.keras", "saved_model", *index_page.NAMES,
 )  # fmt: skip
-LONGEST = 4096  # ids of a source that is answered; memory grows with the square of their number
+LONGEST = 4096  # maximum ids of a source; memory grows with the square of their number
 
 
 # ---- the corpus
 
 
 def split(pairs, output, held_out, seed=0):
-    """Writes a stream of pairs to train.tsv and held_out.tsv; no held-out source is trained on.
+    """Writes a stream of pairs to train.tsv and held_out.tsv, without common sources.
 
-    White space is made single, for a tab or a line end inside a text would divide it. Other
-    translations of a held-out source stand in neither file; how many is printed.
+    White space becomes single blanks, because a tab or a line end inside a text would split it.
+    Other translations of a held-out source are in neither file; their number is printed.
 
     Args:
-        pairs: a function that gives a fresh iterator over (source, target).
+        pairs: a function that returns a new iterator over (source, target).
         output: folder of the two files.
-        held_out: how many pairs to hold out.
-        seed: of the choice.
+        held_out: number of held-out pairs.
+        seed: seed of the choice.
 
     Returns:
         The two paths.
 
     Raises:
-        ValueError: nothing to hold out, or too few pairs for it.
+        ValueError: `held_out` is below 1, or there are too few pairs.
     """
     if held_out < 1:
         raise ValueError(f"--held_out must be at least 1. Received: {held_out}.")
@@ -83,12 +83,12 @@ def split(pairs, output, held_out, seed=0):
 
 
 def refuse_own_files(output, paths):
-    """Raises UsageError where a corpus lies where `split` would write."""
+    """Raises UsageError if `split` would overwrite the corpus."""
     own = [pathlib.Path(output, name).resolve() for name in ("train.tsv", "held_out.tsv")]
     for path in paths:
         if path and pathlib.Path(path).resolve() in own:
             raise app.UsageError(
-                f"{path} would be written over by the part of it that is trained on or held out. "
+                f"{path} would be overwritten by its own training or held-out part. "
                 "Give another --output."
             )
 
@@ -109,13 +109,13 @@ def fitting(pairs, tokenizers, bucket):
 
 
 def save_tokenizers(tokenizers, output):
-    """Writes both tokenizers, also where one serves both sides: nothing of an older job stays."""
+    """Writes both tokenizers, even if they are one, so that no tokenizer of an older job stays."""
     for side, tokenizer in zip(SIDES, tokenizers):
         tokenizer.save(output / f"{side}_tokenizer")
 
 
 def load_tokenizers(output, shared):
-    """What `save_tokenizers` wrote. With `shared=True` one tokenizer serves both sides."""
+    """Loads the tokenizers of `save_tokenizers`. With `shared=True` both sides have one."""
     source, target = (text.load_tokenizer(output / f"{side}_tokenizer") for side in SIDES)
     return source, source if shared else target
 
@@ -124,14 +124,14 @@ def load_tokenizers(output, shared):
 
 
 def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
-    """Builds a Transformer and fits it; resumes where a killed run stopped.
+    """Builds a Transformer and fits it; continues a killed run.
 
-    Writes learning_curve.png, TensorBoard logs and model.keras into `output`, and leaves there the
-    backup, which `resuming.finish` removes.
+    Writes learning_curve.png, TensorBoard logs and model.keras into `output`, and the backup, which
+    `resuming.finish` removes.
 
     Args:
         files: train.tsv and held_out.tsv.
-        tokenizers: the source's and the target's; one for both means shared embeddings.
+        tokenizers: of source and target; if they are one object, the embeddings are shared.
         settings: epochs, batch_size, buckets, d_model, num_heads, num_layers, dropout,
             learning_rate, label_smoothing.
 
@@ -197,12 +197,12 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
 
 
 def answer(model, tokenizers, sources, *, length, batch_size=64, **options):
-    """Raw sources to raw targets, in batches of one shape, so that one compilation serves all.
+    """Raw sources to raw targets, in batches of one shape, for one compilation.
 
-    Sources of more than `length` ids go to batches twice as long, or four times, and so on, which
-    have fewer rows instead, and none of padding. They are a few more compilations, with
-    `generate`'s own `max_length`. Those of more than `LONGEST` ids have the answer ""; how many is
-    printed.
+    Sources of more than `length` ids go to batches of twice the length, or four times, and so on.
+    These have fewer rows, and no rows of padding. They need a few more compilations, with the
+    default `max_length` of `generate`. Sources of more than `LONGEST` ids have the answer ""; their
+    number is printed.
 
     Args:
         length: ids of a source; options as in `Transformer.generate`.
@@ -239,8 +239,8 @@ def _answer_batch(model, tokenizers, sources, width, **options):
 
 
 def show_attention(model, tokenizers, sources, targets, output):
-    """Writes attention.html, and draws how the last decoder block reads the first source while it
-    writes the target, in cross_attention.png."""
+    """Writes attention.html, and draws the cross attention of the last decoder block for the first
+    source, in cross_attention.png."""
     viz.attention_view(
         model, (sources, targets), output / "attention.html", tokenizer=tokenizers,
         title=f"{sources[0]} → {targets[0]}",
@@ -257,7 +257,7 @@ def show_attention(model, tokenizers, sources, targets, output):
 
 
 def export_and_ask(model, tokenizers, output, questions, **options):
-    """Exports the SavedModel and asks it in a process that imports only TensorFlow.
+    """Exports the SavedModel and runs it in a process that imports only TensorFlow.
 
     Returns:
         The folder, and a list of (text, score).
@@ -270,7 +270,7 @@ def export_and_ask(model, tokenizers, output, questions, **options):
 
 
 class Clock:
-    """Prints what a step of the job took."""
+    """Prints the time of each step of the job."""
 
     def __init__(self):
         self._start = self._last = time.time()

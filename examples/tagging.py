@@ -1,9 +1,9 @@
-"""What the examples that tag words share: data, a look-up, counting by seqeval, a service.
+"""Shared by the examples that tag words: data, a look-up, counting by seqeval, the export.
 
-Training cuts the words of the files as the served model cuts texts, by --split: "bert" parts
-punctuation from words, so that `"Apple".` has the entity that `" Apple " .` has. The first part of
-a word has its tag, the others go on with the entity; where words are counted, the tag of the first
-part is the word's. The first piece of a part has its tag; other pieces have none.
+Training splits the words of the files as the served model splits texts, by --split: "bert"
+separates punctuation from words, so that `"Apple".` has the same entity as `" Apple " .`. The first
+part of a word gets its tag, the other parts continue the entity; in the results, the tag of the
+first part is the tag of the word. The first piece of a part gets its tag; other pieces have none.
 """
 
 import collections
@@ -24,29 +24,29 @@ from seqeval.scheme import IOB2, Entities
 from keras_xfmr import serving, text, training, viz
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("train", None, "CoNLL file.", required=True)
-flags.DEFINE_string("dev", None, "CoNLL file, measured after each epoch.")
-flags.DEFINE_string("test", None, "CoNLL file, never trained on.", required=True)
+flags.DEFINE_string("train", None, "CoNLL file for training.", required=True)
+flags.DEFINE_string("dev", None, "CoNLL file for validation after each epoch.")
+flags.DEFINE_string("test", None, "CoNLL file for testing.", required=True)
 flags.DEFINE_enum(
-    "split", "bert", ["bert", "whitespace", "characters"], "How texts are cut into words."
+    "split", "bert", ["bert", "whitespace", "characters"], "How texts are split into words."
 )
 flags.DEFINE_integer(
-    "max_length", 96, "Pieces of a sentence, of ELMo words; what is behind them is cut, counted."
+    "max_length", 96, "Maximum pieces (ELMo: words) of a sentence; the rest is cut."
 )
 flags.DEFINE_integer("batch_size", 32, "Sentences of a step.")
 flags.DEFINE_integer("epochs", 4, "Passes over the data.")
-flags.DEFINE_float("dropout", 0.1, "Rate, of attention weights too.")
-flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_float("dropout", 0.1, "Dropout rate, also of attention weights.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
-IGNORED = -1  # label of what is no word's first piece
+IGNORED = -1  # label of all pieces except the first one of a word
 
 
 def load(split):
-    """The sentences to train on, to measure after each epoch, or None, and to test on; the tags.
+    """The sentences for training, for validation (or None) and for testing; the tags.
 
     Args:
-        split: how texts are cut into words.
+        split: how texts are split into words.
     """
     train, test = (conll.read(path, split) for path in (FLAGS.train, FLAGS.test))
     dev = conll.read(FLAGS.dev, split) if FLAGS.dev else None
@@ -59,7 +59,7 @@ def load(split):
 
 
 def look_up(train, test):
-    """Tags of the test sentences: of each word the tag that it has most often in training."""
+    """Tags of the test sentences: for each word its most frequent tag in training."""
     counts = collections.defaultdict(collections.Counter)
     for words, tags in train:
         for word, tag in zip(words, tags):
@@ -69,10 +69,10 @@ def look_up(train, test):
 
 
 def cut(packer, sentences):
-    """The words of each sentence as the packer cuts texts.
+    """Splits the words of each sentence as the packer splits texts.
 
     Returns:
-        For each sentence its parts; their tags; for each word which part is its first, -1 where it
+        For each sentence its parts; their tags; for each word the index of its first part, -1 if it
         has none, such as a control character.
     """
     words = sorted({word for words, _ in sentences for word in words})
@@ -102,7 +102,7 @@ def ragged_words(rows):
 
 
 def batches(packer, sentences, labels, shuffle):
-    """Batches of one shape; the last one of an epoch of training is left out."""
+    """Batches of one shape, without the last, smaller batch of a training epoch."""
     words, tags, _ = zip(*cut(packer, sentences))
     tags = [[labels.index(tag) for tag in tags] for tags in tags]
     data = (ragged_words(words), tf.ragged.constant(tags, tf.int32, ragged_rank=1))
@@ -123,8 +123,8 @@ def batches(packer, sentences, labels, shuffle):
 
 
 def find(model, packer, sentences, labels, batch_size=64):
-    """The model's tag of each word, that of its first part; of a word of which it saw nothing, that
-    of the entity around it."""
+    """The model's tag of each word, the tag of its first part; a word that the model did not see
+    gets the entity around it."""
     cut_sentences, found = cut(packer, sentences), []
     for start in range(0, len(sentences), batch_size):
         rows = cut_sentences[start : start + batch_size]
@@ -139,8 +139,8 @@ def find(model, packer, sentences, labels, batch_size=64):
 
 
 def fill(tags):
-    """Tags for the words that have None: an entity goes on where it does behind them, as in the
-    served model; else O."""
+    """Replaces tags that are None: by the entity around them if it continues after them, as in the
+    served model; else by O."""
     filled = []
     for place, tag in enumerate(tags):
         behind = next((later for later in tags[place:] if later), "O")
@@ -151,14 +151,14 @@ def fill(tags):
 
 
 def unseen(packer, sentences):
-    """How many words were cut away, and in how many the tokenizer finds nothing.
+    """The number of words that were cut off, and of words without a piece.
 
-    As in `find`, a word is its first part.
+    As in `find`, the first part of a word counts.
     """
     parts, _, firsts = zip(*cut(packer, sentences))
     words = ragged_words(parts)
     if of_words(packer):
-        pieces = tf.ones_like(words.values, tf.int64)  # whatever its spelling
+        pieces = tf.ones_like(words.values, tf.int64)  # every word has one
     else:
         pieces = packer.tokenizer.tokenize(words.values).row_lengths()
     pieces = words.with_values(pieces).to_list()
@@ -173,7 +173,7 @@ def unseen(packer, sentences):
 
 
 def of_words(packer):
-    """Whether the model reads a word, not its pieces."""
+    """Whether the model reads words instead of pieces."""
     return isinstance(packer, text.WordPacker)
 
 
@@ -187,7 +187,7 @@ def tell_unseen(packer, **files):
 
 
 def report(sentences, found, as_conlleval=False, **options):
-    """seqeval's report about whole entities."""
+    """seqeval's report on whole entities."""
     if not as_conlleval:
         options |= {"mode": "strict", "scheme": IOB2}
     true = [tags for _, tags in sentences]
@@ -231,7 +231,7 @@ def fit(model, packer, train, dev, labels, output, rate):
 
 
 def measure(model, packer, test, labels):
-    """Prints how many entities the model finds; what was measured, by its name."""
+    """Prints and returns the F1 of the entities: name -> value."""
     found = find(model, packer, test, labels)
     print(report(test, found, digits=4))
     whole, counted = f1(test, found), f1(test, found, as_conlleval=True)
@@ -250,11 +250,11 @@ def show(words, tags):
 
 
 def serve(model, packer, test, output, measures):
-    """Writes the service, asks it some sentences with entities in a fresh process, and shows all in
+    """Exports the model, tests it on some sentences with entities in a fresh process, and writes
     index.html.
 
     Args:
-        measures: name -> what was measured.
+        measures: name -> measured value.
     """
     telling.stage("exporting the service, and asking it in a fresh process")
     shown = [(words, tags) for words, tags in test if set(tags) != {"O"}][:8]

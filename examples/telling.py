@@ -1,4 +1,4 @@
-"""What an example says while it runs: what it is doing, and how long the training will take."""
+"""Progress messages of the examples: the current stage, and the time that training will take."""
 
 import time
 
@@ -8,15 +8,15 @@ START = time.time()
 
 
 def stage(message):
-    """Prints what begins, and the seconds since the start."""
+    """Prints the name of a stage, and the seconds since the start."""
     print(f"[{time.time() - START:5.0f} s] {message}", flush=True)
 
 
 class TimeLeft(keras.callbacks.Callback):
-    """Prints once how long the training will take, from the steps after the first ones.
+    """Prints once how long the training will take, estimated from some steps.
 
     Args:
-        first, last: the steps between which time is measured. The first one compiles.
+        first, last: the measured steps. The first step of a run compiles.
     """
 
     def __init__(self, first=5, last=25):
@@ -38,7 +38,7 @@ class TimeLeft(keras.callbacks.Callback):
 
 
 def spell(seconds):
-    """A time in words."""
+    """A duration as text."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,22 +1,20 @@
-"""Trains a Transformer to translate, shows how good it is, and leaves a SavedModel.
+"""Trains a Transformer to translate, measures its quality, and exports a SavedModel.
 
 Paper: Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762
 
     python examples/translate.py
-        Dates of Babel's CLDR data, in any of six languages and all styles, to a date in the
-        language asked for: needs no download and 2 to 4 minutes on 2 cores. At least 99 % of the
-        held-out dates, none of which was seen in any form, come out right to the letter.
+        Translates dates of Babel's CLDR data, in six languages and all styles, to a date in the
+        wanted language. No download, 2 to 4 minutes on 2 cores. At least 99 % of the held-out
+        dates, which training has in no form, are exactly right.
 
     python examples/translate.py --data=pairs.tsv
     python examples/translate.py --source=train.en --target=train.ko
         Any corpus, with a learned subword vocabulary; BLEU and chrF on a held-out part. From 1,000
-        subwords on, 256 of them are bytes, so that a name or an emoji that was never seen can be
-        copied.
+        subwords on, 256 of them are bytes, so that the model can copy new names and emoji.
 
-Everything is written to --output: index.html, which shows the rest, learning_curve.png,
-cross_attention.png, attention.html, model.keras, the tokenizers, TensorBoard logs and saved_model/.
-A run that was killed goes on where it stopped when
-it is started again. Results: benchmarks/RESULTS.md.
+Writes to --output: index.html (shows the results), learning_curve.png, cross_attention.png,
+attention.html, model.keras, the tokenizers, TensorBoard logs and saved_model/. The same command
+continues a killed run. Results: benchmarks/RESULTS.md.
 """
 
 import cldr_dates
@@ -33,22 +31,22 @@ from keras_xfmr import text
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
-flags.DEFINE_string("data", None, "TSV of source<TAB>target; further columns are left out.")
+flags.DEFINE_string("data", None, "TSV of source<TAB>target; other columns are ignored.")
 flags.DEFINE_string("source", None, "Source sentences, one a line; needs --target.")
 flags.DEFINE_string("target", None, "Target sentences, line by line beside --source.")
-flags.DEFINE_string("output", "runs/translate", "Folder for everything that is written.")
-flags.DEFINE_integer("held_out", 1000, "Pairs to measure on, never trained on.", lower_bound=1)
-flags.DEFINE_integer("train_size", 25_600, "Dates: pairs to train on.")
+flags.DEFINE_string("output", "runs/translate", "Folder for all output files.")
+flags.DEFINE_integer("held_out", 1000, "Number of held-out pairs.", lower_bound=1)
+flags.DEFINE_integer("train_size", 25_600, "Dates: number of training pairs.")
 flags.DEFINE_integer("vocab_size", 4000, "Corpus: subwords of each language.")
 flags.DEFINE_integer("epochs", None, "Passes over the data. Dates: 4, corpus: 12.", lower_bound=1)
-flags.DEFINE_integer("batch_size", None, "Pairs of a step. 64.")
+flags.DEFINE_integer("batch_size", None, "Pairs of a step; 64.")
 flags.DEFINE_integer("d_model", None, "Size of a token's vector. Dates: 64, corpus: 256.")
 flags.DEFINE_integer("num_layers", None, "Blocks on each side. Dates: 2, corpus: 3.")
-flags.DEFINE_integer("num_heads", None, "Attention heads. 4.")
-flags.DEFINE_float("dropout", None, "Dates: 0, corpus: 0.1.")
-flags.DEFINE_float("learning_rate", None, "Highest rate. Dates: 5e-3, corpus: 1e-3.")
+flags.DEFINE_integer("num_heads", None, "Attention heads; 4.")
+flags.DEFINE_float("dropout", None, "Dropout rate. Dates: 0, corpus: 0.1.")
+flags.DEFINE_float("learning_rate", None, "Peak rate. Dates: 5e-3, corpus: 1e-3.")
 flags.DEFINE_integer("beam_size", 4, "Corpus: beams of the search.", lower_bound=1)
-flags.DEFINE_integer("seed", 1, "Of weights, dropout and data order.")
+flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
@@ -65,7 +63,7 @@ CORPUS = {
 
 
 def settings():
-    """The task's settings, with the flags that were given in their place."""
+    """The task's settings; flags override them."""
     chosen = dict(CORPUS if FLAGS.data or FLAGS.source else DATES)
     for name in chosen:
         if name in FLAGS and FLAGS[name].value is not None:
@@ -74,7 +72,7 @@ def settings():
 
 
 def prepare_dates(output, clock):
-    """Writes the corpus of dates; one vocabulary of characters serves all languages."""
+    """Writes the corpus of dates; all languages share one vocabulary of characters."""
     train, held = cldr_dates.make_pairs(FLAGS.train_size, FLAGS.held_out, FLAGS.seed)
     files = output / "train.tsv", output / "held_out.tsv"
     for path, pairs in zip(files, (train, held)):
@@ -108,7 +106,7 @@ def prepare_corpus(output, clock):
 
 
 def report(sources, references, answers, dates):
-    """Prints the measures of the task and a few translations; the measures by their names."""
+    """Prints the measures of the task and a few translations; returns name -> measure."""
     for source, reference, found in list(zip(sources, references, answers))[:8]:
         print(
             f"  {source}\n    -> {found}" + ("" if found == reference else f"\n    not {reference}")
@@ -135,7 +133,7 @@ def main(argv):
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.precision)
 
-    if resuming.resumes(output):  # its files and vocabularies stay as they are
+    if resuming.resumes(output):  # keeps its files and vocabularies
         files = output / "train.tsv", output / "held_out.tsv"
         tokenizers = seq2seq.load_tokenizers(output, shared=dates)
     else:
@@ -155,7 +153,7 @@ def main(argv):
     measures |= report(sources, references, answers, dates)
     clock.step("translated the held-out pairs")
 
-    # A picture of a source of thousands of ids would show nothing, if there were memory for it.
+    # A picture of a source of thousands of ids would be unreadable and take much memory.
     pairs = seq2seq.fitting(list(zip(sources, references)), tokenizers, chosen["buckets"][-1])
     shown = [source for source, _ in pairs[:3]]
     of_shown = [answers[sources.index(source)] for source in shown]

@@ -1,4 +1,4 @@
-"""Whether vectors tell the meanings of a word apart.
+"""Tests whether vectors distinguish the meanings of a word.
 
 N sentences with one word, D size of the vectors
 """
@@ -34,11 +34,11 @@ def cosines(vectors):
 
 
 def measure(vectors, senses):
-    """How near vectors of one word are within a sense and between senses.
+    """Cosines of the vectors of one word within a sense and between senses.
 
     Returns:
-        The mean cosine within; that between; the share of sentences whose nearest other sentence
-        has the same sense, where several are equally near their share.
+        The mean cosine within; the mean between; the share of sentences whose nearest other
+        sentence has the same sense (if several are equally near, their share counts).
     """
     same = np.equal.outer(senses, senses)
     others = ~np.eye(len(senses), dtype=bool)
@@ -53,11 +53,11 @@ def report(words, layers_of):
     """Prints a line for each layer, means over the words.
 
     Args:
-        words: what `read` returned.
+        words: the result of `read`.
         layers_of: from sentences and a word to the vectors of that word, a list of `[N, D]`.
 
     Returns:
-        What `keras_xfmr.viz.similarity_maps` draws.
+        The input of `keras_xfmr.viz.similarity_maps`.
     """
     found, matrices = collections.defaultdict(list), {}
     for word, rows in words.items():

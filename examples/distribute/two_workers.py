@@ -3,9 +3,9 @@
     python examples/distribute/two_workers.py runs/two examples/gpt_lm.py --files=corpus.txt \\
         --validation_files=held_out.txt --preset=tiny --epochs=2 --dropout=0
 
-The first argument is a folder for what both write, the second the example, the rest its flags. Each
-worker takes half of the rows of every batch. Without dropout the weights of both runs are the same
-up to rounding; with it each worker draws its own.
+The first argument is the output folder of both runs, the second the example, the rest its flags.
+Each worker takes half of the rows of every batch. Without dropout the weights of both runs are the
+same up to rounding; with dropout each worker draws its own.
 """
 
 import json

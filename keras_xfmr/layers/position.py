@@ -3,6 +3,8 @@
 B batch, T length, N heads, H head_dim, D d_model
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,8 +15,18 @@ from keras_xfmr.common.types import Config, Index, Initializer, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 
 
+class _Positioned(Layer):
+    """A layer whose call takes an `offset`, perhaps `positions`."""
+
+    def compute_output_spec(
+        self, inputs: Tensor, offset: float | Tensor = 0, positions: Tensor | None = None
+    ) -> Any:
+        _check_places(inputs.shape, offset, positions)  # Keras asks for shapes of inputs alone
+        return super().compute_output_spec(inputs)
+
+
 @keras.saving.register_keras_serializable("keras_xfmr")
-class PositionalEncoding(Layer):
+class PositionalEncoding(_Positioned):
     """x + PE, PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)).
 
     Vaswani et al. 2017, section 3.5. There is no table and no maximum length. For the other layouts
@@ -36,7 +48,8 @@ class PositionalEncoding(Layer):
         `[B, T, D]`, the encodings rounded from float32 to the dtype of `inputs`.
 
     Raises:
-        ValueError: an unknown layout, or an odd D with a halves layout.
+        ValueError: an unknown layout, or an odd D with a halves layout; an `offset` or `positions`
+            of another shape.
 
     Example:
 
@@ -63,7 +76,7 @@ class PositionalEncoding(Layer):
         self, inputs: Tensor, offset: float | Tensor = 0, positions: Tensor | None = None
     ) -> Tensor:
         _check_rank(inputs.shape, 3)
-        _check_offset(offset)
+        offset, positions = _check_places(inputs.shape, offset, positions)
         several = positions is not None
         codes = functional.sinusoidal_encoding(
             1 if several else ops.shape(inputs)[1],
@@ -81,7 +94,7 @@ class PositionalEncoding(Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class PositionEmbedding(Layer):
+class PositionEmbedding(_Positioned):
     """x + E[p], a learned vector for each position (Gehring et al. 2017; Devlin et al. 2019).
 
     Args:
@@ -99,9 +112,10 @@ class PositionEmbedding(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: offset + T is larger than `max_length`, or the offset is negative, if they are
-            known. If a compiled graph gets a length only at run time, the backend raises its own
-            error; such an offset is not checked.
+        ValueError: an `offset` or `positions` of another shape; offset + T is larger than
+            `max_length`, or the offset is negative, if they are known. If a compiled graph gets a
+            length only at run time, the backend raises its own error; such an offset is not
+            checked.
 
     Example:
 
@@ -134,12 +148,7 @@ class PositionEmbedding(Layer):
 
     def call(self, inputs: Tensor, offset: Index = 0, positions: Tensor | None = None) -> Tensor:
         _check_rank(inputs.shape, 3)
-        shape = getattr(offset, "shape", ())
-        if len(shape) > 1:
-            raise ValueError(
-                "`offset` must be a number, a scalar tensor or a tensor [batch]. Received: shape "
-                f"{tuple(shape)}."
-            )
+        offset, positions = _check_places(inputs.shape, offset, positions)
         length = ops.shape(inputs)[1]
         self._check_length(length, offset)
         if isinstance(offset, int):
@@ -183,7 +192,7 @@ class PositionEmbedding(Layer):
 
 
 @keras.saving.register_keras_serializable("keras_xfmr")
-class RotaryEmbedding(Layer):
+class RotaryEmbedding(_Positioned):
     """Rotates each pair of features by p * theta_i, theta_i = 10000^(-2i/H).
 
     Su et al. 2021, equation 34: the product of a rotated query and key depends only on the distance
@@ -202,7 +211,7 @@ class RotaryEmbedding(Layer):
         `[B, T, N, H]`.
 
     Raises:
-        ValueError: an unknown layout or an odd H.
+        ValueError: an unknown layout or an odd H; an `offset` of another shape.
 
     Example:
 
@@ -227,7 +236,7 @@ class RotaryEmbedding(Layer):
 
     def call(self, inputs: Tensor, offset: float | Tensor = 0) -> Tensor:
         _check_rank(inputs.shape, 4)
-        _check_offset(offset)
+        offset, _ = _check_places(inputs.shape, offset)
         angles = functional.rotary_angles(
             ops.shape(inputs)[1],
             inputs.shape[-1],
@@ -243,14 +252,32 @@ class RotaryEmbedding(Layer):
         return input_shape
 
 
-def _check_offset(offset):
-    """Refuses an offset that Keras has cast to half precision, where position 257 is 256."""
-    dtype = keras.backend.standardize_dtype(getattr(offset, "dtype", "int32"))
-    if "float16" in dtype:
+def _check_places(shape, offset, positions=None):
+    """Both, a list as an array; refused where they would give other axes, or not each its place.
+
+    Half precision, to which Keras has cast floats, rounds position 257 to 256.
+    """
+    offset, positions = functional.as_array(offset), functional.as_array(positions)
+    for name, value in (("offset", offset), ("positions", positions)):
+        dtype = keras.backend.standardize_dtype(getattr(value, "dtype", "int32"))
+        if "float16" in dtype:
+            raise ValueError(
+                f"`{name}` must be an integer, or a float32 tensor: half precision rounds position "
+                f"257 to 256. Received: dtype {dtype}."
+            )
+    given = tuple(getattr(offset, "shape", ()))
+    if len(given) > 1 or not functional.shapes_agree(given, shape[: len(given)]):
         raise ValueError(
-            "`offset` must be an integer, or a float32 tensor: half precision rounds position 257 "
-            f"to 256. Received: dtype {dtype}."
+            "`offset` must be a number, a scalar tensor or a tensor [batch]. Received: shape "
+            f"{given}, inputs of shape {tuple(shape)}."
         )
+    given = (1, shape[1]) if positions is None else tuple(positions.shape)
+    if not any(functional.shapes_agree(given, (rows, shape[1])) for rows in (1, shape[0])):
+        raise ValueError(
+            f"`positions` must have the shape [batch, length]. Received: shape {given}, inputs of "
+            f"shape {tuple(shape)}."
+        )
+    return offset, positions
 
 
 def _check_rank(shape, rank):

@@ -319,3 +319,51 @@ def test_a_table_is_not_quantized_by_its_policy():
 def test_layers_are_not_quantized_by_their_policy(make):
     with pytest.raises(NotImplementedError, match="cannot be quantized: it has no form in int"):
         make("int8_from_float32")
+
+
+PLACED = [
+    pytest.param(layer, shape, id=type(layer).__name__)
+    for layer, shape in (
+        (PositionalEncoding(), (B, T, D)),
+        (PositionEmbedding(11), (B, T, D)),
+        (RotaryEmbedding(), (B, T, 3, D)),
+    )
+]
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("layer, shape", PLACED)
+def test_an_offset_is_one_or_one_for_each_row(rng, layer, shape, symbolic):
+    def given(shape, dtype="int32"):
+        return keras.KerasTensor(shape, dtype) if symbolic else ops.zeros(shape, dtype)
+
+    x = given(shape, "float32")
+    for right in ((), (B,)):
+        assert layer(x, offset=given(right)).shape == shape
+    for wrong in ((B, 1), (1, B), (1,), (B + 1,)):
+        with pytest.raises(ValueError, match=r"`offset` must be.*\[batch\]"):
+            layer(x, offset=given(wrong))
+    if not symbolic:
+        listed, array = (layer(normal(rng, *shape), offset=f([2, 3])) for f in (list, np.array))
+        assert listed.shape == array.shape == shape
+
+
+@pytest.mark.parametrize("symbolic", [False, True])
+@pytest.mark.parametrize("layer, shape", PLACED[:2])
+def test_positions_are_one_for_each_token(layer, shape, symbolic):
+    def given(shape, dtype="int32"):
+        return keras.KerasTensor(shape, dtype) if symbolic else ops.zeros(shape, dtype)
+
+    x = given(shape, "float32")
+    for right in ((B, T), (1, T)):
+        assert layer(x, positions=given(right)).shape == shape
+    for wrong in ((B, T - 1), (B, 1), (T,), (B, B, T)):
+        with pytest.raises(ValueError, match=r"`positions` must have the shape \[batch, length\]"):
+            layer(x, positions=given(wrong))
+
+
+def test_positions_in_half_precision_are_an_error():
+    x, places = ops.zeros((B, T, D)), ops.zeros((B, T))  # which the layers would cast
+    for layer in (PositionalEncoding(dtype="float16"), PositionEmbedding(11, dtype="bfloat16")):
+        with pytest.raises(ValueError, match="`positions` must be an integer.*dtype b?float16"):
+            layer(x, positions=places)

@@ -434,3 +434,15 @@ def test_bad_ids_of_a_data_set_are_refused(case):
         call = next(calls)
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             call(tf.data.Dataset.from_tensors((inputs, labels)), verbose=0)
+
+
+@TENSORFLOW
+@exported_models
+def test_a_ragged_input_is_refused_where_a_model_is_built_over_it(case):
+    for name in case.inputs:
+        inputs = {
+            each: keras.KerasTensor((None, *values.shape[1:]), "int32", ragged=each == name)
+            for each, values in case.inputs.items()
+        }
+        with pytest.raises(ValueError, match=f"`{name}` must be rows.*Received: a ragged tensor"):
+            case.example(inputs)

@@ -277,9 +277,9 @@ IDS = "ids, which a tokenizer of `keras_xfmr.text` makes from texts"
 
 
 def refuse_unpacked(inputs):
-    """Raises ValueError if an input is ragged, or consists of texts."""
+    """Raises ValueError if an input is ragged, a symbolic one too, or consists of texts."""
     for name, value in inputs.items():
-        if hasattr(value, "row_lengths"):
+        if hasattr(value, "row_lengths") or getattr(value, "ragged", False) is True:
             raise ValueError(
                 f"`{name}` must be rows of equal length: pad them by `.to_tensor(pad_id)`, or pack "
                 "texts by a packer of `keras_xfmr.text`. Received: a ragged tensor."

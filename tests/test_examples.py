@@ -496,6 +496,12 @@ def test_readme_commands_name_what_is_there():
             assert ((ROOT / page).parent / link).is_file(), f"{page}: {link}"
 
 
+def test_the_source_distribution_has_all_pages_that_tests_read():
+    listed = (ROOT / "MANIFEST.in").read_text("utf8").split()
+    pages = {page.name for page in ROOT.glob("*.md")} - {"README.md"}  # which setuptools adds
+    assert pages and pages <= set(listed)
+
+
 @pytest.mark.slow
 def test_readme_code_learns_to_sort(capsys):
     readme = (ROOT / "README.md").read_text("utf8")

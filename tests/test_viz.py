@@ -1,5 +1,8 @@
 """Every picture is drawn, holds what it was given, and is written where asked."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
@@ -261,3 +264,9 @@ def test_without_a_path_nothing_is_written(weights, tmp_path, monkeypatch):
     viz.position_codes(np.eye(3))
     viz.schedule(lambda step: 0.5, 3)
     assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras_xfmr\[viz\]'"):
+        importlib.reload(viz.figures)

@@ -5,8 +5,13 @@ import functools
 import os
 import warnings
 
-import matplotlib
-from matplotlib import font_manager
+try:
+    import matplotlib
+    from matplotlib import font_manager
+except ImportError as error:
+    raise ImportError(
+        "`keras_xfmr.viz` needs matplotlib: pip install 'keras_xfmr[viz]'"
+    ) from error
 
 Path = str | os.PathLike[str]
 

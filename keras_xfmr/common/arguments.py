@@ -30,6 +30,23 @@ def argument_names(classes):
     return names
 
 
+def refuse_unknown(kind, given, known=None):
+    """Raises TypeError where an argument of a class has a name that is none of its own.
+
+    Args:
+        kind: the class.
+        given: names of arguments.
+        known: those that there are; None: all of the constructors of the class.
+    """
+    known = argument_names(kind.__mro__) if known is None else known
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise TypeError(
+            f"{kind.__name__} takes the arguments {', '.join(known)}. "
+            f"Received: {', '.join(unknown)}.{''.join(hints(unknown, known))}"
+        )
+
+
 def hints(unknown, known):
     """A sentence for each unknown name that is similar to a known one, with the known name."""
     for name in sorted(set(unknown) - set(known)):

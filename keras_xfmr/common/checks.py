@@ -36,10 +36,19 @@ def check_positive_int(name, value):
     return check_int(name, value, least=1)
 
 
-def check_rate(name, value):
-    """`value`, a dropout rate in [0, 1); ValueError for anything else."""
-    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(f"`{name}` must lie in [0, 1). Received: {value!r}.")
+def check_rate(name, value, all_too=False):
+    """`value`, a dropout rate in [0, 1), with `all_too` in [0, 1]; ValueError for anything else."""
+    if not isinstance(value, numbers.Real) or not (0 <= value < 1 or (all_too and value == 1)):
+        end = "]" if all_too else ")"
+        raise ValueError(f"`{name}` must lie in [0, 1{end}. Received: {value!r}.")
+    return value
+
+
+def check_number(name, value, zero=True):
+    """`value`, a positive number or, with `zero`, 0; ValueError for anything else."""
+    if not isinstance(value, numbers.Real) or not (value > 0 or (zero and value == 0)):
+        expected = "a number that is not negative" if zero else "a positive number"
+        raise ValueError(f"`{name}` must be {expected}. Received: {value!r}.")
     return value
 
 

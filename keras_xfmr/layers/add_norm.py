@@ -6,6 +6,7 @@ B batch, T length, D d_model
 import keras
 
 from keras_xfmr import functional
+from keras_xfmr.common.checks import check_rate
 from keras_xfmr.common.types import Config, Seed, Self, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
@@ -36,7 +37,8 @@ class AddNorm(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: an unknown norm, or shapes that differ.
+        ValueError: an unknown norm, a rate outside [0, 1], a wrong `epsilon`, or shapes that
+            differ.
 
     Example:
 
@@ -62,7 +64,7 @@ class AddNorm(Layer):
                 f"`norm` must be a layer or one of {tuple(NORMS)}. Received: {norm!r}."
             )
         self.supports_masking = True
-        self.dropout_rate = dropout_rate
+        self.dropout_rate = check_rate("dropout_rate", dropout_rate, all_too=True)
         self.epsilon = epsilon
         self.seed = seed
         self._norm_argument = norm

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.checks import check_positive_int, check_rate
 from keras_xfmr.common.types import (
     Activation,
     Config,
@@ -21,11 +21,12 @@ from keras_xfmr.common.types import (
     State,
     Tensor,
 )
+from keras_xfmr.layers.activations import get_activation
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
-from keras_xfmr.layers.feed_forward import PositionWiseFFN
+from keras_xfmr.layers.feed_forward import GATES, PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
 from keras_xfmr.layers.projections import Prepared, handed
@@ -43,16 +44,16 @@ class Block(Layer):
         num_heads: int,
         ffn_dim: int,
         *,
-        dropout_rate: float = 0.1,
-        attention_dropout_rate: float = 0.0,
-        activation: Activation = "relu",
-        norm: str = "layer_norm",
-        norm_first: bool = False,
-        epsilon: float = 1e-6,
-        kernel_initializer: Initializer = "glorot_uniform",
-        rematerialize: bool = False,
-        self_attention: keras.layers.Layer | None = None,
-        feed_forward: keras.layers.Layer | None = None,
+        dropout_rate: float,
+        attention_dropout_rate: float,
+        activation: Activation,
+        norm: str,
+        norm_first: bool,
+        epsilon: float,
+        kernel_initializer: Initializer,
+        rematerialize: bool,
+        self_attention: keras.layers.Layer | None,
+        feed_forward: keras.layers.Layer | None,
         **kwargs,
     ) -> None:
         sublayers = {"self_attention": self_attention}
@@ -65,6 +66,12 @@ class Block(Layer):
                 "`norm` must be the name of a norm: each residual connection builds its own. "
                 f"Received: {norm!r}."
             )
+        for name, rate in (
+            ("dropout_rate", dropout_rate), ("attention_dropout_rate", attention_dropout_rate)
+        ):  # fmt: skip
+            check_rate(name, rate, all_too=True)
+        if not (isinstance(activation, str) and activation in GATES):
+            get_activation(activation, further=GATES)
         self.supports_masking = True
         self._arguments = {
             "num_heads": check_positive_int("num_heads", num_heads),
@@ -269,7 +276,8 @@ class EncoderBlock(Block):
         `[B, T, D]`; a tuple if scores or a cache are returned, too.
 
     Raises:
-        ValueError: `num_heads` does not divide D; a `mask` that is not `[B, T]`; `cache` without
+        ValueError: a rate outside [0, 1], an unknown activation, a wrong `epsilon`; `num_heads`
+            does not divide D; a `mask` that is not `[B, T]`; `cache` without
             `cache_index`, or the reverse.
 
     Example:
@@ -280,6 +288,39 @@ class EncoderBlock(Block):
     """
 
     attentions = ("self_attention",)
+
+    def __init__(
+        self,
+        num_heads: int,
+        ffn_dim: int,
+        *,
+        dropout_rate: float = 0.1,
+        attention_dropout_rate: float = 0.0,
+        activation: Activation = "relu",
+        norm: str = "layer_norm",
+        norm_first: bool = False,
+        epsilon: float = 1e-6,
+        kernel_initializer: Initializer = "glorot_uniform",
+        rematerialize: bool = False,
+        self_attention: keras.layers.Layer | None = None,
+        feed_forward: keras.layers.Layer | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            num_heads,
+            ffn_dim,
+            dropout_rate=dropout_rate,
+            attention_dropout_rate=attention_dropout_rate,
+            activation=activation,
+            norm=norm,
+            norm_first=norm_first,
+            epsilon=epsilon,
+            kernel_initializer=kernel_initializer,
+            rematerialize=rematerialize,
+            self_attention=self_attention,
+            feed_forward=feed_forward,
+            **kwargs,
+        )
 
     def init_cache(self, rows: Index, length: int) -> State:
         """An empty cache for `rows` sequences of `length` tokens, for a decoder-only model.
@@ -411,7 +452,8 @@ class DecoderBlock(Block):
         `[B, T, D]`; a tuple if scores or caches are returned, too.
 
     Raises:
-        ValueError: `num_heads` does not divide D; an `inputs_mask` or `memory_mask` that is not
+        ValueError: a rate outside [0, 1], an unknown activation, a wrong `epsilon`; `num_heads`
+            does not divide D; an `inputs_mask` or `memory_mask` that is not
             `[B, T]` or `[B, S]`; neither memory nor cache; `cache` without `cache_index`, or the
             reverse.
 

@@ -6,7 +6,7 @@ B batch, T length, D d_model, F ffn_dim
 import keras
 from keras import ops
 
-from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.checks import check_positive_int, check_rate
 from keras_xfmr.common.types import Activation, Config, Initializer, Seed, Shape, Tensor
 from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
@@ -45,7 +45,7 @@ class PositionWiseFFN(Layer):
         `[B, T, output_dim]`.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation, or a rate outside [0, 1].
 
     Example:
 
@@ -72,7 +72,7 @@ class PositionWiseFFN(Layer):
         self.supports_masking = True
         self.ffn_dim = check_positive_int("ffn_dim", ffn_dim)
         self.activation = activation
-        self.dropout_rate = dropout_rate
+        self.dropout_rate = check_rate("dropout_rate", dropout_rate, all_too=True)
         self.use_bias = use_bias
         self.output_dim = (
             None if output_dim is None else check_positive_int("output_dim", output_dim)

@@ -5,6 +5,7 @@ B batch, T length, D d_model, V vocab_size
 
 import keras
 
+from keras_xfmr.common.checks import check_epsilon
 from keras_xfmr.common.types import Activation, Config, Initializer, Shape, Tensor
 from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
@@ -34,7 +35,7 @@ class MaskedLMTransform(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation, or an `epsilon` outside (0, 1).
 
     Example:
 
@@ -56,7 +57,7 @@ class MaskedLMTransform(Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.activation = activation
-        self.epsilon = epsilon
+        self.epsilon = check_epsilon("epsilon", epsilon)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self._activate = get_activation(activation)
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
-from keras_xfmr.common.checks import check_choice, check_positive_int
+from keras_xfmr.common.checks import check_choice, check_number, check_positive_int
 from keras_xfmr.common.types import Config, Index, Initializer, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 
@@ -63,7 +63,7 @@ class PositionalEncoding(_Positioned):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.layout = check_choice("layout", layout, functional.SINUSOID_LAYOUTS)
-        self.max_wavelength = max_wavelength
+        self.max_wavelength = check_number("max_wavelength", max_wavelength, zero=False)
 
     def get_config(self) -> Config:
         return {
@@ -224,7 +224,7 @@ class RotaryEmbedding(_Positioned):
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.max_wavelength = max_wavelength
+        self.max_wavelength = check_number("max_wavelength", max_wavelength, zero=False)
         self.layout = check_choice("layout", layout, functional.ROTARY_LAYOUTS)
 
     def get_config(self) -> Config:

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import kernels
-from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.checks import check_number, check_positive_int
 from keras_xfmr.common.types import Config, Index, Initializer, Outputs, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
@@ -296,6 +296,4 @@ class ProjectedLSTM(Layer):
 
 
 def _check_clip(name, value):
-    if value is not None and not value > 0:
-        raise ValueError(f"`{name}` must be a positive number or None. Received: {value!r}.")
-    return value
+    return None if value is None else check_number(name, value, zero=False)

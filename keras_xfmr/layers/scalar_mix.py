@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_xfmr.common.checks import check_rate
+from keras_xfmr.common.checks import check_number, check_rate
 from keras_xfmr.common.types import Config, Seed, Shape, Tensor
 from keras_xfmr.layers.base import Layer
 
@@ -60,9 +60,7 @@ class ScalarMix(Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.layer_dropout_rate = check_rate("layer_dropout_rate", layer_dropout_rate)
-        if not l2 >= 0:
-            raise ValueError(f"`l2` must not be negative. Received: {l2!r}.")
-        self.l2 = l2
+        self.l2 = check_number("l2", l2)
         self.layer_norm = layer_norm
         self.seed = seed
         self.seed_generator = (

@@ -4,13 +4,15 @@ B batch, T length, V vocab_size
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence, Set
 
 import keras
 from keras import ops
 
 from keras_xfmr import functional, kernels
-from keras_xfmr.common.checks import check_choice
+from keras_xfmr.common.arguments import refuse_unknown
+from keras_xfmr.common.checks import check_choice, check_rate
 from keras_xfmr.common.types import Config, Self, Tensor
 
 MEAN = "mean_with_sample_weight"
@@ -88,7 +90,8 @@ class GlobalMean(_OverReplicas):
         y_true, y_pred, sample_weight: see `loss`.
 
     Raises:
-        TypeError: `loss` is not a `keras.losses.Loss`, for instance a name or a function.
+        TypeError: `loss` is not a `keras.losses.Loss`, for instance a name or a function; an
+            unknown argument.
         ValueError: another `reduction`; a loss that defines `__call__`, which would be ignored.
 
     Example:
@@ -101,6 +104,7 @@ class GlobalMean(_OverReplicas):
     def __init__(
         self, loss: keras.losses.Loss, *, reduction: str = MEAN, name: str | None = None, **kwargs
     ) -> None:
+        refuse_unknown(GlobalMean, kwargs)
         if not isinstance(loss, keras.losses.Loss):
             raise TypeError(
                 "`loss` must be an object such as keras.losses.MeanSquaredError(). "
@@ -162,6 +166,7 @@ class MaskedCrossEntropy(_OverReplicas):
         sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
 
     Raises:
+        TypeError: an unknown argument.
         ValueError: `label_smoothing` outside [0, 1); `class_weights` that are negative or do not
             match the logits; labels of another shape than the logits; a known label outside the
             classes. In a compiled step such a label gives the loss NaN.
@@ -182,8 +187,8 @@ class MaskedCrossEntropy(_OverReplicas):
         name: str = "masked_cross_entropy",
         **kwargs,
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"`label_smoothing` must lie in [0, 1). Received: {label_smoothing}.")
+        refuse_unknown(MaskedCrossEntropy, kwargs)
+        check_rate("label_smoothing", label_smoothing)
         kwargs.setdefault("reduction", MEAN)
         kwargs.setdefault("dtype", "float32")  # labels are cast to it too
         super().__init__(name=name, **kwargs)
@@ -255,12 +260,19 @@ def _as_weights(given):
     """A list of floats, a dictionary from integers (in JSON: strings) to floats, or None."""
     if given is None:
         return None
-    by_class = isinstance(given, dict)
-    weights = {int(k): float(w) for k, w in (given.items() if by_class else enumerate(given))}
-    if not weights or min(weights) < 0 or not all(0 <= w < math.inf for w in weights.values()):
+    by_class = isinstance(given, Mapping)
+    try:
+        if isinstance(given, (str, bytes, Set)):
+            raise TypeError
+        items = given.items() if by_class else enumerate(given)
+        weights = {int(k) if isinstance(k, str) else operator.index(k): float(w) for k, w in items}
+        fit = min(weights) >= 0 and all(0 <= w < math.inf for w in weights.values())
+    except (TypeError, ValueError):  # no numbers, or none at all
+        fit = False
+    if not fit:
         raise ValueError(
             "`class_weights` must be numbers, not negative, one for each class, or a "
-            f"dictionary from classes to such numbers. Received: {given}."
+            f"dictionary from classes to such numbers. Received: {given!r}."
         )
     return weights if by_class else list(weights.values())
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_xfmr.common.arguments import refuse_unknown
 from keras_xfmr.common.types import Config, Self, Tensor
 from keras_xfmr.training.losses import MaskedCrossEntropy, check_labels, token_weight
 
@@ -23,6 +24,7 @@ class _TokenMean(keras.metrics.MeanMetricWrapper):
     """
 
     def __init__(self, *, pad_id: int = 0, name: str, better: str, **kwargs) -> None:
+        refuse_unknown(type(self), kwargs, ("pad_id", "name", "dtype"))  # Keras takes any
         super().__init__(self.of_tokens, name=name, **kwargs)
         self.pad_id = pad_id
         self._direction = better  # where Keras' callbacks look for it
@@ -57,6 +59,9 @@ class MaskedAccuracy(_TokenMean):
         y_pred: logits `[B, T, V]`.
         sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
 
+    Raises:
+        TypeError: an unknown argument.
+
     Example:
 
     >>> metric = MaskedAccuracy()
@@ -83,6 +88,9 @@ class MaskedPerplexity(_TokenMean):
         y_true: integers `[B, T]`.
         y_pred: logits `[B, T, V]`.
         sample_weight: `[B, T]`, `[B, 1]` or `[B]`; the mean is then weighted.
+
+    Raises:
+        TypeError: an unknown argument.
 
     Example:
 

@@ -7,6 +7,7 @@ import keras
 from absl import logging
 
 from keras_xfmr import kernels
+from keras_xfmr.common.arguments import refuse_unknown
 from keras_xfmr.common.types import Config, Tensor
 
 NO_DECAY = ("bias", "gamma", "beta", "scale")
@@ -41,6 +42,7 @@ class AdamW(keras.optimizers.AdamW):
         **kwargs: of `keras.optimizers.AdamW`.
 
     Raises:
+        TypeError: an unknown argument.
         ValueError: it is built in the scope of a strategy that does not support it, see above.
 
     Example:
@@ -60,6 +62,7 @@ class AdamW(keras.optimizers.AdamW):
         name: str = "adamw",
         **kwargs,
     ) -> None:
+        refuse_unknown(AdamW, kwargs)
         super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
         self.no_decay = _names(no_decay)
         self._excluded = False  # True after a call of Keras' method

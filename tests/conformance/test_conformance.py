@@ -471,6 +471,43 @@ def test_a_ragged_input_stays_ragged_or_is_refused(case):
     assert layer(*symbolic, **case.options).ragged
 
 
+@pytest.mark.parametrize("make", [
+    lambda **o: layers.EncoderBlock(N, F, **o),
+    lambda **o: layers.DecoderBlock(N, F, **o),
+    lambda **o: layers.PositionWiseFFN(F, **o),
+    lambda **o: layers.AddNorm(**o),
+    lambda **o: layers.MultiHeadAttention(N, H, dropout=o["dropout_rate"]),
+])  # fmt: skip
+def test_a_rate_is_refused_by_its_name(make):
+    make(dropout_rate=1)
+    for wrong in (8, -0.1, "x", float("nan")):
+        with pytest.raises(ValueError, match=r"`dropout(_rate)?` must lie in \[0, 1\]. Received"):
+            make(dropout_rate=wrong)
+
+
+@pytest.mark.parametrize("kind", [layers.EncoderBlock, layers.DecoderBlock])
+def test_a_block_looks_at_its_arguments_when_it_is_made(kind):
+    for name, wrong in (("attention_dropout_rate", 8), ("activation", "x"), ("epsilon", -1)):
+        with pytest.raises(ValueError, match=f"`{name}` must"):
+            kind(N, F, **{name: wrong})
+    with pytest.raises(TypeError, match=rf"{kind.__name__}.__init__\(\) takes 3 positional"):
+        kind(N, F, 0.1)
+
+
+@pytest.mark.parametrize("make, name", [
+    (lambda x: layers.AddNorm(epsilon=x), "epsilon"),
+    (lambda x: layers.MaskedLMTransform(epsilon=x), "epsilon"),
+    (lambda x: layers.ScalarMix(l2=x), "l2"),
+    (lambda x: layers.ProjectedLSTM(U, D, cell_clip=x), "cell_clip"),
+    (lambda x: layers.PositionalEncoding(max_wavelength=x), "max_wavelength"),
+    (lambda x: layers.RotaryEmbedding(max_wavelength=x), "max_wavelength"),
+])  # fmt: skip
+def test_a_number_is_refused_by_its_name(make, name):
+    for wrong in (-1, "x", float("nan")):
+        with pytest.raises(ValueError, match=f"`{name}` must .*Received: {wrong!r}"):
+            make(wrong)
+
+
 @pytest.mark.parametrize("make, meant", [
     (lambda: layers.EncoderBlock(N, F, dropout=0.1), "dropout is dropout_rate here"),
     (lambda: layers.MultiHeadAttention(N, H, dropout_rate=0.1), "dropout_rate is dropout here"),

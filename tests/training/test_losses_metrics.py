@@ -4,6 +4,7 @@ B 3, T 5, V 11
 """
 
 import json
+import types
 
 import keras
 import numpy as np
@@ -115,12 +116,24 @@ def test_class_weights_count_tokens_by_their_labels(by_class, logits, rng):
     np.testing.assert_allclose(again(LABELS, logits), expected, rtol=1e-6)
 
 
+def test_class_weights_may_be_any_mapping():
+    given = types.MappingProxyType({2: 3})
+    assert training.MaskedCrossEntropy(class_weights=given).class_weights == {2: 3.0}
+
+
 @pytest.mark.parametrize("given, message", [
     ([1.0] * 10, "must be 11 numbers.*Received: 10 weights"),
     ({11: 2.0}, "classes below 11. Received: a weight of class 11"),
     ([1.0, -1.0], "must be numbers, not negative"),
     ({-1: 1.0}, "must be numbers, not negative"),
     ([], "must be numbers, not negative"),
+    ("balanced", "must be numbers, not negative.*Received: 'balanced'"),
+    ("12", "must be numbers, not negative"),
+    (0.5, "must be numbers, not negative.*Received: 0.5"),
+    ({1.0, 2.0}, "must be numbers, not negative"),
+    ([[1.0] * 11], "must be numbers, not negative"),
+    ({"a": 1.0}, "must be numbers, not negative"),
+    ({1.5: 1.0}, "must be numbers, not negative"),
 ])  # fmt: skip
 def test_class_weights_that_do_not_fit_are_refused(given, message, logits):
     with pytest.raises(ValueError, match=message):
@@ -362,3 +375,24 @@ def test_a_weight_for_each_of_as_many_tokens_as_rows(rng):
     loss = training.MaskedCrossEntropy()
     expected = (token_losses(labels, logits, 0.0) * weight).sum() / weight.sum()
     np.testing.assert_allclose(loss(labels, logits, weight[..., None]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: training.MaskedCrossEntropy(label_smooth=0.1), "label_smooth is label_smoothing here"),
+    (lambda: training.MaskedCrossEntropy(ignore_index=0), "label_smoothing, pad_id, class_weights"),
+    (lambda: training.GlobalMean(keras.losses.Poisson(), reduce="sum"), "loss, reduction"),
+    (lambda: training.MaskedAccuracy(padding_id=1), "takes the arguments pad_id, name, dtype"),
+    (lambda: training.MaskedPerplexity(padding_id=1), "takes the arguments pad_id, name, dtype"),
+    (lambda: training.AdamW(weight_decay_rate=0.1), "weight_decay_rate is weight_decay here"),
+])  # fmt: skip
+def test_an_unknown_argument_is_refused_with_those_that_there_are(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_subclass_may_hand_on_arguments_that_it_does_not_take():
+    class Sum(training.MaskedCrossEntropy):
+        def __init__(self):
+            super().__init__(reduction="sum")
+
+    assert Sum().reduction == "sum"

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_xfmr.common.arguments import argument_names, hints
+from keras_xfmr.common.arguments import argument_names, refuse_unknown
 from keras_xfmr.common.checks import (
     check_choice,
     check_epsilon,
@@ -61,12 +61,7 @@ class NamedArguments(Mixin):
     @classmethod
     def refuse_unknown(cls, arguments: Config) -> None:
         """Raises TypeError for arguments that `keras.Model` would ignore."""
-        unknown, known = sorted(set(arguments) - {"trainable"}), cls.argument_names()
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__} takes the arguments {', '.join(known)}. "
-                f"Received: {', '.join(unknown)}.{''.join(hints(unknown, known))}"
-            )
+        refuse_unknown(cls, set(arguments) - {"trainable"}, cls.argument_names())
 
 
 def _replaces(attributes, name, value):

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_xfmr import functional, kernels
-from keras_xfmr.common.checks import check_positive_int
+from keras_xfmr.common.checks import check_positive_int, check_rate
 from keras_xfmr.common.types import (
     Config,
     Constraint,
@@ -27,7 +27,7 @@ from keras_xfmr.common.types import (
     Tensor,
 )
 from keras_xfmr.layers import blockwise as blocks
-from keras_xfmr.layers.attention_axes import AxisFolding
+from keras_xfmr.layers.attention_axes import AxisFolding, axes_inside
 from keras_xfmr.layers.base import Layer
 from keras_xfmr.layers.composite import propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
@@ -57,7 +57,8 @@ class MultiHeadAttention(Layer):
         dropout: rate of dropout on the attention weights, in [0, 1].
         use_bias: whether the projections have biases.
         output_shape: last axes of the output; by default D of the query.
-        attention_axes: axes that attend to each other; by default all but the first and last.
+        attention_axes: axes that attend to each other, not the first or last; by default all of
+            them. Negative ones count from the end of the inputs.
         sliding_window: if given, a query sees keys less than this many positions away.
         flash_attention: False or None. True raises an error, because Keras' flash kernels do not
             return zeros for a query that is masked everywhere.
@@ -166,8 +167,6 @@ class MultiHeadAttention(Layer):
                 "`num_key_value_heads` must divide `num_heads`. "
                 f"Received: num_heads={num_heads}, num_key_value_heads={num_key_value_heads}."
             )
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"`dropout` must lie in [0, 1]. Received: {dropout}.")
         if flash_attention:
             raise ValueError("`flash_attention=True` is not supported here. Leave it out.")
         if blockwise not in (None, True, False):
@@ -176,7 +175,7 @@ class MultiHeadAttention(Layer):
                 f"Received: {blockwise!r}."
             )
         self.blockwise = blockwise
-        self.dropout = dropout
+        self.dropout = check_rate("dropout", dropout, all_too=True)
         self.use_bias = use_bias
         self.sliding_window = (
             None if sliding_window is None else check_positive_int("sliding_window", sliding_window)
@@ -186,7 +185,7 @@ class MultiHeadAttention(Layer):
         self.seed = seed
         self.rotary = rotary
         self.alibi = bool(alibi)
-        self._output_axes = _as_tuple("output_shape", output_shape)
+        self._output_axes = _as_tuple("output_shape", output_shape, positive=True)
         self._attention_axes = _as_tuple("attention_axes", attention_axes)
         # Every projection gets these arguments; this layer has no activity regularizer itself.
         self._projection_arguments = {
@@ -224,6 +223,7 @@ class MultiHeadAttention(Layer):
     def build(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> None:
         key_shape = value_shape if key_shape is None else key_shape
         _check_shapes(query_shape, value_shape, key_shape)
+        axes_inside(self._attention_axes, len(query_shape))
         kv_heads = self.num_key_value_heads
         self.query_dense = self._head_projection("query", query_shape, self.num_heads, self.key_dim)
         self.key_dense = self._head_projection("key", key_shape, kv_heads, self.key_dim)
@@ -639,9 +639,12 @@ def _given(value):
     return None if value is None else "given"
 
 
-def _as_tuple(name, value):
+def _as_tuple(name, value, positive=False):
     """None, or a tuple of an integer or of a sequence of integers."""
     values = value if value is None or isinstance(value, (list, tuple)) else (value,)
-    if values is not None and not all(isinstance(one, numbers.Integral) for one in values):
-        raise ValueError(f"`{name}` must be an integer, integers, or None. Received: {value!r}.")
+    for one in values or ():
+        whole = isinstance(one, numbers.Integral) and not isinstance(one, bool)
+        if not whole or (positive and one < 1):
+            expected = f"{'a positive' if positive else 'an'} integer, integers, or None"
+            raise ValueError(f"`{name}` must be {expected}. Received: {value!r}.")
     return None if values is None else tuple(map(int, values))

@@ -8,6 +8,26 @@ import math
 from keras import ops
 
 
+def axes_inside(axes, rank):
+    """The axes of inputs of a rank, counted from the front.
+
+    Args:
+        axes: negative ones count from the end; None: all but the first and last.
+        rank: that of the inputs, before they have heads.
+
+    Raises:
+        ValueError: one is the batch or the features, or not there, or twice.
+    """
+    axes = axes or range(1, rank - 1)
+    found = tuple(axis if axis >= 0 else rank + axis for axis in axes)
+    if len(set(found)) < len(found) or not set(found) <= set(range(1, rank - 1)):
+        raise ValueError(
+            "`attention_axes` must be different axes between the batch and the features, for "
+            f"inputs of {rank} axes in 1 .. {rank - 2}. Received: {axes}."
+        )
+    return found
+
+
 class AxisFolding:
     """Heads `[batch, ..., N, H]` to `[B, T, N, H]` and back, for some attention axes.
 
@@ -19,8 +39,7 @@ class AxisFolding:
 
     def __init__(self, heads, axes):
         rank = len(heads[0].shape)
-        axes = axes or tuple(range(1, rank - 2))
-        self.axes = tuple(axis if axis >= 0 else rank - 1 + axis for axis in axes)
+        self.axes = axes_inside(axes, rank - 1)
         self._free = tuple(axis for axis in range(rank - 2) if axis not in self.axes)
         self._order = (*self._free, *self.axes, rank - 2, rank - 1)
         moved = [ops.transpose(x, self._order) for x in heads]

@@ -4,6 +4,7 @@ B batch, T target, S source, N heads, K key/value heads, H head_dim, V value_dim
 """
 
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -465,7 +466,26 @@ def test_shapes_are_looked_at_in_every_call(shapes, message, rng):
         layer(*(normal(rng, *shape) for shape in shapes))
 
 
-@pytest.mark.parametrize("name", ["output_shape", "attention_axes"])
-def test_axes_are_integers(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be an integer, integers, or None.*1.0"):
-        layers.MultiHeadAttention(2, 3, **{name: 1.0})
+@pytest.mark.parametrize("name, expected", [
+    ("output_shape", "a positive integer"), ("attention_axes", "an integer")
+])  # fmt: skip
+def test_axes_are_integers(name, expected):
+    for wrong in (1.0, True, (2, False), *([0, (3, -1)] if name == "output_shape" else [])):
+        message = rf"`{name}` must be {expected}, integers, or None.*{re.escape(repr(wrong))}"
+        with pytest.raises(ValueError, match=message):
+            layers.MultiHeadAttention(2, 3, **{name: wrong})
+
+
+@pytest.mark.parametrize("axes", [(0,), (-1,), (3,), (-4,), (1, 1), (1, -3)])
+def test_attention_axes_are_different_ones_inside(axes):
+    x = keras.KerasTensor((B, T, S, D))
+    with pytest.raises(ValueError, match="`attention_axes` must be different axes .* 1 .. 2. Rec"):
+        MultiHeadAttention(N, H, attention_axes=axes)(x, x)
+
+
+def test_attention_axes_are_looked_at_in_every_call(rng):
+    layer = MultiHeadAttention(N, H, attention_axes=2)
+    x = normal(rng, B, T, S, D)
+    layer(x, x)
+    with pytest.raises(ValueError, match="`attention_axes` must be different axes .* 1 .. 1. Rec"):
+        layer(x[:, 0], x[:, 0])

@@ -9,7 +9,7 @@ from keras_xfmr import functional
 from keras_xfmr.common.checks import check_rate
 from keras_xfmr.common.types import Config, Seed, Self, Shape, Tensor
 from keras_xfmr.layers.base import Layer
-from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.composite import features, propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.normalization import LayerNorm, RMSNorm
 
@@ -90,6 +90,7 @@ class AddNorm(Layer):
         return cls(**{**config, "norm": norm})
 
     def build(self, inputs_shape: Shape, sublayer_output_shape: Shape | None = None) -> None:
+        self.input_spec = features(inputs_shape)
         if not self.norm.built:
             self.norm.build(inputs_shape)
         propagate_frozen(self)

@@ -432,7 +432,9 @@ class MultiHeadAttention(Layer):
         document_ids = _documents(document_ids, query.shape, sources, cache)
         position_masks = query_mask, value_mask, key_mask
         if not folded:  # with other axes, the length depends on the attention axes
-            shapes = query.shape, *(sources or ((None,) * 3,) * 2)
+            # Masks of a cache that is written may be as long as the cache.
+            own = () if cache is not None else sources
+            shapes = query.shape, *(own or ((None,) * 3,) * 2)
             position_masks = _position_masks(position_masks, shapes)
         query_mask, value_mask, key_mask = position_masks
         attention_mask = functional.as_array(attention_mask)

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_xfmr import functional
 from keras_xfmr.common.checks import check_positive_int, check_rate
 from keras_xfmr.common.types import (
     Activation,
@@ -25,7 +26,7 @@ from keras_xfmr.layers.activations import get_activation
 from keras_xfmr.layers.add_norm import AddNorm
 from keras_xfmr.layers.attention import MultiHeadAttention
 from keras_xfmr.layers.base import Layer
-from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.composite import features, propagate_frozen
 from keras_xfmr.layers.feed_forward import GATES, PositionWiseFFN
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.masks import mask_of_positions
@@ -114,6 +115,7 @@ class Block(Layer):
         return cls(**config)
 
     def build(self, inputs_shape: Shape, memory_shape: Shape | None = None) -> None:
+        self.input_spec = features(inputs_shape)
         d_model, arguments = inputs_shape[-1], self._arguments
         for name in self.attentions:
             if getattr(self, name) is None:
@@ -151,11 +153,29 @@ class Block(Layer):
         if not default or extras or wrong or len(args) >= len(self.attentions):
             # Traces the call: `Layer` would use `compute_output_shape`, which has no extras.
             return keras.Operation.compute_output_spec(self, inputs, *args, **kwargs)
-        for name in ("mask", "inputs_mask"):
-            mask_of_positions(name, kwargs.get(name), inputs.shape)
         memory = args[0] if args else kwargs.get("memory")
-        _memory_mask(kwargs.get("memory_mask"), inputs, memory)
+        self._check_call(inputs, memory, kwargs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def _check_call(self, inputs, memory, asked):
+        """What a call that is not traced refuses: masks and biases that do not fit, no memory."""
+        _check_cache(asked.get("cache"), asked.get("cache_index"))
+        for name in ("mask", "inputs_mask", "document_ids"):
+            mask_of_positions(name, asked.get(name), inputs.shape)
+        _check_scores(asked, "attention", inputs, inputs, self._heads("self_attention"))
+        if "cross_attention" in self.attentions:
+            _check_memory(memory, None)
+            if not functional.shapes_agree(memory.shape, (inputs.shape[0], None, None)):
+                raise ValueError(
+                    "`memory` must have the shape [B, S, D], B that of the inputs. Received: "
+                    f"memory of shape {tuple(memory.shape)}, inputs of shape {tuple(inputs.shape)}."
+                )
+            _memory_mask(asked.get("memory_mask"), inputs, memory)
+            heads = self._heads("cross_attention")
+            _check_scores(asked, "cross_attention", inputs, memory, heads)
+
+    def _heads(self, name):
+        return getattr(self._arguments[name], "num_heads", self._arguments["num_heads"])
 
     def compute_output_shape(self, inputs_shape: Shape, memory_shape: Shape | None = None) -> Shape:
         """The shape of the first output, without scores and caches."""
@@ -380,7 +400,7 @@ class EncoderBlock(Block):
         attention_bias,
     ):
         _check_cache(cache, cache_index)
-        mask, extras = mask_of_positions("mask", mask, inputs.shape), []
+        mask, extras = mask_of_positions("mask", mask, _positions(inputs, cache)), []
 
         def attend(x):
             return self._attend(
@@ -575,10 +595,9 @@ class DecoderBlock(Block):
         attention_bias,
         cross_attention_bias,
     ):
-        if memory is None and cache is None:
-            raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
+        _check_memory(memory, cache)
         _check_cache(cache, cache_index)
-        inputs_mask = mask_of_positions("inputs_mask", inputs_mask, inputs.shape)
+        inputs_mask = mask_of_positions("inputs_mask", inputs_mask, _positions(inputs, cache))
         memory_mask = _memory_mask(memory_mask, inputs, memory)
         own, cross = [], []  # what each attention gives besides its output
         self_cache, cross_cache = (None, None) if cache is None else cache
@@ -637,6 +656,32 @@ def _keeps_shape(sublayer, shape):
 def _check_built(block):
     if not block.built:
         raise ValueError("Build the block before its caches: call it once, or `build` it.")
+
+
+def _check_memory(memory, cache):
+    if memory is None and cache is None:
+        raise ValueError("Expected `memory`, or `cache` with its projection. Received neither.")
+
+
+def _positions(inputs, cache):
+    """The shape of what a mask hides, unknown where it may be that of a cache."""
+    return inputs.shape if cache is None else (None,) * len(inputs.shape)
+
+
+def _check_scores(asked, attention, inputs, memory, heads):
+    """Refuses a mask or bias of an attention that does not fit its scores."""
+    scores = (inputs.shape[0], heads, inputs.shape[1], memory.shape[1])
+    for kind in ("mask", "bias"):
+        given = functional.as_array(asked.get(f"{attention}_{kind}"))
+        shape = () if given is None else tuple(given.shape)
+        if kind == "mask" and len(shape) == 3:
+            shape = (shape[0], 1, *shape[1:])
+        if len(shape) > 4 or (kind == "mask" and len(shape) == 1):
+            raise ValueError(
+                f"`{attention}_{kind}` must have the shape [B, T, S] or [B, N, T, S], with 1 for "
+                f"what broadcasts. Received: shape {shape}."
+            )
+        functional.check_broadcast(kind, shape, scores)
 
 
 def _memory_mask(mask, inputs, memory):

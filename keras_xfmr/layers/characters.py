@@ -12,7 +12,7 @@ from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.common.types import Activation, Config, Ids, Initializer, Shape, Tensor
 from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
-from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.composite import features, propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 
 
@@ -63,6 +63,7 @@ class Highway(Layer):
         }
 
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = features(input_shape)
         units = input_shape[-1]
         self.transform = self._dense("transform", units, self._activate)
         self.gate = self._dense(
@@ -121,7 +122,8 @@ class CharacterCNN(Layer):
         `[B, T, P]`.
 
     Raises:
-        ValueError: sizes that are not positive, or filters wider than a word.
+        ValueError: sizes that are not positive, filters wider than a word, or inputs of another
+            rank.
 
     Example:
 
@@ -144,6 +146,7 @@ class CharacterCNN(Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # half precision would round ids
         self.supports_masking = True
+        self.input_spec = keras.InputSpec(ndim=3)
         self.projection_dim = check_positive_int("projection_dim", projection_dim)
         self.filters = check_filters(filters)
         self.character_dim = check_positive_int("character_dim", character_dim)

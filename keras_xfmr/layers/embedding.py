@@ -150,6 +150,11 @@ class TokenEmbedding(Checked, SavesLora, keras.layers.Embedding):
 
     def compute_output_shape(self, input_shape: Shape, reverse: bool = False) -> Shape:
         if reverse:
+            if input_shape[-1] not in (None, self.output_dim):
+                raise ValueError(
+                    f"Expected vectors of d_model={self.output_dim} features. Received: shape "
+                    f"{tuple(input_shape)}."
+                )
             return (*input_shape[:-1], self.input_dim)
         return (*input_shape, self.output_dim)
 

@@ -10,7 +10,7 @@ from keras_xfmr.common.checks import check_positive_int, check_rate
 from keras_xfmr.common.types import Activation, Config, Initializer, Seed, Shape, Tensor
 from keras_xfmr.layers.activations import gelu_exact, get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
-from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.composite import features, propagate_frozen
 from keras_xfmr.layers.dropout import Dropout
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.projections import AdaptableDense, Prepared, handed, project
@@ -100,6 +100,7 @@ class PositionWiseFFN(Layer):
         }
 
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = features(input_shape)
         output_dim = self.compute_output_shape(input_shape)[-1]
         inner_shape = (*input_shape[:-1], self.ffn_dim)
         self.inner_dense = self._dense("inner", self.ffn_dim, input_shape)

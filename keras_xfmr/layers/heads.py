@@ -9,7 +9,7 @@ from keras_xfmr.common.checks import check_epsilon
 from keras_xfmr.common.types import Activation, Config, Initializer, Shape, Tensor
 from keras_xfmr.layers.activations import get_activation, serialize_activation
 from keras_xfmr.layers.base import Layer
-from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.composite import features, propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
 from keras_xfmr.layers.normalization import LayerNorm
 
@@ -70,6 +70,7 @@ class MaskedLMTransform(Layer):
         }
 
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = features(input_shape)
         self.dense = keras.layers.Dense(
             input_shape[-1],
             kernel_initializer=copy_initializer(self.kernel_initializer),
@@ -108,6 +109,7 @@ class VocabularyBias(Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = features(input_shape)
         self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="zeros")
 
     def get_config(self) -> Config:

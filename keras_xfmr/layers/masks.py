@@ -16,18 +16,22 @@ def mask_of_positions(name, mask, shape, instead="attention_mask"):
     Args:
         name: of the argument, for the message.
         mask: boolean, with one axis less than `shape`; or None.
-        shape: of the masked tensor, `[B, T, D]` or with more axes before the features.
+        shape: of the masked tensor, `[B, T, D]` or with more axes before the features. None
+            for a size that is not known, or that may differ, as with a cache.
         instead: name of the argument for a mask of queries and keys, or None.
 
     Returns:
         The mask; a list as an array.
 
     Raises:
-        ValueError: another rank. A mask `[B, T, S]` would be read as a mask for each head if T is
-            the number of heads.
+        ValueError: another rank, or another size that is not 1. A mask `[B, T, S]` would be read as
+            a mask for each head if T is the number of heads.
     """
     mask = functional.as_array(mask)
-    if mask is not None and len(mask.shape) != len(shape) - 1:
+    if mask is not None and not (
+        len(mask.shape) == len(shape) - 1
+        and all(None in pair or pair[0] in (1, pair[1]) for pair in zip(mask.shape, shape))
+    ):
         axes = ", ".join("?" if size is None else str(size) for size in shape[:-1])
         advice = (
             f" A mask of queries and keys, [B, T, S] or [B, N, T, S], is `{instead}=`."

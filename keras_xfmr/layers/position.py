@@ -13,6 +13,7 @@ from keras_xfmr import functional
 from keras_xfmr.common.checks import check_choice, check_number, check_positive_int
 from keras_xfmr.common.types import Config, Index, Initializer, Shape, Tensor
 from keras_xfmr.layers.base import Layer
+from keras_xfmr.layers.composite import features
 
 
 class _Positioned(Layer):
@@ -140,6 +141,7 @@ class PositionEmbedding(_Positioned):
 
     def build(self, input_shape: Shape) -> None:
         _check_rank(input_shape, 3)
+        self.input_spec = features(input_shape)
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=(self.max_length, input_shape[-1]),

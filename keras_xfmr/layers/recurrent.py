@@ -9,12 +9,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_xfmr import kernels
+from keras_xfmr import functional, kernels
 from keras_xfmr.common.checks import check_number, check_positive_int
 from keras_xfmr.common.types import Config, Index, Initializer, Outputs, Shape, Tensor
 from keras_xfmr.layers.base import Layer
-from keras_xfmr.layers.composite import propagate_frozen
+from keras_xfmr.layers.composite import features, propagate_frozen
 from keras_xfmr.layers.initializers import copy_initializer
+from keras_xfmr.layers.masks import mask_of_positions
 
 INITIALIZERS = ("kernel_initializer", "recurrent_initializer", "projection_initializer")
 
@@ -189,7 +190,7 @@ class ProjectedLSTM(Layer):
         `[B, T, P]`; with `return_state` also h `[B, P]` and c `[B, U]`.
 
     Raises:
-        ValueError: as for the cell.
+        ValueError: as for the cell; inputs, a mask or a state of another shape.
 
     Example:
 
@@ -215,6 +216,7 @@ class ProjectedLSTM(Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # c stays float32
         self.supports_masking = True
+        self.input_spec = keras.InputSpec(ndim=3)
         self.go_backwards = go_backwards
         self.return_state = return_state
         self.cell = ProjectedLSTMCell(
@@ -240,6 +242,7 @@ class ProjectedLSTM(Layer):
         }  # fmt: skip
 
     def build(self, input_shape: Shape) -> None:
+        self.input_spec = features(input_shape, rank=3)
         self.cell.build(input_shape)
         propagate_frozen(self)
 
@@ -250,6 +253,8 @@ class ProjectedLSTM(Layer):
         initial_state: Sequence[Tensor] | None = None,
         training: bool | None = None,
     ) -> Outputs:
+        mask = mask_of_positions("mask", mask, inputs.shape, None)
+        self._check_state(inputs.shape, initial_state)
         x = ops.transpose(ops.cast(inputs, self.compute_dtype), (1, 0, 2))
         if mask is not None:
             mask = ops.expand_dims(ops.transpose(ops.cast(mask, "bool")), -1)
@@ -271,6 +276,17 @@ class ProjectedLSTM(Layer):
         """Zeros h `[B, P]` and c float32 `[B, U]`; override it for another default first state."""
         return self.cell.get_initial_state(batch_size)
 
+    def _check_state(self, shape, state):
+        sizes = self.cell.projection_dim, self.cell.units
+        if state is None:
+            return
+        given = [tuple(x.shape) for x in state]
+        wanted = [(shape[0], size) for size in sizes]
+        if len(given) != 2 or not all(map(functional.shapes_agree, given, wanted)):
+            raise ValueError(
+                f"`initial_state` must be h and c, of the shapes {wanted}. Received: {given}."
+            )
+
     def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         return [mask, None, None] if self.return_state else mask
 
@@ -288,6 +304,8 @@ class ProjectedLSTM(Layer):
         initial_state: Sequence[Tensor] | None = None,
         training: bool | None = None,
     ) -> Any:
+        mask_of_positions("mask", mask, inputs.shape, None)
+        self._check_state(inputs.shape, initial_state)
         shapes = self.compute_output_shape(inputs.shape)
         if not self.return_state:
             return keras.KerasTensor(shapes, dtype=self.compute_dtype)

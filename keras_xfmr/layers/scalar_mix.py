@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_xfmr import functional
 from keras_xfmr.common.checks import check_number, check_rate
 from keras_xfmr.common.types import Config, Seed, Shape, Tensor
 from keras_xfmr.layers.base import Layer
@@ -37,8 +38,8 @@ class ScalarMix(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: the inputs are not a list, or not as many layers as in the first call; a rate is
-            outside [0, 1).
+        ValueError: the inputs are not a list, have different shapes, or are not as many layers as in
+            the first call; a rate is outside [0, 1).
 
     Example:
 
@@ -84,6 +85,7 @@ class ScalarMix(Layer):
                 "Expected a list of the layers' vectors, each [B, T, D]. Received: a single shape "
                 f"{input_shape}."
             )
+        self._check(input_shape, len(input_shape))
         self.weight = self.add_weight(
             name="weight",
             shape=(len(input_shape),),
@@ -108,11 +110,7 @@ class ScalarMix(Layer):
 
     def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
         share = self.compute_layer_weights(training) * ops.cast(self.gamma, "float32")
-        if len(inputs) != self.weight.shape[0]:
-            raise ValueError(
-                f"Expected the vectors of {self.weight.shape[0]} layers, as at the first call. "
-                f"Received: {len(inputs)}."
-            )
+        self._check([x.shape for x in inputs], self.weight.shape[0])
         mixed = 0.0
         for j, x in enumerate(inputs):
             x = ops.cast(x, "float32")
@@ -122,7 +120,20 @@ class ScalarMix(Layer):
     def compute_mask(self, inputs: Sequence[Tensor], mask: Any = None) -> Tensor | None:
         return mask[0] if isinstance(mask, (list, tuple)) else mask
 
+    def _check(self, shapes, count):
+        if len(shapes) != count:
+            raise ValueError(
+                f"Expected the vectors of {count} layers, as at the first call. "
+                f"Received: {len(shapes)}."
+            )
+        if not all(functional.shapes_agree(shapes[0], shape) for shape in shapes):
+            raise ValueError(
+                "The layers' vectors must have one shape. Received: shapes "
+                f"{', '.join(str(tuple(shape)) for shape in shapes)}."
+            )
+
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
+        self._check(input_shape, self.weight.shape[0] if self.built else len(input_shape))
         return tuple(input_shape[0])
 
 

@@ -253,6 +253,14 @@ CASES = [
 ]
 # A cell takes one step and its states: `keras.layers.RNN` calls it, see layers/test_recurrent.py.
 ELSEWHERE = {layers.ProjectedLSTMCell}
+# No weights, or Keras' own.
+ANY_FEATURES = (
+    layers.Dropout, layers.LayerNorm, layers.RMSNorm, layers.PositionalEncoding,
+    layers.RotaryEmbedding, layers.ScalarMix,
+)  # fmt: skip
+with_features = pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.vocab_size and c.layer not in ANY_FEATURES], ids=str
+)
 SUBCLASSES = [(case, subclass) for case in CASES for subclass in case.subclasses]
 every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -469,6 +477,72 @@ def test_a_ragged_input_stays_ragged_or_is_refused(case):
         for row, all_, length in zip(outputs, expected, lengths):
             np.testing.assert_allclose(row, all_[:length], rtol=1e-5, atol=1e-5)
     assert layer(*symbolic, **case.options).ragged
+
+
+def tensors(*shapes):
+    return [keras.KerasTensor(shape) for shape in shapes]
+
+
+@with_features
+def test_another_number_of_features_than_at_first_is_refused_where_it_is_symbolic(case):
+    layer = case.make()
+    layer(*case.given(tensors(*case.shapes)), **case.options)
+    others = [(*shape[:-1], shape[-1] + 1) for shape in case.shapes]
+    for wrong in ([others[0], *case.shapes[1:]], others):
+        with pytest.raises(ValueError, match="expected axis -1|d_model=6 features"):
+            layer(*case.given(tensors(*wrong)), **case.options)
+
+
+@with_features
+def test_features_that_are_not_known_are_refused_where_weights_are_made(case):
+    if case.layer in (layers.MultiHeadAttention, layers.TokenEmbedding):
+        return  # Keras refuses them in the dense layers of attention; the table has its own number
+    given = tensors(*((None, *shape[1:-1], None) for shape in case.shapes))
+    with pytest.raises(ValueError, match="features, must be known"):
+        case.make()(*case.given(given), **case.options)
+
+
+LSTM, CNN = layers.ProjectedLSTM(U, D), layers.CharacterCNN(D, [(1, 4)])
+ENCODER, DECODER = layers.EncoderBlock(2, F), layers.DecoderBlock(2, F)
+X, MEMORY = (B, T, 6), (B, S, 6)
+
+
+@pytest.mark.parametrize("layer, shapes, options, message", [
+    (LSTM, [(B, D)], {}, "expected ndim=3"),
+    (LSTM, [(B, 3, T, D)], {}, "expected ndim=3"),
+    (LSTM, [(B, T, D)], {"mask": (B, T - 1)}, "`mask` must have one value for each position"),
+    (LSTM, [(B, T, D)], {"mask": (B, T, 1)}, "`mask` must have one value for each position"),
+    (LSTM, [(B, T, D)], {"initial_state": [(B, D + 1), (B, U)]}, "`initial_state` must be h and c"),
+    (CNN, [(B, 50)], {}, "expected ndim=3"),
+    (ENCODER, [X], {"mask": (B, T - 1)}, "`mask` must have one value for each position"),
+    (ENCODER, [X], {"document_ids": (B, T - 1)}, "`document_ids` must have one value"),
+    (ENCODER, [X], {"attention_mask": (B,)}, r"`attention_mask` must have the shape \[B, T, S\]"),
+    (ENCODER, [X], {"attention_mask": (B, T, T - 1)}, "The attention mask must broadcast"),
+    (ENCODER, [X], {"attention_mask": (B, 3, T, T)}, "The attention mask must broadcast"),
+    (ENCODER, [X], {"attention_bias": (3, T, T)}, "The attention bias must broadcast"),
+    (DECODER, [X, MEMORY], {"inputs_mask": (B, S)}, "`inputs_mask` must have one value"),
+    (DECODER, [X, MEMORY], {"memory_mask": (B, T)}, "`memory_mask` must have one value"),
+    (DECODER, [X, MEMORY], {"cross_attention_mask": (B, T, T)}, "mask must broadcast"),
+    (DECODER, [X, MEMORY], {"cross_attention_bias": (2, T, T)}, "bias must broadcast"),
+    (DECODER, [X, (B + 1, S, 6)], {}, r"`memory` must have the shape \[B, S, D\]"),
+    (DECODER, [X, (B, 6)], {}, r"`(memory|value)` must have the shape"),
+])  # fmt: skip
+def test_shapes_that_do_not_fit_are_refused_where_a_model_is_built(layer, shapes, options, message):
+    options = {
+        name: tensors(*shape) if isinstance(shape, list) else tensors(shape)[0]
+        for name, shape in options.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        layer(*tensors(*shapes), **options)
+
+
+def test_masks_and_biases_that_fit_are_taken_where_a_model_is_built():
+    x, memory = tensors(X, MEMORY)
+    for mask in ((T, T), (1, T, T), (B, 1, T), (B, 2, T, T), (B, 1, 1, T)):
+        assert ENCODER(x, attention_mask=tensors(mask)[0]).shape == X
+    for bias in ((2, T, S), (T, S), (B, 2, T, S), (1, 1, 1, S)):
+        assert DECODER(x, memory, cross_attention_bias=tensors(bias)[0]).shape == X
+    assert ENCODER(x, mask=tensors((1, T))[0]).shape == X
 
 
 @pytest.mark.parametrize("make", [

@@ -37,8 +37,8 @@ class AddNorm(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: an unknown norm, a rate outside [0, 1], a wrong `epsilon`, or shapes that
-            differ.
+        ValueError: an unknown norm, a rate outside [0, 1], an `epsilon` outside (0, 1), or shapes
+            that differ.
 
     Example:
 

@@ -296,8 +296,8 @@ class EncoderBlock(Block):
         `[B, T, D]`; a tuple if scores or a cache are returned, too.
 
     Raises:
-        ValueError: a rate outside [0, 1], an unknown activation, a wrong `epsilon`; `num_heads`
-            does not divide D; a `mask` that is not `[B, T]`; `cache` without
+        ValueError: a rate outside [0, 1], an unknown activation, an `epsilon` outside (0, 1);
+            `num_heads` does not divide D; a `mask` that is not `[B, T]`; `cache` without
             `cache_index`, or the reverse.
 
     Example:
@@ -472,8 +472,8 @@ class DecoderBlock(Block):
         `[B, T, D]`; a tuple if scores or caches are returned, too.
 
     Raises:
-        ValueError: a rate outside [0, 1], an unknown activation, a wrong `epsilon`; `num_heads`
-            does not divide D; an `inputs_mask` or `memory_mask` that is not
+        ValueError: a rate outside [0, 1], an unknown activation, an `epsilon` outside (0, 1);
+            `num_heads` does not divide D; an `inputs_mask` or `memory_mask` that is not
             `[B, T]` or `[B, S]`; neither memory nor cache; `cache` without `cache_index`, or the
             reverse.
 

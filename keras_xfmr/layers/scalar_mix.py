@@ -38,8 +38,8 @@ class ScalarMix(Layer):
         `[B, T, D]`.
 
     Raises:
-        ValueError: the inputs are not a list, have different shapes, or are not as many layers as in
-            the first call; a rate is outside [0, 1).
+        ValueError: the inputs are not a list, have different shapes, or are not as many layers as
+            in the first call; a rate is outside [0, 1).
 
     Example:
 

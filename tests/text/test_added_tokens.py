@@ -79,6 +79,7 @@ def test_special_ones_are_left_out_unless_they_are_kept(added):
     kept, plain = (strings(tokenizer.detokenize(ids, keep_special=k))[0] for k in (True, False))
     assert kept == ("The <bot> kxfmr <bot>s <bot>" if spaced else "The <bot>kxfmr<bot>s<bot>")
     assert plain == ("The kxfmr <bot>s" if spaced else "The kxfmr<bot>s")
+    assert strings(tf.function(tokenizer.detokenize)(ids)) == [plain]
 
 
 @pytest.mark.parametrize("kind", ["bert", "byte_pair", "character_byte_pair", "sentence_piece"])

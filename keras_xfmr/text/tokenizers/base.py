@@ -613,7 +613,7 @@ class ByteTokenizer(Tokenizer):
         return characters.with_flat_values(values)
 
     def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
-        table = [*(bytes([value]) for value in range(256)), *self._tokens]
+        table = [*(bytes([value]) for value in range(256)), *(t.encode() for t in self._tokens)]
         values = ids.flat_values - len(SPECIAL_TOKENS)
         values = tf.gather(tf.constant(table), tf.where(values < 0, 0xFF, values))  # never in UTF-8
         joined = tf.strings.reduce_join(ids.with_flat_values(values), axis=1)

@@ -243,7 +243,7 @@ def _check_packer(model, packer):
 
 
 def _check_segments(model, packer, pairs):
-    """Raises ValueError where a packer of two texts makes segments that the model has no rows for."""
+    """Raises ValueError where a packer of two texts makes segments beyond the model's table."""
     declared = {one.name: one.size for one in model.declared_inputs}
     known = declared.get("segment_ids")  # None where the model reads none, or any
     two = pairs or isinstance(model, models.SpanPredictor)

@@ -159,6 +159,12 @@ def test_what_cannot_be_found_is_refused(kind, tokens, expected, kinds):
         kinds[kind].with_added_tokens(tokens)
 
 
+def test_the_longest_row_stays_the_same():
+    tokenizer = text.ByteTokenizer()
+    tokenizer.max_length = 13
+    assert tokenizer.with_added_tokens(["<bot>"]).max_length == 13
+
+
 def test_kinds_that_find_none_say_what_to_do(kinds):
     with pytest.raises(TypeError, match="Put the words into its vocabulary.*Received"):
         text.WordTokenizer([*SPECIAL, "dog"]).with_added_tokens(["<bot>"])

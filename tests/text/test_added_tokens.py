@@ -105,6 +105,24 @@ def test_others_read_added_tokens(kind, extended, tmp_path):
     assert spelled == [[theirs.decode(ids[0], skip_special_tokens=k)] for k in (False, True)]
 
 
+@pytest.mark.parametrize("special", [False, True])
+def test_others_refuse_pieces_that_they_would_cut_otherwise(special, tmp_path):
+    """A blank before `<bot>`, and none behind it, are SentencePiece's alone."""
+    lines = tf.data.Dataset.from_tensor_slices(["The dog", "The dogs", "a dog"] * 7)
+    tokenizer = text.learn_bert_sentence_piece(lines, 29, byte_fallback=False)
+    tokenizer.save(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists()
+    tokenizer = tokenizer.with_added_tokens(["<bot>"], special=special)
+    tokenizer.save(tmp_path)  # and what was written before is gone
+    assert not (tmp_path / "tokenizer.json").exists()
+    again = text.load_tokenizer(tmp_path)
+    assert again.tokenize(TEXTS).to_list() == tokenizer.tokenize(TEXTS).to_list()
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError):
+        transformers.AutoTokenizer.from_pretrained(tmp_path)
+
+
 def test_sentencepiece_reads_added_tokens(kinds):
     peer = pytest.importorskip("sentencepiece")
     tokenizer = kinds["sentence_piece"].with_added_tokens(["<bot>", "<①>" * 43], special=True)

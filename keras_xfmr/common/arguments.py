@@ -3,19 +3,25 @@
 import difflib
 import inspect
 
-# transformers' names of arguments -> ours.
-OURS = {
-    "hidden_size": "d_model",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "ffn_dim",
-    "num_hidden_layers": "num_layers",
-    "max_position_embeddings": "max_length",
-    "hidden_dropout_prob": "dropout_rate",
-    "attention_probs_dropout_prob": "attention_dropout_rate",
-    "layer_norm_eps": "epsilon",
-    "eps": "epsilon",
-    "num_labels": "num_classes",
-}
+ALIKE = 0.8  # of two words: `layer` and `layers` are, `initializer` and `regularizer` are not
+# Names of one thing: ours, and those of transformers, KerasHub and torch.
+SAME = (
+    ("d_model", "hidden_size", "hidden_dim", "embed_dim", "n_embd"),
+    ("num_heads", "num_attention_heads", "n_head", "n_heads", "nhead"),
+    ("num_key_value_heads", "num_kv_heads"),
+    ("ffn_dim", "intermediate_size", "intermediate_dim", "n_inner", "dim_feedforward"),
+    ("num_layers", "num_hidden_layers", "n_layer", "n_layers"),
+    ("max_length", "max_position_embeddings", "max_sequence_length", "n_positions", "n_ctx"),
+    ("dropout_rate", "dropout", "rate", "hidden_dropout_prob", "resid_pdrop"),
+    ("attention_dropout_rate", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop"),
+    ("embedding_dropout_rate", "embd_pdrop"),
+    ("epsilon", "eps", "layer_norm_eps", "layer_norm_epsilon"),
+    ("activation", "hidden_act", "activation_function"),
+    ("pad_id", "pad_token_id"),
+    ("start_id", "bos_token_id"),
+    ("end_id", "eos_token_id"),
+    ("num_classes", "num_labels"),
+)
 
 
 def argument_names(classes):
@@ -48,7 +54,17 @@ def refuse_unknown(kind, given, known=None):
 
 
 def hints(unknown, known):
-    """A sentence for each unknown name that is similar to a known one, with the known name."""
+    """A sentence for each unknown name that means the same as a known one, with the known name."""
     for name in sorted(set(unknown) - set(known)):
-        near = [OURS[name]] if name in OURS else difflib.get_close_matches(name, known, 1, 0.7)
-        yield from (f" {name} is {one} here." for one in near if one in known)
+        same = [one for names in SAME if name in names for one in names]
+        meant = [one for one in known if one in same]
+        meant = meant or [one for one in known if _is_misspelled(name, one)]
+        yield from (f" {name} is {one} here." for one in meant[:1])
+
+
+def _is_misspelled(name, known):
+    """Whether two names are alike, word by word: `bos_token_id` is not `eos_token_id`."""
+    words = name.split("_"), known.split("_")
+    return len(words[0]) == len(words[1]) and all(
+        difflib.SequenceMatcher(None, *pair).ratio() >= ALIKE for pair in zip(*words)
+    )

@@ -194,6 +194,7 @@ def _endpoints(model, packer, options):
             f"Received: {', '.join(unknown)}."
         )
     _check_packer(model, packer)
+    _check_segments(model, packer, options.get("pairs"))
     if options.get("pairs") and isinstance(packer, text.WordPacker):
         raise ValueError(
             "A WordPacker packs one text into a row, not two. Received: pairs=True. Leave it out."
@@ -238,6 +239,19 @@ def _check_packer(model, packer):
         raise ValueError(
             f"The packer makes up to {packer.max_length} tokens, the model has positions for "
             f"{longest}. Give the packer a smaller `max_length`."
+        )
+
+
+def _check_segments(model, packer, pairs):
+    """Raises ValueError where a packer of two texts makes segments beyond the model's table."""
+    declared = {one.name: one.size for one in model.declared_inputs}
+    known = declared.get("segment_ids")  # None where the model reads none, or any
+    two = pairs or isinstance(model, models.SpanPredictor)
+    made = getattr(packer, "type_vocab_size", 1)  # not of a WordPacker
+    if two and known is not None and made > known:
+        raise ValueError(
+            f"The model's table of segments has {known} rows. Received: a packer with "
+            f"type_vocab_size={made}. Give the packer type_vocab_size={known}."
         )
 
 

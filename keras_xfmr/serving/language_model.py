@@ -13,7 +13,7 @@ from keras_xfmr.common.checks import check_int, check_positive_int
 from keras_xfmr.common.types import Path, Search
 from keras_xfmr.serving.heads import LENGTHS, TOKEN_IDS, characters, strings
 from keras_xfmr.serving.publish import check_answers, new_version, refuse_no_texts, write
-from keras_xfmr.serving.requests import cut_beginning, read_up_to, same_rows
+from keras_xfmr.serving.requests import cut_beginning, read_up_to, same_rows, where_rows
 from keras_xfmr.serving.searches import (
     as_numbers,
     check_vocabulary,
@@ -67,9 +67,9 @@ def export_language_model(
       or a `top_p` outside (0, 1];
     - `ids`: `token_ids [B, S]` int32, `lengths [B]` int32 -> `output_ids [B, L]`, `output_lengths
       [B]`, `score [B]`, `valid [B]`. Only the first `lengths` ids of a row are read, and nothing is
-      added: begin a text with the start token. A row of length 0 gets no tokens. A row is not valid
-      with a length below 0, beyond S or `max_prompt_length`, or with an id outside the model's
-      table;
+      added: begin a text with the start token. A row of length 0 gets no tokens and the score 0. A
+      row is not valid with a length below 0, beyond S or `max_prompt_length`, or with an id outside
+      the model's table;
     - with `xla=True` also `serving_default_xla`, `sample_xla` and `ids_xla`, compiled copies. A
       program is compiled for each size of a batch, so rows are padded to a power of 2, and prompts
       to 16, 24, 32, 48 and so on, P at most. The model server has XLA switched off by default, and
@@ -238,7 +238,8 @@ def _endpoints(model, read, best, draw, xla):
             )
             lengths = tf.reduce_sum(mask, axis=1)
             found = find(right_aligned(ids, lengths, fill, widths), lengths)
-            return {**as_numbers(found), "valid": valid}
+            score = where_rows(lengths > 0, found["scores"], 0.0)  # a beam search has placeholders
+            return {**as_numbers({**found, "scores": score}), "valid": valid}
 
         return {
             "serving_default": (from_text, strings("text")),

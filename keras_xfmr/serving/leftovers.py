@@ -1,6 +1,7 @@
 """Removes temporary folders and old versions from a model's folder.
 
-Only folders with the mark of this library are removed.
+Only folders with the mark of this library are removed, and temporary folders that have been empty
+for an hour. Links are not followed.
 """
 
 import contextlib
@@ -9,9 +10,11 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 MARK = ".written_by_keras_xfmr"  # in each version, and in each temporary folder as its lock
 PREFIX = ".writing-"
+UNMARKED = 3600  # seconds that a folder may be without a mark, before it has one and after
 
 
 @contextlib.contextmanager
@@ -36,9 +39,23 @@ def folder_aside(path):
 
 def _sweep(path):
     for aside in path.glob(PREFIX + "*"):
+        if aside.is_symlink():  # perhaps to a version elsewhere, which has a mark, too
+            continue
         with contextlib.suppress(OSError), open(aside / MARK, "rb+") as mark:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if it is in use
             _remove(aside)
+        with contextlib.suppress(OSError):
+            _remove_unmarked(aside)
+
+
+def _remove_unmarked(aside):
+    """Removes a folder of a process that was killed before its mark was there, or after."""
+    left = os.listdir(aside)
+    old = time.time() - aside.stat().st_mtime > UNMARKED
+    if old and set(left) <= {"lock"} and len(aside.name) == len(PREFIX) + 8:  # as `mkdtemp` has it
+        for name in left:
+            os.unlink(aside / name)
+        os.rmdir(aside)
 
 
 def _remove(aside):

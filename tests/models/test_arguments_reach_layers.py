@@ -237,3 +237,41 @@ def test_training_reaches_every_dropout(make, monkeypatch):
             assert {each for _, each in seen} == {training}
             assert {0.2, 0.3} <= {rate for rate, _ in seen}
         monkeypatch.undo()
+
+
+# ---- arguments of other names
+
+
+@pytest.mark.parametrize("kind, meant", [
+    (models.Bert, dict(
+        hidden_size="d_model", n_embd="d_model", embed_dim="d_model", hidden_dim="d_model",
+        intermediate_dim="ffn_dim", ff_dim="ffn_dim", n_inner="ffn_dim", n_layer="num_layers",
+        num_layer="num_layers", max_sequence_length="max_length", n_positions="max_length",
+        rate="dropout_rate", dropout="dropout_rate", hidden_dropout_prob="dropout_rate",
+        attention_dropout="attention_dropout_rate", epsilon="layer_norm_eps",
+        activation="hidden_act", pad_id="pad_token_id", eos_token_id=None, bos_token_id=None,
+        end_id=None, hidden=None, hidden_units=None, kernel_initializer=None, num_kv_heads=None,
+    )),
+    (models.Gpt, dict(
+        layer_norm_epsilon="epsilon", layer_norm_eps="epsilon", activation_function="activation",
+        hidden_act="activation", pad_token_id="pad_id", bos_token_id="start_id",
+        eos_token_id="end_id", sep_token_id=None, resid_pdrop="dropout_rate", nhead="num_heads",
+        num_kv_heads="num_key_value_heads", attn_pdrop="attention_dropout_rate",
+        embd_pdrop="embedding_dropout_rate",
+    )),
+])  # fmt: skip
+def test_names_of_others_are_told_from_each_other(kind, meant):
+    for name, one in meant.items():
+        with pytest.raises(TypeError) as error:
+            kind(11, **{name: 3})
+        hint = f" {name} is {one} here." if one else ""
+        assert str(error.value).endswith(f"Received: {name}.{hint}"), error.value
+
+
+def test_a_layer_has_no_hint_where_the_meaning_differs():
+    for name in ("kernel_regularizer", "hidden_dim"):
+        with pytest.raises(ValueError) as error:
+            layers.EncoderBlock(2, 7, **{name: 3})
+        assert f"{name} is " not in str(error.value)
+    with pytest.raises(ValueError, match="intermediate_dim is ffn_dim here"):
+        layers.EncoderBlock(2, 7, intermediate_dim=3)

@@ -209,7 +209,7 @@ def test_a_file_keeps_the_packing_and_takes_the_weights_of_a_model_without(class
         ([[2, 0]], r"Rows of `document_starts` must lie in 0 .. 1\. .*from 2 to 2"),
         ([[1, 0], [0, T]], r"Positions of `document_starts` must lie in 0 .. 10\. .*from 0 to 11"),
         ([[0, -1]], r"Positions of `document_starts` must lie in 0 .. 10\. .*from -1 to -1"),
-        ([0, 3], r"`document_starts` must be pairs of a row and a position, \[N, 2\]"),
+        ([0, 3], r"`document_starts` must have the shape \[N, 2\]. Received: shape \(2,\)"),
         ([[0.5, 1.0]], r"`document_starts` must be integers"),
     ],
 )

@@ -201,6 +201,18 @@ def test_a_tokenizer_larger_than_the_table_is_refused(packer, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize("kind", ["BertSpanPredictor", "BertClassifier", "BertPretrainer"])
+def test_a_packer_with_more_segments_than_the_model_is_refused(kind, packer, tmp_path):
+    bert = models.Bert(13, **SIZES, type_vocab_size=1)
+    spans = kind == "BertSpanPredictor"
+    if spans:
+        packer = text.QuestionPacker(packer.tokenizer, 7, stride=2, max_question_length=2)
+    model, options = getattr(models, kind)(bert), {} if spans else {"pairs": True}
+    with pytest.raises(ValueError, match="segments has 1 rows.*type_vocab_size=2.*_size=1"):
+        serving.export_encoder(model, packer, tmp_path / "m", **options)
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.fixture
 def exported(monkeypatch):
     """The endpoints of an export that writes nothing and asks nothing."""

@@ -167,6 +167,13 @@ def test_no_rows_and_rows_of_no_ids(service):
         assert not found["output_lengths"].numpy().any()
 
 
+def test_a_row_without_tokens_has_no_score(other_service):
+    """Also of a beam search, whose placeholders have a very low one."""
+    found = other_service["ids"](token_ids=tf.constant([[4], [4]]), lengths=tf.constant([0, 1]))
+    assert found["valid"].numpy().all() and found["score"].shape == (2, 2)
+    assert not found["score"][0].numpy().any() and (found["score"][1].numpy() < 0).all()
+
+
 def test_a_row_of_ids_that_a_model_cannot_read_answers_for_itself(service):
     """Of ids that are no row of the table, and more of them than a prompt may have."""
     right = {"token_ids": [[4, 265, *[5] * 16], [4, 7, *[-1] * 16]], "lengths": [1, 2]}

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -48,6 +49,33 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path):
     put(tmp_path)
     assert names(tmp_path) == {".writing-7", "1", "2"}
     assert os.listdir(tmp_path / ".writing-7") == ["saved_model.pb"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_not_followed(tmp_path):
+    """Each version has the mark, also one in another place."""
+    version = put(tmp_path / "other")
+    (version / "variables").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".writing-link").symlink_to(version)
+    put(tmp_path / "model")
+    assert names(version) == {"variables", "saved_model.pb", leftovers.MARK}
+    assert names(tmp_path / "model") == {".writing-link", "1"}
+
+
+def test_what_was_left_before_its_mark_is_removed_after_an_hour(tmp_path):
+    for number, files in enumerate(([], ["lock"], ["mine"], ["lock", "mine"])):
+        for age in ("old", "new"):
+            folder = tmp_path / f".writing-{age}{number:05}"
+            folder.mkdir()
+            for name in files:
+                (folder / name).touch()
+            if age == "old":
+                os.utime(folder, times=(0, time.time() - 3700))
+    (tmp_path / ".writing-x").mkdir()  # no name that an export gives
+    os.utime(tmp_path / ".writing-x", times=(0, 0))
+    before = names(tmp_path)
+    put(tmp_path)
+    assert before - names(tmp_path) == {".writing-old00000", ".writing-old00001"}
 
 
 def test_versions_of_this_library_that_are_old_are_removed_on_request(tmp_path):

@@ -79,6 +79,7 @@ def test_special_ones_are_left_out_unless_they_are_kept(added):
     kept, plain = (strings(tokenizer.detokenize(ids, keep_special=k))[0] for k in (True, False))
     assert kept == ("The <bot> kxfmr <bot>s <bot>" if spaced else "The <bot>kxfmr<bot>s<bot>")
     assert plain == ("The kxfmr <bot>s" if spaced else "The kxfmr<bot>s")
+    assert strings(tf.function(tokenizer.detokenize)(ids)) == [plain]
 
 
 @pytest.mark.parametrize("kind", ["bert", "byte_pair", "character_byte_pair", "sentence_piece"])
@@ -102,6 +103,24 @@ def test_others_read_added_tokens(kind, extended, tmp_path):
     assert [theirs(one, add_special_tokens=False).input_ids for one in TEXTS] == ids
     spelled = [strings(tokenizer.detokenize(ids[:1], keep_special=k)) for k in (True, False)]
     assert spelled == [[theirs.decode(ids[0], skip_special_tokens=k)] for k in (False, True)]
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_others_refuse_pieces_that_they_would_cut_otherwise(special, tmp_path):
+    """A blank before `<bot>`, and none behind it, are SentencePiece's alone."""
+    lines = tf.data.Dataset.from_tensor_slices(["The dog", "The dogs", "a dog"] * 7)
+    tokenizer = text.learn_bert_sentence_piece(lines, 29, byte_fallback=False)
+    tokenizer.save(tmp_path)
+    assert (tmp_path / "tokenizer.json").exists()
+    tokenizer = tokenizer.with_added_tokens(["<bot>"], special=special)
+    tokenizer.save(tmp_path)  # and what was written before is gone
+    assert not (tmp_path / "tokenizer.json").exists()
+    again = text.load_tokenizer(tmp_path)
+    assert again.tokenize(TEXTS).to_list() == tokenizer.tokenize(TEXTS).to_list()
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError):
+        transformers.AutoTokenizer.from_pretrained(tmp_path)
 
 
 def test_sentencepiece_reads_added_tokens(kinds):
@@ -156,6 +175,12 @@ def test_plain_tokens_of_a_published_folder_are_found(kinds, tmp_path):
 def test_what_cannot_be_found_is_refused(kind, tokens, expected, kinds):
     with pytest.raises(ValueError, match=f"{expected}.*Received"):
         kinds[kind].with_added_tokens(tokens)
+
+
+def test_the_longest_row_stays_the_same():
+    tokenizer = text.ByteTokenizer()
+    tokenizer.max_length = 13
+    assert tokenizer.with_added_tokens(["<bot>"]).max_length == 13
 
 
 def test_kinds_that_find_none_say_what_to_do(kinds):

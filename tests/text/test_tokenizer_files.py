@@ -39,6 +39,51 @@ def test_a_subclass_that_could_not_be_loaded_is_not_saved(tmp_path):
     assert text.load_tokenizer(tmp_path / "folder").mark == "?"
 
 
+class Shifted(text.ByteTokenizer):
+    def __init__(self, shift=0, **others):
+        super().__init__(**others)
+        self.shift = shift
+
+
+class Joined(text.WordPieceTokenizer):
+    def __init__(self, vocabulary, separator="", **others):
+        super().__init__(vocabulary, **others)
+        self.separator = separator
+
+
+class Plain(text.Tokenizer):
+    vocab_size = 11
+    tokenize = detokenize_pieces = None
+
+    def __init__(self, separator="", **special_ids):
+        super().__init__(**special_ids)
+        self.separator = separator
+
+
+@pytest.mark.parametrize("make, lost", [
+    (lambda: Shifted(3), "lacks shift"),
+    (lambda: Joined([*SPECIAL, "a"], ", "), "lacks separator"),
+    (lambda: Plain(", "), "lacks separator"),
+    (lambda: type("Ids", (Plain,), {"get_config": lambda self: {}})(pad_id=7), "pad_id=0, not 7"),
+])  # fmt: skip
+def test_what_a_subclass_would_lose_is_not_left_out(make, lost, tmp_path):
+    with pytest.raises(TypeError, match=f"could not be loaded again.*{lost}.*`get_config`"):
+        make().save(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_subclass_that_says_all_is_saved_and_extended(tmp_path):
+    class Told(Shifted):
+        def get_config(self):
+            return {"shift": self.shift, **super().get_config()}
+
+    tokenizer = Told(3).with_added_tokens(["<bot>"])
+    tokenizer.save(tmp_path)
+    assert tokenizer.shift == text.load_tokenizer(tmp_path).shift == 3
+    with pytest.raises(TypeError, match="`get_config` of a Shifted lacks shift"):
+        Shifted(3).with_added_tokens(["<bot>"])
+
+
 def test_saving_again_overwrites_and_leaves_nothing_beside(learned, tmp_path):
     learned["word_piece"].save(tmp_path)
     learned["character"].save(tmp_path)

@@ -1,11 +1,13 @@
 """The mean of checkpoints."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_xfmr import training
-from keras_xfmr.models import Transformer
+from keras_xfmr.models import Bert, Gpt, Transformer
 
 pytestmark = pytest.mark.portable
 
@@ -58,6 +60,54 @@ def test_files_of_another_model_leave_the_weights_as_they_are(written, tmp_path)
         np.testing.assert_array_equal(value, expected)
     with pytest.raises(ValueError, match="Expected paths of checkpoints. Received: none"):
         training.average_weights([])
+
+
+def gpt(**others):
+    return Gpt(13, **{**SIZES, "max_length": 5, **others})
+
+
+@pytest.mark.parametrize("make", [
+    lambda: gpt(positions="rotary"),
+    lambda: gpt(activation="relu"),
+    lambda: Bert(13, **SIZES, max_length=5),
+])  # fmt: skip
+def test_models_that_share_weights_are_not_averaged(make, tmp_path):
+    gpt().save(tmp_path / "a.keras")
+    make().save(tmp_path / "b.keras")
+    for paths in itertools.permutations(tmp_path.iterdir()):
+        with pytest.raises(ValueError, match="Expected files of one model.*configuration than"):
+            training.average_weights(paths)
+
+
+def test_a_file_that_has_more_than_the_model_is_refused(tmp_path):
+    model, deeper = gpt(), gpt(num_layers=2)
+    before = model.get_weights()
+    for suffix in ("keras", "weights.h5"):
+        small, large = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+        for one, path in ((model, small), (deeper, large)):
+            one.save(path) if suffix == "keras" else one.save_weights(path)
+        for paths in ([small, large], [large]):
+            with pytest.raises(ValueError, match=f"Expected files of one model.*b.{suffix}"):
+                training.average_weights(paths, model)
+    with pytest.raises(ValueError, match="has other weights than .*a.keras"):
+        training.average_weights([tmp_path / "a.keras", tmp_path / "b.weights.h5"])
+    for value, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_files_of_one_model_may_differ_in_names_and_training(tmp_path):
+    for i in range(2):
+        inputs = keras.Input((3,))
+        outputs = keras.layers.Dense(2)(keras.layers.Dropout(0.1)(inputs))
+        model = keras.Model(inputs, outputs)  # with other names of layers
+        model.trainable = i == 0
+        model.set_weights([np.full(w.shape, float(i)) for w in model.get_weights()])
+        model.compile("adam" if i else "sgd", "mse")
+        model.save(tmp_path / f"{i}.keras")
+        model.save_weights(tmp_path / f"{i}.weights.h5")
+    for suffix, given in (("keras", None), ("keras", model), ("weights.h5", model)):
+        mean = training.average_weights(sorted(tmp_path.glob(f"*.{suffix}")), given)
+        assert all((w == 0.5).all() for w in mean.get_weights())
 
 
 def test_half_precision_weights_keep_their_type(tmp_path):

@@ -97,6 +97,7 @@ class QuestionPacker(tf.Module):
             pad_to_multiple_of=pad_to_multiple_of,
             type_vocab_size=type_vocab_size,
         )
+        self.type_vocab_size = self._packer.type_vocab_size
         self._skipped = None
         if on_bad_answer == "skip":
             with tf.device("CPU"):

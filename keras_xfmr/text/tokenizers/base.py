@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
+from keras_xfmr.common.arguments import argument_names
 from keras_xfmr.common.checks import check_int
 from keras_xfmr.common.files import read_bytes, read_json, write_json, write_whole
 from keras_xfmr.common.types import Config, Ids, Path, Self, Texts
@@ -25,6 +26,7 @@ from keras_xfmr.text.words import split_words
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[START]", "[END]")
 PAD, UNKNOWN, START, END = range(4)
+ROLES = ("pad_id", "unknown_id", "start_id", "end_id", "mask_id")
 # Not tokenizer.json, because other libraries read their own tokenizer from that name.
 DESCRIPTION = "keras_xfmr_tokenizer.json"
 PUBLISHED = "tokenizer.json"  # Hugging Face's `AutoTokenizer` reads it before any other file
@@ -138,7 +140,8 @@ class Tokenizer(tf.Module, abc.ABC):
 
         Raises:
             ValueError: a token cannot be found in a text, or has a role, such as padding.
-            TypeError: this class of tokenizer cannot find tokens in a text.
+            TypeError: this class of tokenizer cannot find tokens in a text, or a subclass whose
+                constructor takes more than its `get_config` has.
 
         Example:
 
@@ -151,7 +154,11 @@ class Tokenizer(tf.Module, abc.ABC):
         for name in ("added_tokens", *(("added_special_tokens",) if special else ())):
             before = config.get(name, [])
             config[name] = [*before, *(token for token in tokens if token not in before)]
-        return self._with_tokens(tokens, config)
+        self._refuse_lost(config, "_with_tokens")
+        further = self._with_tokens(tokens, config)
+        if self.max_length is not None:
+            further.max_length = self.max_length
+        return further
 
     def _find(self, tokens, special, vocabulary):
         """Sets which tokens of a vocabulary are found in a text, and their configuration.
@@ -237,6 +244,24 @@ class Tokenizer(tf.Module, abc.ABC):
         """Plain values that, with the vocabulary, rebuild the tokenizer."""
         return {}
 
+    def _refuse_lost(self, config, maker):
+        """Raises TypeError where a constructor takes what a configuration does not have.
+
+        What else a method gives to the constructor is known to the class that defines the method.
+
+        Args:
+            config: arguments by name.
+            maker: name of the method that makes a tokenizer of the configuration.
+        """
+        kinds = type(self).__mro__
+        own = next(i for i, kind in enumerate(kinds) if {"get_config", maker} & set(vars(kind)))
+        lost = set(argument_names(kinds[:own])) - set(argument_names(kinds[own:])) - set(config)
+        if lost:
+            raise TypeError(
+                f"`get_config` of a {type(self).__name__} lacks {', '.join(sorted(lost))}, which "
+                "its constructor takes: let it return them"
+            )
+
     def save(self, folder: Path) -> None:
         """Writes `keras_xfmr_tokenizer.json` and the vocabulary file.
 
@@ -273,7 +298,13 @@ class Tokenizer(tf.Module, abc.ABC):
             files = {self.vocabulary_file: self.vocabulary_bytes(), **files}
         config, content = self.get_config(), files.get(self.vocabulary_file)
         try:
-            type(self).from_vocabulary_bytes(content, config)
+            self._refuse_lost(config, "from_vocabulary_bytes")
+            again = type(self).from_vocabulary_bytes(content, config)
+            for role in ROLES:
+                if getattr(again, role) != getattr(self, role):
+                    raise TypeError(
+                        f"it would have {role}={getattr(again, role)}, not {getattr(self, role)}"
+                    )
         except TypeError as error:
             raise TypeError(
                 f"{type(self).__name__} could not be loaded again: {error}. Define `get_config`, "
@@ -613,7 +644,7 @@ class ByteTokenizer(Tokenizer):
         return characters.with_flat_values(values)
 
     def detokenize_pieces(self, ids: Ids) -> tf.Tensor:
-        table = [*(bytes([value]) for value in range(256)), *self._tokens]
+        table = [*(bytes([value]) for value in range(256)), *(t.encode() for t in self._tokens)]
         values = ids.flat_values - len(SPECIAL_TOKENS)
         values = tf.gather(tf.constant(table), tf.where(values < 0, 0xFF, values))  # never in UTF-8
         joined = tf.strings.reduce_join(ids.with_flat_values(values), axis=1)

@@ -229,8 +229,9 @@ class SentencePieceTokenizer(Tokenizer):
         """As `Tokenizer.save`; for BERT's special tokens also `tokenizer.json` and its
         configuration, for Hugging Face's `AutoTokenizer`.
 
-        `AutoTokenizer` reads unigram and BPE models. For other models, and for a vocabulary that
-        leaves pieces out, the files make it raise an error.
+        `AutoTokenizer` reads unigram and BPE models. For other models, for a vocabulary that leaves
+        pieces out, and for added tokens, around which it would split texts differently, the files
+        make it raise an error.
 
         Args:
             folder: created if missing.

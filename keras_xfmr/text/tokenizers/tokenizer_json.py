@@ -21,7 +21,7 @@ def as_tokenizer_json(model, tokenizer):
 
     Differences in the libraries that read it: a literal special token in a text becomes that token,
     and so does the name of a byte (`<0x41>`) if its character is not a piece. They put no single
-    `▁` before added tokens. If two segmentations of a word are equally probable, they may choose
+    `▁` before such tokens. If two segmentations of a word are equally probable, they may choose
     the other one.
 
     Args:
@@ -30,14 +30,17 @@ def as_tokenizer_json(model, tokenizer):
 
     Returns:
         Plain values, or None if the format cannot express it: a model of words or characters,
-        special tokens with other names than BERT's, or a vocabulary that leaves pieces out.
+        special tokens with other names than BERT's, a vocabulary that leaves pieces out, or added
+        tokens: the libraries would begin a new word after each of them.
     """
     tokens = tokenizer.get_vocabulary()
-    pieces = {piece.text: piece for piece in model.pieces}
     special = special_tokens(tokenizer)
-    ordinary = (piece.text for piece in model.pieces if piece.kind in (NORMAL, BYTE, USER_DEFINED))
     kinds = {UNIGRAM: _unigram, BPE: _byte_pairs}
-    if model.kind not in kinds or special is None or not set(ordinary) <= set(tokens):
+    if model.kind not in kinds or special is None:
+        return None
+    ordinary = {piece.text for piece in model.pieces if piece.kind in (NORMAL, BYTE)}
+    found = {piece.text for piece in model.pieces if piece.kind == USER_DEFINED}
+    if not ordinary <= set(tokens) or not found <= set(special.values()):
         return None
     own = {tokenizer.unknown_id, *tokenizer.special_ids}
     words = {
@@ -54,7 +57,6 @@ def as_tokenizer_json(model, tokenizer):
             added_token(token, special=i in own, id=i)
             for i, token in enumerate(tokens)
             if i in own
-            or (token in pieces and pieces[token].kind == USER_DEFINED)
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},
         "pre_tokenizer": words,

@@ -86,7 +86,7 @@ class Pretrained(NamedArguments):
 
         Example::
 
-            model = BertClassifier.from_pretrained("kobert", num_classes=2)
+            model = BertClassifier.from_pretrained("path/to/kobert", num_classes=2)
             print(model.load_report)
         """
         num_labels = overrides.get("num_classes")

@@ -15,7 +15,7 @@ from keras import ops
 from keras_xfmr import kernels, layers, models
 
 B, T, S, D = 4, 5, 7, 6
-on_tensorflow = pytest.mark.requires_tensorflow
+on_tensorflow, prove_all = pytest.mark.requires_tensorflow, pytest.mark.prove_all
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -72,12 +72,13 @@ def trained(policy, rematerialize, **options):
 
 @pytest.mark.portable
 @pytest.mark.parametrize("policy, options", [
-    pytest.param("float32", {"jit_compile": False}, marks=[on_tensorflow, pytest.mark.slow]),
-    pytest.param("mixed_bfloat16", {"jit_compile": False}, marks=[on_tensorflow, pytest.mark.slow]),
-    pytest.param("float32", {"jit_compile": True}, marks=pytest.mark.slow),
-    pytest.param("mixed_bfloat16", {"jit_compile": True}, marks=pytest.mark.slow),
-    pytest.param("float32", {"run_eagerly": True}, marks=[on_tensorflow, pytest.mark.slow]),
+    pytest.param("float32", {"jit_compile": False}, marks=[on_tensorflow, prove_all]),
+    pytest.param("mixed_bfloat16", {"jit_compile": False}, marks=on_tensorflow),
+    ("float32", {"jit_compile": True}),
+    pytest.param("mixed_bfloat16", {"jit_compile": True}, marks=prove_all),
+    pytest.param("float32", {"run_eagerly": True}, marks=[on_tensorflow, prove_all]),
 ], ids=str)  # fmt: skip
+@pytest.mark.slow
 def test_fit_gives_the_same_losses_weights_and_state(policy, options):
     (losses, state), (expected, expected_state) = (
         trained(policy, way, **options) for way in (True, False)

@@ -94,7 +94,9 @@ def test_what_cannot_be_estimated_is_refused(bert):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["bert_2", "gpt_4", "transformer_4"])
+@pytest.mark.parametrize("size", [
+    "gpt_4", *(pytest.param(size, marks=pytest.mark.prove_all) for size in ("bert_2", "transformer_4"))
+])  # fmt: skip
 def test_the_total_is_what_a_process_takes(size):
     from absl import flags
 

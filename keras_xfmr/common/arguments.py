@@ -21,6 +21,7 @@ SAME = (
     ("start_id", "bos_token_id"),
     ("end_id", "eos_token_id"),
     ("num_classes", "num_labels"),
+    ("weight_decay", "weight_decay_rate"),
 )
 
 

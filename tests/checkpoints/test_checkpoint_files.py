@@ -147,7 +147,7 @@ def test_any_file_of_a_tensorflow_checkpoint_names_it(tmp_path):
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt"])
 def test_a_file_that_has_no_weights_leads_to_its_folder(name, tmp_path):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ValueError, match="give its folder"):
+    with pytest.raises(ValueError, match="pass its folder"):
         read_checkpoint(tmp_path / name)
 
 

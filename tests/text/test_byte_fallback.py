@@ -58,7 +58,7 @@ def test_a_default_without_room_for_bytes_does_without():
     "vocab_size, arguments, expected",
     [
         (257, {"byte_fallback": True}, "an integer, at least 261"),
-        (401, {"byte_fallback": True, "model_type": "word"}, "does not put bytes together"),
+        (401, {"byte_fallback": True, "model_type": "word"}, "cannot join bytes to characters"),
         (401, {"byte_fallback": 1.5}, r"`byte_fallback` must be one of \(None, True, False\)"),
     ],
 )

@@ -40,12 +40,6 @@ def find_family(config, called=None):
     if kind is not None:
         received = f"model_type={kind!r}"
         found = FAMILIES.get(kind) if isinstance(kind, str) else None
-        if found is not None and named and _of_architectures(named) is not found:
-            warnings.warn(
-                f"The configuration has {received} and architectures={named!r}, which is not a "
-                f"{found.title} of transformers. The weights are read as those of a {found.title}.",
-                stacklevel=2,
-            )
     elif named:
         received = f"architectures={named!r}"
         found = _of_architectures(named)
@@ -53,6 +47,12 @@ def find_family(config, called=None):
         received = "a configuration with neither `model_type` nor `architectures`"
         found = None if called is None else FAMILIES[called]
     if found is not None and called in (None, found.model_type):
+        if named and _of_architectures(named) is not found:
+            warnings.warn(
+                f"The configuration has {received} and architectures={named!r}, which is not a "
+                f"{found.title} of transformers. The weights are read as those of a {found.title}.",
+                stacklevel=2,
+            )
         return found
     wanted = [family for family in FAMILIES.values() if called in (None, family.model_type)]
     expected = " or ".join(f"{w.title} (model_type={w.model_type!r})" for w in wanted)

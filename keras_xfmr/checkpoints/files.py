@@ -151,7 +151,7 @@ def _weight_map(path):
     weight_map = read_json(path, dict, CONFIG_BYTES).get("weight_map")
     if type(weight_map) is not dict or not all(type(f) is str for f in weight_map.values()):
         raise ValueError(
-            'Expected an index {"weight_map": {name: file}}. Where it is a configuration, give '
+            'Expected an index {"weight_map": {name: file}}. Where it is a configuration, pass '
             "its folder."
         )
     for file in set(weight_map.values()):

@@ -540,9 +540,9 @@ def test_an_input_more_changes_no_other():
 
 @pytest.mark.parametrize("name", ["segment_ids", "attention_mask"])
 def test_inputs_do_not_broadcast(name):
-    ids = make_ids()
+    ids, message = make_ids(), rf"`{name}` must have the shape (of `token_ids`|\[B, T\])"
     for shape in ((2, 1), (1, 7), (7,), (2, 7, 1)):
-        with pytest.raises(ValueError, match=rf"`{name}` must have the shape (of `token_ids`|\[B, T\])"):
+        with pytest.raises(ValueError, match=message):
             make_bert()({"token_ids": ids, name: np.ones(shape, "int32")})
 
 

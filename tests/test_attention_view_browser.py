@@ -106,7 +106,7 @@ def test_pointing_at_a_token_leaves_its_lines(page):
     assert "나는 is taken by 나는 60.0 %" in texts(page, "#readout")[0]
     hover(page, find(page, "h1")[0])
     assert lines(page) == 30
-    # A click keeps it, another one or Escape lets it go.
+    # A click keeps it selected, another one or Escape clears it.
     token = find(page, "#left .token")[1]
     for end in (lambda: press(page, "ESCAPE"), token.click):
         token.click()

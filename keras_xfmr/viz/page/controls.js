@@ -91,8 +91,8 @@ function showReadout(part, chosen) {
   const readout = element("readout");
   if (!chosen || !heads.length) {
     readout.textContent = heads.length
-      ? "Point at a token, or choose it by Tab and arrow keys, to see its lines only. A click " +
-        "keeps it, Escape lets it go."
+      ? "Point at a token, or choose it by Tab and arrow keys, to see its lines only. Click to " +
+        "keep it selected. Press Escape to clear it."
       : "Choose a head.";
     return;
   }

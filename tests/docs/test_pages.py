@@ -72,6 +72,20 @@ def test_commands_have_flags_that_the_examples_know(page):
         assert flags <= flags_of(script), f"{page}: {command}"
 
 
+def test_no_command_installs_the_package_by_its_name():
+    """It is not on PyPI, where anyone could take the name."""
+    files = [documents.ROOT / name for name in ("README.md", "README.ko.md", "CHANGELOG.md")]
+    for folder in ("docs", "examples", "keras_xfmr", "tests"):
+        files += [
+            path
+            for path in (documents.ROOT / folder).rglob("*")
+            if path.suffix in (".md", ".rst", ".py", ".ipynb")
+        ]
+    for path in files:
+        found = re.search(r"""pip install(\s+-\S+)*\s+["'\\]*keras[-_]xfmr\b.*""", path.read_text("utf8"))
+        assert not found, f"{path.name}: {found[0]}"
+
+
 def run(page, folder, monkeypatch):
     """Runs the Python of a page, as a file that its functions can be read from."""
     monkeypatch.chdir(folder)

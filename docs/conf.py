@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import pathlib
+import re
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -14,6 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from docstrings import public_names, to_rst  # noqa: E402
+from sphinx.search.en import SearchEnglish  # noqa: E402
 
 import keras_xfmr  # noqa: E402
 
@@ -103,7 +105,20 @@ class _Dots:
         return "..."
 
 
+class SearchBoth(SearchEnglish):
+    """English, and the beginnings of Korean words: particles follow a noun without a space.
+
+    The page of searches looks for parts of words only if the query has three letters or more.
+    """
+
+    def split(self, input):
+        words = super().split(input)
+        korean = [word for word in words if re.fullmatch("[가-힣]{3,}", word)]
+        return words + [word[:end] for word in korean for end in range(2, len(word))]
+
+
 def setup(app):
+    app.add_search_language(SearchBoth)
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _convert, priority=400)  # before napoleon

@@ -82,7 +82,8 @@ def test_no_command_installs_the_package_by_its_name():
             if path.suffix in (".md", ".rst", ".py", ".ipynb")
         ]
     for path in files:
-        found = re.search(r"""pip install(\s+-\S+)*\s+["'\\]*keras[-_]xfmr\b.*""", path.read_text("utf8"))
+        content = path.read_text("utf8")
+        found = re.search(r"""pip install(\s+-\S+)*\s+["'\\]*keras[-_]xfmr\b.*""", content)
         assert not found, f"{path.name}: {found[0]}"
 
 

@@ -56,10 +56,11 @@ python_maximum_signature_line_length = 60
 
 # Methods that the rooms call on each other.
 WITHIN = {
-    "argument_names", "check_data", "compile_from_config", "compute_output_shape",
-    "compute_output_spec", "described_outputs", "get_config", "hides_padding", "hub_config",
-    "hub_files", "hub_layers", "ignored_label", "label_ranges", "over", "quantize",
-    "reads_pooled", "refuse_unknown", "shown", "validated_inputs", "warn_of",
+    "are_in", "argument_names", "check", "check_data", "check_rank", "compile_from_config",
+    "complete", "compute_output_shape", "compute_output_spec", "described_outputs", "get_config",
+    "hides_padding", "hub_config", "hub_files", "hub_layers", "ignored_label", "label_ranges",
+    "named", "over", "pairs_in", "quantize", "ranges", "reads_pooled", "refuse_unknown", "shown",
+    "validated_inputs", "warn_of",
 }  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def arguments(thing):
     """Names that a public function or class may be called with; its docstring has the others."""
     makers = [one.__init__ for one in thing.__mro__] if inspect.isclass(thing) else [thing]
     names = {name for make in makers for name in inspect.signature(make).parameters}
+    names |= {*getattr(thing, "_fields", ())}  # of a named tuple
     return names | set(re.findall(r"`(\w+)`", thing.__doc__)) | {"name", "dtype"}
 
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import pathlib
+import re
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -14,6 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from docstrings import public_names, to_rst  # noqa: E402
+from sphinx.search.en import SearchEnglish  # noqa: E402
 
 import keras_xfmr  # noqa: E402
 
@@ -54,10 +56,11 @@ python_maximum_signature_line_length = 60
 
 # Methods that the rooms call on each other.
 WITHIN = {
-    "argument_names", "check_data", "compile_from_config", "compute_output_shape",
-    "compute_output_spec", "described_outputs", "get_config", "hides_padding", "hub_config",
-    "hub_files", "hub_layers", "ignored_label", "label_ranges", "over", "quantize",
-    "reads_pooled", "refuse_unknown", "shown", "validated_inputs", "warn_of",
+    "are_in", "argument_names", "check", "check_data", "check_rank", "compile_from_config",
+    "complete", "compute_output_shape", "compute_output_spec", "described_outputs", "get_config",
+    "hides_padding", "hub_config", "hub_files", "hub_layers", "ignored_label", "label_ranges",
+    "named", "over", "pairs_in", "quantize", "ranges", "reads_pooled", "refuse_unknown", "shown",
+    "validated_inputs", "warn_of",
 }  # fmt: skip
 
 
@@ -103,7 +106,20 @@ class _Dots:
         return "..."
 
 
+class SearchBoth(SearchEnglish):
+    """English, and the beginnings of Korean words: particles follow a noun without a space.
+
+    The page of searches looks for parts of words only if the query has three letters or more.
+    """
+
+    def split(self, input):
+        words = super().split(input)
+        korean = [word for word in words if re.fullmatch("[가-힣]{3,}", word)]
+        return words + [word[:end] for word in korean for end in range(2, len(word))]
+
+
 def setup(app):
+    app.add_search_language(SearchBoth)
     app.connect("autodoc-process-signature", _signature)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _convert, priority=400)  # before napoleon

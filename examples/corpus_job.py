@@ -90,8 +90,8 @@ def beam_options(runner, given):
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise app.UsageError(
-            'Apache Beam is not installed: pip install "keras_xfmr[beam]", or take --runner=loop. '
-            f"Received: {error}"
+            "Apache Beam is not installed. Install the extra `beam` of the clone: pip install -e "
+            f"'.[beam]', or take --runner=loop. Received: {error}"
         ) from error
     direct = runner.lower() in ("direct", "directrunner")
     if direct:  # Beam's own alias would first try Prism, a program that it downloads

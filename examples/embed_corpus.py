@@ -9,9 +9,9 @@ Beam: Akidau et al. 2015, "The Dataflow Model", https://doi.org/10.14778/2824032
 
 --model is an export of `serving.export_encoder` whose `serving_default` reads `text`: an embedder,
 a classifier, a regression, a tagger. This file does not import keras_xfmr; a worker needs
-tensorflow and tensorflow_text. All runners except --runner=loop need `pip install
-"keras_xfmr[beam]"`. Other flags than those below are Beam's, as --name=value, such as
---runner=FlinkRunner. The default is Beam's direct runner in Python, FnApiRunner.
+tensorflow and tensorflow_text. All runners except --runner=loop need
+`pip install -e ".[beam]"` in the clone. Other flags than those below are Beam's, as --name=value,
+such as --runner=FlinkRunner. The default is Beam's direct runner in Python, FnApiRunner.
 
 A corpus is split into blocks of --block_lines lines. A worker processes a block at a time, its
 lines in batches of similar lengths. One worker reads a whole gzip file. Output in --output:

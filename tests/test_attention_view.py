@@ -156,6 +156,18 @@ def test_a_head_over_a_bert_reads_what_a_packer_packs():
     assert pair["left"] == ["[CLS]", "그는", "탔다", "[SEP]", "배를", "[SEP]"]
     expected = np.asarray(bert.attention_weights(packed)[0])[:, :, :6, :6]
     np.testing.assert_allclose(weights_of(pair), expected, atol=0.5 / 255 + 1e-4)
+    # A tuple is such a pair; a list has separate texts.
+    for two in (("그는 탔다", "배를"), (texts[:1], texts[1:])):
+        assert Page(viz.attention_view(bert, two, tokenizer=packer)).rows == [[pair]]
+    assert len(Page(viz.attention_view(bert, texts, tokenizer=packer)).rows) == 2
+    # Ids are already packed.
+    ids = packed["token_ids"][0, :6].numpy().tolist()
+    ((alone,),) = Page(viz.attention_view(bert, ids, tokenizer=packer)).rows
+    assert alone["left"] == pair["left"]
+    with pytest.raises(ValueError, match="A tuple is a pair of texts.*SentencePacker"):
+        viz.attention_view(bert, ("그는 탔다", "배를"), tokenizer=tokenizer)
+    with pytest.raises(ValueError, match="A tuple is a pair of texts"):
+        viz.attention_view(bert, ("그는", "탔다", "배를"), tokenizer=packer)
 
 
 def test_special_tokens_and_beginnings_of_words_have_names():

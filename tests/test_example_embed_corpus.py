@@ -236,7 +236,7 @@ def test_flags_of_beam_need_beam(service, tmp_path, monkeypatch):
         flags.FLAGS(["embed_corpus", "--runner=direct"])
         monkeypatch.setitem(sys.modules, "apache_beam", None)
         monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
-        with pytest.raises(app.UsageError, match=r"not installed: pip install .*\[beam\]"):
+        with pytest.raises(app.UsageError, match=r"extra `beam` .* pip install -e '\.\[beam\]'"):
             example.main(["embed_corpus"])
     assert not (tmp_path / "out").exists()
 

@@ -268,5 +268,5 @@ def test_without_a_path_nothing_is_written(weights, tmp_path, monkeypatch):
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'keras_xfmr\[viz\]'"):
+    with pytest.raises(ImportError, match=r"extra `viz` .* pip install -e '\.\[viz\]'"):
         importlib.reload(viz.figures)

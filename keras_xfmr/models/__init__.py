@@ -9,6 +9,7 @@ from keras_xfmr.models.bert_heads import (
     BertTokenClassifier,
 )
 from keras_xfmr.models.core.encoder import Encoder
+from keras_xfmr.models.core.inputs import Input, Inputs
 from keras_xfmr.models.elmo import Elmo
 from keras_xfmr.models.elmo_language_model import ElmoLanguageModel
 from keras_xfmr.models.gpt import Gpt
@@ -34,6 +35,8 @@ __all__ = [
     "Encoder",
     "Gpt",
     "GptClassifier",
+    "Input",
+    "Inputs",
     "MaskedLanguageModel",
     "SpanPredictor",
     "Tagger",

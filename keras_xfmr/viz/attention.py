@@ -49,10 +49,12 @@ def attention_view(
         tokens: T strings, or B lists of strings for several rows. A row may have fewer if the rest
             is padding. With a dictionary: a pair of source tokens and target tokens. With a model:
             a text, texts or ids, which `tokenizer` reads; for a `Transformer` a pair of these, or
-            only sources (the targets are then generated).
+            only sources (the targets are then generated). For an encoder and a packer: also what
+            the packer returns, or a tuple of two texts (or of two lists of them), its two parts.
         path: where to write the page, or None.
-        tokenizer: only with a model: its tokenizer or `SentencePacker`; for a `Transformer` a pair
-            of tokenizers, or one for both sides. Ids need none; the page then shows numbers.
+        tokenizer: only with a model: its tokenizer or `SentencePacker`, which packs texts but not
+            ids; for a `Transformer` a pair of tokenizers, or one for both sides. Ids need none; the
+            page then shows numbers.
         title: title of the page.
 
     Returns:
@@ -61,7 +63,7 @@ def attention_view(
     Raises:
         TypeError: tokens that are not strings.
         ValueError: weights that do not match the tokens, are negative or not finite; no weights; or
-            more than a browser can show (2^26).
+            more than a browser can show (2^26); a pair of texts for an encoder without a packer.
 
     Example::
 

@@ -10,7 +10,8 @@ try:
     from matplotlib import font_manager
 except ImportError as error:
     raise ImportError(
-        "`keras_xfmr.viz` needs matplotlib: pip install 'keras_xfmr[viz]'"
+        "`keras_xfmr.viz` needs matplotlib. Install the extra `viz` of the clone: "
+        "pip install -e '.[viz]'"
     ) from error
 
 Path = str | os.PathLike[str]

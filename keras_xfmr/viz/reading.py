@@ -4,6 +4,7 @@ Models and tokenizers are used by their methods: this folder imports no other on
 """
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,13 @@ def read_attention(model, given, tokenizer):
 
 def _of_encoder(model, given, tokenizer):
     model = getattr(model, "encoder", model)  # a head may need inputs that are not text
-    packed = given
-    if callable(tokenizer):  # a packer
-        packed = tokenizer(_listed(given)) if not isinstance(given, dict) else given
-        tokenizer = tokenizer.tokenizer
+    packed, packer = given, tokenizer if callable(tokenizer) else None
+    tokenizer = tokenizer if packer is None else packer.tokenizer
+    texts = [given] if _are_texts(given) else []
+    if isinstance(given, tuple) and given and all(map(_are_texts, given)):
+        texts = _pair(given, packer)
+    if texts and packer is not None:
+        packed = packer(*map(_listed, texts))
     if not isinstance(packed, dict):
         ids, tokens = _ids(packed, tokenizer, start=True)
         return model.attention_weights(ids), tokens
@@ -75,13 +79,29 @@ def _of_encoder(model, given, tokenizer):
     return model.attention_weights(inputs), [_names(row, tokenizer) for row in rows]
 
 
+def _pair(given, packer):
+    """The two parts of a row; a tuple has them, and a list has separate texts."""
+    if packer is None or len(given) != 2:
+        raise ValueError(
+            "A tuple is a pair of texts (or of lists of texts), which a packer reads: pass "
+            "`tokenizer=SentencePacker(tokenizer, max_length)`. Separate texts are a list. "
+            f"Received: {given!r} and {'no' if packer is None else 'a'} packer."
+        )
+    return given
+
+
+def _are_texts(given):
+    several = isinstance(given, Iterable) and not isinstance(given, dict)
+    return isinstance(given, str) or (several and all(isinstance(one, str) for one in given))
+
+
 def _listed(texts):
     return [texts] if isinstance(texts, str) else list(texts)
 
 
 def _ids(given, tokenizer, *, start=None, end=True):
     """Ids `[B, T]` from texts or ids, and the tokens of each row without padding."""
-    texts = isinstance(given, str) or all(isinstance(one, str) for one in given)
+    texts = _are_texts(given)
     if texts and tokenizer is None:
         raise ValueError(f"Texts need a `tokenizer`. Received: {given!r} without one.")
     if texts:

@@ -50,6 +50,7 @@ def arguments(thing):
     """Names that a public function or class may be called with; its docstring has the others."""
     makers = [one.__init__ for one in thing.__mro__] if inspect.isclass(thing) else [thing]
     names = {name for make in makers for name in inspect.signature(make).parameters}
+    names |= {*getattr(thing, "_fields", ())}  # of a named tuple
     return names | set(re.findall(r"`(\w+)`", thing.__doc__)) | {"name", "dtype"}
 
 
@@ -70,6 +71,21 @@ def test_commands_have_flags_that_the_examples_know(page):
         script = re.match(r"examples/(\w+\.py)", command)[1]
         flags = set(re.findall(r" --(?:no)?(\w+)", command))
         assert flags <= flags_of(script), f"{page}: {command}"
+
+
+def test_no_command_installs_the_package_by_its_name():
+    """It is not on PyPI, where anyone could take the name."""
+    files = [documents.ROOT / name for name in ("README.md", "README.ko.md", "CHANGELOG.md")]
+    for folder in ("docs", "examples", "keras_xfmr", "tests"):
+        files += [
+            path
+            for path in (documents.ROOT / folder).rglob("*")
+            if path.suffix in (".md", ".rst", ".py", ".ipynb")
+        ]
+    for path in files:
+        content = path.read_text("utf8")
+        found = re.search(r"""pip install(\s+-\S+)*\s+["'\\]*keras[-_]xfmr\b.*""", content)
+        assert not found, f"{path.name}: {found[0]}"
 
 
 def run(page, folder, monkeypatch):

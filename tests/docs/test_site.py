@@ -99,6 +99,12 @@ def test_pages_load_nothing_from_elsewhere(parsed, site):
         assert not found, f"{path.name}: {found[0]}"
 
 
+def test_no_place_hides_what_scripts_look_for(parsed):
+    """A browser makes a variable of each id; a script that finds `exports` defines nothing else."""
+    for path, page in parsed.items():
+        assert not {"exports", "module", "define"} & page.places, path.name
+
+
 def test_the_reference_has_no_marks_of_its_markup(parsed):
     for path, page in parsed.items():
         if path.parent.name == "reference":
@@ -187,13 +193,34 @@ def test_code_is_copied_without_its_prompts(address, desktop):
     assert "(" in copied and ">>>" not in copied
 
 
-def test_search_finds_a_class_and_where_it_stands(address, desktop):
-    desktop.get(f"{address}/search.html?q=RotaryEmbedding")
-    found = waited(
-        desktop,
+def test_all_code_can_be_copied(address, desktop, parsed, site):
+    count = "return document.querySelectorAll(arguments[0]).length"
+    for path in parsed:
+        desktop.get(f"{address}/{path.relative_to(site).as_posix()}")
+        blocks, buttons = (
+            desktop.execute_script(count, part)
+            for part in ("div.highlight pre", "div.highlight button.copybtn")
+        )
+        assert blocks == buttons, f"{path.name}: {blocks} blocks, {buttons} buttons"
+
+
+def searched(address, browser, query):
+    """The addresses that a search finds."""
+    browser.get(f"{address}/search.html?q={query}")
+    return waited(
+        browser,
         "const found = [...document.querySelectorAll('#search-results li a')].map(a => a.href);"
         "return found.length ? found : null",
     )
+
+
+@pytest.mark.parametrize("word", ["연결", "손실", "추론"])
+def test_search_finds_korean_words_that_have_particles(address, desktop, word):
+    assert any("course/ko.html" in link for link in searched(address, desktop, word))
+
+
+def test_search_finds_a_class_and_where_it_stands(address, desktop):
+    found = searched(address, desktop, "RotaryEmbedding")
     assert any("reference/layers.html#keras_xfmr.layers.RotaryEmbedding" in link for link in found)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from keras import ops
 
 from keras_xfmr import layers, models, training
+from keras_xfmr.models import Input, Inputs
 from keras_xfmr.models.core.data import ValidatesData
-from keras_xfmr.models.core.inputs import Input, Inputs
 
 B, S, T, P, D, V, C = 2, 7, 5, 2, 12, 31, 3
 LONGEST, PAD = 11, 1

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 from conformance import IDS, Reader
+from keras import ops
 
 from keras_xfmr import models
-from keras_xfmr.models.core.inputs import Inputs
+from keras_xfmr.models import Input, Inputs
 
 pytestmark = pytest.mark.portable
 
@@ -21,6 +22,42 @@ def test_each_call_is_validated_once(monkeypatch):
     assert len(runs) == 1
     models.BertClassifier(models.Bert(31, d_model=6, num_heads=2, ffn_dim=7, num_layers=1))(IDS)
     assert len(runs) == 2
+
+
+class Means(models.Encoder, keras.Model):
+    """An encoder with the mixin alone, and with what a `Classifier` needs."""
+
+    dropout_rate = 0.0
+
+    def __init__(self):
+        self.embedding = keras.layers.Embedding(31, 5)
+        self.dense = keras.layers.Dense(5)
+        self.declared_inputs = Inputs(
+            Input("token_ids", "Token ids", 31),
+            Input("attention_mask", "mask", default=lambda x: ops.ones_like(x["token_ids"])),
+        )
+        inputs = self.declared_inputs.symbolic()
+        super().__init__(inputs, self.encode(**inputs))
+
+    def encode(self, token_ids, attention_mask, training=None, run=None):
+        shown = ops.cast(ops.expand_dims(attention_mask, -1), "float32")
+        return self.dense(self.embedding(token_ids) * shown)
+
+    def initializer(self):
+        return "glorot_uniform"
+
+
+def test_an_encoder_needs_no_other_mixin():
+    encoder = Means()
+    head = models.Classifier(encoder, 3)
+    given = {"token_ids": IDS, "attention_mask": np.ones_like(IDS)}
+    np.testing.assert_allclose(head(given), head(IDS), rtol=1e-6)
+    head.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    head.fit(given, np.arange(len(IDS)), verbose=0)
+    (last,) = head.hidden_states(IDS)
+    np.testing.assert_allclose(last, encoder(given), rtol=1e-6)
+    with pytest.raises(ValueError, match="Token ids must lie in 0 .. 30"):
+        encoder.hidden_states(IDS + 31)
 
 
 def test_a_causal_encoder_has_no_vector_in_its_first_position():

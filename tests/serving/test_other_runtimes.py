@@ -67,7 +67,7 @@ def test_lite_runtime_reads_spans_without_tensorflows_operations(spans):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the converter
 def test_onnx_runtime_reads_spans(spans):
-    extra = "pip install keras_xfmr[onnx]"
+    extra = "the extra [onnx] is not installed"
     tf2onnx = pytest.importorskip("tf2onnx", reason=extra)
     onnxruntime = pytest.importorskip("onnxruntime", reason=extra)
     path, expected = spans

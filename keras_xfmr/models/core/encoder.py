@@ -5,12 +5,12 @@ B batch, T length, N documents, D d_model
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
 
-from keras_xfmr.common.types import Initializer, Mixin, ModelInputs, Tensor
+from keras_xfmr.common.types import ArrayLike, Initializer, Mixin, ModelInputs, Tensor
 from keras_xfmr.layers import ScalarMix
 from keras_xfmr.models.core.inputs import Input
 from keras_xfmr.models.core.watched import Watched
@@ -20,16 +20,17 @@ class Encoder(Mixin):
     """The protocol of encoders: all that the heads of `models/heads/` use of them.
 
     A model with this mixin before `keras.Model`, and with the attributes and methods below, works
-    under every head.
+    under every head. Some attributes are for some heads only.
 
     Attributes:
         d_model: D.
-        dropout_rate: also the default of a head.
-        pad_token_id: the padding of its vocabulary.
-        activation: a name of `PositionWiseFFN`, for a masked language model's head.
+        dropout_rate: also the default of a `Classifier` or `Tagger`.
+        pad_token_id: the padding of its vocabulary, or None; for a `MaskedLanguageModel` and
+            `export_encoder`.
+        activation: a name of `PositionWiseFFN`, for a `MaskedLanguageModel`.
         layer_norm_eps: of its norms, likewise.
-        token_embedding: its `TokenEmbedding`, which computes the logits of such a head.
-        encoder_blocks: its blocks, the lowest first.
+        token_embedding: its `TokenEmbedding`, which computes the logits of a `MaskedLanguageModel`.
+        encoder_blocks: its blocks, the lowest first. No head reads them.
         pooler: the layer of `pool`, or None. The constructor of an encoder that has one takes
             `pooler=False` to leave it out.
         causal: whether a position attends only to itself and those before it; by default False.
@@ -146,6 +147,18 @@ class Encoder(Mixin):
     def initializer(self) -> Initializer:
         """A new initializer for the weights of one layer."""
         raise NotImplementedError
+
+    # Models of the library have both from `ValidatesData`, which stands before this class.
+
+    def validated_inputs(self, inputs: ModelInputs) -> ModelInputs:
+        """All declared inputs, checked."""
+        completed = self.declared_inputs.complete(inputs)
+        self.declared_inputs.check(completed)
+        return completed
+
+    def warn_of(self, inputs: Mapping[str, ArrayLike]) -> None:
+        """Warns of nothing."""
+        return None  # AutoGraph cannot read a function without a statement
 
     def embedding_layers(self) -> Sequence[keras.layers.Layer]:
         """The layers below the blocks; `freeze` and `layer_learning_rates` treat them as one."""

@@ -4,12 +4,14 @@ B batch, T length
 """
 
 import typing
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_xfmr import functional
+from keras_xfmr.common.types import ArrayLike, ModelInputs, Shape, Tensor
 
 # Names of inputs in other libraries, and inputs that only some models have.
 FOREIGN_INPUTS = {
@@ -38,6 +40,11 @@ class Input(typing.NamedTuple):
         nonempty: whether a row must have at least one position.
         width: how many numbers a position has, if there are several.
         pairs: whether it has pairs: a row of the input `size`, and a position in that row.
+
+    Example:
+
+    >>> Input("token_ids", "Token ids", 100, longest=64).shape
+    (None,)
     """
 
     name: str
@@ -52,17 +59,17 @@ class Input(typing.NamedTuple):
     pairs: bool = False
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         """Without the batch."""
         if self.pairs:
             return (2,)
         return (None,) if self.width is None else (None, self.width)
 
-    def symbolic(self):
+    def symbolic(self) -> keras.KerasTensor:
         """Its `keras.Input`."""
         return keras.Input(self.shape, dtype="int32", name=self.name)
 
-    def check_rank(self, value):
+    def check_rank(self, value: Tensor) -> None:
         """Raises ValueError where it has another number of axes."""
         if len(value.shape) != 1 + len(self.shape):
             axes = ["B", "T"] if self.width is None else ["B", "T", self.width]
@@ -97,25 +104,32 @@ class Inputs:
     """The declared inputs of a model, in the order of its call.
 
     Args:
-        *declared: `Input`s.
+        *declared: `Input`s. One without a `default` is needed in each call.
+
+    Example:
+
+    >>> shown = Input("attention_mask", "mask", default=lambda x: keras.ops.sign(x["token_ids"]))
+    >>> inputs = Inputs(Input("token_ids", "Token ids", 100, longest=64), shown)
+    >>> {name: tuple(one.shape) for name, one in inputs.symbolic().items()}
+    {'token_ids': (None, None), 'attention_mask': (None, None)}
     """
 
-    def __init__(self, *declared):
+    def __init__(self, *declared: Input) -> None:
         self._declared = {one.name: one for one in declared}
         self._needed = [one.name for one in declared if one.default is None]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Input]:
         return iter(self._declared.values())
 
-    def and_also(self, *declared):
+    def and_also(self, *declared: Input) -> "Inputs":
         """These inputs and more."""
         return Inputs(*self, *declared)
 
-    def symbolic(self):
+    def symbolic(self) -> dict[str, keras.KerasTensor]:
         """name -> `keras.Input`."""
         return {one.name: one.symbolic() for one in self}
 
-    def named(self, given):
+    def named(self, given: ModelInputs) -> ModelInputs:
         """The inputs by their names; one alone, or several in their order, get their names here.
 
         Other arguments of `fit`, such as a data set, are returned unchanged.
@@ -128,16 +142,16 @@ class Inputs:
         pair = isinstance(given, (list, tuple)) and len(given) == len(self._needed)
         return dict(zip(self._needed, given)) if pair else given
 
-    def are_in(self, inputs):
+    def are_in(self, inputs: dict[str, ArrayLike]) -> bool:
         """Whether all needed inputs are given."""
         return all(inputs.get(name) is not None for name in self._needed)
 
-    def pairs_in(self, given):
+    def pairs_in(self, given: ModelInputs) -> list[str]:
         """The names of given inputs of pairs; their first axis does not count rows."""
         given = given if isinstance(given, dict) else {}
         return [one.name for one in self if one.pairs and given.get(one.name) is not None]
 
-    def complete(self, given):
+    def complete(self, given: ModelInputs) -> ModelInputs:
         """All inputs as tensors, with defaults for those left out; their values are not checked.
 
         Raises:
@@ -162,7 +176,7 @@ class Inputs:
                 inputs[one.name] = one.default(inputs)
         return {name: inputs[name] for name in self._declared}
 
-    def check(self, inputs):
+    def check(self, inputs: ModelInputs) -> None:
         """Raises ValueError if completed inputs do not fit, as far as they are known.
 
         Args:
@@ -203,7 +217,7 @@ class Inputs:
         for part in self._values({name: v for name, v in known.items() if v is not None}):
             check_range(part)
 
-    def ranges(self, inputs):
+    def ranges(self, inputs: dict[str, ArrayLike]) -> Iterator[Range]:
         """The `Range` of each given input, and of the positions of its rows.
 
         Args:

@@ -20,10 +20,19 @@ function make(name, text, attributes = {}) {
   return made;
 }
 
-// An invisible token gets a sign.
+// Controls, halves of a surrogate pair and other formats than joiners: they are invisible, or turn
+// the text around them. A token of spaces and joiners alone is invisible as a whole.
+const HIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|(?![\u200c\u200d\u{e0020}-\u{e007f}])\p{Cf}/gu;
+const NOTHING = /^[\s\p{C}\p{Default_Ignorable_Code_Point}]*$/u;
+
+// What is invisible gets a sign, or its number.
 function shown(token) {
   const signs = { " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5" };
-  return token.trim() ? token : [...token].map((c) => signs[c] ?? c).join("") || "\u2205";
+  const named = (one) => {
+    const number = one.codePointAt(0).toString(16).padStart(4, "0");
+    return signs[one] ?? (number.length > 4 ? `\\u{${number}}` : `\\u${number}`);
+  };
+  return token.replace(NOTHING.test(token) ? /./gsu : HIDDEN, named) || "\u2205";
 }
 
 // ---- the view of heads
@@ -32,7 +41,7 @@ function showTokens() {
   for (const [side, list] of Object.entries(sides)) {
     const tokens = partOf()[side].map((token, index) => {
       const button = make("button", shown(token), { type: "button", class: "token", dir: "auto" });
-      button.title = token;
+      button.title = shown(token);
       button.tabIndex = index ? -1 : 0;
       return button;
     });
@@ -91,8 +100,8 @@ function showReadout(part, chosen) {
   const readout = element("readout");
   if (!chosen || !heads.length) {
     readout.textContent = heads.length
-      ? "Point at a token, or choose it by Tab and arrow keys, to see its lines only. A click " +
-        "keeps it, Escape lets it go."
+      ? "Point at a token, or choose it by Tab and arrow keys, to see its lines only. Click to " +
+        "keep it selected. Press Escape to clear it."
       : "Choose a head.";
     return;
   }

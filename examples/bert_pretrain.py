@@ -34,7 +34,7 @@ from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
-flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
+flags.DEFINE_list("files", None, "Required. Text files, UTF-8.", required=True)
 flags.DEFINE_list("validation_files", [], "Held-out text files.")
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Headings that begin a document.")
 flags.DEFINE_bool("line_documents", False, "Each line is a document.")
@@ -51,7 +51,7 @@ flags.DEFINE_integer("epochs", 10, "Passes over the files.")
 flags.DEFINE_integer("measured_batches", 100, "Maximum number of batches to measure on.")
 flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate; 1e-4 for a base model.")
 flags.DEFINE_float("dropout", 0.1, "Dropout rate; small models learn more with 0.")
-flags.DEFINE_integer("seed", 1, "Seed of weights, masks and data order.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, masks and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/bert", "Folder for all output files.")
 

@@ -21,11 +21,11 @@ from absl import app, flags, logging
 from keras_xfmr import models, serving, text
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("pretrained", None, "Folder of a published BERT.", required=True)
+flags.DEFINE_string("pretrained", None, "Required. Folder of a published BERT.", required=True)
 flags.DEFINE_multi_string(
     "sentence",
     ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."],
-    "What to compare.",
+    "Sentence to compare; give the flag once for each.",
 )
 flags.DEFINE_string("corpus", None, "Text file, a sentence a line, to search in.")
 flags.DEFINE_multi_string("query", [], "Text to search for in --corpus.")

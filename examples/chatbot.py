@@ -19,13 +19,14 @@ import index_page
 import keras
 import resuming
 import seq2seq
-from absl import flags, logging
+import telling
+from absl import app, flags, logging
 
 from keras_xfmr import text
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
-flags.DEFINE_string("data", None, "CSV with the columns Q and A.", required=True)
+flags.DEFINE_string("data", None, "Required. CSV with the columns Q and A.", required=True)
 flags.DEFINE_string("output", "runs/chatbot", "Folder for all output files.")
 flags.DEFINE_integer("held_out", 500, "Number of held-out questions.", lower_bound=1)
 flags.DEFINE_integer("vocab_size", 4000, "Subwords, one vocabulary for both sides.")
@@ -36,7 +37,7 @@ flags.DEFINE_integer("num_layers", 2, "Blocks on each side.")
 flags.DEFINE_integer("num_heads", 4, "Attention heads.")
 flags.DEFINE_float("dropout", 0.2, "Dropout rate; the corpus is small.")
 flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
-flags.DEFINE_integer("seed", 1, "Seed of weights, dropout, split and data order.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, dropout, split and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 LENGTH = 24  # ids of a question or reply; a few longer ones are left out
@@ -47,13 +48,15 @@ def read(path):
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         if not {"Q", "A"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path} needs the columns Q and A. Received: {rows.fieldnames}.")
+            raise app.UsageError(
+                f"{path} needs the columns Q and A. Received: {rows.fieldnames}."
+            )
         try:
             for row in rows:
                 pair = tuple(" ".join((row[column] or "").split()) for column in "QA")
                 # Fields without a name in the header have the key None; a missing field is None.
                 if None in row or None in row.values() or not all(pair):
-                    raise ValueError(
+                    raise app.UsageError(
                         f"{path}:{rows.line_num}: expected a question and a reply in a row of "
                         f"{len(rows.fieldnames)} fields, as the header has them. Received: "
                         f"{dict(row)}. Mend the row or remove it; a text with a comma needs "
@@ -61,7 +64,7 @@ def read(path):
                     )
                 yield pair
         except csv.Error as error:
-            raise ValueError(
+            raise app.UsageError(
                 f"{path}:{rows.reader.line_num}: {error}. Is there an unclosed quotation mark, "
                 "here or before?"
             ) from error
@@ -82,6 +85,7 @@ def main(argv):
         reader = text.ByteTokenizer()
         corpus = text.PairDataset(files[0], reader, reader)
         both = corpus.sentences(0).concatenate(corpus.sentences(1))
+        telling.stage(f"learning a vocabulary of {FLAGS.vocab_size:,} subwords")
         tokenizer = text.learn_sentence_piece(both, FLAGS.vocab_size)
         seq2seq.save_tokenizers((tokenizer, tokenizer), output)
     clock.step(f"split {FLAGS.data}, learned {tokenizer.vocab_size} subwords")

@@ -15,18 +15,18 @@ from absl import app, flags
 from keras_xfmr import serving, text, viz
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("train", None, "TSV with a header.", required=True)
-flags.DEFINE_string("test", None, "TSV with the same columns, for testing.", required=True)
+flags.DEFINE_string("train", None, "Required. TSV with a header.", required=True)
+flags.DEFINE_string("test", None, "Required. TSV with the same columns, to test.", required=True)
 flags.DEFINE_string("text", "document", "Name of the column with the text.")
 flags.DEFINE_string("text_pair", None, "Name of the column with a second text, if there is one.")
 flags.DEFINE_string("label", "label", "Name of the column with the class.")
 flags.DEFINE_integer("limit", None, "Maximum number of training texts, for a quick try.")
-flags.DEFINE_integer("max_length", 48, "Maximum pieces (ELMo: words) of a text; the rest is cut.")
+flags.DEFINE_integer("max_length", 48, "Longest text, in pieces or words; the rest is cut.")
 flags.DEFINE_integer("batch_size", 64, "Texts of a step.")
 flags.DEFINE_integer("epochs", 3, "Passes over the data.")
 flags.DEFINE_float("dropout", 0.1, "Dropout rate, also of attention weights.")
 flags.DEFINE_bool("baseline", False, "Also measure a logistic regression.")
-flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 
@@ -74,6 +74,7 @@ def load():
     test = test_texts, np.array([labels.index(name) for name in test_names])
     print(f"most frequent class: {np.bincount(test[1]).max() / len(test[1]):.2%} of the test texts")
     if FLAGS.baseline:
+        telling.stage("fitting a logistic regression")
         print(f"logistic regression, test accuracy {baseline(train, test):.2%}")
     return train, test, labels
 

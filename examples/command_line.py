@@ -6,9 +6,10 @@ The first import of this file imports TensorFlow, without the notes that it prin
 import os
 import pathlib
 import re
+import sys
 import tempfile
 
-from absl import app
+from absl import app, flags
 
 MARK = ".written_by_example"
 NOTES = re.compile(
@@ -43,6 +44,29 @@ def import_quietly():
 
 
 import_quietly()
+
+
+class HelpFull(app.HelpfullFlag):
+    """--helpfull: the flags of the example first, and behind them those of libraries."""
+
+    def __init__(self):
+        super().__init__()
+        self.allow_override = True  # of the flag of absl
+
+    def parse(self, argument):
+        if not self.parser.parse(argument):
+            return
+        app.usage(shorthelp=True, writeto_stdout=True)
+        shown = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+        print("Flags of libraries:")
+        for module, defined in sorted(flags.FLAGS.flags_by_module_dict().items()):
+            if not shown.issuperset(flag.name for flag in defined):
+                print(flags.FLAGS.module_help(module))
+        sys.exit(1)
+
+
+app.define_help_flags()
+flags.DEFINE_flag(HelpFull())
 
 
 def flags_alone(argv):

@@ -39,8 +39,8 @@ from keras_xfmr import models, text, training, viz
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
-flags.DEFINE_list("files", None, "Text files, UTF-8, a sentence a line.", required=True)
-flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
+flags.DEFINE_list("files", None, "Required. Text files, UTF-8, a sentence a line.", required=True)
+flags.DEFINE_list("validation_files", None, "Required. Held-out text files.", required=True)
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Kind of heading lines to skip.")
 flags.DEFINE_enum("split", "bert", ["bert", "whitespace"], "How lines are split into words.")
 flags.DEFINE_enum("words", "characters", ["characters", "ids"], "The input of a word.")
@@ -51,7 +51,7 @@ flags.DEFINE_integer("block_length", 32, "Words of a block.")
 flags.DEFINE_integer("batch_size", 32, "Blocks of a step.")
 flags.DEFINE_integer("epochs", 8, "Passes over the files.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 2e-3, "Peak learning rate.")
-flags.DEFINE_float("dropout", 0.3, "Dropout rate; without it the model memorizes a small corpus.")
+flags.DEFINE_float("dropout", 0.3, "Dropout rate. Without dropout, small corpora overfit.")
 flags.DEFINE_integer("num_sampled", None, "Number of sampled words of the softmax in training.")
 flags.DEFINE_bool(
     "stateful", False, "Keep the LSTM state from block to block; on one device only."
@@ -59,7 +59,7 @@ flags.DEFINE_bool(
 flags.DEFINE_string(
     "senses", str(pathlib.Path(__file__).with_name("word_senses_en.tsv")), "TSV, see above."
 )
-flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/elmo", "Folder for all output files.")
 
@@ -74,6 +74,7 @@ def make_tokenizer(output):
     """The vocabulary of a killed run in this folder, or one learned from the files."""
     if resuming.resumes(output):
         return text.load_tokenizer(output / "tokenizer")
+    telling.stage(f"learning a vocabulary of {FLAGS.vocab_size:,} words")
     tokenizer = text.learn_words(FLAGS.files, FLAGS.vocab_size, split=FLAGS.split)
     tokenizer.save(output / "tokenizer")
     return tokenizer

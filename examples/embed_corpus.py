@@ -65,10 +65,14 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "SavedModel that reads `text`, or the folder of its versions.",
-                    required=True)  # fmt: skip
-flags.DEFINE_list("files", None, "Text files, a text a line: names or patterns, plain or gzip.",
-                  required=True)  # fmt: skip
+flags.DEFINE_string(
+    "model", None, "Required. SavedModel that reads `text`, or the folder of its versions.",
+    required=True,
+)  # fmt: skip
+flags.DEFINE_list(
+    "files", None, "Required. Text files, a text a line: names or patterns, plain or gzip.",
+    required=True,
+)  # fmt: skip
 flags.DEFINE_string("runner", "direct", "`loop` (without Beam), `direct`, or a runner of Beam.")
 flags.DEFINE_list("outputs", [], "Model outputs in a row; default: all but `scores`, `valid`.")
 flags.DEFINE_integer("batch_size", 64, "Lines that the model reads at once.", lower_bound=1)

@@ -4,6 +4,7 @@ import functools
 import pathlib
 
 import index_page
+import telling
 import tensorflow as tf
 from absl import app
 
@@ -75,6 +76,7 @@ def prepare(
                 f"{tokenizer.pad_id}, and a model of {rows} with {padding}."
             )
         return tokenizer, model
+    telling.stage(f"learning a vocabulary of {vocab_size:,} pieces")
     learn = LEARN[kind.argument][vocabulary]
     tokenizer = learn(tf.data.Dataset.from_tensor_slices(texts), vocab_size)
     known = set(kind.over.argument_names())

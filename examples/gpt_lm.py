@@ -37,8 +37,8 @@ from keras_xfmr import models, serving, text, training, viz
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
-flags.DEFINE_list("files", None, "Text files, UTF-8.", required=True)
-flags.DEFINE_list("validation_files", None, "Held-out text files.", required=True)
+flags.DEFINE_list("files", None, "Required. Text files, UTF-8.", required=True)
+flags.DEFINE_list("validation_files", None, "Required. Held-out text files.", required=True)
 flags.DEFINE_enum("heading", "none", ["none", "wikitext"], "Headings that begin a document.")
 flags.DEFINE_bool("line_documents", False, "Each line is a document.")
 flags.DEFINE_enum(
@@ -56,12 +56,12 @@ flags.DEFINE_integer("block_length", 128, "Tokens of a block.")
 flags.DEFINE_integer("batch_size", 16, "Blocks of a step.")
 flags.DEFINE_integer("epochs", 10, "Passes over the files.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
-flags.DEFINE_float("dropout", 0.2, "Dropout rate; without it the model memorizes a small corpus.")
+flags.DEFINE_float("dropout", 0.2, "Dropout rate. Without dropout, small corpora overfit.")
 flags.DEFINE_integer("order", 5, "Order of the n-gram model; 0: no such model.")
 flags.DEFINE_multi_string("prompt", [], "Text to continue; by default from the held-out files.")
 flags.DEFINE_float("temperature", 0.8, "Sampling temperature.")
 flags.DEFINE_float("top_p", 0.95, "Nucleus probability of sampling.")
-flags.DEFINE_integer("seed", 1, "Seed of weights, dropout, data order and samples.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, dropout, data order and samples.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 flags.DEFINE_string("output", "runs/gpt", "Folder for all output files.")
 

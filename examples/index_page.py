@@ -32,6 +32,7 @@ FILES = {
     "train.tsv": "what it was trained on",
     "held_out.tsv": "what it was measured on",
 }
+SHORT = 16  # characters of a cell, such as a label or a score
 STYLE = """
 :root { color-scheme: light dark; --edge: #8888; --panel: #8881; }
 body { max-width: 1000px; margin: 0 auto; padding: 16px; line-height: 1.5; font-family:
@@ -42,7 +43,8 @@ pre { padding: 10px; background: var(--panel); border-radius: 6px; white-space: 
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--edge); text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; }
+td { overflow-wrap: anywhere; } td.short { overflow-wrap: break-word; }
 img { display: block; max-width: 100%; background: white; }
 iframe { display: block; box-sizing: border-box; width: 100%; height: 640px;
   border: 1px solid var(--edge); border-radius: 6px; }
@@ -120,12 +122,18 @@ def _part(title, content):
 
 
 def _table(columns, rows):
-    rows = [[_text(cell) for cell in row] for row in rows]
+    rows = ["".join(map(_cell, row)) for row in rows]
     if not rows:
         return ""
     head = "".join(f"<th>{_text(column)}</th>" for column in columns)
-    body = "\n".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table>{f'<tr>{head}</tr>' if head else ''}\n{body}\n</table>"
+
+
+def _cell(value):
+    """A cell of a table. On a narrow screen the words of a short one are not broken."""
+    kind = " class=short" if len(str(value)) <= SHORT else ""
+    return f"<td{kind}>{_text(value)}</td>"
 
 
 def _flags():

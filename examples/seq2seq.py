@@ -48,10 +48,10 @@ def split(pairs, output, held_out, seed=0):
         The two paths.
 
     Raises:
-        ValueError: `held_out` is below 1, or there are too few pairs.
+        app.UsageError: `held_out` is below 1, or there are too few pairs.
     """
     if held_out < 1:
-        raise ValueError(f"--held_out must be at least 1. Received: {held_out}.")
+        raise app.UsageError(f"--held_out must be at least 1. Received: {held_out}.")
 
     def tidy():
         return (tuple(" ".join(text.split()) for text in pair) for pair in pairs())
@@ -64,7 +64,7 @@ def split(pairs, output, held_out, seed=0):
             chosen[place] = seen, source
         seen += 1
     if seen <= 2 * held_out:
-        raise ValueError(f"{seen} pairs are too few to hold out {held_out}; lower --held_out.")
+        raise app.UsageError(f"{seen} pairs are too few to hold out {held_out}; lower --held_out.")
     places, sources = (set(part) for part in zip(*chosen))
     train, held = pathlib.Path(output, "train.tsv"), pathlib.Path(output, "held_out.tsv")
     aside, others = [path.with_suffix(".part") for path in (train, held)], 0
@@ -136,7 +136,7 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
             learning_rate, label_smoothing.
 
     Returns:
-        The model, and the measures of the held-out part after the last epoch.
+        The model, and the measures of the held-out part after the last epoch, with four digits.
     """
     source, target = tokenizers
     data = {"batch_size": settings["batch_size"], "buckets": settings["buckets"]}
@@ -190,7 +190,7 @@ def fit(files, tokenizers, output, settings, *, seed=0, jit_compile=True):
         viz.learning_curve(history, output / "learning_curve.png")
     model.save(output / "model.keras")
     measures = model.evaluate(held.dataset(), return_dict=True, verbose=0)
-    return model, measures
+    return model, {name: float(f"{value:.4g}") for name, value in measures.items()}
 
 
 # ---- answers

@@ -24,19 +24,19 @@ from seqeval.scheme import IOB2, Entities
 from keras_xfmr import serving, text, training, viz
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("train", None, "CoNLL file for training.", required=True)
+flags.DEFINE_string("train", None, "Required. CoNLL file for training.", required=True)
 flags.DEFINE_string("dev", None, "CoNLL file for validation after each epoch.")
-flags.DEFINE_string("test", None, "CoNLL file for testing.", required=True)
+flags.DEFINE_string("test", None, "Required. CoNLL file for testing.", required=True)
 flags.DEFINE_enum(
     "split", "bert", ["bert", "whitespace", "characters"], "How texts are split into words."
 )
 flags.DEFINE_integer(
-    "max_length", 96, "Maximum pieces (ELMo: words) of a sentence; the rest is cut."
+    "max_length", 96, "Longest sentence, in pieces or words; the rest is cut."
 )
 flags.DEFINE_integer("batch_size", 32, "Sentences of a step.")
 flags.DEFINE_integer("epochs", 4, "Passes over the data.")
 flags.DEFINE_float("dropout", 0.1, "Dropout rate, also of attention weights.")
-flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, dropout and data order.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 IGNORED = -1  # label of all pieces except the first one of a word

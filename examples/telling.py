@@ -13,7 +13,8 @@ def stage(message):
 
 
 class TimeLeft(keras.callbacks.Callback):
-    """Prints once how long the training will take, estimated from some steps.
+    """Prints that the first step compiles, and once how long the training will take, estimated
+    from some steps.
 
     Args:
         first, last: the measured steps. The first step of a run compiles.
@@ -22,6 +23,9 @@ class TimeLeft(keras.callbacks.Callback):
     def __init__(self, first=5, last=25):
         super().__init__()
         self._first, self._last, self._seen, self._began, self._epoch = first, last, 0, None, 0
+
+    def on_train_begin(self, logs=None):
+        print("The first step takes longer, because it compiles the model.", flush=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch

@@ -25,6 +25,7 @@ import keras
 import resuming
 import sacrebleu
 import seq2seq
+import telling
 from absl import app, flags, logging
 
 from keras_xfmr import text
@@ -46,8 +47,8 @@ flags.DEFINE_integer("num_heads", None, "Attention heads; 4.")
 flags.DEFINE_float("dropout", None, "Dropout rate. Dates: 0, corpus: 0.1.")
 flags.DEFINE_float("learning_rate", None, "Peak rate. Dates: 5e-3, corpus: 1e-3.")
 flags.DEFINE_integer("beam_size", 4, "Corpus: beams of the search.", lower_bound=1)
-flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and data order.")
-flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Policy.")
+flags.DEFINE_integer("seed", 1, "Random seed of weights, dropout and data order.")
+flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Dtypes.")
 flags.DEFINE_bool("jit_compile", True, "Compile the training step with XLA.")
 
 DATES = {
@@ -97,6 +98,7 @@ def prepare_corpus(output, clock):
     files = seq2seq.split(pairs, output, FLAGS.held_out, FLAGS.seed)
     clock.step(f"split the corpus; rows left out: {corpus.skipped}")
     train = text.PairDataset(files[0], reader, reader)
+    telling.stage(f"learning two vocabularies of {FLAGS.vocab_size:,} subwords")
     tokenizers = tuple(
         text.learn_sentence_piece(train.sentences(side), FLAGS.vocab_size) for side in (0, 1)
     )

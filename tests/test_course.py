@@ -38,6 +38,16 @@ def test_pages_show_every_picture_and_all_that_is_printed(build, language):
     assert all(path.stat().st_size < 60_000 for path in FOLDER.glob("pictures/*"))
 
 
+def test_the_index_has_the_questions_of_the_pages(build):
+    index = (FOLDER / "index.md").read_text("utf8")
+    questions = re.findall(r"^\| (\d+) \| (.+) \| (.+) \|$", index, re.MULTILINE)
+    for column, language in enumerate(PAGES, start=1):
+        text = build.BLOCK.sub("", (FOLDER / f"{language}.md").read_text("utf8"))
+        headings = re.findall(r"^## (\d+)\. (.+)$", text, re.MULTILINE)
+        assert [(row[0], row[column]) for row in questions] == headings
+        assert max(map(len, text.splitlines())) <= 100, f"{language}.md: wrap its prose"
+
+
 def test_a_cheap_claim_holds(build, tmp_path, monkeypatch):
     """Scores are masked before the softmax, not after."""
     monkeypatch.chdir(tmp_path)

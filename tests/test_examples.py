@@ -10,6 +10,8 @@ from absl import app, flags
 from pages import read_page
 from scripts import ROOT, imported, run, run_as_command
 
+from keras_xfmr.models import BertClassifier
+
 
 @pytest.fixture
 def korean_pairs(tmp_path):
@@ -110,6 +112,35 @@ EXAMPLES = sorted(p.stem for p in ROOT.glob("examples/*.py") if ".run(main)" in 
 def test_what_is_no_flag_is_refused(name):
     with imported(name) as example, pytest.raises(app.UsageError, match="Received: b.txt False"):
         example.main([name, "b.txt", "False"])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_has_the_flags_of_an_example_before_others_and_marks_the_required_ones(
+    name, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.argv", [name])
+    with imported(name):
+        own = flags.FLAGS.get_key_flags_for_module(name)
+        for flag in own:
+            required = any("other than None" in one.message for one in flag.validators)
+            assert flag.help.startswith("Required. ") == required, flag.name
+        with pytest.raises(SystemExit):
+            flags.FLAGS([name, "--helpfull"])
+        printed = capsys.readouterr().out
+        first, others = printed.split("Flags of libraries:\n")
+        assert all(f"--{flag.name}" in first.replace("[no]", "") for flag in own)
+        assert "absl.logging:" in others and "--output:" not in others
+
+
+def test_learning_a_vocabulary_is_told_before(monkeypatch, capsys):
+    with imported("fine_tuning") as fine_tuning:
+        monkeypatch.setitem(fine_tuning.LEARN["bert"], "word_piece", lambda *_: None)
+        with pytest.raises(AttributeError):  # of what is no tokenizer
+            fine_tuning.prepare(
+                BertClassifier, ["a", "b"], ["x"], dropout=0.0, preset="tiny",
+                vocabulary="word_piece", vocab_size=1237, max_length=7,
+            )  # fmt: skip
+    assert "learning a vocabulary of 1,237 pieces" in capsys.readouterr().out
 
 
 def test_a_search_over_no_sentences_is_refused(tmp_path):
@@ -286,7 +317,9 @@ def test_a_run_killed_after_its_training_goes_on_with_the_trained_model(
     def run():
         files = tmp_path / "train.tsv", tmp_path / "held_out.tsv"
         tokenizers = [text.ByteTokenizer()] * 2
-        return seq2seq.fit(files, tokenizers, tmp_path, settings, jit_compile=False)[0]
+        model, measures = seq2seq.fit(files, tokenizers, tmp_path, settings, jit_compile=False)
+        assert all(value == float(f"{value:.4g}") for value in measures.values())  # for people
+        return model
 
     trained = run().get_weights()
     assert (tmp_path / "backup").exists()  # the job is not done
@@ -308,8 +341,9 @@ def test_a_tab_inside_a_text_is_no_further_field(tmp_path, monkeypatch):
     files = seq2seq.split(lambda: iter(pairs), tmp_path, 2)
     found = [pair for file in files for pair in seq2seq.read_pairs(file)]
     assert sorted(found) == [(f"a {n}", f"b {n}") for n in range(9)]
-    with pytest.raises(ValueError, match="--held_out must be at least 1. Received: 0"):
-        seq2seq.split(lambda: iter(pairs), tmp_path, 0)
+    for held_out, message in ((0, "--held_out must be at least 1. Received: 0"), (5, "too few")):
+        with pytest.raises(app.UsageError, match=message):
+            seq2seq.split(lambda: iter(pairs), tmp_path, held_out)
 
 
 def test_sources_that_differ_in_white_space_are_one_source(tmp_path, monkeypatch):
@@ -329,7 +363,7 @@ def test_a_row_without_a_reply_is_named(row, tmp_path):
     path = tmp_path / "chat.csv"
     path.write_text(f"Q,A,label\nfine,yes,0\n{row}\n")
     with imported("chatbot") as chatbot:
-        with pytest.raises(ValueError, match=r"chat.csv:3: expected a question and a reply"):
+        with pytest.raises(app.UsageError, match=r"chat.csv:3: expected a question and a reply"):
             list(chatbot.read(path))
 
 
@@ -342,7 +376,7 @@ def test_a_row_of_another_number_of_fields_than_the_header_is_named(row, tmp_pat
     with imported("chatbot") as chatbot:
         rows = chatbot.read(path)
         assert next(rows) == ("fine, thanks", "yes")
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(app.UsageError, match=message):
             next(rows)
 
 
@@ -351,7 +385,7 @@ def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
     (tmp_path / "a.csv").write_text(f"Q,A\nfine,yes\n\n{long},yes\n")
     (tmp_path / "a.tsv").write_text(f"document\tlabel\nfine\t0\n\n{long}\t0\n")
     with imported("chatbot") as chatbot:
-        with pytest.raises(ValueError, match="a.csv:4: field larger than field limit"):
+        with pytest.raises(app.UsageError, match="a.csv:4: field larger than field limit"):
             list(chatbot.read(tmp_path / "a.csv"))
     with imported("classifying") as classifying:
         flags.FLAGS(["classifying.py", "--train=a.tsv", "--test=a.tsv"])

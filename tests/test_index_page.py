@@ -58,6 +58,14 @@ def test_a_page_has_what_lies_in_the_folder_and_takes_texts_as_texts(index_page,
     assert index_page.json.loads(curl[-1]) == request and curl[1].endswith("/translate:predict")
 
 
+def test_words_of_short_cells_are_not_broken(index_page, tmp_path):
+    long = "a text of more characters than a label"
+    path = index_page.write(tmp_path, {}, ("text", "label"), [(long, "0.54")])
+    page = path.read_text("utf8")
+    assert f"<td>{long}</td><td class=short>0.54</td>" in page
+    assert "td.short { overflow-wrap: break-word; }" in page
+
+
 def test_a_page_leaves_out_what_is_not_there(index_page, tmp_path):
     (tmp_path / "hub").mkdir()
     index_page.write(tmp_path, {}, service=index_page.Service({"text": ["a"]}))

@@ -99,20 +99,34 @@ print("the vector of word 7:", vector.shape, vector[:4].round(3), "...")
 assert np.allclose(vector, table[word] * np.sqrt(512))  # row 7, scaled as in the paper
 assert np.allclose(one_hot @ table, table[word], atol=1e-6)  # a look-up is a product with a one-hot
 
-# One step of training changes the rows of the words that were read, and no other. (A table that
-# also gives the output, as the target's does here, changes in all rows: the softmax reads them.)
+# A step changes the rows of the words that it read. (A table that also gives the output, as the
+# target's does here, changes in all rows: the softmax reads them.)
 tables = [embedding.embeddings, model.target_embedding.embeddings]
-before = [ops.convert_to_numpy(one) for one in tables]
+
+
+def rows_changed_by_a_step(words):
+    """Trains for one step; returns the rows that change in the table of the source and target."""
+    before = [ops.convert_to_numpy(one) for one in tables]
+    inputs = {"source_ids": np.array([words]), "target_ids": np.array([[1, 5]])}
+    model.train_on_batch(inputs, np.array([[5, 2]]))
+    changes = [ops.convert_to_numpy(one) - old for one, old in zip(tables, before)]
+    return [np.flatnonzero(change.any(axis=1)).tolist() for change in changes]
+
+
 model.compile(keras.optimizers.SGD(0.1), training.MaskedCrossEntropy())
-model.train_on_batch(
-    {"source_ids": np.array([[7, 11, 42]]), "target_ids": np.array([[1, 5]])}, np.array([[5, 2]])
-)
-read, also_output = (
-    np.flatnonzero((ops.convert_to_numpy(now) != old).any(axis=1)).tolist()
-    for now, old in zip(tables, before)
-)
-print("rows that changed:", read, "of the source,", len(also_output), "of the target")
+read, also_output = rows_changed_by_a_step([7, 11, 42])
+print("gradient descent changes rows", read, "of the source,", len(also_output), "of the target")
 assert read == [7, 11, 42] and len(also_output) == 100
+
+# Other optimizers change more rows: Adam those that earlier steps read, AdamW all of them.
+model.compile(keras.optimizers.Adam(0.001), training.MaskedCrossEntropy())
+first, second = (rows_changed_by_a_step(words)[0] for words in ([7, 11, 42], [3]))
+print("Adam, which reads 7, 11, 42 and then 3:", first, "and then", second)
+assert first == [7, 11, 42] and second == [3, 7, 11, 42]
+model.compile(training.AdamW(0.001), training.MaskedCrossEntropy())
+every, _ = rows_changed_by_a_step([7, 11, 42])
+print("AdamW, which reads 7, 11, 42:", len(every), "rows of the source")
+assert len(every) == 100
 
 # %% [2]
 sorter = models.Transformer(
@@ -149,6 +163,15 @@ for name, after in kernels().items():
     print(f"{name} {after.shape}: first gradient {gradient:.2f}, change by training {change:.2f}")
     assert gradient > 0 and change > 0.1 * np.linalg.norm(before[name])
 print("loss:", np.round(history["loss"], 3).tolist())
+
+# Where 200 new rows look before they write a number: the place with the largest weight.
+new_source, new_target = make_pairs(200, seed=9)
+weights = sorter.attention_weights(new_source, new_target[:, :-1])["cross"][0].numpy()
+looked_at = np.take_along_axis(new_source, weights.mean(axis=1)[:, :6].argmax(axis=-1), axis=1)
+share = np.mean(looked_at == new_target[:, 1:7])
+print(f"largest weight on the number to be written next: {share:.0%} of 1200")
+print(f"largest weight in the picture: before {untrained.max():.2f}, after {trained.max():.2f}")
+assert share > 0.6 and untrained.max() < 0.4 < trained.max()
 draw(
     "02_cross_attention", {"before": untrained, "after": trained},
     ("source", "the decoder reads"), (row[0], ["<sos>", *answer[0, 1:]]),
@@ -318,7 +341,7 @@ model = small_transformer([layers.EncoderBlock(4, 128)], blocks)
 CountingBlock.calls.clear()  # building the model called them too
 generate(model, source[:1], steps=7)
 for t in range(7):
-    print(f"word {t}:", CountingBlock.calls[3 * t : 3 * t + 3])
+    print(f"step {t}:", CountingBlock.calls[3 * t : 3 * t + 3])
 assert CountingBlock.calls == ["layer_0", "layer_1", "layer_2"] * 7
 
 gpt = models.Gpt(VOCABULARY, d_model=32, num_heads=2, ffn_dim=64, num_layers=3)
@@ -329,23 +352,28 @@ moves = np.linalg.norm(np.diff(states, axis=0), axis=-1)
 print("how far each layer (row) moves each word (column):")
 print(moves.round(2))
 assert moves.min() > 0
+last = ops.convert_to_numpy(gpt.decoder_blocks[2](states[2][None], use_causal_mask=True))
+assert np.linalg.norm(last[0] - states[2], axis=-1).max() < 1  # without the final norm
+assert np.allclose(gpt.final_norm(last)[0], states[3], atol=1e-4)
 
 # %% [9]
 points = np.random.default_rng(0).uniform(-1, 1, (10_000, 4, 2))  # 4 points of a plane in a row
 squares = np.floor((points + 1) * 2).sum(axis=-1) % 2  # a board of 4 x 4 black and white squares
 edge = np.linspace(-0.99, 0.99, 40)
 board = np.stack(np.meshgrid(edge, edge), axis=-1).reshape(-1, 1, 2)
-pictures, accuracies = {}, {}
+pictures, accuracies, counts = {}, {}, {}
 for name, feed_forward in (("with FFN", None), ("without FFN", keras.layers.Identity())):
     block = layers.EncoderBlock(4, 256, dropout_rate=0.0, feed_forward=feed_forward)
     x = keras.Input([None, 2])
     model = keras.Model(x, keras.layers.Dense(2)(block(keras.layers.Dense(64)(x))))
     accuracies[name] = fit(model, points, squares, epochs=6, rate=3e-3, pad_id=-1)["accuracy"][-1]
-    print(f"{name}: {block.count_params()} weights in the block, accuracy {accuracies[name]:.0%}")
+    counts[name] = block.count_params()
+    print(f"{name}: {counts[name]} weights in the block, accuracy {accuracies[name]:.0%}")
     white = ops.softmax(model.predict(board, batch_size=1600, verbose=0))[:, 0, 1]
     pictures[name] = ops.convert_to_numpy(white).reshape(40, 40)
 draw("09_feed_forward", pictures, ("x", "y"))
 assert accuracies["with FFN"] > 0.8 and accuracies["without FFN"] < 0.7
+assert counts["without FFN"] < counts["with FFN"] / 2  # most of the weights are the network's
 
 # The network reads each position alone: one by one gives the same.
 feed_forward = layers.PositionWiseFFN(256)
@@ -411,6 +439,15 @@ for name, layer in (("computed", computed), ("learned", learned)):
 sinusoids = ops.convert_to_numpy(functional.sinusoidal_encoding(10, 256))
 assert np.allclose(layers.PositionalEncoding()(x) - x, sinusoids, atol=1e-5)
 assert computed.count_params() == 0 and learned.count_params() == 10 * 256
+eleven = keras.random.normal((1, 11, 256), seed=1)
+print("11 positions, computed:", tuple(computed(eleven).shape))
+try:
+    learned(eleven)
+except ValueError as error:
+    assert "max_length=10 rows" in str(error)
+    print("11 positions, learned: refused, the table has ten rows")
+else:
+    raise AssertionError("a position without a row")
 
 # The task: a row backwards. Without positions a block cannot know what stood where.
 learned = layers.PositionEmbedding(
@@ -468,15 +505,31 @@ pretrainer.compile(
     },
 )
 inputs = {"token_ids": masked, "segment_ids": segments, "masked_positions": places}
+of_topic, of_word = [], []  # after each epoch: guesses in the right topic, and right ones
+
+
+def note_guesses(epoch, logs):
+    some = {name: values[:500] for name, values in inputs.items()}
+    guesses = pretrainer.predict(some, batch_size=500, verbose=0)["mlm"].argmax(axis=-1)
+    of_topic.append(np.mean((guesses - 4) // 8 == (hidden[:500] - 4) // 8))
+    of_word.append(np.mean(guesses == hidden[:500]))
+
+
 history = pretrainer.fit(
-    inputs, {"mlm": hidden, "nsp": follows}, batch_size=120, epochs=12, verbose=0
-).history
+    inputs, {"mlm": hidden, "nsp": follows}, batch_size=120, epochs=12, verbose=0,
+    callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note_guesses)],
+).history  # fmt: skip
 mlm, nsp, total = (np.array(history[name]) for name in ("mlm_loss", "nsp_loss", "loss"))
-print("epoch   MLM +   NSP =  loss")
+print("epoch   MLM +   NSP =  loss   right topic, right word")
 for epoch in range(12):
-    print(f"{epoch + 1:5} {mlm[epoch]:5.3f} + {nsp[epoch]:5.3f} = {total[epoch]:5.3f}")
+    print(
+        f"{epoch + 1:5} {mlm[epoch]:5.3f} + {nsp[epoch]:5.3f} = {total[epoch]:5.3f}"
+        f"   {of_topic[epoch]:11.0%}, {of_word[epoch]:10.0%}"
+    )
 assert np.allclose(mlm + nsp, total, atol=1e-3)
 assert mlm[-1] < mlm[0] - 1 and nsp[-1] < nsp[0] / 2
+near = np.abs(mlm - np.log(8)).argmin()  # the topic is known, the word is not
+assert of_topic[near] > 0.9 and of_word[near] < 0.4
 draw("12_losses", {"MLM": mlm, "NSP": nsp, "sum": total}, ("epoch", "loss"))
 
 # %% [13]
@@ -558,6 +611,11 @@ print("outputs[1][0]    [CLS]", pooled[:4].round(2), "...")
 kernel, bias = bert.pooler.get_weights()
 assert np.allclose(pooled, np.tanh(sequence[0] @ kernel + bias), atol=1e-5)
 
+# In its context: another word in the place of "my" changes row 2, that of "dog".
+other = ids.copy()
+other[0, 1] = 20
+assert np.abs(ops.convert_to_numpy(bert(other)[0])[0, 2] - sequence[2]).max() > 1e-3
+
 # Row t belongs to position t: exchange the vectors of two positions that go into a block, and
 # their rows change places.
 x = ops.convert_to_numpy(keras.random.normal((1, 6, 64), seed=4))
@@ -586,7 +644,8 @@ for name, kind in (("with residual", layers.EncoderBlock), ("without", NoResidua
     for _ in range(12):
         x = kind(4, 128)(x)
         curves[name].append(alikeness(x))
-    print(f"{name}: cosine of two positions after block 3: {curves[name][2]:.2f}")
+    shown = ", ".join(f"{curves[name][depth - 1]:.2f}" for depth in (1, 3, 6, 12))
+    print(f"{name}: cosine of two positions after blocks 1, 3, 6 and 12: {shown}")
 draw("16_residual", curves, ("block", "cosine of two positions"))
 assert curves["without"][2] > 0.98 and curves["with residual"][2] < 0.9
 
@@ -617,7 +676,10 @@ for name, tensor in (("before", x), ("after", y)):
     mean, variance = moments(tensor)
     print(f"{name}: mean of each position {np.abs(mean).round(2)}, variance {variance.round(2)}")
 assert np.abs(moments(y)[0]).max() < 1e-3 and np.abs(moments(y)[1] - 1).max() < 1e-2
+assert np.allclose(norm(x[:, 1:2]), y[:, 1:2], atol=1e-5)  # each position by itself
 print("learned:", {weight.name: tuple(weight.shape) for weight in norm.weights})
+gamma, beta = norm.get_weights()
+assert (gamma == 1).all() and (beta == 0).all()
 
 
 class NoNorm(layers.EncoderBlock):

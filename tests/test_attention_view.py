@@ -81,8 +81,25 @@ def test_any_text_is_text(rng, tmp_path):
     read = Page(viz.attention_view(weights, HOSTILE, path, title=title))
     assert len(read.found["script"]) == 2
     assert read.found["title"] == [title]
-    assert read.rows[0][0]["left"] == HOSTILE
+    assert read.rows[0][0]["left"] == [*HOSTILE[:5], r"\u2028", r"\ud83d", "밥"]
     assert len(Page(path.read_text("utf8")).found["script"]) == 2
+
+
+def test_a_character_that_is_not_visible_has_a_sign_or_number(rng):
+    shown = {
+        "ab\u202ecd": r"ab\u202ecd", "\0": r"\u0000", "a\0b": r"a\u0000b", "\u2028": r"\u2028",
+        "\ud83d": r"\ud83d", "a\u200bb": r"a\u200bb", "\ufeff": r"\ufeff", "\u3000": r"\u3000",
+        "\u3164": r"\u3164", "\u200d": r"\u200d", "\U000e0041": r"\u{e0041}", "": "\u2205",
+        " \n": "\u2423\u21b5", "a\tb": "a\u21e5b", "👨\u200d👩": "👨\u200d👩", "a b": "a b",
+    }  # fmt: skip
+    tokens, size = list(shown), len(shown)
+    ((part,),) = Page(viz.attention_view([attention(rng, 1, 2, size, size)], tokens)).rows
+    assert part["left"] == list(shown.values())
+    figure = viz.attention_map(attention(rng, 1, size, size), tokens, tokens)
+    drawn = [one.get_text() for one in figure.axes[0].get_xticklabels()]
+    assert drawn == ["" if one == "\u2205" else one for one in shown.values()]
+    figure = viz.embedding_map(rng.normal(size=(3, 5)), labels=["\u202eab", "c", "d"])
+    assert r"\u202eab" in [one.get_text() for one in figure.axes[0].texts]
 
 
 def test_a_file_stays_small(rng):
@@ -117,7 +134,7 @@ def test_a_model_reads_texts():
     size = {"d_model": 6, "num_heads": 3, "ffn_dim": 7, "num_layers": 1}
     gpt = models.Gpt(tokenizer.vocab_size, max_length=17, start_id=2, end_id=3, **size)
     (part,), (short,) = Page(viz.attention_view(gpt, ["a 밥", "b"], tokenizer=tokenizer)).rows
-    assert part["left"] == ["[START]", "a", " ", "\ufffd", "\ufffd", "\ufffd", "[END]"]
+    assert part["left"] == ["[START]", "a", "\u2423", "\ufffd", "\ufffd", "\ufffd", "[END]"]
     assert short["left"] == ["[START]", "b", "[END]"]
     ids = [[2, 7, 5], [2, 7, 3]]
     (part,), _ = Page(viz.attention_view(gpt, ids)).rows

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_xfmr.viz.figures import Path
+from keras_xfmr.viz.figures import Path, shown
 from keras_xfmr.viz.reading import read_attention, token_names
 
 __all__ = ["attention_view", "token_names"]
@@ -39,6 +39,8 @@ def attention_view(
     its lines. A second view shows all layers and heads, and a click opens one. The file loads
     nothing, so it works without a network and can be sent by mail. The view follows bertviz (Vig
     2019), without its JavaScript libraries.
+
+    A character that is invisible or turns the text, such as U+202E, is written as `\\u202e`.
 
     A weight is stored in one byte, as a share of the largest one of its head: 12 layers of 12 heads
     of 40 tokens are 0.33 MB.
@@ -147,7 +149,7 @@ def _token_rows(tokens):
             f"`tokens` must be strings, or lists of strings. Received: {wrong[0]!r}. Use "
             "`token_names(tokenizer, ids)` for ids."
         )
-    return [list(row) for row in rows]
+    return [[shown(one) or "\u2205" for one in row] for row in rows]
 
 
 def _is_one(token):

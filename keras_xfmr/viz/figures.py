@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import os
+import re
+import unicodedata
 import warnings
 
 try:
@@ -27,6 +29,12 @@ WIDE_FILES = (
     "hiragino",
 )  # fmt: skip
 
+SIGNS = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
+# Joiners and tags are parts of a visible character, such as an emoji of several.
+JOINING = re.compile("[\u200c\u200d\U000e0020-\U000e007f]")
+# No format character by its category: fillers of Hangul, variation selectors.
+FILLING = re.compile("[\u034f\u115f\u1160\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+
 
 def fonts():
     return [*(_wide_fonts() or _newly_installed()), "DejaVu Sans"]
@@ -47,6 +55,27 @@ def _newly_installed():
             with contextlib.suppress(OSError, RuntimeError, ValueError):  # no font after all
                 font_manager.fontManager.addfont(path)
     return _wide_fonts()
+
+
+def shown(token):
+    """A token in which what is invisible, or would turn the text around it, has a sign or number.
+
+    Spaces, joiners and fillers have one only where nothing else stands.
+    """
+    every = all(one.isspace() or _is_hidden(one) or FILLING.match(one) for one in token)
+    return "".join(
+        _numbered(one) if every or _is_hidden(one) and not JOINING.match(one) else one
+        for one in token
+    )
+
+
+def _is_hidden(one):
+    return unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _numbered(one):
+    number = f"{ord(one):04x}"
+    return SIGNS.get(one) or (f"\\u{{{number}}}" if len(number) > 4 else f"\\u{number}")
 
 
 def texts():

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from keras_xfmr.viz.figures import Path, saved, texts
+from keras_xfmr.viz.figures import Path, saved, shown, texts
 
 
 def attention_map(
@@ -47,7 +47,7 @@ def attention_map(
     """
     weights = np.asarray(weights, "float32")
     weights = weights[None] if weights.ndim == 2 else weights
-    source, target = [str(label) for label in source], [str(label) for label in target]
+    source, target = ([shown(str(label)) for label in side] for side in (source, target))
     if weights.ndim != 3 or not len(weights) or weights.shape[1:] != (len(target), len(source)):
         raise ValueError(
             "`weights` must have the shape [heads, target, source] with labels for both. Received: "

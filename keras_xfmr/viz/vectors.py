@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_xfmr.viz.figures import Path, saved, texts
+from keras_xfmr.viz.figures import Path, saved, shown, texts
 
 MARKERS = "osD^vP*X"
 LONGEST = 40  # characters of a label
@@ -76,7 +76,7 @@ def embedding_map(
         if labels is not None:
             # Sets the axes before there is a text that a font may not have.
             figure.draw_without_rendering()
-            _label(axis, points, [str(label) for label in labels])
+            _label(axis, points, [shown(str(label)) for label in labels])
         if any(groups):
             axis.legend(fontsize=9)
         if title:

@@ -20,28 +20,13 @@ function make(name, text, attributes = {}) {
   return made;
 }
 
-// Controls, halves of a surrogate pair and other formats than joiners: they are invisible, or turn
-// the text around them. A token of spaces and joiners alone is invisible as a whole.
-const HIDDEN = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]|(?![\u200c\u200d\u{e0020}-\u{e007f}])\p{Cf}/gu;
-const NOTHING = /^[\s\p{C}\p{Default_Ignorable_Code_Point}]*$/u;
-
-// What is invisible gets a sign, or its number.
-function shown(token) {
-  const signs = { " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5" };
-  const named = (one) => {
-    const number = one.codePointAt(0).toString(16).padStart(4, "0");
-    return signs[one] ?? (number.length > 4 ? `\\u{${number}}` : `\\u${number}`);
-  };
-  return token.replace(NOTHING.test(token) ? /./gsu : HIDDEN, named) || "\u2205";
-}
-
 // ---- the view of heads
 
 function showTokens() {
   for (const [side, list] of Object.entries(sides)) {
     const tokens = partOf()[side].map((token, index) => {
-      const button = make("button", shown(token), { type: "button", class: "token", dir: "auto" });
-      button.title = shown(token);
+      const button = make("button", token, { type: "button", class: "token", dir: "auto" });
+      button.title = token;
       button.tabIndex = index ? -1 : 0;
       return button;
     });
@@ -114,9 +99,9 @@ function showReadout(part, chosen) {
   const most = mean.filter(({ weight }) => weight >= 0.0005).slice(0, 5);
   const verb = chosen.side === "left" ? "takes from" : "is taken by";
   const what = heads.length > 1 ? ` (mean of ${heads.length} heads)` : "";
-  readout.replaceChildren(make("b", shown(own[chosen.index])), ` ${verb} `);
+  readout.replaceChildren(make("b", own[chosen.index]), ` ${verb} `);
   most.forEach(({ token, weight }, place) => {
-    readout.append(place ? ", " : "", make("b", shown(token)), ` ${(100 * weight).toFixed(1)} %`);
+    readout.append(place ? ", " : "", make("b", token), ` ${(100 * weight).toFixed(1)} %`);
   });
   readout.append(most.length ? what : "nothing");
 }

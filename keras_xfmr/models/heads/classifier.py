@@ -85,6 +85,9 @@ class Classifier(ClassHead):
     would split arrays of documents and of rows at the same places. For the same reason several
     replicas of a `tf.distribute` strategy are refused.
 
+    Keras cannot load the `.keras` file of your own model with two heads over one encoder: use
+    `keras.layers.Dense` on the outputs of one `bert(inputs)`, see `Bert`.
+
     Returns:
         Logits `[B, C]`, or `[N, C]` of documents. With one class `[B, 1]`: a value for a regression
         loss, a logit for `BinaryCrossentropy(from_logits=True)`. A loss or a metric that does not

@@ -34,7 +34,6 @@ flags.DEFINE_float("learning_rate", 1e-4, "Of AdamW.")
 
 WEIGHT_DECAY = 0.01
 NO_TOKEN = -1  # what no token has as its id
-NOT_WRITTEN = -2
 
 
 class Ours:
@@ -58,8 +57,7 @@ class Ours:
         return lambda: float(model.train_on_batch(ids, labels, return_dict=True)["loss"])
 
     def generator(self, prompt, new_tokens):
-        # A model is not built with such ids; a search takes them, and so generates every position.
-        self._model.pad_id, self._model.end_id = NOT_WRITTEN, NO_TOKEN
+        self._model.end_id = NO_TOKEN  # so that a search generates every position
         options = dict(max_length=new_tokens, jit_compile=self._jit_compile)
         return lambda: self._model.generate(prompt, **options)["token_ids"]
 

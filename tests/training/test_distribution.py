@@ -91,12 +91,13 @@ def test_two_devices_train_as_one(tmp_path):
 def test_devices_and_workers_train_as_one_for_fifty_steps(tmp_path):
     names = NAMES if PROVE_ALL else NAMES[3:]
     finish(start("both", tmp_path, 7, "float32", *names))  # 7 epochs of 8 steps
-    for count in (2, 3):
+    counts = (2, 3) if PROVE_ALL else (3,)
+    for count in counts:
         finish(*start_workers(count, "workers", tmp_path, 7, "float32", *names))
     for name in names:
         wanted = read(tmp_path, name, "one", 1)
         assert_alike(wanted, read(tmp_path, name, "mirrored", 2))
-        for count in (2, 3):
+        for count in counts:
             for index in range(count):
                 assert_alike(wanted, read(tmp_path, name, "workers", count, index))
 

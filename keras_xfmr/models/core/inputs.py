@@ -172,7 +172,7 @@ class Inputs:
         for one in self:
             if one.name in inputs:
                 one.check_rank(inputs[one.name])
-            else:
+            elif one.default is not None:
                 inputs[one.name] = one.default(inputs)
         return {name: inputs[name] for name in self._declared}
 

@@ -156,7 +156,7 @@ class Marked(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tests")
 class Holder(keras.Model):
-    """A user's own model around a layer, which Keras builds anew from shapes alone."""
+    """A user's own model around a layer, which Keras builds again from shapes alone."""
 
     def __init__(self, layer, options, **kwargs):
         super().__init__(**kwargs)

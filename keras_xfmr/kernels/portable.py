@@ -6,6 +6,7 @@ D last axis
 
 import contextlib
 import functools
+import re
 import typing
 from typing import Any
 
@@ -118,9 +119,23 @@ def slope(function, values):
     raise NotImplementedError
 
 
+@contextlib.contextmanager
 def refusing_uneven(model):
-    """Does nothing: there is one replica."""
-    return contextlib.nullcontext()
+    """ValueError if the rows of a batch cannot be divided among devices (`keras.distribution`)."""
+    try:
+        yield
+    except ValueError as error:
+        rows = re.search(r"full shape: \((\d+)", str(error))
+        distribution = keras.distribution.distribution()
+        if distribution is None or rows is None or "evenly divide" not in str(error):
+            raise
+        raise ValueError(
+            "The rows of every batch, also of the last one, must be a multiple of the "
+            f"{distribution.num_model_replicas} devices of the axis "
+            f"`{distribution.batch_dim_name}`. Choose such a `batch_size`, and leave out the last "
+            "rows, with a data set by `drop_remainder=True`. Received: a batch of "
+            f"{rows[1]} rows."
+        ) from error
 
 
 def copies(variable):

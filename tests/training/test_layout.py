@@ -66,6 +66,9 @@ def test_meshes_train_as_one_device_with_less_of_the_weights_on_each(name):
         assert values["loss"] == pytest.approx(one["loss"], rel=1e-5), mesh
         assert values["evaluate"] == pytest.approx(one["evaluate"], rel=1e-5), mesh
         parts = int(mesh.split("x")[1]) if "x" in mesh else 1
+        if mesh[0] in "248":  # devices of the axis of rows
+            assert f"multiple of the {mesh[0]} devices of the axis `batch`" in values["uneven"]
+            assert "Received: a batch of 3 rows." in values["uneven"]
         assert values["slots"] == 2 * values["weights"]  # of Adam
         if parts == 1:
             assert values["weights"] == one["weights"] and not values["split weights"]

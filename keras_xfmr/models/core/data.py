@@ -209,7 +209,8 @@ class ValidatesData(Mixin):
         self._refuse_xla()
         self._refuse_pairs(x, BATCHES)
         self.check_data(x)
-        return super().predict(self._validated(x), *args, **kwargs)
+        with kernels.refusing_uneven(self):
+            return super().predict(self._validated(x), *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args, **kwargs) -> Any:
         self._refuse_unfit()

@@ -76,7 +76,8 @@ def greedy(model, prompt, count):
     """One token after another, from all of the text."""
     text, total = list(prompt), 0.0
     for _ in range(count):
-        scores = logits_of(model, np.array([text]))[0, -1].astype("float64")
+        padded = text + [0] * (SIZES["max_length"] - len(text))  # one program for all lengths
+        scores = logits_of(model, np.array([padded]))[0, len(text) - 1].astype("float64")
         total += scores.max() - np.log(np.exp(scores).sum())
         text.append(int(scores.argmax()))
         if text[-1] == model.end_id:

@@ -35,6 +35,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(classifying)
 flags.DEFINE_string("pretrained", None, "A published BERT, or the --output of bert_pretrain.py.")
+flags.DEFINE_bool("train_encoder", True, "Of --pretrained: train more than the head.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
     "vocabulary", "word_piece", ["word_piece", "sentence_piece"], "From scratch: kind of pieces."
@@ -87,6 +88,7 @@ def main(argv):
         labels,
         [one for row in train[0] for one in row],
         pretrained=FLAGS.pretrained,
+        train_encoder=FLAGS.train_encoder,
         dropout=FLAGS.dropout,
         preset=FLAGS.preset,
         vocabulary=FLAGS.vocabulary,

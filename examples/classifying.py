@@ -153,7 +153,7 @@ def fit(model, pack, train, test, output, pack_rows=None):
     data, steps = batches(pack, train, shuffle=True, endless=bool(pack_rows)), None
     if pack_rows:
         data, steps = pack_rows(data), len(train[0]) // FLAGS.batch_size
-    telling.stage(f"training {model.count_params():,} weights on {len(train[0]):,} texts")
+    telling.stage(f"training {telling.trained(model)} on {len(train[0]):,} texts")
     history = model.fit(
         data,
         epochs=FLAGS.epochs,

@@ -33,6 +33,7 @@ def prepare(
     texts,
     *,
     pretrained=None,
+    train_encoder=True,
     dropout,
     preset,
     vocabulary,
@@ -47,6 +48,7 @@ def prepare(
         labels: names of the classes.
         texts: the texts for the vocabulary, from scratch.
         pretrained: None, a Hugging Face folder, or the --output of bert_pretrain.py or gpt_lm.py.
+        train_encoder: whether to train more than the head.
         dropout: rate, also of attention weights.
         vocabulary: kind of pieces, from scratch, one of `LEARN`.
         preset, vocab_size: sizes, from scratch.
@@ -75,7 +77,10 @@ def prepare(
                 f"{folder} has a tokenizer of {tokenizer.vocab_size} pieces with padding "
                 f"{tokenizer.pad_id}, and a model of {rows} with {padding}."
             )
+        model.encoder.trainable = train_encoder
         return tokenizer, model
+    if not train_encoder:
+        raise app.UsageError("--notrain_encoder needs --pretrained: it would keep random weights.")
     telling.stage(f"learning a vocabulary of {vocab_size:,} pieces")
     learn = LEARN[kind.argument][vocabulary]
     tokenizer = learn(tf.data.Dataset.from_tensor_slices(texts), vocab_size)

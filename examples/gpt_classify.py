@@ -33,6 +33,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(distributing)
 flags.adopt_module_key_flags(classifying)
 flags.DEFINE_string("pretrained", None, "The --output of gpt_lm.py, or a folder of a GPT-2.")
+flags.DEFINE_bool("train_encoder", True, "Of --pretrained: train more than the head.")
 flags.DEFINE_string("preset", "tiny", "From scratch: sizes of the model.")
 flags.DEFINE_enum(
     "vocabulary", "byte_pair", ["byte_pair", "sentence_piece"], "From scratch: kind of pieces."
@@ -83,6 +84,7 @@ def main(argv):
         labels,
         [one for row in train[0] for one in row],
         pretrained=FLAGS.pretrained,
+        train_encoder=FLAGS.train_encoder,
         dropout=FLAGS.dropout,
         preset=FLAGS.preset,
         vocabulary=FLAGS.vocabulary,

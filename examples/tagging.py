@@ -219,7 +219,7 @@ def fit(model, packer, train, dev, labels, output, rate):
         metrics=[training.MaskedAccuracy(pad_id=IGNORED)],
         jit_compile=FLAGS.jit_compile,
     )
-    telling.stage(f"training {model.count_params():,} weights on {len(train):,} sentences")
+    telling.stage(f"training {telling.trained(model)} on {len(train):,} sentences")
     history = model.fit(
         batches(packer, train, labels, shuffle=True),
         validation_data=batches(packer, dev, labels, shuffle=False) if dev else None,

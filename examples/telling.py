@@ -1,5 +1,6 @@
 """Progress messages of the examples: the current stage, and the time that training will take."""
 
+import math
 import time
 
 import keras
@@ -39,6 +40,13 @@ class TimeLeft(keras.callbacks.Callback):
             steps = self.params["steps"] * (self.params["epochs"] - self._epoch) - batch - 1
             if steps > 0:
                 print(f"\n{steps:,} steps are left: about {spell(steps * rate)}", flush=True)
+
+
+def trained(model):
+    """How many weights are trained, and of how many, as text."""
+    count = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    every = f"{model.count_params():,} weights"
+    return every if count == model.count_params() else f"{count:,} of {every}"
 
 
 def spell(seconds):

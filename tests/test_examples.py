@@ -187,6 +187,25 @@ def test_rows_longer_than_the_positions_of_a_published_model_are_refused():
             fine_tuning.check_length(model, 48)
 
 
+def test_a_published_encoder_may_stay_as_it_is(tmp_path):
+    from keras_xfmr import models
+
+    sizes = {"d_model": 6, "num_heads": 1, "ffn_dim": 7, "num_layers": 1, "max_length": 32}
+    models.Bert(6, **sizes).save_pretrained(tmp_path)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "rain"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    given = dict(dropout=0.0, preset="nano", vocabulary="word_piece", vocab_size=9, max_length=32)
+    given["train_encoder"] = False
+    with imported("fine_tuning") as fine_tuning:
+        kind = models.BertTokenClassifier
+        _, model = fine_tuning.prepare(kind, ["O", "B"], [], pretrained=tmp_path, **given)
+        with pytest.raises(app.UsageError, match="--notrain_encoder needs --pretrained"):
+            fine_tuning.prepare(kind, ["O", "B"], ["rain"], **given)
+    assert [weight.path for weight in model.trainable_weights] == [
+        "classifier/kernel", "classifier/bias"
+    ]  # fmt: skip
+
+
 def test_packed_rows_are_not_divided_and_have_no_label_of_their_own(tmp_path):
     (tmp_path / "train.tsv").write_text("document\tlabel\ngood\t1\nbad\t0\n")
     arguments = [f"--{name}={tmp_path / 'train.tsv'}" for name in ("train", "test")]

@@ -34,3 +34,11 @@ def test_the_time_of_a_training_is_told_once(telling, capsys):
 ])  # fmt: skip
 def test_times_are_in_words(telling, seconds, expected):
     assert telling.spell(seconds) == expected
+
+
+def test_weights_that_are_not_trained_are_told(telling):
+    model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(2)])
+    model.build((None, 4))
+    assert telling.trained(model) == "23 weights"
+    model.layers[0].trainable = False
+    assert telling.trained(model) == "8 of 23 weights"

@@ -75,9 +75,11 @@ class Option:
         return published[0]
 
 
-def size(ours, *names, default, least=1, hub=None, **more):
-    """The row of a whole number from `least` on."""
-    return Option(ours, names, default, f"from {least}", lambda n: n >= least, int, hub, **more)
+def size(ours, *names, default, least=1, most=None, hub=None, **more):
+    """The row of a whole number from `least` to `most`; without `most` the weights bound it."""
+    expected = f"from {least}" if most is None else f"from {least} to {most}"
+    fits = lambda n: least <= n and (most is None or n <= most)  # noqa: E731
+    return Option(ours, names, default, expected, fits, int, hub, **more)
 
 
 def rate(ours, *names, default, hub=None, unset=None):

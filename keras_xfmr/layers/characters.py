@@ -217,6 +217,9 @@ class CharacterCNN(Layer):
         ids = ops.cast(inputs, "int32")
         rows, words, characters = ops.shape(ids)
         ids = ops.reshape(ids, (-1, characters))
+        unknown = ids.shape[0] is None
+        if unknown:  # one row more: of no rows, oneDNN's concatenation leaves out columns
+            ids = ops.pad(ids, [[0, 1], [0, 0]])
         table = ops.cast(self.embeddings, self.compute_dtype)
         table = ops.pad(table, [[1, 0], [0, 0]])  # padding
         x = ops.take(table, ids, axis=0)  # [B T, C, E]
@@ -225,6 +228,7 @@ class CharacterCNN(Layer):
         for layer in self.highways:
             x = layer(x)
         x = x if self.projection is None else self.projection(x)
+        x = x[:-1] if unknown else x
         return ops.reshape(x, (rows, words, self.projection_dim))
 
     def pool(self, features: Tensor) -> Tensor:

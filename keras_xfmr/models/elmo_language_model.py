@@ -131,7 +131,9 @@ class ElmoLanguageModel(OverPublished, Head):
         encoder = self.encoder
         vectors = [encoder.embed(ids) for ids in both]
         masks = [ops.cast(encoder.shown(ids), "bool") for ids in both]
-        before = None if self.state is None else self.state(vectors[0])
+        before = None
+        if self.state is not None:
+            vectors[0], before = self.state(vectors[0])
         layers, after = encoder.read(vectors, masks, before)
         top = layers[-1]
         if self.state is not None:
@@ -207,7 +209,11 @@ class ElmoLanguageModel(OverPublished, Head):
         if self.state is None:
             return super().fit(x, y, *args, **kwargs)
         given = _arguments("fit", self, x, y, *args, **kwargs)
-        self._check_rows(x, given.get("batch_size"))
+        self._check_rows(x, given.get("batch_size"), 1 - (given.get("validation_split") or 0))
+        held_out = keras.utils.unpack_x_y_sample_weight(given.get("validation_data"))[0]
+        if held_out is not None:
+            size = given.get("validation_batch_size") or given.get("batch_size")
+            self._check_rows(held_out, size)
         if given.setdefault("shuffle", False):
             raise ValueError(
                 "Rows that continue in the next batch must not be shuffled. Pass shuffle=False. "
@@ -241,7 +247,14 @@ class ElmoLanguageModel(OverPublished, Head):
         given["callbacks"] = _with(given.get("callbacks"), ResetState(begin=True))
         return given
 
-    def _check_rows(self, data, batch_size):
+    def check_data(self, inputs: ModelInputs, labels: ModelInputs | None = None) -> None:
+        super().check_data(inputs, labels)
+        named = self.declared_inputs.named(inputs)
+        if self.state_rows and isinstance(named, dict) and named:  # of one or more batches
+            rows = len(next(iter(named.values())))
+            self._refuse_rows(rows if rows % self.state_rows else self.state_rows)
+
+    def _check_rows(self, data, batch_size, part=1.0):
         """Raises ValueError if a batch of arrays or of a data set would have other rows, or if
         several replicas would share one state."""
         replicas = kernels.replicas_of(self)
@@ -250,14 +263,18 @@ class ElmoLanguageModel(OverPublished, Head):
                 "A model with `state_rows` can only be trained by one replica. Leave `state_rows` "
                 f"out under a strategy of several replicas. Received: {replicas}."
             )
-        rows, found = self.state_rows, self.state_rows
+        rows = found = self.state_rows
         named = self.declared_inputs.named(data)
-        if isinstance(named, dict):
-            count, size = len(next(iter(named.values()))), batch_size or 32
+        if isinstance(named, dict):  # arrays, of which `fit` may read a first part
+            count, size = int(part * len(next(iter(named.values())))), batch_size or 32
             sizes = {min(count, size), count % size or min(count, size)}
             found = next(iter(sizes - {rows}), rows)
         elif hasattr(data, "element_spec"):
             found = keras.tree.flatten(data.element_spec)[0].shape[0] or "no fixed number"
+        self._refuse_rows(found)
+
+    def _refuse_rows(self, found):
+        rows = self.state_rows
         if found != rows:
             raise ValueError(
                 f"Each batch must have state_rows={rows} rows. Pass batch_size={rows}, batch data "

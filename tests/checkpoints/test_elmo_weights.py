@@ -195,6 +195,7 @@ def test_no_highways_and_no_projection(tmp_path):
         ({"char_cnn.filters": [[1, 2.5]]}, r"pairs \[width, count\]"),
         ({"char_cnn.filters": []}, r"pairs \[width, count\]"),
         ({"char_cnn.filters": 3}, "Expected: list"),
+        ({"char_cnn.max_characters_per_token": 10**9}, "is 1000000000. Expected: from 1 to 4096"),
         ({"char_cnn.n_characters": 60}, "`char_cnn.n_characters` 261 or 262. Received"),
         ({"lstm.cell_clip": 0}, "`lstm.cell_clip` .* is 0. Expected: finite and above 0"),
         ({"lstm.proj_clip": float("nan")}, "finite and above 0"),

@@ -3,6 +3,8 @@
 B batch, T words, C characters, P projection_dim, U units, V vocab_size
 """
 
+import functools
+
 import elmo_oracles as oracles
 import keras
 import numpy as np
@@ -151,6 +153,25 @@ def test_a_frozen_encoder_still_learns_its_mix():
     assert other.scalar_mix is not model.scalar_mix
 
 
+@pytest.mark.requires_tensorflow
+def test_data_sets_have_words_of_the_width_of_the_model():
+    """Also where a step has been traced already, and takes words of any width."""
+    import tensorflow as tf
+
+    model = models.Classifier(built(), 2)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    def data(width):
+        return tf.data.Dataset.from_tensors((np.full((2, T, width), 26), np.zeros(2, "int64")))
+
+    model.fit(data(C), verbose=0, shuffle=False)
+    fit = functools.partial(model.fit, shuffle=False)
+    for call in (fit, model.evaluate, model.predict):
+        for width in (C - 1, C + 9):
+            with pytest.raises(ValueError, match=rf"shape \[B, T, {C}\]. Received: .*{width}\)"):
+                call(data(width), verbose=0)
+
+
 def test_a_head_mixes_and_pools_words_alone():
     encoder = built(vocab_size=V, scalar_mix={"layer_norm": True})
     model = draw_weights(models.Classifier(encoder, num_classes=3, dropout_rate=0.0))
@@ -188,9 +209,9 @@ def language_model(**options):
     return models.ElmoLanguageModel(encoder, V, **options)
 
 
-def stream(length, seed=5):
+def stream(length, seed=5, rows=B):
     """Rows of words, what each direction reads, and what comes next."""
-    words = np.random.default_rng(seed).integers(4, V, (B, length + 1))
+    words = np.random.default_rng(seed).integers(4, V, (rows, length + 1))
     turned = words[:, ::-1]
     inputs = {"token_ids": words[:, :-1], "reverse_token_ids": turned[:, :-1]}
     return inputs, {"forward": words[:, 1:].copy(), "backward": turned[:, 1:].copy()}
@@ -293,6 +314,36 @@ def test_rows_of_another_number_are_refused():
             call(inputs, labels)
     with pytest.raises(ValueError, match="must have state_rows=2 rows. Received: 3"):
         model(inputs)
+    six, labels = stream(T, rows=6)
+    five = {name: ids[:5] for name, ids in six.items()}
+    for validation in (dict(validation_data=(five, labels)), dict(validation_split=0.4)):
+        with pytest.raises(ValueError, match="state_rows=2 rows. Pass .* Received: 1"):
+            model.fit(six, labels, 2, **validation)
+
+
+def test_one_row_is_not_broadcast_to_all():
+    """Also where a graph does not know the number of rows."""
+    model = compiled(draw_weights(language_model(state_rows=B)))
+    inputs, _ = stream(T)
+    one = {name: ids[:1] for name, ids in inputs.items()}
+
+    class Batches(keras.utils.PyDataset):
+        num_batches = 2
+
+        def __getitem__(self, index):
+            return (one if index else inputs,)
+
+    for predict in (lambda: model.predict(Batches()), lambda: model.predict_on_batch(one)):
+        with pytest.raises(ValueError, match=f"state_rows={B} rows. Pass .* Received: 1"):
+            predict()
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        kinds = {name: tf.TensorSpec((None, None), "int64") for name in inputs}
+        read = tf.function(lambda ids: model(ids)["forward"], input_signature=[kinds])
+        assert read({name: ids.astype("int64") for name, ids in inputs.items()}).shape == (B, T, V)
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            read({name: ids.astype("int64") for name, ids in one.items()})
 
 
 @pytest.mark.requires_tensorflow

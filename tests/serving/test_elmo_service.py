@@ -107,6 +107,11 @@ def test_each_word_has_the_vectors_of_the_model(model, path):
     assert np.abs(found["layer_1"][4, 0] - found["layer_1"][4, 3]).max() > 0.01
 
 
+def test_no_texts_have_no_answers(path):
+    found = ask(path, text=np.array([], "S"))
+    assert {name: value.shape[0] for name, value in found.items()} == dict.fromkeys(found, 0)
+
+
 def test_no_neighbour_changes_a_width_or_an_answer(path):
     together = ask(path, text=TEXTS)
     for row in (1, 2):

@@ -160,7 +160,9 @@ OPTIONS = (
     clip("cell_clip", "lstm.cell_clip"),
     clip("projection_clip", "lstm.proj_clip"),
     rate("dropout_rate", "dropout", default=0.1),
-    size("max_characters", "char_cnn.max_characters_per_token", default=50, **CHARACTERS),
+    size(
+        "max_characters", "char_cnn.max_characters_per_token", default=50, most=4096, **CHARACTERS
+    ),
     needed_size("character_dim", "char_cnn.embedding.dim", **CHARACTERS),
     Option(
         "filters",

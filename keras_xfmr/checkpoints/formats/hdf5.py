@@ -196,7 +196,9 @@ def _as_value_error():
     try:
         yield
     except (OSError, LookupError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"not a whole HDF5 file. {error}") from error
+        raise ValueError(
+            f"not a whole HDF5 file, or one that this program has open. {error}"
+        ) from error
 
 
 def write_hdf5(path: Path, tensors: Mapping[str, ArrayLike]) -> None:

@@ -123,7 +123,7 @@ class RowState(keras.layers.Layer):
         state: None, or the state to keep: for each layer (h, c) of both directions.
 
     Returns:
-        Without `state` the kept state; with it the inputs.
+        Without `state` the inputs, which have B rows, and the kept state; with it the inputs.
     """
 
     def __init__(self, rows, num_layers, projection_dim, units, **kwargs):
@@ -160,14 +160,19 @@ class RowState(keras.layers.Layer):
                 f"A batch must have state_rows={rows} rows. Received: {inputs.shape[0]}."
             )
         if state is None:
-            return self._each(ops.convert_to_tensor)
+            # One row would be broadcast to the states of all rows.
+            inputs = ops.reshape(inputs, (rows, *ops.shape(inputs)[1:]))
+            return inputs, self._each(ops.convert_to_tensor)
         self.assign(keras.tree.flatten(state))
         return inputs
 
     def compute_output_spec(self, inputs, state=None):
+        inputs = keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
         if state is not None:
-            return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
-        return self._each(lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype))
+            return inputs
+        return inputs, self._each(
+            lambda weight: keras.KerasTensor(weight.shape, dtype=weight.dtype)
+        )
 
     def _each(self, function):
         """`function` of each weight, in plain lists: JAX does not accept Keras' own lists."""

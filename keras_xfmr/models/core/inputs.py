@@ -79,6 +79,13 @@ class Input(typing.NamedTuple):
                 f"{tuple(value.shape)}."
             )
 
+    def check_width(self, shape: Shape) -> None:
+        """Raises ValueError where the last axis has another size than a fixed one."""
+        if self.width is not None and not functional.shapes_agree(shape[1:], self.shape):
+            raise ValueError(
+                f"`{self.name}` must have the shape [B, T, {self.width}]. Received: shape {shape}."
+            )
+
 
 class Range(typing.NamedTuple):
     """Numbers that must be integers in 0 .. size - 1.
@@ -195,11 +202,7 @@ class Inputs:
                     f"`{one.name}` must have at most max_length={one.longest} positions. "
                     f"Received: {shape[1]} positions."
                 )
-            if one.width is not None and not functional.shapes_agree(shape[1:], one.shape):
-                raise ValueError(
-                    f"`{one.name}` must have the shape [B, T, {one.width}]. "
-                    f"Received: shape {shape}."
-                )
+            one.check_width(shape)
             if one.pairs and not functional.shapes_agree(shape, (None, 2)):
                 raise ValueError(
                     f"`{one.name}` must be pairs of a row and a position, [N, 2]. "
@@ -223,6 +226,9 @@ class Inputs:
         Args:
             inputs: name -> array or tensor.
         """
+        for one in self:
+            if inputs.get(one.name) is not None:
+                one.check_width(tuple(inputs[one.name].shape))
         yield from self._values(inputs)
         for one in self:
             values = inputs.get(one.name)

@@ -25,6 +25,7 @@ else:
 blockwise_attention = phrasing.blockwise_attention
 build_training = phrasing.build_training
 copies = phrasing.copies
+dense = phrasing.dense
 dropout = phrasing.dropout
 empty = phrasing.empty
 is_chief = phrasing.is_chief
@@ -55,6 +56,7 @@ __all__ = [
     "blockwise_attention",
     "build_training",
     "copies",
+    "dense",
     "dropout",
     "empty",
     "is_chief",

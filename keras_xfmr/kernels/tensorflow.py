@@ -16,6 +16,7 @@ from keras_xfmr.kernels.tensorflow_random import dropout, uniform  # noqa: F401
 from keras_xfmr.kernels.tensorflow_recompute import recompute  # noqa: F401
 from keras_xfmr.kernels.tensorflow_replicas import (  # noqa: F401
     copies,
+    dense,
     is_chief,
     of_chief,
     refuse_branches,
@@ -215,11 +216,14 @@ def validated(data, ranges):
     """
     if not isinstance(data, tf.data.Dataset):
         return data
+    unknown = data.cardinality() == tf.data.UNKNOWN_CARDINALITY
 
     @tf.autograph.experimental.do_not_convert
     def check(*batch):
         with tf.control_dependencies([_assert_range(*parts) for parts in ranges(*batch)]):
             batch = tf.nest.map_structure(tf.identity, batch)
+        if unknown:
+            batch = tf.nest.map_structure(_of_unknown_rows, batch)
         return batch if len(batch) > 1 else batch[0]
 
     checked = data.map(check, num_parallel_calls=tf.data.AUTOTUNE)
@@ -229,6 +233,17 @@ def validated(data, ranges):
         options.autotune.enabled = False
         checked = checked.with_options(options)
     return checked
+
+
+def _of_unknown_rows(values):
+    """The tensor, of which the graph does not know the number of rows.
+
+    Keras weighs the losses of a step by this number. If it is a constant, the step in which data of
+    unknown length end counts, too, with losses of 0.
+    """
+    if not isinstance(values, tf.Tensor) or not values.shape.rank:
+        return values
+    return tf.compat.v1.placeholder_with_default(values, [None, *values.shape[1:]])
 
 
 def _assert_range(name, values, size, advice, ignored, whole=True):

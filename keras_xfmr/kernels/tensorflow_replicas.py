@@ -27,6 +27,12 @@ def sum_over_replicas(values):
     return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
 
 
+def dense(gradient):
+    """A gradient as a tensor. That of a lookup is a list of rows, in which a row may be repeated:
+    the norm of the list is not that of the sum."""
+    return tf.convert_to_tensor(gradient)
+
+
 def slope(function, values):
     """The sum of a function's derivatives with respect to its values."""
     with tf.GradientTape() as tape:

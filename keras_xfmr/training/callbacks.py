@@ -212,9 +212,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         rest = self._data.dataset()
         if next(iter(rest), None) is None:
             return self._end_broken(epoch, {})
+        # The test for a rest was also an iteration; under a strategy Keras reads one batch more.
+        self._data.seek(epoch, first)
         history = self.model.history
         backup = keras.callbacks.LambdaCallback(
-            # The test for a rest was also an iteration.
             on_epoch_begin=lambda epoch, logs: self._data.seek(epoch, first),
             on_train_batch_end=lambda batch, logs: self._after_batch(first + batch + 1),
             on_epoch_end=self._end_broken,

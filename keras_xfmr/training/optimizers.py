@@ -111,21 +111,23 @@ class AdamW(keras.optimizers.AdamW):
         grads: Sequence[Tensor | None],
         trainable_variables: Sequence[keras.Variable] | None = None,
     ) -> Any:
-        """Keras' method; under a `tf.distribute` strategy it clips the sum over all replicas.
+        """Keras' method; it clips sums: over replicas, and over the tokens of a row of a table.
 
         Keras clips the gradients of each replica before it adds them up, so several replicas would
-        train differently from one.
+        train differently from one. On TensorFlow it computes the norm of a table's gradient before
+        the gradients of a repeated token are added up.
         """
-        if self._clips_sums():
-            grads = [None if g is None else kernels.sum_over_replicas(g) for g in grads]
+        if self._clips():
+            grads = [
+                None if g is None else kernels.dense(kernels.sum_over_replicas(g)) for g in grads
+            ]
         return super().apply(grads, trainable_variables)
 
-    def _clips_sums(self):
-        clips = (self.clipnorm, self.global_clipnorm, self.clipvalue)
-        return any(clips) and kernels.strategy_replicas() > 1
+    def _clips(self):
+        return any((self.clipnorm, self.global_clipnorm, self.clipvalue))
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
-        if self._clips_sums():  # the gradients are sums already
+        if self._clips() and kernels.strategy_replicas() > 1:  # the gradients are sums already
             gradient = gradient / kernels.strategy_replicas()
         if self.learning_rate_factors:
             learning_rate = learning_rate * self._factor_of[id(variable)]

@@ -159,6 +159,23 @@ def token_classifier():
     return compiled(models.BertTokenClassifier(make_bert(), 3), logits_loss())
 
 
+@pytest.mark.requires_tensorflow
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras learns the length so
+def test_the_loss_of_data_of_unknown_length_is_that_of_its_batches():
+    """Keras without XLA runs the step in which the data end, and would count its loss as 0."""
+    import tensorflow as tf
+
+    model = models.BertClassifier(make_bert(), 3)
+    model.compile("sgd", logits_loss(), jit_compile=False)
+    data = tf.data.Dataset.from_tensors((IDS, np.array([0, 2]))).repeat(3)
+    unknown = data.filter(lambda *batch: True)
+    expected = model.evaluate(data, verbose=0)
+    np.testing.assert_allclose(model.evaluate(unknown, verbose=0), expected, rtol=1e-6)
+    history = model.fit(unknown, verbose=0, shuffle=False, validation_data=unknown).history
+    expected = model.evaluate(data, verbose=0)
+    np.testing.assert_allclose(history["val_loss"], [expected], rtol=1e-6)
+
+
 def test_weights_of_classes_are_for_one_label_a_row():
     classifier().fit(IDS, np.array([0, 2]), class_weight={0: 1.0, 1: 2.0, 2: 1.0}, verbose=0)
     with pytest.raises(ValueError, match=r"per token. Pass weights \[B, T\] as `sample_weight`"):

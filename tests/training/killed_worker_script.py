@@ -11,32 +11,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_xfmr import models, training
+from keras_xfmr import models, text, training
 
 STEPS, EPOCHS = 5, 3
 
 
-class Data:
-    """Batches of an epoch, from where `seek` says."""
-
-    def __init__(self):
-        self._batch = 0
-
-    def seek(self, epoch, batch=0):
-        self._epoch, self._batch = epoch, batch
-
-    def dataset(self):
-        def batches():
-            for step in range(self._batch, STEPS):
-                ids = np.random.default_rng((self._epoch, step)).integers(0, 13, (4, 6))
-                yield ids[:, :-1], ids[:, 1:]
-
-        spec = tf.TensorSpec((4, 5), tf.int64)
-        data = tf.data.Dataset.from_generator(batches, output_signature=(spec, spec))
-        data = data.apply(tf.data.experimental.assert_cardinality(STEPS - self._batch))
-        options, policy = tf.data.Options(), tf.data.experimental.AutoShardPolicy.DATA
-        options.experimental_distribute.auto_shard_policy = policy
-        return data.with_options(options)
+def blocks(file):
+    """Blocks of a text, shuffled in each epoch; every worker has a copy of the text."""
+    letters = np.random.default_rng(3).choice(list("abcdefgh"), (16, 4))
+    file.write_text("\n\n".join("".join(row) for row in letters))
+    tokenizer = text.CharacterTokenizer(["[PAD]", "[UNK]", "[START]", "[END]", *"abcdefgh"])
+    data = text.LanguageModelDataset(file, tokenizer, block_length=5, batch_size=4)
+    assert data.count() == STEPS
+    return data
 
 
 def main(folder, backups, kill_at, kind="60"):
@@ -61,8 +48,7 @@ def main(folder, backups, kill_at, kind="60"):
         def on_epoch_begin(self, epoch, logs=None):
             self.epoch = epoch
 
-    data = Data()
-    data.seek(0)
+    data = blocks(pathlib.Path(folder) / f"text-{index}.txt")
     backup = training.BackupAndRestore(backups, data=data, save_freq=2)
     with strategy.scope():  # where Keras makes a variable when it saves weights
         model.fit(

@@ -68,6 +68,7 @@ def train(name, mesh):
             model.predict({name: value[:19] for name, value in inputs.items()}, 16, verbose=0)
         except ValueError as error:
             found["uneven"] = str(error)
+            model.get_weights()  # Keras may hold them while it predicts
     return found
 
 

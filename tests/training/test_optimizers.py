@@ -31,6 +31,23 @@ def tiny_transformer(**options):
     return models.Transformer(13, **{**sizes, **options})
 
 
+@pytest.mark.parametrize("clip", ["global_clipnorm", "clipnorm", "clipvalue"])
+def test_gradients_of_a_repeated_token_are_added_up_before_they_are_clipped(clip):
+    """The gradient of a lookup is a list of rows on TensorFlow."""
+    table = keras.layers.Embedding(5, 2, embeddings_initializer="zeros")
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), table])
+    model.compile(
+        training.AdamW(0.0, weight_decay=0.0, beta_1=0.0, beta_2=0.0, **{clip: 0.1}),
+        loss=lambda y, y_pred: y_pred,
+    )
+    model.train_on_batch(np.array([[1, 1, 1]]), np.zeros((1, 3)))
+    (momentum,) = (v for v in model.optimizer.variables if v.path.endswith("momentum"))
+    found = keras.ops.convert_to_numpy(momentum)
+    # The gradient of row 1 is 1 in both columns.
+    expected = 0.1 if clip == "clipvalue" else 0.1 / np.sqrt(2)
+    np.testing.assert_allclose(found[1], [expected] * 2, rtol=1e-5)
+
+
 def copy_task(rng, rows, length=5):
     """Inputs and labels of sequences that are to be copied; every row has as many tokens."""
     words = rng.integers(4, 13, (rows, length - 1))

@@ -216,17 +216,20 @@ class ValidatesData(Mixin):
         self._refuse_unfit()
         self.check_data(x, y)
         kernels.build_training(self, x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
+        with kernels.refusing_uneven(self):
+            return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(self, x: Any, y: Any = None, *args, **kwargs) -> Any:
         self._refuse_unfit()
         self.check_data(x, y)
-        return super().test_on_batch(x, y, *args, **kwargs)
+        with kernels.refusing_uneven(self):
+            return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         self._refuse_xla()
         self.check_data(x)
-        return super().predict_on_batch(x)
+        with kernels.refusing_uneven(self):
+            return super().predict_on_batch(x)
 
     def check_data(self, inputs: ModelInputs, labels: ModelInputs | None = None) -> None:
         """Raises ValueError if an id, a segment, a position or a label is outside its range.

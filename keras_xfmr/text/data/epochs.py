@@ -142,8 +142,9 @@ class Epochs:
         """Number of batches of an epoch, from one pass over the files, also for the progress bar.
 
         It is the same for each shard. The pass tokenizes the whole text. If the length is unknown,
-        Keras on TensorFlow without XLA counts one step too many for the optimizer and its schedule
-        at the end of each epoch.
+        Keras on TensorFlow without XLA counts one step too many at the end of each epoch: for the
+        optimizer and its schedule, and with a loss of 0 in the losses of several outputs. (The
+        whole loss of our models is right.)
         """
         if self._count is None:
             whole = Shard.of(None, self._batch_size)

@@ -59,11 +59,11 @@ def make_strategy():
     """
     if FLAGS.distribute == "mirrored":
         if tf.config.list_physical_devices("GPU"):
-            return tf.distribute.MirroredStrategy()
+            return training.MirroredStrategy()
         cpu, count = tf.config.list_physical_devices("CPU")[0], FLAGS.replicas
         devices = [tf.config.LogicalDeviceConfiguration()] * count
         tf.config.set_logical_device_configuration(cpu, devices)
-        return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
+        return training.MirroredStrategy([f"CPU:{index}" for index in range(count)])
     if os.environ.get("TF_CONFIG"):
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif "SLURM_STEP_NODELIST" in os.environ:

@@ -78,8 +78,9 @@ def refusing_uneven(model):
         parts = " and ".join(re.findall(r"\[[\d,]*\]", found))
         raise ValueError(
             "Keras averages the first batch over the replicas of this `tf.distribute` strategy, so "
-            f"its rows must be a multiple of the {replicas} replicas. Use such a batch size, not "
-            "larger than the data; the last batch may have any size. Or use no strategy. "
+            f"its rows must be a multiple of the {replicas} replicas. Use "
+            "keras_xfmr.training.MirroredStrategy, which takes any batch, or such a batch size, "
+            "not larger than the data. "
             f"Received: parts of shapes {parts}."
         ) from error
 

@@ -13,7 +13,10 @@ from keras_xfmr.training.optimizers import AdamW
 from keras_xfmr.training.schedules import InverseSqrtSchedule, LinearWarmupDecay
 
 if keras.config.backend() == "tensorflow":
-    from keras_xfmr.training.distribution import MultiWorkerStrategy  # noqa: F401
+    from keras_xfmr.training.distribution import (  # noqa: F401
+        MirroredStrategy,
+        MultiWorkerStrategy,
+    )
 
 __all__ = [
     "AdamW",
@@ -30,4 +33,4 @@ __all__ = [
     "memory_estimate",
 ]
 if keras.config.backend() == "tensorflow":
-    __all__.append("MultiWorkerStrategy")
+    __all__ += ["MirroredStrategy", "MultiWorkerStrategy"]

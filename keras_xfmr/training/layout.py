@@ -54,6 +54,8 @@ def layout_map(
     whole: dict[tuple, list[str]] = {}
     for layer in _layers_of(model, set()):
         for weight, place in _split_axes(layer):
+            if isinstance(layer, TokenEmbedding) and weight.shape[place] < devices:
+                continue  # a table of a few kinds, such as segments
             if weight.shape[place] % devices:
                 counted = _counted(layer, weight.shape[place], devices)
                 whole.setdefault((weight.shape[place], *counted), []).append(weight.path)

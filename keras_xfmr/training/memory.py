@@ -63,7 +63,6 @@ def memory_estimate(
     cross-entropy of each output. `program` is a line fitted over the operations of that graph. On
     CPUs with XLA the totals were within 15 % of the resident memory of training processes, minus
     their memory before the model is built; see docs/scale.md. TensorFlow backend.
-    less that before the model is built; see docs/scale.md. TensorFlow backend.
 
     Args:
         model: a built model with inputs `[B, T, ...]`. It is not changed. If it is created in

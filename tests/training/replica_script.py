@@ -80,6 +80,13 @@ def uneven():
     }
 
 
+def uneven_mirrored():
+    """The same on the devices of this process."""
+    global SEVERAL
+    SEVERAL = training.MirroredStrategy(["CPU:0", "CPU:1"])
+    return uneven()
+
+
 def fit(model, data, held_out=None):
     return model.fit(data, validation_data=held_out, verbose=0, epochs=2)
 

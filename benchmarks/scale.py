@@ -1,12 +1,15 @@
-"""Two workers of one core each beside one process of two cores: steps a second, bytes a step.
+"""What bounds a large run: workers, memory of a step, memory of long rows, lines a second.
 
-    python -m benchmarks.scale
+    python -m benchmarks.scale --files='corpus/*.txt'
+    python -m benchmarks.scale --show=workers --rounds=3
 
+`workers`: two of one core each beside one process of two cores, steps a second and bytes a step.
 Both train the same GPT on the same batches, in turn, `--rounds` times. Bytes are those that went
 over the loopback device while the steps ran, by /proc/net/dev, beside the size of the gradients. On
-one machine two workers share its memory bus; a real network was not tried. What else bounds a large
-run is measured elsewhere: benchmarks/rematerialize.py and long_rows.py (memory), pipelines.py
-(lines a second).
+one machine two workers share its memory bus; a real network was not tried.
+
+`rematerialize`, `long_rows` and `pipelines` run the benchmarks of these names with small settings;
+`pipelines` reads `--files`.
 """
 
 import json
@@ -22,7 +25,15 @@ from absl import app, flags
 from examples import command_line
 from examples.distribute import two_workers
 
+OTHERS = {
+    "rematerialize": [],
+    "long_rows": ["--lengths=1024,2048,4096"],
+    "pipelines": ["--lines=20000"],
+}
+
 FLAGS = flags.FLAGS
+flags.DEFINE_multi_enum("show", ["workers", *OTHERS], ["workers", *OTHERS], "What to measure.")
+flags.DEFINE_list("files", None, "Text files or patterns for `pipelines`.")
 flags.DEFINE_bool("child", False, "Be one of the processes that are measured.")
 flags.DEFINE_integer("rounds", 3, "Times that each is measured.")
 flags.DEFINE_integer("steps", 20, "Steps that are measured, behind as many that warm up.")
@@ -81,7 +92,7 @@ def measure(workers):
     """Seconds and bytes of a step, and bytes of the gradients, of the slowest worker."""
     addresses = [f"localhost:{port}" for port in two_workers.free_ports(workers)]
     cores, processes = sorted(os.sched_getaffinity(0))[:2], []
-    own = [f for f in sys.argv[1:] if not f.startswith("--rounds")]
+    own = [f for f in sys.argv[1:] if not f.startswith(("--rounds", "--show", "--files"))]
     for index in range(workers):
         environment = dict(os.environ)
         if workers > 1:
@@ -103,6 +114,21 @@ def main(argv):
     command_line.flags_alone(argv)
     if FLAGS.child:
         return child()
+    if "pipelines" in FLAGS.show and not FLAGS.files:
+        raise app.UsageError("`pipelines` needs --files, or name the others by --show.")
+    if "workers" in FLAGS.show:
+        print("== workers", flush=True)
+        compare()
+    for name, given in OTHERS.items():
+        if name in FLAGS.show:
+            print(f"== {name}", flush=True)
+            given = [*given, f"--files={','.join(FLAGS.files)}"] if name == "pipelines" else given
+            command = [sys.executable, "-m", f"benchmarks.{name}", *given]
+            subprocess.run(command, check=True)
+
+
+def compare():
+    """One process beside two workers, in turn."""
     rates = {1: [], 2: []}
     for number in range(FLAGS.rounds):
         for workers in rates:

@@ -51,6 +51,25 @@ def test_weights_count_the_tokens_of_all_batches_of_an_update():
         np.testing.assert_allclose(weights, shown * 2 / count)
 
 
+@pytest.mark.slow
+def test_rows_of_several_classes_have_one_weight_each():
+    classes = np.random.default_rng(5).integers(0, 2, (10, 3)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((IDS, classes))
+    found = []
+    for size, steps in ((10, 1), (4, 3)):
+        keras.utils.set_random_seed(5)
+        bert = models.Bert(13, d_model=6, num_heads=3, ffn_dim=11, num_layers=1, max_length=7,
+                           dropout_rate=0.0, attention_dropout_rate=0.0)  # fmt: skip
+        model = models.BertClassifier(bert, 3, multi_label=True, dropout_rate=0.0)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        optimizer = keras.optimizers.SGD(gradient_accumulation_steps=steps if steps > 1 else None)
+        model.compile(optimizer, training.GlobalMean(loss, reduction="sum"))
+        model.fit(accumulate(data.batch(size), steps, pad_id=None), shuffle=False, verbose=0)
+        found.append(model.get_weights())
+    for one, other in zip(*found):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_named_labels_have_weights_and_padding_of_their_own():
     labels = {"mlm": np.array([[3, 0], [0, 0], [5, 7]]), "nsp": np.array([0, 1, 1])}
     weights = {"mlm": np.array([1.0, 1.0, 3.0]), "nsp": np.array([2.0, 1.0, 0.0])}

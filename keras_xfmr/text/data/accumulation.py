@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_xfmr.common.checks import check_int
 
 
-def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data.Dataset:
+def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int | None = 0) -> tf.data.Dataset:
     """Adds sample weights, so that `steps` batches have the gradient of one large batch.
 
     Keras' `gradient_accumulation_steps=k` averages the gradients of k batches. If the loss is a
@@ -25,8 +25,9 @@ def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data
             weights are tensors, or dictionaries or tuples of the same structure.
         steps: k, the `gradient_accumulation_steps` of the optimizer. For validation data 1, because
             the loss is a sum there too.
-        pad_id: the label that is left out; -1 if labels are classes; for named labels it may be a
-            dictionary of integers.
+        pad_id: the label that is left out; -1 if labels are classes; None if a row has numbers or
+            several classes, and then each row has one weight; for named labels it may be a
+            dictionary of these.
 
     Returns:
         A `tf.data.Dataset` of `(inputs, labels, weights)`. Under a `tf.distribute` strategy of
@@ -34,7 +35,7 @@ def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data
 
     Raises:
         ValueError: `steps` below 1; elements without labels, or labels without a `pad_id`; a
-            `pad_id` that is not an integer; weights with more axes than the labels.
+            `pad_id` that is no integer; weights with more axes than the labels.
 
     Example::
 
@@ -86,10 +87,11 @@ def accumulate(data: tf.data.Dataset, steps: int, *, pad_id: int = 0) -> tf.data
 def _pad_ids(pad_id, labels):
     """The `pad_id` of each label."""
     if not isinstance(pad_id, dict):
-        pad_id = check_int("pad_id", pad_id)
+        _check_pad("pad_id", pad_id)
         return tf.nest.map_structure(lambda _: pad_id, labels)
     if isinstance(labels, dict) and set(labels) == set(pad_id):
-        pad_id = {name: check_int(f"pad_id[{name!r}]", value) for name, value in pad_id.items()}
+        for name, value in pad_id.items():
+            _check_pad(f"pad_id[{name!r}]", value)
     else:
         named = sorted(labels) if isinstance(labels, dict) else "labels without names"
         raise ValueError(
@@ -99,8 +101,15 @@ def _pad_ids(pad_id, labels):
     return pad_id
 
 
+def _check_pad(name, pad):
+    if pad is not None:
+        check_int(name, pad)
+
+
 def _inside(labels, pad):
     """1.0 for each label that is not `pad`; the type of the labels may be too small for `pad`."""
+    if pad is None:
+        return tf.ones(tf.shape(labels)[:1])
     if labels.dtype.is_integer:
         labels = tf.cast(labels, tf.int64)
     return tf.cast(tf.not_equal(labels, tf.cast(pad, labels.dtype)), tf.float32)
@@ -113,7 +122,8 @@ def _product(ones, weight):
         weight = weight[..., 0]
     if weight.shape.rank > ones.shape.rank:
         raise ValueError(
-            "Weights must have the shape [B, T], [B, 1], [B] or [B, T, 1] of labels [B, T]. "
+            "Weights must have the shape [B, T], [B, 1], [B] or [B, T, 1] of labels [B, T], and [B] "
+            "if `pad_id` is None. "
             f"Received: weights of shape {weight.shape}, labels of shape {ones.shape}."
         )
     while weight.shape.rank < ones.shape.rank:

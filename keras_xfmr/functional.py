@@ -20,6 +20,7 @@ from keras_xfmr.common.types import ArrayLike, Ids, Index, Outputs, Shape, Tenso
 
 __all__ = [
     "alibi_bias",
+    "alibi_slopes",
     "apply_rotary",
     "check_broadcast",
     "combine_masks",
@@ -482,11 +483,32 @@ def _positions(length, offset):
     return offset + ops.arange(length, dtype="float32")
 
 
-def alibi_bias(num_heads: int, query_positions: Ids, key_positions: Ids) -> Tensor:
-    """-m_n |t - s|, the linear bias of head n (Press et al. 2022, section 3).
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """The slopes m_n of `alibi_bias` (Press et al. 2022, section 3).
 
     m_n = 2^(-8 n / N), n = 1 .. N, if N is a power of 2. Other N take the slopes of the power
     below, then every second slope of twice that power, as the paper's own code does.
+
+    Args:
+        num_heads: N.
+
+    Returns:
+        N numbers.
+
+    Example:
+
+    >>> alibi_slopes(2)
+    (0.0625, 0.00390625)
+    """
+    power = 2 ** int(math.log2(num_heads))
+    slopes = [2 ** (-8 * n / power) for n in range(1, power + 1)]
+    return (*slopes, *(2 ** (-4 * n / power) for n in range(1, 2 * (num_heads - power), 2)))
+
+
+def alibi_bias(num_heads: int, query_positions: Ids, key_positions: Ids) -> Tensor:
+    """-m_n |t - s|, the linear bias of head n (Press et al. 2022, section 3).
+
+    The slopes m_n are those of `alibi_slopes`.
 
     Args:
         num_heads: N.
@@ -500,14 +522,12 @@ def alibi_bias(num_heads: int, query_positions: Ids, key_positions: Ids) -> Tens
     >>> alibi_bias(2, np.array([3]), np.arange(4)).numpy().tolist()
     [[[-0.1875, -0.125, -0.0625, -0.0]], [[-0.01171875, -0.0078125, -0.00390625, -0.0]]]
     """
-    power = 2 ** int(math.log2(num_heads))
-    slopes = [2 ** (-8 * n / power) for n in range(1, power + 1)]
-    slopes += [2 ** (-4 * n / power) for n in range(1, 2 * (num_heads - power), 2)]
+    slopes = np.array(alibi_slopes(num_heads), "float32")
     query_positions, key_positions = (
         ops.cast(x, "float32") for x in (query_positions, key_positions)
     )
     distance = ops.abs(ops.expand_dims(query_positions, 1) - ops.expand_dims(key_positions, 0))
-    return -np.array(slopes, "float32")[:, None, None] * distance
+    return -slopes[:, None, None] * distance
 
 
 def rotary_angles(

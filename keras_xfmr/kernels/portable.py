@@ -30,6 +30,7 @@ class Seen(typing.NamedTuple):
             keys with its number; number 0 sees none.
         position: position of the first query among the keys, an integer or a scalar tensor.
         behind, ahead: how many keys before and after its own position a query sees; None: all.
+        slopes: m_n of linear biases -m_n |t - s|, a tuple of a number for each head; None: none.
     """
 
     mask: typing.Any = None
@@ -40,6 +41,7 @@ class Seen(typing.NamedTuple):
     position: typing.Any = 0
     behind: int | None = None
     ahead: int | None = None
+    slopes: tuple[float, ...] | None = None
 
 
 def layer_norm(inputs, gamma, beta, epsilon):
@@ -332,7 +334,13 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
 
     def attend(whole, part):
         part = {**whole, **part}
-        mask = _seen(part, seen, part["index"] * block, block, source)
+        first = part["index"] * block
+        mask = _seen(part, seen, first, block, source)
+        bias = part.get("bias")
+        if seen.slopes is not None:
+            distance = ops.cast(ops.abs(_ahead(seen, first, block, source)), "float32")
+            linear = -np.array(seen.slopes, "float32")[:, None, None] * distance
+            bias = linear if bias is None else linear + bias
         drop = None
         if dropout is not None:
             rate, seed = dropout
@@ -340,7 +348,7 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
             seed = ops.cast(seed, "uint32") + of_block
             drop = lambda w: keras.random.dropout(w, rate, seed=seed)  # noqa: E731
         heads = part["query"], part["key"], part["value"]
-        return attention(*heads, mask, part.get("bias"), scale, drop)[0]
+        return attention(*heads, mask, bias, scale, drop)[0]
 
     once = recompute(attend)
     _, blocks = ops.scan(lambda carry, part: (carry, once(whole, part)), ops.zeros(()), moving)
@@ -349,12 +357,17 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
     return ops.reshape(output, (shape[0], count * block, *shape[3:]))[:, :target]
 
 
+def _ahead(seen, first, count, source):
+    """How far each key is ahead of each of `count` queries from number `first` on, `[count, S]`."""
+    rows = ops.arange(count, dtype="int32") + first + ops.cast(seen.position, "int32")
+    return ops.arange(source, dtype="int32") - ops.expand_dims(rows, 1)
+
+
 def _seen(part, seen, first, count, source):
     """The mask of `count` queries from number `first` on, or None if they see all keys."""
-    masks, index = [], ops.arange(source, dtype="int32")
+    masks = []
     if seen.behind is not None or seen.ahead is not None:
-        rows = ops.arange(count, dtype="int32") + first + ops.cast(seen.position, "int32")
-        ahead = index - ops.expand_dims(rows, 1)
+        ahead = _ahead(seen, first, count, source)
         if seen.ahead is not None:
             masks.append(ahead <= seen.ahead)
         if seen.behind is not None:

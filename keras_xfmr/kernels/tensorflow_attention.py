@@ -44,7 +44,8 @@ def blockwise_attention(query, key, value, seen, bias=None, scale=1.0, dropout=N
     block = portable.BLOCK if block is None else block
     rows, columns = (_size(block, x.shape[1]) for x in (query, key))
     sizes = rows, columns, key.shape[1] is not None and key.shape[1] % columns == 0
-    return _function(seen.behind, seen.ahead, float(rate), sizes, signature)(tensors)
+    limits = seen.behind, seen.ahead, seen.slopes
+    return _function(limits, float(rate), sizes, signature)(tensors)
 
 
 def _signature(name, x):
@@ -62,7 +63,7 @@ def _size(block, length):
 
 
 @functools.cache
-def _function(behind, ahead, rate, sizes, signature):
+def _function(limits, rate, sizes, signature):
     """The attention as one `tf.function` for all layers with these heads.
 
     TensorFlow keeps a custom gradient, and the graph that contains it, forever. A graph of its own
@@ -76,7 +77,7 @@ def _function(behind, ahead, rate, sizes, signature):
         @tf.custom_gradient
         def attend(*values):
             given = {**tensors, **dict(zip(names, values))}
-            blocks = Blocks(given, behind, ahead, rate, sizes)
+            blocks = Blocks(given, *limits, rate, sizes)
             output, largest, shares = _forward(blocks)
 
             def gradient(upstream):

@@ -15,10 +15,10 @@ from keras_xfmr.kernels.tensorflow_random import random_bits, threshold
 class Blocks:
     """The tensors of an attention, split into blocks, and who sees whom in a pair of blocks."""
 
-    def __init__(self, tensors, behind, ahead, rate, sizes):
+    def __init__(self, tensors, behind, ahead, slopes, rate, sizes):
         self.query, self.key, self.value = (tensors[n] for n in ("query", "key", "value"))
         self.bias = tensors.get("bias")
-        self.behind, self.ahead, self.rate = behind, ahead, rate
+        self.behind, self.ahead, self.slopes, self.rate = behind, ahead, slopes, rate
         self.position, self.seed = tensors["position"], tensors.get("seed")
         shape = tf.shape(self.query)
         self.batch, self.target, self.source = shape[0], shape[1], tf.shape(self.key)[1]
@@ -123,6 +123,9 @@ class Blocks:
         products = tf.matmul(self.queries[i], self.keys[j], transpose_b=True)
         scores = tf.reshape(tf.cast(products, tf.float32), self.pair())
         seen = self._seen(i, j)
+        if self.slopes is not None:
+            slopes = tf.reshape(self.slopes, (self.kv_heads, self.groups, 1, 1))
+            scores = scores - slopes * tf.cast(tf.abs(self._ahead(i, j)), tf.float32)
         if self.biases is not None:
             scores = scores + tf.cast(_pair_of(self.biases, i, j), tf.float32)
             finite = tf.logical_not(scores < portable.MASKED_SCORE)  # only -inf is below
@@ -144,12 +147,17 @@ class Blocks:
     def pair(self):
         return (self.batch, self.kv_heads, self.groups, self.rows, self.columns)
 
+    def _ahead(self, i, j):
+        """How far each key is ahead of each query, `[Q, C]`."""
+        columns = j * self.columns + tf.range(self.columns)
+        rows = self.position + i * self.rows + tf.range(self.rows)
+        return columns[None] - rows[:, None]
+
     def _seen(self, i, j):
         columns = j * self.columns + tf.range(self.columns)
         parts = [] if self.is_even else [columns < self.source]
         if self.behind is not None or self.ahead is not None:
-            rows = self.position + i * self.rows + tf.range(self.rows)
-            ahead = columns[None] - rows[:, None]
+            ahead = self._ahead(i, j)
             if self.ahead is not None:
                 parts.append(ahead <= self.ahead)
             if self.behind is not None:

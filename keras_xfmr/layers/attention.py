@@ -69,8 +69,7 @@ class MultiHeadAttention(Layer):
         rotary: a `RotaryEmbedding` (or any layer called as `layer(x, offset=...)`) applied to the
             projected queries and keys.
         alibi: whether -m_n |t - s| is added to the scores of head n, instead of positions in the
-            inputs (Press et al. 2022); see `functional.alibi_bias`. It is a matrix `[N, T, S]`,
-            also for blockwise attention.
+            inputs (Press et al. 2022); see `functional.alibi_bias`.
         blockwise: whether to compute the scores in blocks of queries and keys, and to compute them
             again in the backward pass. Memory then grows with T and S, not with T x S (Rabe and
             Staats 2021, Milakov and Gimelshein 2018). The result is exact. None, the default: if
@@ -455,11 +454,6 @@ class MultiHeadAttention(Layer):
         if cache is not None:
             key, value = _from_cache(cache)
         heads = query, key, value
-        if self.alibi:
-            lengths = ops.shape(query)[1], ops.shape(key)[1]
-            targets, sources = (ops.arange(length, dtype="int32") for length in lengths)
-            bias = functional.alibi_bias(self.num_heads, position + targets, sources)
-            attention_bias = bias if attention_bias is None else bias + attention_bias
         masks = dict(attention_mask=attention_mask, query_mask=query_mask)
         masks.update(source_masks=(value_mask, key_mask), document_ids=document_ids)
         masks.update(position=position, use_causal_mask=use_causal_mask)
@@ -478,10 +472,13 @@ class MultiHeadAttention(Layer):
             results.append(cache)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _attend(self, heads, bias, masks, training, scores):
+    def _attend(self, heads, bias, masks, training, scores, alibi=None):
         """The output and the weights; the weights may be None if `scores` is False."""
+        alibi = self.alibi if alibi is None else alibi  # False: the bias has it already
         if not scores and self._attends_in_blocks(*heads[:2]):
-            return self._attend_in_blocks(heads, bias, masks, training), None
+            return self._attend_in_blocks(heads, bias, masks, training, alibi), None
+        if alibi:
+            bias = self._with_alibi(bias, heads, masks["position"])
         masks = dict(masks)
         limits, documents = [masks.pop("attention_mask")], masks.pop("document_ids")
         if documents is not None:
@@ -491,6 +488,12 @@ class MultiHeadAttention(Layer):
         )
         return self.compute_attention(*heads, mask, bias, training)
 
+    def _with_alibi(self, bias, heads, position):
+        lengths = (ops.shape(x)[1] for x in heads[:2])
+        targets, sources = (ops.arange(length, dtype="int32") for length in lengths)
+        linear = functional.alibi_bias(self.num_heads, position + targets, sources)
+        return linear if bias is None else linear + bias
+
     def _attends_in_blocks(self, query, key):
         steps = "compute_attention", "compute_mask_for_scores"
         if self.blockwise is False or blocks.is_symbolic(query):
@@ -499,10 +502,12 @@ class MultiHeadAttention(Layer):
             return False
         return bool(self.blockwise) or blocks.is_long(query, key)
 
-    def _attend_in_blocks(self, heads, bias, masks, training):
+    def _attend_in_blocks(self, heads, bias, masks, training, alibi):
         query, key, value = heads
         scores = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])
         seen = blocks.who_sees_whom(masks, self.sliding_window, scores)
+        if alibi:
+            seen = seen._replace(slopes=functional.alibi_slopes(self.num_heads))
         drops, scale = self.dropout and training, 1.0 / math.sqrt(self.key_dim)
         dropout = (self.dropout, self.dropout_layer.seed_generator.next()) if drops else None
         bias = blocks.as_bias(bias, scores)
@@ -521,8 +526,10 @@ class MultiHeadAttention(Layer):
         masks = {**masks, "attention_mask": rows.group_mask(masks["attention_mask"])}
         if masks["query_mask"] is not None:
             masks["query_mask"] = rows.group(masks["query_mask"])
-        heads = rows.group(query), key, value
-        output, weights = self._attend(heads, rows.group_mask(bias), masks, **wanted)
+        if self.alibi:
+            bias = self._with_alibi(bias, heads, masks["position"])
+        heads, bias = (rows.group(query), key, value), rows.group_mask(bias)
+        output, weights = self._attend(heads, bias, masks, alibi=False, **wanted)
         return rows.ungroup(output), None if weights is None else rows.ungroup_weights(weights)
 
     # ---- attention over other axes than the second of three

@@ -46,6 +46,7 @@ def everything(rng):
         position=3,
         behind=9,
         ahead=5,
+        slopes=functional.alibi_slopes(N),
     )
     return seen, normal(rng, 1, N, T, S)
 
@@ -113,6 +114,8 @@ def in_blocks(seen, fixed=None, dropout=None):
 
 def at_once(seen, fixed=None, drop=None):
     def attend(query, key, value, bias=fixed):
+        if seen.slopes is not None:
+            bias = bias + functional.alibi_bias(N, np.arange(T) + seen.position, np.arange(S))
         mask = ops.convert_to_tensor(whole_mask(seen))
         return kernels.attention(query, key, value, mask, bias, 0.3, drop)[0]
 
@@ -130,7 +133,7 @@ def test_output_and_gradients_are_those_of_all_scores_at_once(rng, case):
 
 
 def test_the_oracle_gives_the_same_and_a_row_that_sees_nothing_zeros(rng):
-    seen, _ = everything(rng)
+    seen = everything(rng)[0]._replace(slopes=None)
     query, key, value = drawn_heads(rng)
     output = as_numpy(in_blocks(seen)(query, key, value))
     mask = whole_mask(seen)

@@ -122,9 +122,9 @@ def _product(ones, weight):
         weight = weight[..., 0]
     if weight.shape.rank > ones.shape.rank:
         raise ValueError(
-            "Weights must have the shape [B, T], [B, 1], [B] or [B, T, 1] of labels [B, T], and [B] "
-            "if `pad_id` is None. "
-            f"Received: weights of shape {weight.shape}, labels of shape {ones.shape}."
+            "Weights must have the shape [B, T], [B, 1], [B] or [B, T, 1] of labels [B, T], and "
+            f"[B] if `pad_id` is None. Received: weights of shape {weight.shape}, labels of shape "
+            f"{ones.shape}."
         )
     while weight.shape.rank < ones.shape.rank:
         weight = weight[..., None]

@@ -31,6 +31,8 @@ OTHERS = {
     "pipelines": ["--lines=20000"],
 }
 
+SIZES = ("steps", "batch_size", "length", "d_model")
+
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_enum("show", ["workers", *OTHERS], ["workers", *OTHERS], "What to measure.")
 flags.DEFINE_list("files", None, "Text files or patterns for `pipelines`.")
@@ -92,7 +94,7 @@ def measure(workers):
     """Seconds and bytes of a step, and bytes of the gradients, of the slowest worker."""
     addresses = [f"localhost:{port}" for port in two_workers.free_ports(workers)]
     cores, processes = sorted(os.sched_getaffinity(0))[:2], []
-    own = [f for f in sys.argv[1:] if not f.startswith(("--rounds", "--show", "--files"))]
+    own = [f"--{name}={FLAGS[name].value}" for name in SIZES]
     for index in range(workers):
         environment = dict(os.environ)
         if workers > 1:

@@ -143,6 +143,12 @@ def test_long_rows_measures_blocks_where_all_scores_are_left_out():
     assert len(re.findall(r"^7 tokens x 8 rows, .*: [\d.]+ s$", printed, re.M)) == 2
 
 
+def test_scale_compares_two_workers_with_one_process():
+    sizes = ("--d_model=32", "--length=16", "--batch_size=4", "--steps=2", "--rounds=1")
+    printed = run_as_command("-m", "benchmarks.scale", "--show", "workers", *sizes)
+    assert re.search(r"2 process\(es\): .* gradients 1\.3 MB: [2-9]\.\d\d times", printed)
+
+
 def test_rematerialize_gives_the_losses_of_kept_activations():
     sizes = ("--num_layers=1", "--d_model=64", "--batch_size=2", "--length=7", "--rounds=2")
     printed = run_as_command("-m", "benchmarks.rematerialize", *sizes)

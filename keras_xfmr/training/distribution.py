@@ -10,9 +10,10 @@ from keras_xfmr.common.types import Mixin
 class ReducesForKeras(Mixin):
     """What Keras 3 asks of a `tf.distribute.Strategy`; it comes before that class.
 
-    Keras calls `reduce` with a nest of values, and with `axis=0` for scalars; TensorFlow's
-    strategies refuse both (keras-team/keras#20585). This one reduces each value of a nest, and
-    scalars without an axis.
+    Keras calls `reduce` with a nest of values, and with `axis=0` for scalars. TensorFlow's strategy
+    of several workers refuses both (keras-team/keras#20585); its `MirroredStrategy` fails if the
+    replicas have different numbers of rows. This one reduces each value of a nest, and scalars
+    without an axis.
     """
 
     def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:

@@ -46,6 +46,9 @@ def test_numbers_of_heads_are_named_that_a_model_can_have(monkeypatch):
         layer = layers.MultiHeadAttention(heads, 4, num_key_value_heads=kv_heads)
         layer.build((None, None, 7), (None, None, 7))
         training.layout_map(layer, mesh)
+    segments = layers.TokenEmbedding(2, 4)  # nobody would enlarge this table
+    segments.build((None, None))
+    training.layout_map(segments, mesh)
     found = [re.search(r"(.*) cannot be split .* whole\. (.*) can be", each) for each in said]
     assert [match.groups() for match in found] == [
         ("6 heads", "8"), ("2 key/value heads", "4 of 8 heads"),
